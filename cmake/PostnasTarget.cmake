@@ -1,0 +1,58 @@
+# Compiler flags, one static library per room (folder), one executable per test file.
+
+option(POSTNAS_WERROR "treat warnings as errors" ON)
+set(POSTNAS_SANITIZE "" CACHE STRING "address, undefined or thread: build with that sanitizer")
+
+function(postnas_flags target)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes
+    -Wmissing-prototypes -Wpointer-arith -Wcast-align>)
+  target_compile_definitions(${target} PRIVATE _GNU_SOURCE)
+  if(POSTNAS_WERROR)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-Werror>)
+  endif()
+  # Portable by default: x86-64-v3; what pays from AVX-512 is chosen at run time (function multiversioning).
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-march=x86-64-v3>)
+  endif()
+  # Sums may be reordered by vectorisation; NaN and infinity keep their meaning.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-fno-math-errno -fno-trapping-math>)
+  if(POSTNAS_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE} -fno-omit-frame-pointer -g)
+    if(POSTNAS_SANITIZE STREQUAL "undefined")
+      target_compile_options(${target} PRIVATE -fno-sanitize-recover=all)
+    endif()
+    target_link_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE})
+  endif()
+endfunction()
+
+# postnas_room(name dir LINKS targets...): library pn_<name> of every .c under dir; its headers are included by file name.
+function(postnas_room name dir)
+  cmake_parse_arguments(ROOM "" "" "LINKS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.c)
+  if(NOT sources)
+    add_library(pn_${name} INTERFACE)
+    target_include_directories(pn_${name} INTERFACE ${CMAKE_SOURCE_DIR}/${dir})
+    target_link_libraries(pn_${name} INTERFACE ${ROOM_LINKS})
+    return()
+  endif()
+  add_library(pn_${name} STATIC ${sources})
+  target_include_directories(pn_${name} PUBLIC ${CMAKE_SOURCE_DIR}/${dir})
+  target_link_libraries(pn_${name} PUBLIC ${ROOM_LINKS})
+  postnas_flags(pn_${name})
+endfunction()
+
+# postnas_test(room file [LABELS l...]): Check-based test executable tests/<room>/<file>.c, run by ctest.
+function(postnas_test room file)
+  cmake_parse_arguments(T "" "TIMEOUT" "LABELS;LINKS" ${ARGN})
+  set(name test_${room}_${file})
+  add_executable(${name} ${CMAKE_SOURCE_DIR}/tests/${room}/${file}.c)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_link_libraries(${name} PRIVATE pn_cli PN::check ${T_LINKS})
+  target_compile_definitions(${name} PRIVATE POSTNAS_SOURCE_DIR="${CMAKE_SOURCE_DIR}" POSTNAS_BIN="${CMAKE_BINARY_DIR}/postnas")
+  postnas_flags(${name})
+  add_test(NAME ${room}/${file} COMMAND ${name})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 300)
+  endif()
+  set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77)
+endfunction()
