@@ -1,0 +1,18 @@
+/* Packed documents: tokens of several documents one after another in one [tokens, channels] activation.
+ *
+ * A batch of B sequences is B documents. Nothing mixes across a document border (blocks.md 1.7). */
+#ifndef PN_KERNELS_DOCS_H
+#define PN_KERNELS_DOCS_H
+
+#include <stdint.h>
+
+typedef struct pn_docs {
+    int64_t n;             /* documents */
+    const int64_t *offset; /* n + 1 token offsets, offset[0] = 0, offset[n] = tokens; borrowed until the tape resets */
+    const int64_t *past;   /* n: tokens each document had before these (decoding); NULL: none */
+} pn_docs;
+
+static inline int64_t pn_docs_tokens(const pn_docs *d) { return d->offset[d->n]; }
+static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) { return d->past ? d->past[i] : 0; }
+
+#endif

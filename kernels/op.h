@@ -1,0 +1,121 @@
+/* An op is one contract and several implementations of it.
+ *
+ * The contract (kernels/<op>/<op>_shape.c): infer (checks inputs, gives output shapes), saves (what backward needs; nothing
+ * else is kept), cost (useful flops, least bytes), cases (shapes and limits, shared by tests, `postnas check ops` and
+ * bench). An implementation names what it takes, its scratch, forward and backward. `ops.def` is the only list: one row
+ * declares, registers and tests an op.
+ *
+ * Backends: PN_REF runs in double (F64 tensors), the recurrence as written: the oracle. PN_CPU runs in float (F32) on
+ * OpenMP and OpenBLAS. PN_PLAN runs nothing: shapes only, in a counting pool. PN_CUDA: not built yet, an empty list.
+ *
+ * Conventions. Activations are [tokens, channels], packed documents along tokens (docs.h). An optional input that is
+ * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. */
+#ifndef PN_KERNELS_OP_H
+#define PN_KERNELS_OP_H
+
+#include "docs.h"
+#include "status.h"
+#include "tensor.h"
+
+enum { PN_OP_IN = 10, PN_OP_OUT = 3, PN_OP_ATTR_BYTES = 192 };
+
+typedef enum pn_backend { PN_REF, PN_CPU, PN_CUDA, PN_PLAN, PN_BACKENDS } pn_backend;
+
+typedef struct pn_op pn_op;
+
+typedef struct pn_op_call { /* everything in it is borrowed for the duration of the call */
+    const pn_op *op;
+    const void *attr; /* the op's own struct, e.g. const pn_gated_delta_attr *; at most PN_OP_ATTR_BYTES */
+    int n_in, n_out;
+    pn_tensor *in[PN_OP_IN], *out[PN_OP_OUT];
+    bool wants[PN_OP_IN]; /* which inputs need a gradient: saves() may depend on it */
+    pn_tensor *din[PN_OP_IN], *dout[PN_OP_OUT]; /* backward only */
+    void *scratch;                              /* scratch_bytes() of memory, 64-byte aligned, contents undefined */
+} pn_op_call;
+
+typedef struct pn_op_impl {
+    const char *name;                            /* "gated_delta/cpu-chunk": logs, profiles, test names */
+    bool (*takes)(const pn_op_call *c);          /* NULL: every call that infer() accepted */
+    size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
+    pn_status (*forward)(const pn_op_call *c);   /* writes every element of out[] */
+    pn_status (*backward)(const pn_op_call *c);  /* adds to din[]; NULL: not differentiable */
+} pn_op_impl;
+
+typedef struct pn_out_spec {
+    pn_dtype dtype; /* infer() is called with the compute dtype here: overwrite it where an output differs */
+    int rank;
+    int64_t shape[PN_MAX_RANK];
+} pn_out_spec;
+
+typedef struct pn_op_cost {
+    double flops; /* useful: what the mathematics needs, a fused multiply-add counts 2 */
+    double bytes; /* least traffic: every input read once, every output written once */
+} pn_op_cost;
+
+/* What backward reads besides dout: bits for inputs and outputs. */
+#define PN_SAVE_IN(i)  (1u << (i))
+#define PN_SAVE_OUT(i) (1u << (PN_OP_IN + (i)))
+
+typedef enum pn_fill {
+    PN_FILL_NORMAL,  /* mean 0, standard deviation hi (0 means 1) */
+    PN_FILL_UNIFORM, /* lo .. hi */
+    PN_FILL_L2ROWS,  /* normal, then every group of `group` channels scaled to unit length */
+    PN_FILL_ONES,    /* 1 + normal * hi */
+    PN_FILL_INT      /* integers in lo .. hi - 1 (I32 inputs) */
+} pn_fill;
+
+typedef struct pn_case_input {
+    bool present;
+    bool integer; /* I32; otherwise the backend's compute dtype */
+    bool no_grad; /* no gradient is checked for it */
+    int rank;
+    int64_t shape[PN_MAX_RANK];
+    pn_fill fill;
+    double lo, hi;
+    int64_t group;
+} pn_case_input;
+
+/* One case: inputs, attributes, and the limits of blocks.md 13 on rms(x - ref) / rms(ref). A limit of 0 means the
+ * default (outputs 1e-5, gradients 2e-5). A wider limit carries its story as a comment in the cases file. */
+typedef struct pn_op_case {
+    char name[80];
+    int n_in;
+    pn_case_input in[PN_OP_IN];
+    _Alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
+    double limit_out[PN_OP_OUT], limit_din[PN_OP_IN];
+    bool gradcheck; /* small enough for finite differences of the reference */
+    bool slow;      /* left out of the quick test run, part of `check ops` */
+} pn_op_case;
+
+typedef struct pn_op_contract {
+    /* Checks attr, in[] (PN_USAGE with the op's name and the offending shape), sets *n_out and out[]. */
+    pn_status (*infer)(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]);
+    uint32_t (*saves)(const pn_op_call *c);
+    void (*cost)(const pn_op_call *c, bool backward, pn_op_cost *cost);
+    bool (*case_at)(int i, pn_op_case *out); /* fills the zeroed *out; false past the last case */
+} pn_op_contract;
+
+struct pn_op {
+    const char *name;
+    const pn_op_contract *contract;
+    const pn_op_impl *const *impl[PN_BACKENDS]; /* best first, NULL-ended */
+};
+
+#define PN_OP(name, ref, cpu, cuda) extern const pn_op pn_op_##name;
+#include "ops.def"
+#undef PN_OP
+
+const pn_op *pn_op_find(const char *name);     /* NULL if unknown */
+const pn_op *const *pn_op_list(int *n);        /* every op, in ops.def order */
+const char *pn_backend_name(pn_backend b);
+pn_dtype pn_backend_dtype(pn_backend b);       /* F64 for PN_REF, else F32 */
+/* The first implementation that takes the call; PN_UNSUPPORTED with the shapes when none does. */
+pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out);
+
+/* The one door into autograd: infer, pick, create outputs, forward, record. Declared here, defined in
+ * src/autograd/tape.c, so kernels build without autograd. The tape owns the outputs (see tape.h). */
+typedef struct pn_tape pn_tape;
+pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
+                       pn_tensor **out, int n_out);
+
+#endif

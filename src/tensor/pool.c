@@ -1,0 +1,130 @@
+#include "pool.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Size classes: eight per power of two, so at most 12.5 % of a block is waste. Class 0 is 64 bytes. */
+enum { CLASSES = 8 * 42, ALIGN = 64 };
+
+typedef struct cached {
+    void *data;
+    struct cached *next;
+} cached;
+
+struct pn_pool {
+    pn_pool_kind kind;
+    bool closed;       /* destroyed by its owner; waiting for the storages still out */
+    size_t n_out;      /* storages handed out */
+    size_t live, peak; /* bytes */
+    cached *free_list[CLASSES];
+};
+
+static int size_class(size_t n_bytes, size_t *rounded) {
+    size_t base = ALIGN;
+    int group = 0;
+    while (base * 2 <= n_bytes) {
+        base *= 2;
+        group++;
+    }
+    if (n_bytes <= base) {
+        *rounded = base;
+        return group * 8;
+    }
+    size_t step = base / 8;
+    size_t k = (n_bytes - base + step - 1) / step; /* 1..8; 8 is the next group's 0 */
+    *rounded = base + k * step;
+    return group * 8 + (int)k;
+}
+
+pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out) {
+    pn_pool *p = calloc(1, sizeof *p);
+    PN_CHECK(p, PN_MEMORY, "out of memory while creating a memory pool");
+    p->kind = kind;
+    *out = p;
+    return PN_OK;
+}
+
+void pn_pool_trim(pn_pool *pool) {
+    for (int c = 0; c < CLASSES; c++) {
+        for (cached *b = pool->free_list[c], *next; b; b = next) {
+            next = b->next;
+            free(b->data);
+            free(b);
+        }
+        pool->free_list[c] = NULL;
+    }
+}
+
+static void free_pool(pn_pool *pool) {
+    pn_pool_trim(pool);
+    free(pool);
+}
+
+void pn_pool_destroy(pn_pool **pool) {
+    if (!pool || !*pool) return;
+    (*pool)->closed = true;
+    if ((*pool)->n_out == 0) free_pool(*pool);
+    *pool = NULL;
+}
+
+pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
+    PN_CHECK(n_bytes < ((size_t)1 << 46), PN_MEMORY, "a tensor of %zu bytes is larger than any machine's memory",
+             n_bytes);
+    size_t rounded;
+    int c = size_class(n_bytes, &rounded);
+    PN_ASSERT(c < CLASSES);
+    pn_storage *s = calloc(1, sizeof *s);
+    PN_CHECK(s, PN_MEMORY, "out of memory");
+    if (pool->kind == PN_POOL_HOST) {
+        cached *b = pool->free_list[c];
+        if (b) {
+            pool->free_list[c] = b->next;
+            s->data = b->data;
+            free(b);
+        } else {
+            s->data = aligned_alloc(ALIGN, (rounded + ALIGN - 1) / ALIGN * ALIGN);
+        }
+        if (!s->data) {
+            free(s);
+            PN_FAIL(PN_MEMORY,
+                    "host memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
+                    (double)rounded / 1e6, (double)pool->live / 1e6);
+        }
+    }
+    s->n_bytes = rounded;
+    s->refs = 1;
+    s->pool = pool;
+    pool->n_out++;
+    pool->live += rounded;
+    if (pool->live > pool->peak) pool->peak = pool->live;
+    *out = s;
+    return PN_OK;
+}
+
+void pn_storage_release(pn_storage **sp) {
+    pn_storage *s = sp ? *sp : NULL;
+    if (!s) return;
+    *sp = NULL;
+    if (--s->refs > 0) return;
+    pn_pool *pool = s->pool;
+    if (s->data) {
+        size_t rounded;
+        int c = size_class(s->n_bytes, &rounded);
+        cached *b = pool->closed ? NULL : malloc(sizeof *b);
+        if (b) {
+            *b = (cached){ s->data, pool->free_list[c] };
+            pool->free_list[c] = b;
+        } else {
+            free(s->data);
+        }
+    }
+    pool->live -= s->n_bytes;
+    pool->n_out--;
+    if (pool->closed && pool->n_out == 0) free_pool(pool);
+    free(s);
+}
+
+size_t pn_pool_live_bytes(const pn_pool *pool) { return pool->live; }
+size_t pn_pool_peak_bytes(const pn_pool *pool) { return pool->peak; }
+void pn_pool_reset_peak(pn_pool *pool) { pool->peak = pool->live; }

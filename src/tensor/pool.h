@@ -1,0 +1,40 @@
+/* The memory of a step: a pool that keeps what it hands back, by size class.
+ *
+ * Activations die at very different times (an op's output lives until its last consumer or until backward has used it),
+ * so a strict stack would keep what nothing needs. The pool reuses freed blocks of the same size class instead: after
+ * the first step every size recurs, a steady step allocates nothing, and peak memory is that of the live values.
+ *
+ * A counting pool (PN_POOL_COUNTING) hands out storage without memory behind it: the `plan` backend walks a step with it
+ * and reads the peak. Not thread-safe: a pool belongs to one thread. */
+#ifndef PN_TENSOR_POOL_H
+#define PN_TENSOR_POOL_H
+
+#include <stddef.h>
+
+#include "status.h"
+
+typedef struct pn_pool pn_pool;
+
+typedef enum pn_pool_kind { PN_POOL_HOST, PN_POOL_COUNTING } pn_pool_kind;
+
+typedef struct pn_storage {
+    void *data; /* 64-byte aligned; NULL in a counting pool */
+    size_t n_bytes;
+    int refs;
+    pn_pool *pool; /* where it returns to */
+} pn_storage;
+
+pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out);
+/* The pool itself goes when the last storage taken from it has come back. */
+void pn_pool_destroy(pn_pool **pool);
+
+pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out);
+void pn_storage_release(pn_storage **s);
+
+size_t pn_pool_live_bytes(const pn_pool *pool);
+size_t pn_pool_peak_bytes(const pn_pool *pool);
+void pn_pool_reset_peak(pn_pool *pool);
+/* Gives cached blocks back to the system. */
+void pn_pool_trim(pn_pool *pool);
+
+#endif

@@ -1,0 +1,144 @@
+#include "tensor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    size_t n_bytes;
+} dtypes[] = {
+#define X(name, text, bytes) [PN_##name] = { text, bytes },
+    PN_DTYPE_MAP(X)
+#undef X
+};
+
+size_t pn_dtype_bytes(pn_dtype t) { return dtypes[t].n_bytes; }
+const char *pn_dtype_name(pn_dtype t) { return dtypes[t].name; }
+
+int64_t pn_tensor_elems(const pn_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->shape[i];
+    return n;
+}
+
+size_t pn_tensor_bytes(const pn_tensor *t) { return (size_t)pn_tensor_elems(t) * pn_dtype_bytes(t->dtype); }
+
+bool pn_tensor_same_shape(const pn_tensor *a, const pn_tensor *b) {
+    return a->rank == b->rank && !memcmp(a->shape, b->shape, (size_t)a->rank * sizeof a->shape[0]);
+}
+
+const char *pn_tensor_shape_text(const pn_tensor *t) {
+    static _Thread_local char buffers[4][96];
+    static _Thread_local unsigned next;
+    char *b = buffers[next++ % 4];
+    size_t len = 0;
+    len += (size_t)snprintf(b, sizeof buffers[0], "[");
+    for (int i = 0; i < t->rank; i++)
+        len += (size_t)snprintf(b + len, sizeof buffers[0] - len, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+    snprintf(b + len, sizeof buffers[0] - len, "]");
+    return b;
+}
+
+static pn_status new_shell(pn_dtype type, int rank, const int64_t *shape, pn_tensor **out) {
+    PN_ASSERT(rank >= 0 && rank <= PN_MAX_RANK);
+    pn_tensor *t = calloc(1, sizeof *t);
+    PN_CHECK(t, PN_MEMORY, "out of memory");
+    t->rank = rank;
+    t->dtype = type;
+    t->refs = t->holds = 1;
+    for (int i = 0; i < rank; i++) t->shape[i] = shape[i];
+    *out = t;
+    return PN_OK;
+}
+
+pn_status pn_tensor_create(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out) {
+    int64_t bytes = (int64_t)pn_dtype_bytes(type);
+    for (int i = 0; i < rank; i++) {
+        PN_ASSERT(shape[i] >= 0);
+        PN_CHECK(!__builtin_mul_overflow(bytes, shape[i], &bytes), PN_MEMORY, "a tensor's size overflows 64 bits");
+    }
+    pn_tensor *t;
+    PN_TRY(new_shell(type, rank, shape, &t));
+    pn_status s = pn_storage_create(pool, (size_t)bytes, &t->storage);
+    if (s) {
+        free(t);
+        return s;
+    }
+    *out = t;
+    return PN_OK;
+}
+
+pn_status pn_tensor_zeros(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out) {
+    PN_TRY(pn_tensor_create(pool, type, rank, shape, out));
+    pn_tensor_fill_zero(*out);
+    return PN_OK;
+}
+
+static pn_status share(pn_tensor *base, pn_tensor **out) {
+    PN_ASSERT(base->storage);
+    PN_TRY(new_shell(base->dtype, base->rank, base->shape, out));
+    (*out)->storage = base->storage;
+    (*out)->storage->refs++;
+    (*out)->offset = base->offset;
+    return PN_OK;
+}
+
+pn_status pn_tensor_rows(pn_tensor *base, int64_t begin, int64_t end, pn_tensor **out) {
+    PN_ASSERT(base->rank >= 1 && 0 <= begin && begin <= end && end <= base->shape[0]);
+    PN_TRY(share(base, out));
+    int64_t row = base->shape[0] ? pn_tensor_elems(base) / base->shape[0] : 0;
+    (*out)->shape[0] = end - begin;
+    (*out)->offset += begin * row;
+    return PN_OK;
+}
+
+pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out) { return share(base, out); }
+
+static void free_shell(pn_tensor *t) {
+    pn_tensor_release(&t->grad);
+    pn_storage_release(&t->storage);
+    free(t);
+}
+
+pn_tensor *pn_tensor_retain_shell(pn_tensor *t) {
+    t->refs++;
+    return t;
+}
+
+void pn_tensor_release_shell(pn_tensor **t) {
+    if (!t || !*t) return;
+    if (--(*t)->refs == 0) free_shell(*t);
+    *t = NULL;
+}
+
+void pn_tensor_hold(pn_tensor *t) {
+    PN_ASSERT(t->storage);
+    t->holds++;
+}
+
+void pn_tensor_unhold(pn_tensor *t) {
+    if (--t->holds == 0) pn_storage_release(&t->storage);
+}
+
+pn_tensor *pn_tensor_retain(pn_tensor *t) {
+    pn_tensor_hold(t);
+    return pn_tensor_retain_shell(t);
+}
+
+void pn_tensor_release(pn_tensor **t) {
+    if (!t || !*t) return;
+    pn_tensor_unhold(*t);
+    pn_tensor_release_shell(t);
+}
+
+void pn_tensor_fill_zero(pn_tensor *t) {
+    if (t->storage->data) memset(pn_data(t), 0, pn_tensor_bytes(t));
+}
+
+pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src) {
+    PN_CHECK(pn_tensor_same_shape(dst, src), PN_USAGE, "cannot copy a tensor of shape %s into one of shape %s",
+             pn_tensor_shape_text(src), pn_tensor_shape_text(dst));
+    if (dst->storage->data && src->storage->data)
+        pn_convert(pn_data(dst), dst->dtype, pn_data(src), src->dtype, pn_tensor_elems(src));
+    return PN_OK;
+}

@@ -1,0 +1,100 @@
+/* Tensors: a contiguous, row-major, counted view of storage.
+ *
+ * Every tensor is contiguous; a view (pn_tensor_rows) is a range of the first dimension. Heads are not a dimension:
+ * activations are [tokens, channels] with head h at channels h*d .. h*d+d-1, so no op ever needs a transpose.
+ *
+ * Two counts, because a recorded op outlives the values it does not need: `refs` counts who knows the tensor (its shape,
+ * its gradient), `holds` counts who needs its values. When `holds` reaches 0 the memory goes back to the pool and
+ * `storage` becomes NULL; the shell goes with its last reference. */
+#ifndef PN_TENSOR_TENSOR_H
+#define PN_TENSOR_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool.h"
+#include "status.h"
+
+enum { PN_MAX_RANK = 4 };
+
+#define PN_DTYPE_MAP(X)                                                                                                \
+    X(F32, "f32", 4)                                                                                                   \
+    X(F64, "f64", 8)                                                                                                   \
+    X(BF16, "bf16", 2)                                                                                                 \
+    X(F16, "f16", 2)                                                                                                   \
+    X(I32, "i32", 4)                                                                                                   \
+    X(I64, "i64", 8)                                                                                                   \
+    X(U8, "u8", 1)
+
+typedef enum pn_dtype {
+#define X(name, text, bytes) PN_##name,
+    PN_DTYPE_MAP(X)
+#undef X
+        PN_DTYPES
+} pn_dtype;
+
+size_t pn_dtype_bytes(pn_dtype t);
+const char *pn_dtype_name(pn_dtype t);
+
+typedef struct pn_tensor pn_tensor;
+struct pn_tensor {
+    pn_storage *storage; /* NULL once nobody holds the values */
+    int64_t offset;      /* elements from the start of the storage */
+    int rank;
+    int64_t shape[PN_MAX_RANK];
+    pn_dtype dtype;
+    bool wants_grad;
+    pn_tensor *grad; /* owned; same shape; NULL until backward first reaches this tensor */
+    int refs, holds;
+};
+
+/* Values are undefined (create) or zero (zeros). The caller owns one reference to *out, here and wherever a function
+ * takes `out`. PN_MEMORY when the pool is exhausted. */
+pn_status pn_tensor_create(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
+pn_status pn_tensor_zeros(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
+/* Rows begin..end of the first dimension; shares storage. */
+pn_status pn_tensor_rows(pn_tensor *base, int64_t begin, int64_t end, pn_tensor **out);
+/* A new shell over the same values, with no gradient: cuts the graph. */
+pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out);
+
+pn_tensor *pn_tensor_retain(pn_tensor *t);       /* one more reference and hold; returns t */
+void pn_tensor_release(pn_tensor **t);           /* drops one of each, sets *t to NULL; NULL ok */
+pn_tensor *pn_tensor_retain_shell(pn_tensor *t); /* reference only: shape and gradient, not the values */
+void pn_tensor_release_shell(pn_tensor **t);
+void pn_tensor_hold(pn_tensor *t); /* values only */
+void pn_tensor_unhold(pn_tensor *t);
+
+int64_t pn_tensor_elems(const pn_tensor *t);
+size_t pn_tensor_bytes(const pn_tensor *t);
+bool pn_tensor_same_shape(const pn_tensor *a, const pn_tensor *b);
+/* "[4096, 576]" in one of a few rotating per-thread buffers: for messages. */
+const char *pn_tensor_shape_text(const pn_tensor *t);
+
+/* Copies values between same-shaped tensors of any dtype (round to nearest even where the target is narrower). */
+pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src);
+/* Converts n elements between raw buffers; the buffers must not overlap unless the dtypes are equal. */
+void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n);
+void pn_tensor_fill_zero(pn_tensor *t);
+
+static inline void *pn_data(const pn_tensor *t) {
+    PN_ASSERT(t->storage);
+    return (char *)t->storage->data + (size_t)t->offset * pn_dtype_bytes(t->dtype);
+}
+static inline float *pn_f32(const pn_tensor *t) {
+    PN_ASSERT(t->dtype == PN_F32);
+    return (float *)pn_data(t);
+}
+static inline double *pn_f64(const pn_tensor *t) {
+    PN_ASSERT(t->dtype == PN_F64);
+    return (double *)pn_data(t);
+}
+static inline int32_t *pn_i32(const pn_tensor *t) {
+    PN_ASSERT(t->dtype == PN_I32);
+    return (int32_t *)pn_data(t);
+}
+/* Optional tensors: NULL in, NULL out. */
+static inline float *pn_f32_or_null(const pn_tensor *t) { return t ? pn_f32(t) : NULL; }
+static inline double *pn_f64_or_null(const pn_tensor *t) { return t ? pn_f64(t) : NULL; }
+
+#endif
