@@ -12,7 +12,11 @@ typedef struct pn_docs {
     const int64_t *past;   /* n: tokens each document had before these (decoding); NULL: none */
 } pn_docs;
 
-static inline int64_t pn_docs_tokens(const pn_docs *d) { return d->offset[d->n]; }
-static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) { return d->past ? d->past[i] : 0; }
+static inline int64_t pn_docs_tokens(const pn_docs *d) {
+    return d->offset[d->n];
+}
+static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) {
+    return d->past ? d->past[i] : 0;
+}
 
 #endif

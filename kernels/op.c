@@ -45,7 +45,9 @@ const char *pn_backend_name(pn_backend b) {
     return names[b];
 }
 
-pn_dtype pn_backend_dtype(pn_backend b) { return b == PN_REF ? PN_F64 : PN_F32; }
+pn_dtype pn_backend_dtype(pn_backend b) {
+    return b == PN_REF ? PN_F64 : PN_F32;
+}
 
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out) {
     for (const pn_op_impl *const *i = c->op->impl[b]; *i; i++) {

@@ -1,9 +1,9 @@
 /* An op is one contract and several implementations of it.
  *
- * The contract (kernels/<op>/<op>_shape.c): infer (checks inputs, gives output shapes), saves (what backward needs; nothing
- * else is kept), cost (useful flops, least bytes), cases (shapes and limits, shared by tests, `postnas check ops` and
- * bench). An implementation names what it takes, its scratch, forward and backward. `ops.def` is the only list: one row
- * declares, registers and tests an op.
+ * The contract (kernels/<op>/<op>_shape.c): infer (checks inputs, gives output shapes), saves (what backward needs;
+ * nothing else is kept), cost (useful flops, least bytes), cases (shapes and limits, shared by tests, `postnas check
+ * ops` and bench). An implementation names what it takes, its scratch, forward and backward. `ops.def` is the only
+ * list: one row declares, registers and tests an op.
  *
  * Backends: PN_REF runs in double (F64 tensors), the recurrence as written: the oracle. PN_CPU runs in float (F32) on
  * OpenMP and OpenBLAS. PN_PLAN runs nothing: shapes only, in a counting pool. PN_CUDA: not built yet, an empty list.
@@ -28,17 +28,17 @@ typedef struct pn_op_call { /* everything in it is borrowed for the duration of 
     const void *attr; /* the op's own struct, e.g. const pn_gated_delta_attr *; at most PN_OP_ATTR_BYTES */
     int n_in, n_out;
     pn_tensor *in[PN_OP_IN], *out[PN_OP_OUT];
-    bool wants[PN_OP_IN]; /* which inputs need a gradient: saves() may depend on it */
+    bool wants[PN_OP_IN];                       /* which inputs need a gradient: saves() may depend on it */
     pn_tensor *din[PN_OP_IN], *dout[PN_OP_OUT]; /* backward only */
     void *scratch;                              /* scratch_bytes() of memory, 64-byte aligned, contents undefined */
 } pn_op_call;
 
 typedef struct pn_op_impl {
-    const char *name;                            /* "gated_delta/cpu-chunk": logs, profiles, test names */
-    bool (*takes)(const pn_op_call *c);          /* NULL: every call that infer() accepted */
+    const char *name;                   /* "gated_delta/cpu-chunk": logs, profiles, test names */
+    bool (*takes)(const pn_op_call *c); /* NULL: every call that infer() accepted */
     size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
-    pn_status (*forward)(const pn_op_call *c);   /* writes every element of out[] */
-    pn_status (*backward)(const pn_op_call *c);  /* adds to din[]; NULL: not differentiable */
+    pn_status (*forward)(const pn_op_call *c);                   /* writes every element of out[] */
+    pn_status (*backward)(const pn_op_call *c);                  /* adds to din[]; NULL: not differentiable */
 } pn_op_impl;
 
 typedef struct pn_out_spec {
@@ -105,10 +105,10 @@ struct pn_op {
 #include "ops.def"
 #undef PN_OP
 
-const pn_op *pn_op_find(const char *name);     /* NULL if unknown */
-const pn_op *const *pn_op_list(int *n);        /* every op, in ops.def order */
+const pn_op *pn_op_find(const char *name); /* NULL if unknown */
+const pn_op *const *pn_op_list(int *n);    /* every op, in ops.def order */
 const char *pn_backend_name(pn_backend b);
-pn_dtype pn_backend_dtype(pn_backend b);       /* F64 for PN_REF, else F32 */
+pn_dtype pn_backend_dtype(pn_backend b); /* F64 for PN_REF, else F32 */
 /* The first implementation that takes the call; PN_UNSUPPORTED with the shapes when none does. */
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out);
 

@@ -9,8 +9,8 @@
  *     ...
  *     pn_scope_close(tape, s, keep, n_keep);      (on failure: nothing to do, pn_tape_reset cleans up)
  *
- * Closing a scope gives back the memory of every value made in it, except `keep` (handed to the enclosing scope) and what
- * recorded ops declared to save. Values needed by backward stay until pn_tape_backward has passed them.
+ * Closing a scope gives back the memory of every value made in it, except `keep` (handed to the enclosing scope) and
+ * what recorded ops declared to save. Values needed by backward stay until pn_tape_backward has passed them.
  *
  * A tape that is not recording (pn_tape_record(t, false): teacher, evaluation, decoding) runs the same ops and keeps
  * nothing. */
@@ -48,10 +48,11 @@ pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss);
 /* The same from n outputs with given gradients (same shapes), which are added. */
 pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor *const *grads, int n);
 
-/* Recompute: runs body without recording and keeps only its inputs; backward runs it again, recording, and goes through.
- * body must be a pure function of in[] and ctx (copied, at most PN_OP_ATTR_BYTES) and return n_out tensors made on the
- * tape. Parameters it reads through ctx receive their gradients as usual. */
-typedef pn_status (*pn_tape_body)(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out);
+/* Recompute: runs body without recording and keeps only its inputs; backward runs it again, recording, and goes
+ * through. body must be a pure function of in[] and ctx (copied, at most PN_OP_ATTR_BYTES) and return n_out tensors
+ * made on the tape. Parameters it reads through ctx receive their gradients as usual. */
+typedef pn_status (*pn_tape_body)(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out,
+                                  int n_out);
 pn_status pn_tape_recompute(pn_tape *t, pn_tape_body body, const void *ctx, size_t ctx_bytes, pn_tensor *const *in,
                             int n_in, pn_tensor **out, int n_out);
 

@@ -87,9 +87,10 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
         }
         if (!s->data) {
             free(s);
-            PN_FAIL(PN_MEMORY,
-                    "host memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
-                    (double)rounded / 1e6, (double)pool->live / 1e6);
+            PN_FAIL(
+                PN_MEMORY,
+                "host memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
+                (double)rounded / 1e6, (double)pool->live / 1e6);
         }
     }
     s->n_bytes = rounded;
@@ -125,6 +126,12 @@ void pn_storage_release(pn_storage **sp) {
     free(s);
 }
 
-size_t pn_pool_live_bytes(const pn_pool *pool) { return pool->live; }
-size_t pn_pool_peak_bytes(const pn_pool *pool) { return pool->peak; }
-void pn_pool_reset_peak(pn_pool *pool) { pool->peak = pool->live; }
+size_t pn_pool_live_bytes(const pn_pool *pool) {
+    return pool->live;
+}
+size_t pn_pool_peak_bytes(const pn_pool *pool) {
+    return pool->peak;
+}
+void pn_pool_reset_peak(pn_pool *pool) {
+    pool->peak = pool->live;
+}

@@ -4,8 +4,8 @@
  * so a strict stack would keep what nothing needs. The pool reuses freed blocks of the same size class instead: after
  * the first step every size recurs, a steady step allocates nothing, and peak memory is that of the live values.
  *
- * A counting pool (PN_POOL_COUNTING) hands out storage without memory behind it: the `plan` backend walks a step with it
- * and reads the peak. Not thread-safe: a pool belongs to one thread. */
+ * A counting pool (PN_POOL_COUNTING) hands out storage without memory behind it: the `plan` backend walks a step with
+ * it and reads the peak. Not thread-safe: a pool belongs to one thread. */
 #ifndef PN_TENSOR_POOL_H
 #define PN_TENSOR_POOL_H
 

@@ -12,8 +12,12 @@ static const struct {
 #undef X
 };
 
-size_t pn_dtype_bytes(pn_dtype t) { return dtypes[t].n_bytes; }
-const char *pn_dtype_name(pn_dtype t) { return dtypes[t].name; }
+size_t pn_dtype_bytes(pn_dtype t) {
+    return dtypes[t].n_bytes;
+}
+const char *pn_dtype_name(pn_dtype t) {
+    return dtypes[t].name;
+}
 
 int64_t pn_tensor_elems(const pn_tensor *t) {
     int64_t n = 1;
@@ -21,7 +25,9 @@ int64_t pn_tensor_elems(const pn_tensor *t) {
     return n;
 }
 
-size_t pn_tensor_bytes(const pn_tensor *t) { return (size_t)pn_tensor_elems(t) * pn_dtype_bytes(t->dtype); }
+size_t pn_tensor_bytes(const pn_tensor *t) {
+    return (size_t)pn_tensor_elems(t) * pn_dtype_bytes(t->dtype);
+}
 
 bool pn_tensor_same_shape(const pn_tensor *a, const pn_tensor *b) {
     return a->rank == b->rank && !memcmp(a->shape, b->shape, (size_t)a->rank * sizeof a->shape[0]);
@@ -92,7 +98,9 @@ pn_status pn_tensor_rows(pn_tensor *base, int64_t begin, int64_t end, pn_tensor 
     return PN_OK;
 }
 
-pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out) { return share(base, out); }
+pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out) {
+    return share(base, out);
+}
 
 static void free_shell(pn_tensor *t) {
     pn_tensor_release(&t->grad);

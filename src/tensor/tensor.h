@@ -3,9 +3,9 @@
  * Every tensor is contiguous; a view (pn_tensor_rows) is a range of the first dimension. Heads are not a dimension:
  * activations are [tokens, channels] with head h at channels h*d .. h*d+d-1, so no op ever needs a transpose.
  *
- * Two counts, because a recorded op outlives the values it does not need: `refs` counts who knows the tensor (its shape,
- * its gradient), `holds` counts who needs its values. When `holds` reaches 0 the memory goes back to the pool and
- * `storage` becomes NULL; the shell goes with its last reference. */
+ * Two counts, because a recorded op outlives the values it does not need: `refs` counts who knows the tensor (its
+ * shape, its gradient), `holds` counts who needs its values. When `holds` reaches 0 the memory goes back to the pool
+ * and `storage` becomes NULL; the shell goes with its last reference. */
 #ifndef PN_TENSOR_TENSOR_H
 #define PN_TENSOR_TENSOR_H
 
@@ -94,7 +94,11 @@ static inline int32_t *pn_i32(const pn_tensor *t) {
     return (int32_t *)pn_data(t);
 }
 /* Optional tensors: NULL in, NULL out. */
-static inline float *pn_f32_or_null(const pn_tensor *t) { return t ? pn_f32(t) : NULL; }
-static inline double *pn_f64_or_null(const pn_tensor *t) { return t ? pn_f64(t) : NULL; }
+static inline float *pn_f32_or_null(const pn_tensor *t) {
+    return t ? pn_f32(t) : NULL;
+}
+static inline double *pn_f64_or_null(const pn_tensor *t) {
+    return t ? pn_f64(t) : NULL;
+}
 
 #endif

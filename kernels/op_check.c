@@ -1,0 +1,285 @@
+#include "op_check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Limits of blocks.md 13 for fp32 kernels where a case names none. */
+static const double default_out = 1e-5, default_din = 2e-5;
+/* Central differences of a double-precision forward with this step: truncation and rounding both stay near 1e-9. */
+static const double gradcheck_step = 1e-5, gradcheck_limit = 1e-6;
+
+double pn_relative_error(const float *x, const double *ref, int64_t n) {
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(x[i])) return INFINITY;
+        double d = (double)x[i] - ref[i];
+        diff += d * d;
+        norm += ref[i] * ref[i];
+    }
+    return norm > 0 ? sqrt(diff / norm) : sqrt(diff);
+}
+
+/* A small generator of its own: the checks must not depend on the program's random streams. */
+static uint64_t next_u64(uint64_t *s) {
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+static double uniform(uint64_t *s) {
+    return (double)(next_u64(s) >> 11) * 0x1p-53;
+}
+static double normal(uint64_t *s) {
+    double u = 1.0 - uniform(s), v = uniform(s);
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+static void fill_input(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
+    double scale = in->hi != 0 ? in->hi : 1.0;
+    for (int64_t i = 0; i < n; i++) {
+        switch (in->fill) {
+        case PN_FILL_NORMAL: x[i] = scale * normal(rng); break;
+        case PN_FILL_L2ROWS: x[i] = normal(rng); break;
+        case PN_FILL_ONES: x[i] = 1.0 + in->hi * normal(rng); break;
+        case PN_FILL_UNIFORM: x[i] = in->lo + (in->hi - in->lo) * uniform(rng); break;
+        case PN_FILL_INT: x[i] = floor(in->lo + (in->hi - in->lo) * uniform(rng)); break;
+        }
+    }
+    if (in->fill == PN_FILL_L2ROWS) {
+        for (int64_t g = 0; g + in->group <= n; g += in->group) {
+            double sum = 0;
+            for (int64_t i = 0; i < in->group; i++) sum += x[g + i] * x[g + i];
+            for (int64_t i = 0; i < in->group; i++) x[g + i] /= sqrt(sum);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) x[i] = (float)x[i]; /* both sides see the same numbers */
+}
+
+/* One side of a comparison: the call with its tensors, in the backend's dtype. */
+typedef struct side {
+    pn_op_call call;
+    pn_pool *pool;
+} side;
+
+static void side_free(side *s) {
+    for (int i = 0; i < PN_OP_IN; i++) {
+        pn_tensor_release(&s->call.in[i]);
+        pn_tensor_release(&s->call.din[i]);
+    }
+    for (int i = 0; i < PN_OP_OUT; i++) {
+        pn_tensor_release(&s->call.out[i]);
+        pn_tensor_release(&s->call.dout[i]);
+    }
+    free(s->call.scratch);
+    pn_pool_destroy(&s->pool);
+}
+
+static pn_status side_build(side *s, const pn_op *op, const pn_op_case *c, pn_backend backend) {
+    memset(s, 0, sizeof *s);
+    pn_dtype real = pn_backend_dtype(backend);
+    s->call.op = op;
+    s->call.attr = c->attr;
+    s->call.n_in = c->n_in;
+    PN_TRY(pn_pool_create(PN_POOL_HOST, &s->pool));
+    uint64_t rng = 20;
+    for (int i = 0; i < c->n_in; i++) {
+        const pn_case_input *in = &c->in[i];
+        if (!in->present) continue;
+        PN_TRY(pn_tensor_create(s->pool, in->integer ? PN_I32 : real, in->rank, in->shape, &s->call.in[i]));
+        int64_t n = pn_tensor_elems(s->call.in[i]);
+        double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
+        PN_CHECK(values, PN_MEMORY, "out of memory");
+        fill_input(in, &rng, values, n);
+        pn_convert(pn_data(s->call.in[i]), s->call.in[i]->dtype, values, PN_F64, n);
+        free(values);
+        s->call.wants[i] = !in->integer && !in->no_grad;
+        if (s->call.wants[i]) PN_TRY(pn_tensor_zeros(s->pool, real, in->rank, in->shape, &s->call.din[i]));
+    }
+    pn_out_spec spec[PN_OP_OUT] = { 0 };
+    for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = real;
+    PN_TRY(op->contract->infer(&s->call, &s->call.n_out, spec));
+    for (int i = 0; i < s->call.n_out; i++) {
+        PN_TRY(pn_tensor_create(s->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &s->call.out[i]));
+        if (spec[i].dtype != real) continue; /* an integer output has no gradient */
+        PN_TRY(pn_tensor_create(s->pool, real, spec[i].rank, spec[i].shape, &s->call.dout[i]));
+        int64_t n = pn_tensor_elems(s->call.dout[i]);
+        for (int64_t k = 0; k < n; k++) {
+            double g = (float)normal(&rng);
+            if (real == PN_F64)
+                pn_f64(s->call.dout[i])[k] = g;
+            else
+                pn_f32(s->call.dout[i])[k] = (float)g;
+        }
+    }
+    return PN_OK;
+}
+
+static pn_status run(side *s, const pn_op_impl *impl, bool backward) {
+    size_t need = impl->scratch_bytes ? impl->scratch_bytes(&s->call, backward) : 0;
+    free(s->call.scratch);
+    s->call.scratch = NULL;
+    if (need) {
+        s->call.scratch = aligned_alloc(64, (need + 63) / 64 * 64);
+        PN_CHECK(s->call.scratch, PN_MEMORY, "out of memory");
+        memset(s->call.scratch, 0xff, need); /* NaN: contents are undefined by contract */
+    }
+    return backward ? impl->backward(&s->call) : impl->forward(&s->call);
+}
+
+static void poison(const pn_tensor *t) {
+    memset(pn_data(t), 0xff, pn_tensor_bytes(t));
+}
+
+typedef struct row {
+    char text[1024];
+    size_t len;
+    bool ok;
+} row;
+
+static void row_add(row *r, const char *what, double error, double limit) {
+    bool ok = error <= limit;
+    r->ok = r->ok && ok;
+    if (r->len < sizeof r->text)
+        r->len += (size_t)snprintf(r->text + r->len, sizeof r->text - r->len, " %s %.1e/%.0e%s", what, error, limit,
+                                   ok ? "" : "!");
+}
+
+static void print_row(const pn_op_check_options *o, const pn_op_case *c, const char *impl, const row *r) {
+    if (o->out && (!r->ok || !o->failures_only))
+        fprintf(o->out, "%s  %-34s | %-28s |%s\n", r->ok ? "ok  " : "FAIL", c->name, impl, r->text);
+}
+
+/* Compares what two runs of an implementation left behind, bit for bit. */
+static bool same_bits(const side *a, const side *b) {
+    for (int i = 0; i < PN_OP_OUT; i++)
+        if (a->call.out[i] && memcmp(pn_data(a->call.out[i]), pn_data(b->call.out[i]), pn_tensor_bytes(a->call.out[i])))
+            return false;
+    for (int i = 0; i < PN_OP_IN; i++)
+        if (a->call.din[i] && memcmp(pn_data(a->call.din[i]), pn_data(b->call.din[i]), pn_tensor_bytes(a->call.din[i])))
+            return false;
+    return true;
+}
+
+static pn_status run_both_ways(side *s, const pn_op_impl *impl) {
+    for (int i = 0; i < s->call.n_out; i++) poison(s->call.out[i]);
+    PN_TRY(run(s, impl, false));
+    if (impl->backward) PN_TRY(run(s, impl, true));
+    return PN_OK;
+}
+
+static pn_status compare(const pn_op *op, const pn_op_case *c, const side *ref, const pn_op_impl *impl,
+                         pn_backend backend, row *r) {
+    side s = { 0 }, again = { 0 };
+    pn_status status;
+    PN_TRY_GOTO(status, side_build(&s, op, c, backend), done);
+    if (impl->takes && !impl->takes(&s.call)) {
+        r->len += (size_t)snprintf(r->text, sizeof r->text, " not taken");
+        goto done;
+    }
+    PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
+    char what[16];
+    for (int i = 0; i < s.call.n_out; i++) {
+        const pn_tensor *x = s.call.out[i];
+        snprintf(what, sizeof what, "out%d", i);
+        if (x->dtype == PN_I32) {
+            row_add(r, what, memcmp(pn_data(x), pn_data(ref->call.out[i]), pn_tensor_bytes(x)) ? INFINITY : 0, 0);
+            continue;
+        }
+        row_add(r, what, pn_relative_error(pn_f32(x), pn_f64(ref->call.out[i]), pn_tensor_elems(x)),
+                c->limit_out[i] > 0 ? c->limit_out[i] : default_out);
+    }
+    for (int i = 0; i < c->n_in && impl->backward; i++) {
+        if (!s.call.din[i]) continue;
+        snprintf(what, sizeof what, "din%d", i);
+        row_add(r, what,
+                pn_relative_error(pn_f32(s.call.din[i]), pn_f64(ref->call.din[i]), pn_tensor_elems(s.call.din[i])),
+                c->limit_din[i] > 0 ? c->limit_din[i] : default_din);
+    }
+    PN_TRY_GOTO(status, side_build(&again, op, c, backend), done);
+    PN_TRY_GOTO(status, run_both_ways(&again, impl), done);
+    if (!same_bits(&s, &again)) row_add(r, "rerun", INFINITY, 0);
+done:
+    side_free(&s);
+    side_free(&again);
+    return status;
+}
+
+/* <dout, out> as a function of one input element. */
+static pn_status objective(side *s, const pn_op_impl *impl, double *value) {
+    PN_TRY(run(s, impl, false));
+    *value = 0;
+    for (int i = 0; i < s->call.n_out; i++) {
+        if (!s->call.dout[i]) continue;
+        const double *y = pn_f64(s->call.out[i]), *g = pn_f64(s->call.dout[i]);
+        for (int64_t k = 0, n = pn_tensor_elems(s->call.out[i]); k < n; k++) *value += y[k] * g[k];
+    }
+    return PN_OK;
+}
+
+static pn_status gradcheck(const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, row *r) {
+    side s = { 0 };
+    pn_status status;
+    PN_TRY_GOTO(status, side_build(&s, op, c, PN_REF), done);
+    PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
+    for (int i = 0; i < c->n_in; i++) {
+        if (!s.call.din[i]) continue;
+        int64_t n = pn_tensor_elems(s.call.in[i]);
+        double *x = pn_f64(s.call.in[i]), diff = 0, norm = 0;
+        int64_t stride = n > 64 ? n / 64 : 1; /* a sample of the elements of large inputs */
+        for (int64_t k = 0; k < n; k += stride) {
+            double keep = x[k], up, down;
+            x[k] = keep + gradcheck_step;
+            PN_TRY_GOTO(status, objective(&s, impl, &up), done);
+            x[k] = keep - gradcheck_step;
+            PN_TRY_GOTO(status, objective(&s, impl, &down), done);
+            x[k] = keep;
+            double numeric = (up - down) / (2 * gradcheck_step), d = pn_f64(s.call.din[i])[k] - numeric;
+            diff += d * d;
+            norm += numeric * numeric;
+        }
+        char what[16];
+        snprintf(what, sizeof what, "din%d", i);
+        row_add(r, what, norm > 0 ? sqrt(diff / norm) : sqrt(diff), gradcheck_limit);
+    }
+done:
+    side_free(&s);
+    return status;
+}
+
+static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_check_options *o, int *passed,
+                            int *failed) {
+    const pn_op_impl *oracle = op->impl[PN_REF][0];
+    PN_ASSERT(oracle);
+    pn_status status = PN_OK;
+    side ref = { 0 };
+    if (o->backend == PN_REF) {
+        if (!c->gradcheck) return PN_OK;
+        row r = { .ok = true };
+        PN_TRY(gradcheck(op, c, oracle, &r));
+        print_row(o, c, "finite differences", &r);
+        *(r.ok ? passed : failed) += 1;
+        return PN_OK;
+    }
+    PN_TRY_GOTO(status, side_build(&ref, op, c, PN_REF), done);
+    PN_TRY_GOTO(status, run_both_ways(&ref, oracle), done);
+    for (const pn_op_impl *const *impl = op->impl[o->backend]; *impl; impl++) {
+        row r = { .ok = true };
+        PN_TRY_GOTO(status, compare(op, c, &ref, *impl, o->backend, &r), done);
+        print_row(o, c, (*impl)->name, &r);
+        *(r.ok ? passed : failed) += 1;
+    }
+done:
+    side_free(&ref);
+    return status;
+}
+
+pn_status pn_op_check(const pn_op *op, const pn_op_check_options *o, int *passed, int *failed) {
+    for (int i = 0;; i++) {
+        pn_op_case c;
+        memset(&c, 0, sizeof c);
+        if (!op->contract->case_at || !op->contract->case_at(i, &c)) return PN_OK;
+        if ((c.slow && !o->slow) || (o->only && !strstr(c.name, o->only))) continue;
+        PN_TRY(check_case(op, &c, o, passed, failed));
+    }
+}

@@ -1,0 +1,42 @@
+/* Every op of ops.def: each implementation against the reference, the reference against finite differences.
+ * `test_ops_ops NAME` runs one op with a row per case. */
+#include "harness.h"
+#include "op_check.h"
+#include <string.h>
+
+static const char *only_op;
+
+static void check_all(pn_backend backend) {
+    int n, passed = 0, failed = 0;
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++) {
+        if (only_op && strcmp(only_op, ops[i]->name)) continue;
+        pn_op_check_options o = { .backend = backend, .out = stdout, .failures_only = !only_op };
+        int before = failed;
+        ck_ok(pn_op_check(ops[i], &o, &passed, &failed));
+        ck_assert_msg(failed == before, "%s: %d cases failed", ops[i]->name, failed - before);
+    }
+    printf("%s: %d cases passed\n", pn_backend_name(backend), passed);
+    ck_assert_int_gt(passed, 0);
+}
+
+START_TEST(cpu_against_reference) { check_all(PN_CPU); }
+END_TEST
+START_TEST(reference_against_finite_differences) { check_all(PN_REF); }
+END_TEST
+
+int main(int argc, char **argv) {
+    only_op = argc > 1 ? argv[1] : NULL;
+    Suite *suite = suite_create("ops");
+    TCase *tcase = tcase_create("ops");
+    tcase_set_timeout(tcase, 600);
+    tcase_add_test(tcase, reference_against_finite_differences);
+    tcase_add_test(tcase, cpu_against_reference);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK); /* OpenMP threads do not survive a fork */
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
