@@ -45,6 +45,7 @@ typedef struct pn_out_spec {
     pn_dtype dtype; /* infer() is called with the compute dtype here: overwrite it where an output differs */
     int rank;
     int64_t shape[PN_MAX_RANK];
+    bool no_grad; /* a saved statistic or a report: never differentiated, its dout[] is NULL */
 } pn_out_spec;
 
 typedef struct pn_op_cost {

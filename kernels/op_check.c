@@ -101,7 +101,7 @@ static pn_status side_build(side *s, const pn_op *op, const pn_op_case *c, pn_ba
     PN_TRY(op->contract->infer(&s->call, &s->call.n_out, spec));
     for (int i = 0; i < s->call.n_out; i++) {
         PN_TRY(pn_tensor_create(s->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &s->call.out[i]));
-        if (spec[i].dtype != real) continue; /* an integer output has no gradient */
+        if (spec[i].dtype != real || spec[i].no_grad) continue;
         PN_TRY(pn_tensor_create(s->pool, real, spec[i].rank, spec[i].shape, &s->call.dout[i]));
         int64_t n = pn_tensor_elems(s->call.dout[i]);
         for (int64_t k = 0; k < n; k++) {
@@ -115,6 +115,17 @@ static pn_status side_build(side *s, const pn_op *op, const pn_op_case *c, pn_ba
     return PN_OK;
 }
 
+/* Backward may read only what saves() names: as on a tape, the other values are gone (pn_data aborts on them). */
+static pn_storage *hide(pn_tensor *t, uint32_t saved) {
+    if (!t || saved) return NULL;
+    pn_storage *storage = t->storage;
+    t->storage = NULL;
+    return storage;
+}
+static void unhide(pn_tensor *t, pn_storage *storage) {
+    if (storage) t->storage = storage;
+}
+
 static pn_status run(side *s, const pn_op_impl *impl, bool backward) {
     size_t need = impl->scratch_bytes ? impl->scratch_bytes(&s->call, backward) : 0;
     free(s->call.scratch);
@@ -124,7 +135,15 @@ static pn_status run(side *s, const pn_op_impl *impl, bool backward) {
         PN_CHECK(s->call.scratch, PN_MEMORY, "out of memory");
         memset(s->call.scratch, 0xff, need); /* NaN: contents are undefined by contract */
     }
-    return backward ? impl->backward(&s->call) : impl->forward(&s->call);
+    if (!backward) return impl->forward(&s->call);
+    pn_storage *unsaved_in[PN_OP_IN], *unsaved_out[PN_OP_OUT];
+    uint32_t saved = s->call.op->contract->saves(&s->call);
+    for (int i = 0; i < s->call.n_in; i++) unsaved_in[i] = hide(s->call.in[i], saved & PN_SAVE_IN(i));
+    for (int i = 0; i < s->call.n_out; i++) unsaved_out[i] = hide(s->call.out[i], saved & PN_SAVE_OUT(i));
+    pn_status status = impl->backward(&s->call);
+    for (int i = 0; i < s->call.n_in; i++) unhide(s->call.in[i], unsaved_in[i]);
+    for (int i = 0; i < s->call.n_out; i++) unhide(s->call.out[i], unsaved_out[i]);
+    return status;
 }
 
 static void poison(const pn_tensor *t) {
