@@ -19,6 +19,7 @@ function(postnas_flags target)
   # Sums may be reordered by vectorisation; NaN and infinity keep their meaning.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-fno-math-errno -fno-trapping-math>)
   if(POSTNAS_SANITIZE)
+    target_compile_definitions(${target} PRIVATE PN_NO_CLONES) # sanitizer runtimes start after clones are chosen
     target_compile_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE} -fno-omit-frame-pointer -g)
     if(POSTNAS_SANITIZE STREQUAL "undefined")
       target_compile_options(${target} PRIVATE -fno-sanitize-recover=all)
