@@ -1,0 +1,39 @@
+#include "infer.h"
+
+static const char *dim_text(char *buffer, size_t size, int64_t n) {
+    if (n == PN_ANY)
+        snprintf(buffer, size, "any");
+    else
+        snprintf(buffer, size, "%lld", (long long)n);
+    return buffer;
+}
+
+static pn_status need(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int rank, const int64_t *shape) {
+    const pn_tensor *t = i < c->n_in ? c->in[i] : NULL;
+    PN_CHECK(t, PN_USAGE, "%s: input %s is missing", c->op->name, name);
+    bool ok = t->dtype == dtype && t->rank == rank;
+    for (int k = 0; ok && k < rank; k++) ok = shape[k] == PN_ANY || shape[k] == t->shape[k];
+    if (ok) return PN_OK;
+    char a[24], b[24];
+    dim_text(a, sizeof a, shape[0]);
+    if (rank == 2) dim_text(b, sizeof b, shape[1]);
+    PN_FAIL(PN_USAGE, "%s: input %s is %s %s; it must be %s [%s%s%s]", c->op->name, name, pn_dtype_name(t->dtype),
+            pn_tensor_shape_text(t), pn_dtype_name(dtype), a, rank == 2 ? ", " : "", rank == 2 ? b : "");
+}
+
+pn_status pn_need_matrix(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t rows, int64_t cols) {
+    return need(c, i, name, dtype, 2, (const int64_t[]){ rows, cols });
+}
+
+pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t n) {
+    return need(c, i, name, dtype, 1, (const int64_t[]){ n });
+}
+
+pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi) {
+    const int32_t *id = pn_i32(ids);
+    for (int64_t i = 0, n = pn_tensor_elems(ids); i < n; i++)
+        PN_CHECK(id[i] >= lo && id[i] < hi, PN_USAGE,
+                 "%s: %s %d at position %lld is outside %lld .. %lld; was the text split by this model's tokenizer?",
+                 op, name, (int)id[i], (long long)i, (long long)lo, (long long)(hi - 1));
+    return PN_OK;
+}

@@ -1,0 +1,33 @@
+/* What infer() functions and checks of integer inputs share: one sentence per wrong shape, the same for every op. */
+#ifndef PN_KERNELS_INFER_H
+#define PN_KERNELS_INFER_H
+
+#include "op.h"
+
+enum { PN_ANY = -1 }; /* a dimension that may have any size */
+
+/* Input i is present, of this dtype and shape; PN_USAGE names the op, the input and both shapes otherwise. */
+pn_status pn_need_matrix(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t rows, int64_t cols);
+pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t n);
+
+/* Every element of the I32 vector `ids` is in lo .. hi - 1; PN_USAGE names the first that is not and its position. */
+pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi);
+
+/* An input of a test case. */
+static inline pn_case_input pn_case_matrix(int64_t rows, int64_t cols) {
+    return (pn_case_input){ .present = true, .rank = 2, .shape = { rows, cols } };
+}
+static inline pn_case_input pn_case_vector(int64_t n) {
+    return (pn_case_input){ .present = true, .rank = 1, .shape = { n } };
+}
+static inline pn_case_input pn_case_ids(int64_t n, int64_t lo, int64_t hi) {
+    return (pn_case_input){ .present = true,
+                            .integer = true,
+                            .rank = 1,
+                            .shape = { n },
+                            .fill = PN_FILL_INT,
+                            .lo = (double)lo,
+                            .hi = (double)hi };
+}
+
+#endif

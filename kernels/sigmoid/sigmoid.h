@@ -1,0 +1,18 @@
+/* y = scale sig(x): beta of the delta rules (scale 2 admits negative eigenvalues, blocks.md 8.2), output gates.
+ * x, y: same shape, any rank. */
+#ifndef PN_KERNELS_SIGMOID_H
+#define PN_KERNELS_SIGMOID_H
+
+#include "op.h"
+
+typedef struct pn_sigmoid_attr {
+    double scale; /* > 0 */
+} pn_sigmoid_attr;
+
+static inline pn_status pn_sigmoid(pn_tape *t, pn_tensor *x, double scale, pn_tensor **y) {
+    pn_sigmoid_attr attr = { .scale = scale };
+    PN_TRY(pn_tape_call(t, &pn_op_sigmoid, &attr, sizeof attr, &x, 1, y, 1));
+    return PN_OK;
+}
+
+#endif

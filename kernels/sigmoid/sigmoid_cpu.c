@@ -1,0 +1,27 @@
+#include "cpu/activation.h"
+#include "sigmoid.h"
+
+static pn_status forward(const pn_op_call *c) {
+    const pn_sigmoid_attr *attr = c->attr;
+    const float *x = pn_f32(c->in[0]);
+    float *y = pn_f32(c->out[0]), scale = (float)attr->scale;
+    int64_t n = pn_tensor_elems(c->out[0]);
+#pragma omp parallel for simd schedule(static) if (n > 16384)
+    for (int64_t i = 0; i < n; i++) y[i] = scale * pn_act_sigmoid(x[i]);
+    return PN_OK;
+}
+
+static pn_status backward(const pn_op_call *c) {
+    if (!c->dout[0] || !c->din[0]) return PN_OK;
+    const pn_sigmoid_attr *attr = c->attr;
+    const float *y = pn_f32(c->out[0]), *dy = pn_f32(c->dout[0]);
+    float *dx = pn_f32(c->din[0]), unscale = (float)(1 / attr->scale);
+    int64_t n = pn_tensor_elems(c->dout[0]);
+#pragma omp parallel for simd schedule(static) if (n > 65536)
+    for (int64_t i = 0; i < n; i++) dx[i] += dy[i] * y[i] * (1 - y[i] * unscale);
+    return PN_OK;
+}
+
+static const pn_op_impl impl = { .name = "sigmoid/cpu", .forward = forward, .backward = backward };
+extern const pn_op_impl *const sigmoid_cpu[];
+const pn_op_impl *const sigmoid_cpu[] = { &impl, NULL };
