@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "status.h"
+
 typedef struct pn_docs {
     int64_t n;             /* documents */
     const int64_t *offset; /* n + 1 token offsets, offset[0] = 0, offset[n] = tokens; borrowed until the tape resets */
@@ -18,5 +20,8 @@ static inline int64_t pn_docs_tokens(const pn_docs *d) {
 static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) {
     return d->past ? d->past[i] : 0;
 }
+
+/* PN_USAGE, naming the op, unless the offsets start at 0, never fall and end at `tokens`, and no past is negative. */
+pn_status pn_docs_check(const pn_docs *d, int64_t tokens, const char *op);
 
 #endif
