@@ -1,0 +1,356 @@
+#include "tape.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One recorded call. Shells of every input and output are retained, values only where the op declared to save them. */
+typedef struct node {
+    const pn_op_impl *impl; /* backward uses the implementation that ran forward; NULL: a recompute node */
+    pn_tape_body body;
+    pn_op_call call;
+    uint32_t saved;
+    _Alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
+} node;
+
+struct pn_tape {
+    pn_backend backend;
+    pn_pool *pool;
+    bool recording;
+    node *nodes;
+    int n_nodes, cap_nodes;
+    pn_tensor **owned; /* the scope stack: one reference and hold each */
+    int n_owned, cap_owned;
+    pn_op_cost cost;
+};
+
+pn_status pn_tape_create(pn_backend backend, pn_tape **out) {
+    pn_tape *t = calloc(1, sizeof *t);
+    PN_CHECK(t, PN_MEMORY, "out of memory");
+    t->backend = backend;
+    t->recording = true;
+    pn_status s = pn_pool_create(backend == PN_PLAN ? PN_POOL_COUNTING : PN_POOL_HOST, &t->pool);
+    if (s) {
+        free(t);
+        return s;
+    }
+    *out = t;
+    return PN_OK;
+}
+
+static void node_free(node *n) {
+    for (int i = 0; i < n->call.n_in; i++) {
+        if (!n->call.in[i]) continue;
+        if (n->saved & PN_SAVE_IN(i)) pn_tensor_unhold(n->call.in[i]);
+        pn_tensor_release_shell(&n->call.in[i]);
+    }
+    for (int i = 0; i < n->call.n_out; i++) {
+        if (n->saved & PN_SAVE_OUT(i)) pn_tensor_unhold(n->call.out[i]);
+        pn_tensor_release_shell(&n->call.out[i]);
+    }
+}
+
+void pn_tape_reset(pn_tape *t) {
+    while (t->n_nodes > 0) node_free(&t->nodes[--t->n_nodes]);
+    while (t->n_owned > 0) pn_tensor_release(&t->owned[--t->n_owned]);
+    t->cost = (pn_op_cost){ 0 };
+}
+
+void pn_tape_destroy(pn_tape **tp) {
+    if (!tp || !*tp) return;
+    pn_tape *t = *tp;
+    pn_tape_reset(t);
+    pn_pool_destroy(&t->pool);
+    free(t->nodes);
+    free(t->owned);
+    free(t);
+    *tp = NULL;
+}
+
+pn_backend pn_tape_backend(const pn_tape *t) {
+    return t->backend;
+}
+pn_dtype pn_tape_dtype(const pn_tape *t) {
+    return pn_backend_dtype(t->backend);
+}
+pn_pool *pn_tape_pool(pn_tape *t) {
+    return t->pool;
+}
+pn_op_cost pn_tape_cost(const pn_tape *t) {
+    return t->cost;
+}
+bool pn_tape_recording(const pn_tape *t) {
+    return t->recording;
+}
+
+bool pn_tape_record(pn_tape *t, bool recording) {
+    bool before = t->recording;
+    t->recording = recording;
+    return before;
+}
+
+/* ---- scopes ---- */
+
+pn_scope pn_scope_open(pn_tape *t) {
+    return (pn_scope){ t->n_owned };
+}
+
+void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep) {
+    int kept = s.mark;
+    for (int i = s.mark; i < t->n_owned; i++) {
+        bool stays = false;
+        for (int k = 0; k < n_keep; k++) stays = stays || t->owned[i] == keep[k];
+        if (stays)
+            t->owned[kept++] = t->owned[i];
+        else
+            pn_tensor_release(&t->owned[i]);
+    }
+    t->n_owned = kept;
+}
+
+pn_status pn_tape_own(pn_tape *t, pn_tensor *x) {
+    if (t->n_owned == t->cap_owned) {
+        int cap = t->cap_owned ? 2 * t->cap_owned : 256;
+        pn_tensor **grown = realloc(t->owned, (size_t)cap * sizeof *grown);
+        if (!grown) {
+            pn_tensor_release(&x);
+            PN_FAIL(PN_MEMORY, "out of memory");
+        }
+        t->owned = grown;
+        t->cap_owned = cap;
+    }
+    t->owned[t->n_owned++] = x;
+    return PN_OK;
+}
+
+pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out) {
+    PN_TRY(pn_tensor_create(t->pool, type, rank, shape, out));
+    PN_TRY(pn_tape_own(t, *out));
+    return PN_OK;
+}
+
+/* ---- recording ---- */
+
+static pn_status push_node(pn_tape *t, const node *n) {
+    if (t->n_nodes == t->cap_nodes) {
+        int cap = t->cap_nodes ? 2 * t->cap_nodes : 64;
+        node *grown = realloc(t->nodes, (size_t)cap * sizeof *grown);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        t->nodes = grown;
+        t->cap_nodes = cap;
+    }
+    node *slot = &t->nodes[t->n_nodes];
+    *slot = *n;
+    for (int i = 0; i < n->call.n_in; i++) {
+        if (!n->call.in[i]) {
+            slot->saved &= ~PN_SAVE_IN(i);
+            continue;
+        }
+        pn_tensor_retain_shell(n->call.in[i]);
+        if (n->saved & PN_SAVE_IN(i)) pn_tensor_hold(n->call.in[i]);
+    }
+    for (int i = 0; i < n->call.n_out; i++) {
+        pn_tensor_retain_shell(n->call.out[i]);
+        if (n->saved & PN_SAVE_OUT(i)) pn_tensor_hold(n->call.out[i]);
+    }
+    t->n_nodes++;
+    return PN_OK;
+}
+
+/* Runs forward or backward with its scratch taken from the pool. */
+static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, bool backward) {
+    size_t need = impl->scratch_bytes ? impl->scratch_bytes(c, backward) : 0;
+    pn_storage *scratch = NULL;
+    if (need) PN_TRY(pn_storage_create(t->pool, need, &scratch));
+    c->scratch = scratch ? scratch->data : NULL;
+    pn_status s = backward ? impl->backward(c) : impl->forward(c);
+    c->scratch = NULL;
+    pn_storage_release(&scratch);
+    return s;
+}
+
+static void add_cost(pn_tape *t, const pn_op_call *c, bool backward) {
+    pn_op_cost cost = { 0 };
+    c->op->contract->cost(c, backward, &cost);
+    t->cost.flops += cost.flops;
+    t->cost.bytes += cost.bytes;
+}
+
+pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
+                       pn_tensor **out, int n_out) {
+    PN_ASSERT(n_in <= PN_OP_IN && n_out <= PN_OP_OUT && attr_bytes <= PN_OP_ATTR_BYTES);
+    node n;
+    memset(&n, 0, sizeof n);
+    if (attr_bytes) memcpy(n.attr, attr, attr_bytes);
+    pn_op_call *c = &n.call;
+    c->op = op;
+    c->attr = n.attr;
+    c->n_in = n_in;
+    bool any = false;
+    for (int i = 0; i < n_in; i++) {
+        c->in[i] = in[i];
+        c->wants[i] = t->recording && in[i] && in[i]->wants_grad;
+        any = any || c->wants[i];
+    }
+    pn_out_spec spec[PN_OP_OUT] = { 0 };
+    for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = pn_tape_dtype(t);
+    PN_TRY(op->contract->infer(c, &c->n_out, spec));
+    PN_ASSERT(c->n_out >= n_out && c->n_out <= PN_OP_OUT);
+    for (int i = 0; i < c->n_out; i++) {
+        PN_TRY(pn_tape_new(t, spec[i].dtype, spec[i].rank, spec[i].shape, &c->out[i]));
+        c->out[i]->wants_grad = any && spec[i].dtype == pn_tape_dtype(t);
+    }
+    PN_TRY(pn_op_pick(c, t->backend, &n.impl));
+    PN_TRY(run_impl(t, n.impl, c, false));
+    add_cost(t, c, false);
+    if (any) {
+        PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);
+        n.saved = op->contract->saves(c);
+        PN_TRY(push_node(t, &n));
+        t->nodes[t->n_nodes - 1].call.attr = NULL; /* set again to the node's own copy when it runs */
+    }
+    for (int i = 0; i < n_out; i++) out[i] = c->out[i];
+    return PN_OK;
+}
+
+/* ---- backward ---- */
+
+static void accumulate(pn_tensor *dst, const pn_tensor *src) {
+    int64_t n = pn_tensor_elems(dst);
+    if (!dst->storage->data) return;
+    if (dst->dtype == PN_F64) {
+        double *d = pn_f64(dst);
+        const double *s = pn_f64(src);
+        for (int64_t i = 0; i < n; i++) d[i] += s[i];
+    } else {
+        float *d = pn_f32(dst);
+        const float *s = pn_f32(src);
+        for (int64_t i = 0; i < n; i++) d[i] += s[i];
+    }
+}
+
+static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+    if (!x->grad) PN_TRY(pn_tensor_zeros(t->pool, x->dtype, x->rank, x->shape, &x->grad));
+    return PN_OK;
+}
+
+static pn_status backward_to(pn_tape *t, int base);
+
+static pn_status recompute_backward(pn_tape *t, node *n) {
+    bool before = pn_tape_record(t, true);
+    int base = t->n_nodes;
+    pn_scope scope = pn_scope_open(t);
+    pn_tensor *leaf[PN_OP_IN] = { 0 }, *out[PN_OP_OUT] = { 0 };
+    for (int i = 0; i < n->call.n_in; i++) {
+        if (!n->call.in[i]) continue;
+        PN_TRY(pn_tensor_detach(n->call.in[i], &leaf[i]));
+        PN_TRY(pn_tape_own(t, leaf[i]));
+        leaf[i]->wants_grad = n->call.wants[i];
+    }
+    PN_TRY(n->body(t, n->attr, leaf, n->call.n_in, out, n->call.n_out));
+    for (int i = 0; i < n->call.n_out; i++) {
+        if (!n->call.out[i]->grad || !out[i]->wants_grad) continue;
+        PN_TRY(want_gradient(t, out[i]));
+        accumulate(out[i]->grad, n->call.out[i]->grad);
+    }
+    PN_TRY(backward_to(t, base));
+    for (int i = 0; i < n->call.n_in; i++) {
+        if (!leaf[i] || !leaf[i]->grad) continue;
+        PN_TRY(want_gradient(t, n->call.in[i]));
+        accumulate(n->call.in[i]->grad, leaf[i]->grad);
+    }
+    pn_scope_close(t, scope, NULL, 0);
+    pn_tape_record(t, before);
+    return PN_OK;
+}
+
+static pn_status op_backward(pn_tape *t, node *n) {
+    pn_op_call *c = &n->call;
+    c->attr = n->attr;
+    for (int i = 0; i < c->n_in; i++) {
+        c->din[i] = NULL;
+        if (!c->wants[i]) continue;
+        PN_TRY(want_gradient(t, c->in[i]));
+        c->din[i] = c->in[i]->grad;
+    }
+    for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
+    PN_TRY(run_impl(t, n->impl, c, true));
+    add_cost(t, c, true);
+    return PN_OK;
+}
+
+/* Replays records down to index `base`, freeing each. */
+static pn_status backward_to(pn_tape *t, int base) {
+    while (t->n_nodes > base) {
+        node n = t->nodes[--t->n_nodes]; /* by value: a recompute grows the array */
+        bool reached = false;
+        for (int i = 0; i < n.call.n_out; i++) reached = reached || n.call.out[i]->grad;
+        pn_status s = PN_OK;
+        if (reached) s = n.impl ? op_backward(t, &n) : recompute_backward(t, &n);
+        for (int i = 0; i < n.call.n_out; i++) pn_tensor_release(&n.call.out[i]->grad);
+        node_free(&n);
+        if (s) return pn_trace_at(__FILE__, __LINE__, s, n.impl ? n.call.op->name : "recompute");
+    }
+    return PN_OK;
+}
+
+pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor *const *grads, int n) {
+    for (int i = 0; i < n; i++) {
+        PN_CHECK(outputs[i]->wants_grad, PN_USAGE, "backward: output %d does not depend on anything that trains", i);
+        PN_CHECK(pn_tensor_same_shape(outputs[i], grads[i]), PN_USAGE,
+                 "backward: gradient %s for an output of shape %s", pn_tensor_shape_text(grads[i]),
+                 pn_tensor_shape_text(outputs[i]));
+        PN_TRY(want_gradient(t, outputs[i]));
+        accumulate(outputs[i]->grad, grads[i]);
+    }
+    bool before = pn_tape_record(t, true);
+    pn_status s = backward_to(t, 0);
+    pn_tape_record(t, before);
+    return s;
+}
+
+pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
+    PN_CHECK(pn_tensor_elems(loss) == 1, PN_USAGE, "backward: a loss has one element, this has shape %s",
+             pn_tensor_shape_text(loss));
+    pn_tensor *one;
+    PN_TRY(pn_tape_new(t, loss->dtype, loss->rank, loss->shape, &one));
+    if (one->storage->data) {
+        double value = loss->dtype == PN_F64 ? pn_f64(loss)[0] : pn_f32(loss)[0];
+        PN_CHECK(isfinite(value), PN_NUMERIC, "the loss is %g: lower the learning rate or check the data", value);
+        if (one->dtype == PN_F64)
+            pn_f64(one)[0] = 1;
+        else
+            pn_f32(one)[0] = 1;
+    }
+    return pn_tape_backward_from(t, &loss, &one, 1);
+}
+
+/* ---- recompute ---- */
+
+pn_status pn_tape_recompute(pn_tape *t, pn_tape_body body, const void *ctx, size_t ctx_bytes, pn_tensor *const *in,
+                            int n_in, pn_tensor **out, int n_out) {
+    PN_ASSERT(n_in <= PN_OP_IN && n_out <= PN_OP_OUT && ctx_bytes <= PN_OP_ATTR_BYTES);
+    if (!t->recording) return body(t, ctx, in, n_in, out, n_out);
+    node n;
+    memset(&n, 0, sizeof n);
+    memcpy(n.attr, ctx, ctx_bytes);
+    n.body = body;
+    pn_tape_record(t, false);
+    pn_scope scope = pn_scope_open(t);
+    pn_status s = body(t, ctx, in, n_in, out, n_out);
+    pn_tape_record(t, true);
+    PN_TRY(s);
+    pn_scope_close(t, scope, out, n_out);
+    n.call.n_in = n_in;
+    n.call.n_out = n_out;
+    for (int i = 0; i < n_in; i++) {
+        n.call.in[i] = in[i];
+        n.call.wants[i] = in[i] && in[i]->wants_grad;
+        n.saved |= PN_SAVE_IN(i);
+    }
+    for (int i = 0; i < n_out; i++) {
+        n.call.out[i] = out[i];
+        out[i]->wants_grad = true;
+    }
+    return push_node(t, &n);
+}
