@@ -1,0 +1,106 @@
+/* Option tables: a row per key gives its name, type, default, bounds and help; the same rows serve the YAML config, the
+ * JSON of a checkpoint, --help and the documentation.
+ *
+ *     typedef struct beam_options { int64_t width; double margin; bool verbose; } beam_options;
+ *     static const pn_option table[] = {
+ *         PN_OPT_INT(beam_options, width, 2, 1, 1000, "paths kept per round"),
+ *         PN_OPT_FLOAT(beam_options, margin, 0.1, 0, 1, "..."),
+ *         PN_OPT_BOOL(beam_options, verbose, false, "..."),
+ *         PN_OPT_END,
+ *     };
+ *
+ * The key is the field's name unless a row is written out by hand. */
+#ifndef PN_BASE_OPTIONS_H
+#define PN_BASE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "status.h"
+
+enum { PN_LIST_MAX = 64 };
+
+typedef struct pn_int_list {
+    int64_t n, item[PN_LIST_MAX];
+} pn_int_list;
+
+typedef struct pn_string_list {
+    int64_t n;
+    const char *item[PN_LIST_MAX]; /* owned by the config */
+} pn_string_list;
+
+typedef enum pn_option_kind {
+    PN_OPTION_BOOL,    /* bool */
+    PN_OPTION_INT,     /* int64_t in min .. max */
+    PN_OPTION_FLOAT,   /* double in min .. max */
+    PN_OPTION_STRING,  /* const char *, owned by the config; NULL when unset and without default */
+    PN_OPTION_ENUM,    /* int64_t: index into choices */
+    PN_OPTION_INTS,    /* pn_int_list, each in min .. max */
+    PN_OPTION_STRINGS, /* pn_string_list */
+    PN_OPTION_SECTION  /* declares that a sub-section of this name exists; read with a table of its own */
+} pn_option_kind;
+
+typedef struct pn_option {
+    const char *name; /* NULL ends a table */
+    pn_option_kind kind;
+    size_t offset;
+    const char *def; /* default as YAML text; NULL: unset string, or empty list */
+    double min, max;
+    const char *const *choices; /* enum: NULL-ended */
+    const char *help;
+} pn_option;
+
+#define PN_OPT_BOOL(type, field, def_, help_)                                                                          \
+    { .name = #field, .kind = PN_OPTION_BOOL, .offset = offsetof(type, field), .def = #def_, .help = help_ }
+#define PN_OPT_INT(type, field, def_, min_, max_, help_)                                                               \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = #def_, .min = min_,             \
+        .max = max_, .help = help_                                                                                     \
+    }
+#define PN_OPT_FLOAT(type, field, def_, min_, max_, help_)                                                             \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_FLOAT, .offset = offsetof(type, field), .def = #def_, .min = min_,           \
+        .max = max_, .help = help_                                                                                     \
+    }
+/* def_: a string literal, or NULL */
+#define PN_OPT_STRING(type, field, def_, help_)                                                                        \
+    { .name = #field, .kind = PN_OPTION_STRING, .offset = offsetof(type, field), .def = def_, .help = help_ }
+#define PN_OPT_ENUM(type, field, def_, choices_, help_)                                                                \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_ENUM, .offset = offsetof(type, field), .def = def_, .choices = choices_,     \
+        .help = help_                                                                                                  \
+    }
+/* def_: a flow sequence as text, "[64, 128]", or NULL for an empty list */
+#define PN_OPT_INTS(type, field, def_, min_, max_, help_)                                                              \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_INTS, .offset = offsetof(type, field), .def = def_, .min = min_,             \
+        .max = max_, .help = help_                                                                                     \
+    }
+#define PN_OPT_STRINGS(type, field, def_, help_)                                                                       \
+    { .name = #field, .kind = PN_OPTION_STRINGS, .offset = offsetof(type, field), .def = def_, .help = help_ }
+#define PN_OPT_SECTION(name_, help_)                                                                                   \
+    { .name = name_, .kind = PN_OPTION_SECTION, .help = help_ }
+#define PN_OPT_END                                                                                                     \
+    { .name = NULL }
+
+/* Fills every field of the table with its default. Default strings are borrowed from the table. */
+pn_status pn_options_defaults(const pn_option *table, void *out);
+
+/* Parses one scalar into the row's field. Lists are parsed item by item: pass the item's index and text, in order from
+ * 0. `where` starts the message ("configs/a.yaml:12: search.beam"). Strings are stored as given: text must outlive out.
+ */
+pn_status pn_option_parse(const pn_option *row, const char *where, const char *text, int64_t list_index, void *out);
+/* The field's value as YAML text into buffer; returns buffer. */
+const char *pn_option_text(const pn_option *row, const void *in, char *buffer, size_t n);
+
+const pn_option *pn_option_find(const pn_option *table, const char *name);
+/* The row whose name is nearest to `name`, or NULL when none is near. */
+const char *pn_option_nearest(const pn_option *table, const char *name);
+/* Edit distance, for "did you mean". */
+int pn_edit_distance(const char *a, const char *b);
+/* A line per key: name, type and bounds, default, help; `indent` spaces before each. */
+void pn_options_help(const pn_option *table, int indent, FILE *out);
+
+#endif

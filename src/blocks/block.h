@@ -1,0 +1,120 @@
+/* The block contract: one residual branch of a layer (a token mixer, or the MLP).
+ *
+ * The type is a const table (src/blocks/<name>.c, one row in blocks.def); an instance is its options and its weights.
+ * Registration gives config keys, `postnas list blocks`, super-network candidacy, decode state, export names and the
+ * block test suite (shapes, causality, packed = alone, gradients, any split = one piece, save/load, state bytes).
+ *
+ *     x [tokens, hidden]  ->  y [tokens, hidden]      causal, documents never mix
+ *
+ * Training calls pn_block_forward; inference calls pn_block_extend with a state, for a prompt, a piece of one or a
+ * single token alike. All three give the same result (blocks.md 1.8). */
+#ifndef PN_BLOCKS_BLOCK_H
+#define PN_BLOCKS_BLOCK_H
+
+#include "options.h"
+#include "param.h"
+#include "tape.h"
+
+enum { PN_BLOCK_OPTIONS_BYTES = 128, PN_STATE_TENSORS = 4 };
+
+/* What a block knows of its model. */
+typedef struct pn_dims {
+    int64_t hidden;                    /* D */
+    int64_t heads, kv_heads, head_dim; /* softmax attention: Hq, Hkv, d */
+    int64_t intermediate;              /* MLP width I */
+    double rope_theta, rms_norm_eps;
+    bool qkv_bias;
+} pn_dims;
+
+typedef struct pn_block_type pn_block_type;
+
+/* A type and its options: a value that can be copied, compared and hashed. */
+typedef struct pn_block_spec {
+    const pn_block_type *type;
+    _Alignas(8) unsigned char options[PN_BLOCK_OPTIONS_BYTES];
+} pn_block_spec;
+
+typedef struct pn_block {
+    pn_block_spec spec;
+    pn_dims dims;
+    char prefix[PN_NAME_MAX]; /* of its weights: "model.layers.3.self_attn." */
+    void *data;               /* type->data_bytes, owned; its tensors are borrowed from the weights */
+} pn_block;
+
+/* Decode state of one block for several sequences at once; tensor 0.. as the type's state_create made them. */
+typedef struct pn_state {
+    int64_t n;     /* sequences */
+    int64_t *past; /* n: tokens seen; owned */
+    int n_tensors;
+    const char *name[PN_STATE_TENSORS]; /* as in blocks.md: "S", "k", "conv", ... */
+    pn_tensor *tensor[PN_STATE_TENSORS];
+    int64_t capacity; /* attention: rows per sequence in the key/value cache */
+    pn_pool *pool;    /* borrowed */
+    pn_dtype dtype;   /* of every tensor */
+} pn_state;
+
+/* Values that cross layers within one pass (RWKV-7's v_first); zeroed by the model before the first layer. */
+typedef struct pn_carry {
+    pn_tensor *v_first; /* [tokens, hidden] or NULL; owned by the tape */
+} pn_carry;
+
+typedef enum pn_block_role { PN_MIXER, PN_MLP } pn_block_role;
+
+struct pn_block_type {
+    const char *name;    /* "gated_deltanet": config, messages, path notation */
+    const char *hf_name; /* "gdn": layer_types of config.json */
+    const char *summary; /* one line for `postnas list blocks` */
+    pn_block_role role;
+    const pn_option *options; /* config keys; offsets into the options struct; names are the Hugging Face field names */
+    size_t options_bytes, data_bytes;
+    /* Resolves "auto" options from dims and refuses contradictions (PN_USAGE). NULL: nothing to resolve. */
+    pn_status (*resolve)(void *options, const pn_dims *dims);
+    /* Declares the weights and points data at them. NULL: none. */
+    pn_status (*build)(pn_block *b, pn_params *params);
+    /* state NULL: from the start of every document, nothing kept. Else docs->past holds what each sequence has seen,
+     * and the state is read and overwritten (tape not recording). */
+    pn_status (*forward)(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_state *state, pn_carry *carry,
+                         pn_tensor **y);
+    /* Adds its tensors to an empty state. NULL: no state. */
+    pn_status (*state_create)(const pn_block *b, pn_state *state);
+    /* Bytes of decode state of one sequence after `context` tokens, activations of the given width, recurrent state
+     * F32: the search's memory term. NULL: 0. */
+    double (*cache_bytes)(const pn_block *b, int64_t context, size_t activation_bytes);
+};
+
+#define PN_BLOCK(name) extern const pn_block_type pn_block_##name;
+#include "blocks.def"
+#undef PN_BLOCK
+
+const pn_block_type *pn_block_find(const char *name_or_hf_name); /* NULL if unknown */
+const pn_block_type *const *pn_block_types(int *n);              /* the registry, in blocks.def order */
+
+/* Options at their defaults (auto values unresolved). */
+pn_status pn_block_spec_default(const pn_block_type *type, pn_block_spec *out);
+/* Same type and options. */
+bool pn_block_spec_equal(const pn_block_spec *a, const pn_block_spec *b);
+uint64_t pn_block_spec_hash(const pn_block_spec *spec);
+
+/* Declares the block's weights in `params` under `prefix` (existing ones of the same name and shape are used as they
+ * are). The weights belong to params, which must outlive the block. */
+pn_status pn_block_create(const pn_block_spec *spec, const pn_dims *dims, pn_params *params, const char *prefix,
+                          pn_block **out);
+void pn_block_destroy(pn_block **b);
+
+/* Helper for build(): declares prefix + name and returns its tensor. */
+pn_status pn_block_weight(pn_block *b, pn_params *params, const pn_param_spec *spec, pn_tensor **out);
+
+/* Training: every document from its start. */
+pn_status pn_block_forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_carry *carry, pn_tensor **y);
+/* Inference: document i of x continues sequence i of the state (zero tokens allowed). The tape must not record. */
+pn_status pn_block_extend(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_state *state, pn_carry *carry,
+                          pn_tensor **y);
+
+pn_status pn_state_create(const pn_block *b, int64_t n_sequences, pn_pool *pool, pn_dtype dtype, pn_state **out);
+void pn_state_destroy(pn_state **s);
+/* Helpers for types: state_create() adds a zeroed tensor; forward() overwrites tensor i with a same-shaped value. */
+pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape);
+pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value);
+double pn_block_cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes);
+
+#endif

@@ -1,0 +1,146 @@
+#include "param.h"
+
+#include <fnmatch.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rng.h"
+
+pn_status pn_params_create(pn_dtype dtype, pn_params **out) {
+    pn_params *p = calloc(1, sizeof *p);
+    PN_CHECK(p, PN_MEMORY, "out of memory");
+    p->dtype = dtype;
+    pn_status s = pn_pool_create(PN_POOL_HOST, &p->pool);
+    if (s) {
+        free(p);
+        return s;
+    }
+    *out = p;
+    return PN_OK;
+}
+
+static void param_release(pn_param *p) {
+    if (--p->refs > 0) return;
+    pn_tensor_release(&p->value);
+    free(p);
+}
+
+void pn_params_destroy(pn_params **pp) {
+    if (!pp || !*pp) return;
+    pn_params *p = *pp;
+    for (int i = 0; i < p->n; i++) param_release(p->item[i]);
+    free(p->item);
+    pn_pool_destroy(&p->pool);
+    free(p);
+    *pp = NULL;
+}
+
+pn_param *pn_params_find(const pn_params *p, const char *name) {
+    for (int i = 0; i < p->n; i++)
+        if (!strcmp(p->item[i]->name, name)) return p->item[i];
+    return NULL;
+}
+
+static pn_status append(pn_params *p, pn_param *x) {
+    if (p->n == p->cap) {
+        int cap = p->cap ? 2 * p->cap : 256;
+        pn_param **grown = realloc(p->item, (size_t)cap * sizeof *grown);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        p->item = grown;
+        p->cap = cap;
+    }
+    p->item[p->n++] = x;
+    return PN_OK;
+}
+
+pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out) {
+    pn_param *x = pn_params_find(p, spec->name);
+    if (x) {
+        PN_CHECK(x->value->rank == spec->rank &&
+                     !memcmp(x->value->shape, spec->shape, (size_t)spec->rank * sizeof spec->shape[0]),
+                 PN_FORMAT, "weight %s has shape %s; this model needs another", spec->name,
+                 pn_tensor_shape_text(x->value));
+        *out = x;
+        return PN_OK;
+    }
+    PN_CHECK(strlen(spec->name) < PN_NAME_MAX, PN_USAGE, "weight name %s is too long", spec->name);
+    x = calloc(1, sizeof *x);
+    PN_CHECK(x, PN_MEMORY, "out of memory");
+    strcpy(x->name, spec->name);
+    x->init = spec->init;
+    x->decay = spec->decay;
+    x->keep_f32 = spec->keep_f32;
+    x->refs = 1;
+    pn_status s = pn_tensor_zeros(p->pool, p->dtype, spec->rank, spec->shape, &x->value);
+    if (!s) s = append(p, x);
+    if (s) {
+        param_release(x);
+        return s;
+    }
+    *out = x;
+    return PN_OK;
+}
+
+pn_status pn_params_share(pn_params *p, pn_param *from) {
+    PN_ASSERT(!pn_params_find(p, from->name));
+    PN_TRY(append(p, from));
+    from->refs++;
+    return PN_OK;
+}
+
+static double draw(const pn_init *init, pn_rng *rng) {
+    switch (init->kind) {
+    case PN_INIT_ZEROS:
+    case PN_INIT_IDENTITY_TAPS: return 0;
+    case PN_INIT_ONES: return 1;
+    case PN_INIT_NORMAL: return init->a * pn_rng_normal(rng);
+    case PN_INIT_UNIFORM: return init->a + (init->b - init->a) * pn_rng_uniform(rng);
+    case PN_INIT_LOG_UNIFORM: {
+        double u = 0;
+        while (u <= 0) u = init->a + (init->b - init->a) * pn_rng_uniform(rng);
+        return log(u);
+    }
+    case PN_INIT_DT_BIAS: {
+        double dt = exp(log(init->a) + (log(init->b) - log(init->a)) * pn_rng_uniform(rng));
+        if (dt < 1e-4) dt = 1e-4;
+        return dt + log(-expm1(-dt));
+    }
+    }
+    PN_ASSERT(!"an init kind");
+}
+
+void pn_param_init(pn_param *p, uint64_t seed) {
+    pn_rng rng;
+    pn_rng_stream(seed, p->name, 0, &rng);
+    int64_t n = pn_tensor_elems(p->value), taps = (int64_t)p->init.a;
+    for (int64_t i = 0; i < n; i++) {
+        double x = draw(&p->init, &rng);
+        if (p->init.kind == PN_INIT_IDENTITY_TAPS && i % taps == taps - 1) x = 1;
+        if (p->value->dtype == PN_F64)
+            pn_f64(p->value)[i] = x;
+        else
+            pn_f32(p->value)[i] = (float)x;
+    }
+}
+
+void pn_params_init(pn_params *p, uint64_t seed) {
+    for (int i = 0; i < p->n; i++) pn_param_init(p->item[i], seed);
+}
+
+int pn_params_train(pn_params *p, const char *pattern, bool train) {
+    int matched = 0;
+    for (int i = 0; i < p->n; i++) {
+        if (fnmatch(pattern, p->item[i]->name, 0)) continue;
+        p->item[i]->value->wants_grad = train;
+        matched++;
+    }
+    return matched;
+}
+
+int64_t pn_params_count(const pn_params *p, bool training) {
+    int64_t n = 0;
+    for (int i = 0; i < p->n; i++)
+        if (!training || p->item[i]->value->wants_grad) n += pn_tensor_elems(p->item[i]->value);
+    return n;
+}

@@ -1,0 +1,66 @@
+/* Named weights. A list owns a reference to each; two models that share a frozen weight hold the same pn_param, so a
+ * student costs only what differs from its teacher. */
+#ifndef PN_BLOCKS_PARAM_H
+#define PN_BLOCKS_PARAM_H
+
+#include "tensor.h"
+
+enum { PN_NAME_MAX = 160 };
+
+typedef enum pn_init_kind {
+    PN_INIT_ZEROS,
+    PN_INIT_ONES,
+    PN_INIT_NORMAL,       /* mean 0, standard deviation a */
+    PN_INIT_UNIFORM,      /* a .. b */
+    PN_INIT_LOG_UNIFORM,  /* log of a uniform draw in (a, b): A_log (blocks.md 8.1) */
+    PN_INIT_DT_BIAS,      /* inverse softplus of dt, dt log-uniform in a .. b, at least 1e-4 (blocks.md 6.1) */
+    PN_INIT_IDENTITY_TAPS /* every group of a values: 0, ..., 0, 1: a causal convolution that passes its input through
+                           */
+} pn_init_kind;
+
+typedef struct pn_init {
+    pn_init_kind kind;
+    double a, b;
+} pn_init;
+
+typedef struct pn_param {
+    char name[PN_NAME_MAX];
+    pn_tensor *value; /* owned */
+    pn_init init;
+    bool decay;    /* weight decay applies (matrices only) */
+    bool keep_f32; /* stays F32 in files (blocks.md 1.2) */
+    int refs;
+} pn_param;
+
+typedef struct pn_params {
+    pn_param **item;
+    int n, cap;
+    pn_pool *pool;
+    pn_dtype dtype; /* of every value: F32, or F64 for the reference backend */
+} pn_params;
+
+pn_status pn_params_create(pn_dtype dtype, pn_params **out);
+void pn_params_destroy(pn_params **p);
+
+pn_param *pn_params_find(const pn_params *p, const char *name); /* NULL if absent; borrowed */
+
+typedef struct pn_param_spec {
+    const char *name;
+    int rank;
+    int64_t shape[PN_MAX_RANK];
+    pn_init init;
+    bool decay, keep_f32;
+} pn_param_spec;
+/* Returns the weight of that name, making it (zeros) when absent. PN_FORMAT when one exists with another shape. */
+pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out);
+/* Puts a weight of another list into this one under its own name: shared, not copied. */
+pn_status pn_params_share(pn_params *p, pn_param *from);
+/* Draws every value from the stream (seed, weight name): independent of the order of declaration. */
+void pn_params_init(pn_params *p, uint64_t seed);
+void pn_param_init(pn_param *p, uint64_t seed);
+/* Sets wants_grad on every weight whose name matches the glob pattern ("*.mlp.*"); returns how many matched. */
+int pn_params_train(pn_params *p, const char *pattern, bool train);
+/* Number of values in all weights; trainable ones only when `training`. */
+int64_t pn_params_count(const pn_params *p, bool training);
+
+#endif
