@@ -1,0 +1,341 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "token_shards_internal.h"
+
+/* Elements gathered in memory until a chunk is worth writing. */
+typedef struct column {
+    const char *name;
+    hid_t dataset, memory_type;
+    char *held; /* (CHUNK * element_bytes) */
+    size_t element_bytes;
+    int64_t n_held, n_written;
+} column;
+
+enum {
+    TOKENS,
+    DOC_OFFSETS,
+    TOKEN_CLASS,
+    ANSWER_OFFSETS,
+#define X(field, ...) ANSWER_##field,
+    PN_ANSWER_COLUMNS(X)
+#undef X
+        CHOICE_BEGIN,
+    CHOICE_TOKENS,
+    COLUMNS
+};
+
+struct pn_token_writer {
+    char *dir, *aside; /* aside: where the set is written until it is whole */
+    pn_token_manifest manifest;
+    int64_t shard_tokens, n_tokens, n_docs;
+    hid_t file; /* the shard being written; -1: none */
+    char *path; /* of that shard */
+    column columns[COLUMNS];
+};
+
+/* ---- columns ---- */
+
+static pn_status column_open(pn_token_writer *w, int which, const char *name, hid_t stored, hid_t memory_type,
+                             size_t element_bytes) {
+    column *c = &w->columns[which];
+    *c = (column){
+        .name = name, .dataset = -1, .memory_type = memory_type, .held = c->held, .element_bytes = element_bytes
+    };
+    if (!c->held) c->held = malloc(PN_SHARD_CHUNK * element_bytes);
+    PN_CHECK(c->held, PN_MEMORY, "%s: out of memory", w->path);
+    return pn_h5_create_array(w->file, w->path, name, stored, PN_SHARD_CHUNK, &c->dataset);
+}
+
+static pn_status column_flush(pn_token_writer *w, column *c) {
+    PN_TRY(pn_h5_append(c->dataset, w->path, c->name, c->memory_type, c->n_written, c->n_held, c->held));
+    c->n_written += c->n_held;
+    c->n_held = 0;
+    return PN_OK;
+}
+
+static pn_status column_add(pn_token_writer *w, int which, const void *data, int64_t n) {
+    column *c = &w->columns[which];
+    const char *from = data;
+    while (n > 0) {
+        int64_t now = PN_SHARD_CHUNK - c->n_held < n ? PN_SHARD_CHUNK - c->n_held : n;
+        size_t bytes = (size_t)now * c->element_bytes;
+        memcpy(c->held + (size_t)c->n_held * c->element_bytes, from, bytes);
+        c->n_held += now;
+        from += bytes;
+        n -= now;
+        if (c->n_held == PN_SHARD_CHUNK) PN_TRY(column_flush(w, c));
+    }
+    return PN_OK;
+}
+
+static int64_t column_length(const pn_token_writer *w, int which) {
+    return w->columns[which].n_written + w->columns[which].n_held;
+}
+
+/* ---- shards ---- */
+
+static pn_shard_entry *current(pn_token_writer *w) {
+    return &w->manifest.shards[w->manifest.n_shards - 1];
+}
+
+static pn_status shard_columns(pn_token_writer *w) {
+    hid_t token = pn_shard_token_type(w->manifest.vocab), i64 = H5T_STD_I64LE, n64 = H5T_NATIVE_INT64;
+    const int64_t zero = 0;
+    PN_TRY(column_open(w, TOKENS, "tokens", token, H5T_NATIVE_INT32, sizeof(int32_t)));
+    PN_TRY(column_open(w, DOC_OFFSETS, "doc_offsets", i64, n64, sizeof zero));
+    PN_TRY(column_add(w, DOC_OFFSETS, &zero, 1));
+    if (w->manifest.classes) PN_TRY(column_open(w, TOKEN_CLASS, "token_class", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1));
+    if (!w->manifest.skills) return PN_OK;
+    PN_TRY(column_open(w, ANSWER_OFFSETS, "answers/offsets", i64, n64, sizeof zero));
+    PN_TRY(column_add(w, ANSWER_OFFSETS, &zero, 1));
+#define X(field, ctype, stored, memory)                                                                                \
+    PN_TRY(column_open(w, ANSWER_##field, "answers/" #field, stored, memory, sizeof(ctype)));
+    PN_ANSWER_COLUMNS(X)
+#undef X
+    PN_TRY(column_open(w, CHOICE_BEGIN, "choices/begin", i64, n64, sizeof zero));
+    PN_TRY(column_add(w, CHOICE_BEGIN, &zero, 1));
+    return column_open(w, CHOICE_TOKENS, "choices/tokens", token, H5T_NATIVE_INT32, sizeof(int32_t));
+}
+
+static pn_status shard_begin(pn_token_writer *w) {
+    pn_token_manifest *m = &w->manifest;
+    PN_CHECK(m->n_shards < PN_SHARDS_MAX, PN_USAGE, "%s: more than %d shards; make them larger", w->dir, PN_SHARDS_MAX);
+    pn_shard_entry *fresh = realloc(m->shards, (size_t)(m->n_shards + 1) * sizeof *fresh);
+    PN_CHECK(fresh, PN_MEMORY, "%s: out of memory", w->dir);
+    m->shards = fresh;
+    pn_shard_entry *s = &fresh[m->n_shards++];
+    *s = (pn_shard_entry){ 0 };
+    snprintf(s->file, sizeof s->file, "shard-%05d.h5", (int)(m->n_shards - 1));
+    free(w->path);
+    w->path = NULL;
+    PN_CHECK(asprintf(&w->path, "%s/%s", w->aside, s->file) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
+    PN_TRY(pn_h5_create(w->path, &w->file));
+    return shard_columns(w);
+}
+
+static void shard_discard(pn_token_writer *w) {
+    for (int i = 0; i < COLUMNS; i++) {
+        if (w->columns[i].name) pn_h5_close_dataset(&w->columns[i].dataset);
+        w->columns[i].name = NULL;
+    }
+    pn_h5_close_file(&w->file, w->path);
+}
+
+static pn_status sync_file(const char *path) {
+    int fd = open(path, O_RDONLY);
+    PN_CHECK(fd >= 0, PN_IO, "%s: cannot open what was just written: %s", path, strerror(errno));
+    int failed = fsync(fd), why = errno;
+    close(fd);
+    PN_CHECK(!failed, PN_IO, "%s: cannot finish writing: %s", path, strerror(why));
+    return PN_OK;
+}
+
+static pn_status shard_end(pn_token_writer *w) {
+    pn_shard_entry *s = current(w);
+    s->n_tokens = column_length(w, TOKENS);
+    s->n_docs = column_length(w, DOC_OFFSETS) - 1;
+    if (w->manifest.skills) {
+        s->n_answers = column_length(w, ANSWER_begin);
+        s->n_choices = column_length(w, CHOICE_BEGIN) - 1;
+        s->n_choice_tokens = column_length(w, CHOICE_TOKENS);
+    }
+    for (int i = 0; i < COLUMNS; i++)
+        if (w->columns[i].name) PN_TRY(column_flush(w, &w->columns[i]));
+    for (int i = 0; i < COLUMNS; i++) {
+        if (w->columns[i].name) pn_h5_close_dataset(&w->columns[i].dataset);
+        w->columns[i].name = NULL;
+    }
+    PN_TRY(pn_h5_close_file(&w->file, w->path));
+    PN_TRY(sync_file(w->path));
+    return pn_shard_hash_file(w->path, &s->hash, &s->n_bytes);
+}
+
+pn_status pn_shard_hash_file(const char *path, uint64_t *hash, int64_t *n_bytes) {
+    enum { BLOCK = 1 << 20 };
+    FILE *f = fopen(path, "rb");
+    PN_CHECK(f, PN_IO, "%s: cannot read the file: %s", path, strerror(errno));
+    char *block = malloc(BLOCK);
+    XXH3_state_t *state = XXH3_createState();
+    pn_status s = PN_OK;
+    if (!block || !state) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s: out of memory", path);
+    XXH3_64bits_reset(state);
+    *n_bytes = 0;
+    for (size_t n; (n = fread(block, 1, BLOCK, f)) > 0; *n_bytes += (int64_t)n) XXH3_64bits_update(state, block, n);
+    if (ferror(f)) PN_FAIL_GOTO(s, PN_IO, done, "%s: cannot read the file: %s", path, strerror(errno));
+    *hash = XXH3_64bits_digest(state);
+done:
+    XXH3_freeState(state);
+    free(block);
+    fclose(f);
+    return s;
+}
+
+/* ---- the set ---- */
+
+static pn_status copy_config(const pn_token_writer_config *c, pn_token_writer *w) {
+    pn_token_manifest *m = &w->manifest;
+    m->tokenizer_hash = c->tokenizer_hash;
+    m->vocab = c->vocab;
+    m->seed = c->seed;
+    m->classes = c->classes;
+    m->source = strdup(c->source);
+    m->split = strdup(c->split);
+    w->dir = strdup(c->dir);
+    bool ok = m->source && m->split && w->dir;
+    if (ok && c->n_skills) {
+        m->skills = calloc((size_t)c->n_skills, sizeof *m->skills);
+        for (int i = 0; m->skills && i < c->n_skills; i++) ok = (m->skills[m->n_skills++] = strdup(c->skills[i])) && ok;
+        ok = ok && m->skills;
+    }
+    w->shard_tokens = c->shard_tokens ? c->shard_tokens : PN_SHARD_TOKENS;
+    PN_CHECK(ok, PN_MEMORY, "%s: out of memory", c->dir);
+    return PN_OK;
+}
+
+static pn_status make_aside(pn_token_writer *w) {
+    struct stat there;
+    PN_CHECK(stat(w->dir, &there) != 0, PN_USAGE,
+             "%s: already exists; name a new directory for the token shards or remove this one", w->dir);
+    size_t n = strlen(w->dir);
+    while (n > 1 && w->dir[n - 1] == '/') w->dir[--n] = '\0';
+    char *name;
+    PN_CHECK(asprintf(&name, "%s.part-XXXXXX", w->dir) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
+    if (!mkdtemp(name)) {
+        int why = errno;
+        free(name);
+        PN_FAIL(PN_IO,
+                "%s: cannot make a directory beside it: %s; check that the folder above exists and can be written",
+                w->dir, strerror(why));
+    }
+    w->aside = name;
+    mode_t mask = umask(0);
+    umask(mask);
+    chmod(name, 0777 & ~mask); /* mkdtemp keeps others out; a corpus is like any other directory */
+    return PN_OK;
+}
+
+pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_writer **out) {
+    *out = NULL;
+    PN_CHECK(config->vocab >= 1 && config->vocab <= INT32_MAX, PN_USAGE,
+             "%s: a vocabulary of %lld ids cannot be stored", config->dir, (long long)config->vocab);
+    PN_CHECK(config->n_skills >= 0 && config->n_skills <= PN_SHARD_SKILLS_MAX, PN_USAGE,
+             "%s: %d skills; a set keeps at most %d", config->dir, config->n_skills, PN_SHARD_SKILLS_MAX);
+    pn_token_writer *w = calloc(1, sizeof *w);
+    PN_CHECK(w, PN_MEMORY, "%s: out of memory", config->dir);
+    w->file = -1;
+    pn_status s;
+    PN_TRY_GOTO(s, copy_config(config, w), fail);
+    PN_TRY_GOTO(s, make_aside(w), fail);
+    *out = w;
+    return PN_OK;
+fail:
+    pn_token_writer_abort(&w);
+    return s;
+}
+
+static pn_status check_doc(const pn_token_writer *w, const pn_token_doc *d) {
+    char what[64];
+    snprintf(what, sizeof what, "document %lld", (long long)w->n_docs);
+    PN_CHECK(d->n > 0, PN_USAGE, "%s has no tokens", what);
+    for (int64_t i = 0; i < d->n; i++)
+        PN_CHECK(d->tokens[i] >= 0 && d->tokens[i] < w->manifest.vocab, PN_USAGE,
+                 "%s: token %lld is id %d, outside the vocabulary of %lld", what, (long long)i, d->tokens[i],
+                 (long long)w->manifest.vocab);
+    if (!w->manifest.skills) return PN_OK;
+    for (int64_t i = 0; i < d->n_answers; i++)
+        PN_CHECK(d->answers[i].skill >= 0 && d->answers[i].skill < w->manifest.n_skills, PN_USAGE,
+                 "%s: answer %lld is of skill %d, but the set has %d skills", what, (long long)i, d->answers[i].skill,
+                 w->manifest.n_skills);
+    return pn_token_doc_check(d, what);
+}
+
+static pn_status add_answers(pn_token_writer *w, const pn_token_doc *d) {
+    const int64_t first_choice = column_length(w, CHOICE_BEGIN) - 1, first_token = column_length(w, CHOICE_TOKENS);
+    for (int64_t i = 0; i < d->n_answers; i++) {
+        pn_answer a = d->answers[i];
+        if (a.choice >= 0) a.choice += first_choice;
+#define X(field, ...) PN_TRY(column_add(w, ANSWER_##field, &a.field, 1));
+        PN_ANSWER_COLUMNS(X)
+#undef X
+    }
+    for (int64_t i = 0; i < d->n_choices; i++) {
+        int64_t end = first_token + d->choice_begin[i + 1];
+        PN_TRY(column_add(w, CHOICE_BEGIN, &end, 1));
+    }
+    if (d->n_choices) PN_TRY(column_add(w, CHOICE_TOKENS, d->choice_tokens, d->choice_begin[d->n_choices]));
+    int64_t end = column_length(w, ANSWER_begin);
+    return column_add(w, ANSWER_OFFSETS, &end, 1);
+}
+
+pn_status pn_token_writer_add(pn_token_writer *w, const pn_token_doc *d) {
+    PN_TRY(check_doc(w, d));
+    if (w->file >= 0 && column_length(w, TOKENS) >= w->shard_tokens) PN_TRY(shard_end(w));
+    if (w->file < 0) PN_TRY(shard_begin(w));
+    PN_TRY(column_add(w, TOKENS, d->tokens, d->n));
+    int64_t end = column_length(w, TOKENS);
+    PN_TRY(column_add(w, DOC_OFFSETS, &end, 1));
+    if (w->manifest.classes) PN_TRY(column_add(w, TOKEN_CLASS, d->token_class, d->n));
+    if (w->manifest.skills) PN_TRY(add_answers(w, d));
+    w->n_tokens += d->n;
+    w->n_docs++;
+    return PN_OK;
+}
+
+int64_t pn_token_writer_tokens(const pn_token_writer *w) {
+    return w->n_tokens;
+}
+int64_t pn_token_writer_docs(const pn_token_writer *w) {
+    return w->n_docs;
+}
+
+static pn_status commit(pn_token_writer *w) {
+    PN_CHECK(w->n_docs > 0, PN_USAGE, "%s: there is no document to write", w->dir);
+    if (w->file >= 0) PN_TRY(shard_end(w));
+    char *path;
+    PN_CHECK(asprintf(&path, "%s/manifest.json", w->aside) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
+    pn_status s = pn_token_manifest_write(&w->manifest, path);
+    if (!s) s = sync_file(path);
+    free(path);
+    PN_TRY(s);
+    PN_CHECK(rename(w->aside, w->dir) == 0, PN_IO, "%s: cannot put the finished token shards there: %s", w->dir,
+             strerror(errno));
+    free(w->aside);
+    w->aside = NULL;
+    return PN_OK;
+}
+
+pn_status pn_token_writer_close(pn_token_writer **out) {
+    pn_status s = commit(*out);
+    pn_token_writer_abort(out);
+    return s;
+}
+
+static void remove_aside(const pn_token_writer *w) {
+    for (int64_t i = -1; i < w->manifest.n_shards; i++) {
+        char *path;
+        if (asprintf(&path, "%s/%s", w->aside, i < 0 ? "manifest.json" : w->manifest.shards[i].file) < 0) return;
+        unlink(path);
+        free(path);
+    }
+    rmdir(w->aside);
+}
+
+void pn_token_writer_abort(pn_token_writer **out) {
+    pn_token_writer *w = *out;
+    *out = NULL;
+    if (!w) return;
+    shard_discard(w);
+    if (w->aside) remove_aside(w);
+    for (int i = 0; i < COLUMNS; i++) free(w->columns[i].held);
+    pn_token_manifest_free(&w->manifest);
+    free(w->path);
+    free(w->aside);
+    free(w->dir);
+    free(w);
+}
