@@ -1,0 +1,75 @@
+#include "attention_cases.h"
+
+#include <string.h>
+
+/* Documents: end offsets after a leading 0. */
+static const int64_t t1[] = { 0, 1 }, t2[] = { 0, 2 }, t9[] = { 0, 9 }, t63[] = { 0, 63 }, t64[] = { 0, 64 },
+                     t65[] = { 0, 65 }, t300[] = { 0, 300 }, t700[] = { 0, 700 };
+static const int64_t tiny[] = { 0, 3, 3, 8 };                  /* one document is empty */
+static const int64_t mixed[] = { 0, 1, 64, 64, 67, 138, 338 }; /* 1, 63, 0, 3, 71, 200 tokens */
+static const int64_t steps[] = { 0, 1, 2, 3, 4 };              /* decoding: one query each */
+static const int64_t step_start[] = { 0, 1, 40, 1300 };
+static const int64_t step_len[] = { 1, 37, 1250, 65 }; /* row 39 and rows 1290-1299 belong to no document */
+static const int64_t pieces[] = { 0, 2, 70, 71 };      /* chunked prefill on top of a cache */
+static const int64_t piece_start[] = { 0, 50, 200 }, piece_len[] = { 40, 150, 1 };
+static const int64_t shared_start[] = { 5, 5, 5, 0 }, shared_len[] = { 700, 650, 12, 1 }; /* a common prefix */
+static const int64_t tiny_steps[] = { 0, 1, 3 }, tiny_start[] = { 1, 6 }, tiny_len[] = { 5, 6 };
+
+#define ALONE(offsets)              { sizeof offsets / sizeof *offsets - 1, offsets, NULL }, NULL, NULL
+#define CACHED(offsets, start, len) { sizeof offsets / sizeof *offsets - 1, offsets, NULL }, start, len
+
+static const struct {
+    const char *name;
+    pn_attention_attr attr;
+    int64_t keys; /* rows of k and v; 0: as many as queries */
+    bool gradcheck;
+} cases[] = {
+    { "1 token", { ALONE(t1), 1, 1, 16, 0, 0.25 }, .gradcheck = true },
+    { "2 tokens, group 3", { ALONE(t2), 3, 1, 4, 0, 0.5 }, .gradcheck = true },
+    { "tiny documents", { ALONE(tiny), 2, 1, 4, 0, 0.5 }, .gradcheck = true },
+    { "tiny documents, window 2", { ALONE(tiny), 4, 2, 3, 2, 0.6 }, .gradcheck = true },
+    { "9 tokens, window 5", { ALONE(t9), 2, 2, 4, 5, 0.5 }, .gradcheck = true },
+    { "tiny cache", { CACHED(tiny_steps, tiny_start, tiny_len), 2, 1, 4, 0, 0.5 }, .keys = 13, .gradcheck = true },
+    { "tiny cache, window 3",
+      { CACHED(tiny_steps, tiny_start, tiny_len), 2, 1, 4, 3, 0.5 },
+      .keys = 12,
+      .gradcheck = true },
+    { "63 tokens, d 20", { ALONE(t63), 3, 1, 20, 0, 0.22 }, .keys = 0 },
+    { "64 tokens, d 64", { ALONE(t64), 9, 3, 64, 0, 0.125 }, .keys = 0 },
+    { "65 tokens, d 16", { ALONE(t65), 7, 1, 16, 0, 0.25 }, .keys = 0 },
+    { "65 tokens, window 64", { ALONE(t65), 2, 2, 64, 64, 0.125 }, .keys = 0 },
+    { "300 tokens, d 128", { ALONE(t300), 2, 2, 128, 0, 0.09 }, .keys = 0 },
+    { "300 tokens, group 7", { ALONE(t300), 14, 2, 64, 0, 0.125 }, .keys = 0 },
+    { "300 tokens, window 5", { ALONE(t300), 3, 1, 20, 5, 0.22 }, .keys = 0 },
+    { "300 tokens, window 64", { ALONE(t300), 6, 2, 64, 64, 0.125 }, .keys = 0 },
+    { "700 tokens, group 20", { ALONE(t700), 20, 1, 16, 0, 0.25 }, .keys = 0 },
+    /* Scores of standard deviation 9: nearly one-hot rows, and exponents far below the maximum. */
+    { "300 tokens, sharp scores", { ALONE(t300), 3, 1, 64, 0, 1.1 }, .keys = 0 },
+    { "mixed documents", { ALONE(mixed), 9, 3, 64, 0, 0.125 }, .keys = 0 },
+    { "mixed documents, d 20, window 5", { ALONE(mixed), 3, 3, 20, 5, 0.22 }, .keys = 0 },
+    { "mixed documents, d 32, window 64", { ALONE(mixed), 4, 4, 32, 64, 0.18 }, .keys = 0 },
+    { "decode, group 3", { CACHED(steps, step_start, step_len), 9, 3, 64, 0, 0.125 }, .keys = 1400 },
+    { "decode, group 7, window 64", { CACHED(steps, step_start, step_len), 7, 1, 128, 64, 0.09 }, .keys = 1400 },
+    { "decode, group 1, d 20", { CACHED(steps, step_start, step_len), 2, 2, 20, 0, 0.22 }, .keys = 1365 },
+    { "decode, group 20", { CACHED(steps, step_start, step_len), 20, 1, 16, 0, 0.25 }, .keys = 1365 },
+    { "decode, shared keys", { CACHED(steps, shared_start, shared_len), 6, 2, 32, 0, 0.18 }, .keys = 705 },
+    { "pieces on a cache", { CACHED(pieces, piece_start, piece_len), 6, 2, 64, 0, 0.125 }, .keys = 201 },
+    { "pieces on a cache, window 5", { CACHED(pieces, piece_start, piece_len), 6, 2, 20, 5, 0.22 }, .keys = 201 },
+    { "pieces on a cache, window 64", { CACHED(pieces, piece_start, piece_len), 3, 3, 16, 64, 0.25 }, .keys = 230 },
+};
+
+bool pn_attention_case_at(int i, pn_op_case *out) {
+    if (i >= (int)(sizeof cases / sizeof *cases)) return false;
+    const pn_attention_attr *a = &cases[i].attr;
+    snprintf(out->name, sizeof out->name, "%s", cases[i].name);
+    memcpy(out->attr, a, sizeof *a);
+    int64_t queries = pn_docs_tokens(&a->docs), keys = cases[i].keys ? cases[i].keys : queries;
+    out->n_in = 3;
+    for (int k = 0; k < 3; k++)
+        out->in[k] =
+            (pn_case_input){ .present = true,
+                             .rank = 2,
+                             .shape = { k ? keys : queries, (int64_t)(k ? a->kv_heads : a->heads) * a->head_dim } };
+    out->gradcheck = cases[i].gradcheck;
+    return true;
+}
