@@ -1,0 +1,43 @@
+/* A YAML config bound to option tables.
+ *
+ * The file is parsed by libyaml events into a small tree that remembers line and origin of every value. Sections are
+ * read with option tables; each key a table names is then in the tree, with its default where the file said nothing, so
+ * that printing shows every value and where it came from. pn_config_finish refuses keys no table asked for.
+ *
+ * Paths are dotted: "search.beam", and "supernet.blocks.0" for the first element of a list. */
+#ifndef PN_BASE_CONFIG_H
+#define PN_BASE_CONFIG_H
+
+#include "options.h"
+
+typedef struct pn_config pn_config;
+
+/* PN_IO when the file cannot be read; PN_USAGE with file and line for broken YAML, duplicate keys, anchors and aliases,
+ * nesting deeper than 16. */
+pn_status pn_config_load(const char *path, pn_config **out);
+/* The same from text; `name` stands for the file in messages. */
+pn_status pn_config_parse(const char *name, const char *text, pn_config **out);
+void pn_config_destroy(pn_config **c);
+const char *pn_config_name(const pn_config *c);
+
+/* "a.b.c=value", the value in YAML syntax; makes sections that do not exist yet. Call before reading. */
+pn_status pn_config_set(pn_config *c, const char *assignment);
+
+/* Defaults, then the file's values, into *out. An absent section gives defaults. Strings are owned by the config. */
+pn_status pn_config_read(pn_config *c, const char *section, const pn_option *table, void *out);
+bool pn_config_has(const pn_config *c, const char *path);
+/* Elements of the list at `path`; 0 when absent; PN_USAGE when it is no list. */
+pn_status pn_config_list_size(pn_config *c, const char *path, int *n);
+/* Names of the keys of a mapping, in file order; 0 when absent. Borrowed. */
+int pn_config_keys(const pn_config *c, const char *path, const char *const **keys);
+/* "file:line: path" of a section or value, for messages about it; borrowed until the next call. */
+const char *pn_config_where(pn_config *c, const char *path);
+
+/* PN_USAGE naming file, line, key, the nearest known key and the known keys, when a key was never read. */
+pn_status pn_config_finish(pn_config *c);
+
+/* The resolved config as YAML, each value followed by its origin: "# default", "# file:line", "# --set". It loads
+ * again. */
+void pn_config_print(const pn_config *c, FILE *out);
+
+#endif
