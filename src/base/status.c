@@ -20,8 +20,10 @@ static void add_trace(const char *file, int line, const char *what) {
     const char *slash = strrchr(file, '/');
     int n = snprintf(trace + trace_len, sizeof trace - trace_len, "  at %s:%d: %.200s\n", slash ? slash + 1 : file,
                      line, what);
-    if (n > 0 && trace_len + (size_t)n < sizeof trace) trace_len += (size_t)n;
-    else trace[trace_len] = '\0'; /* a full trace keeps its deepest, most telling lines */
+    if (n > 0 && trace_len + (size_t)n < sizeof trace)
+        trace_len += (size_t)n;
+    else
+        trace[trace_len] = '\0'; /* a full trace keeps its deepest, most telling lines */
 }
 
 pn_status pn_fail_at(const char *file, int line, pn_status s, const char *fmt, ...) {
@@ -52,7 +54,9 @@ const char *pn_status_text(pn_status s) {
     return (unsigned)s < PN_STATUS_COUNT ? texts[s] : "unknown status";
 }
 
-const char *pn_error_message(void) { return story; }
+const char *pn_error_message(void) {
+    return story;
+}
 
 void pn_error_print(FILE *out, int with_trace) {
     fprintf(out, "postnas: error: %s\n", story);

@@ -1,0 +1,29 @@
+#include "clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+double pn_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *pn_utc_text(char *buffer, size_t n) {
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    strftime(buffer, n, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    return buffer;
+}
+
+const char *pn_duration_text(double seconds, char *buffer, size_t n) {
+    long s = (long)(seconds + 0.5);
+    if (s < 60)
+        snprintf(buffer, n, "%ld s", s);
+    else if (s < 3600)
+        snprintf(buffer, n, "%ld min %ld s", s / 60, s % 60);
+    else
+        snprintf(buffer, n, "%ld h %ld min", s / 3600, s / 60 % 60);
+    return buffer;
+}
