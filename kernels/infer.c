@@ -1,5 +1,7 @@
 #include "infer.h"
 
+#include <math.h>
+
 static const char *dim_text(char *buffer, size_t size, int64_t n) {
     if (n == PN_ANY)
         snprintf(buffer, size, "any");
@@ -35,5 +37,14 @@ pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, in
         PN_CHECK(id[i] >= lo && id[i] < hi, PN_USAGE,
                  "%s: %s %d at position %lld is outside %lld .. %lld; was the text split by this model's tokenizer?",
                  op, name, (int)id[i], (long long)i, (long long)lo, (long long)(hi - 1));
+    return PN_OK;
+}
+
+pn_status pn_need_weights(const char *op, const pn_tensor *weights) {
+    for (int64_t i = 0, n = weights ? pn_tensor_elems(weights) : 0; i < n; i++) {
+        double w = weights->dtype == PN_F64 ? pn_f64(weights)[i] : (double)pn_f32(weights)[i];
+        PN_CHECK(isfinite(w) && w >= 0, PN_USAGE, "%s: weight %g of row %lld is not a finite number >= 0", op, w,
+                 (long long)i);
+    }
     return PN_OK;
 }

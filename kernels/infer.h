@@ -13,6 +13,9 @@ pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype 
 /* Every element of the I32 vector `ids` is in lo .. hi - 1; PN_USAGE names the first that is not and its position. */
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi);
 
+/* Every element of the vector (F32 or F64; NULL: fine) is finite and not negative; PN_USAGE otherwise. */
+pn_status pn_need_weights(const char *op, const pn_tensor *weights);
+
 /* An input of a test case. */
 static inline pn_case_input pn_case_matrix(int64_t rows, int64_t cols) {
     return (pn_case_input){ .present = true, .rank = 2, .shape = { rows, cols } };

@@ -17,12 +17,16 @@ static void check_all(pn_backend backend) {
         ck_assert_msg(failed == before, "%s: %d cases failed", ops[i]->name, failed - before);
     }
     printf("%s: %d cases passed\n", pn_backend_name(backend), passed);
-    ck_assert_int_gt(passed, 0);
+    if (!only_op) ck_assert_int_gt(passed, 0); /* one op alone may have no gradient to check */
 }
 
-START_TEST(cpu_against_reference) { check_all(PN_CPU); }
+START_TEST(cpu_against_reference) {
+    check_all(PN_CPU);
+}
 END_TEST
-START_TEST(reference_against_finite_differences) { check_all(PN_REF); }
+START_TEST(reference_against_finite_differences) {
+    check_all(PN_REF);
+}
 END_TEST
 
 int main(int argc, char **argv) {

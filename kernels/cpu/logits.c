@@ -1,0 +1,64 @@
+#include "logits.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "clones.h"
+#include "fast_math.h"
+#include "gemm.h"
+
+void *pn_carve_take(pn_carve *c, size_t n_bytes) {
+    void *at = c->base ? c->base + c->n_bytes : NULL;
+    c->n_bytes += (n_bytes + 63) / 64 * 64;
+    return at;
+}
+
+void pn_gather_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D) {
+#pragma omp parallel for schedule(static) if (n * D > 65536)
+    for (int64_t i = 0; i < n; i++) memcpy(dst + i * D, src + index[i] * D, (size_t)D * sizeof *dst);
+}
+
+void pn_scatter_add_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D) {
+#pragma omp parallel for schedule(static) if (n * D > 65536)
+    for (int64_t i = 0; i < n; i++) {
+        float *row = dst + index[i] * D;
+        for (int64_t k = 0; k < D; k++) row[k] += src[i * D + k];
+    }
+}
+
+void pn_logits_tile(float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols, int64_t D) {
+    pn_sgemm(false, true, rows, cols, D, h, D, W + v0 * D, D, 0, tile, cols);
+}
+
+void pn_logits_tile_backward(const float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols,
+                             int64_t D, float *dh, float *dW) {
+    if (dh) pn_sgemm(false, false, rows, D, cols, tile, cols, W + v0 * D, D, 1, dh, D);
+    if (dW) pn_sgemm(true, false, cols, D, rows, tile, cols, h, D, 1, dW + v0 * D, D);
+}
+
+PN_CLONES float pn_row_max(const float *x, int64_t n) {
+    float max = -INFINITY;
+#pragma omp simd reduction(max : max)
+    for (int64_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
+PN_CLONES static float sum_exp(const float *x, int64_t n, float scale, float max) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += pn_exp_nonposf(pn_fmaf(scale, x[i], -max));
+    return sum;
+}
+
+void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale) {
+    float max = scale * pn_row_max(x, n);
+    if (max > s->max) {
+        s->sum *= exp((double)s->max - max);
+        s->max = max;
+    }
+    s->sum += sum_exp(x, n, scale, s->max);
+}
+
+double pn_online_lse(const pn_online_sum *s) {
+    return s->max + log(s->sum);
+}

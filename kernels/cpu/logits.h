@@ -1,0 +1,47 @@
+/* Output-projection losses without the logits.
+ *
+ * The logits of a step are [tokens, vocabulary]: at 4096 x 151,936 they are 2.5 GB, several times the rest of the step,
+ * and backward would want as much again for their gradient. But a loss needs only a few sums per row. So the product
+ * h W^T is made one tile at a time, each tile is folded into running sums per row (online softmax: when the running
+ * maximum grows, what was summed so far is scaled down), and backward makes each tile again, turns it in place into the
+ * gradient of the logits, and multiplies it into dh and dW while it is still in cache. One product more, no memory.
+ *
+ * Tiles have a fixed size and are visited in a fixed order, so results do not depend on scheduling. */
+#ifndef PN_KERNELS_CPU_LOGITS_H
+#define PN_KERNELS_CPU_LOGITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PN_LOGIT_ROWS = 1024, PN_LOGIT_COLS = 1024 };
+
+/* Carves arrays out of an op's scratch memory; with base NULL it only counts. */
+typedef struct pn_carve {
+    char *base;
+    size_t n_bytes;
+} pn_carve;
+void *pn_carve_take(pn_carve *c, size_t n_bytes); /* 64-byte aligned; NULL while counting */
+
+/* dst [n, D] = the rows of src [., D] named by index [n]. */
+void pn_gather_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D);
+/* The rows of dst named by index += src [n, D]. An index occurs once. */
+void pn_scatter_add_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D);
+
+/* tile [rows, cols] (row stride cols) = h [rows, D] W[v0 .. v0+cols) [cols, D]^T */
+void pn_logits_tile(float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols, int64_t D);
+/* With the tile holding gradients: dh [rows, D] += tile W[v0 ..], dW[v0 ..] += tile^T h. NULL dh or dW: skipped. */
+void pn_logits_tile_backward(const float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols,
+                             int64_t D, float *dh, float *dW);
+
+/* sum exp(x - max) of what was seen so far; log-sum-exp = max + log(sum). Start: { -INFINITY, 0 }. */
+typedef struct pn_online_sum {
+    float max;
+    double sum;
+} pn_online_sum;
+
+float pn_row_max(const float *x, int64_t n);
+/* Folds scale * x[0 .. n) in. */
+void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale);
+double pn_online_lse(const pn_online_sum *s);
+
+#endif
