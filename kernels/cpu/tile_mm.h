@@ -1,0 +1,44 @@
+/* Matrix products of one tile: operands that fit the level-2 cache and are used right away (chunks of 64 tokens, head
+ * widths up to a few hundred). A BLAS call spends its time there on packing for reuse that never comes, cannot skip the
+ * zero half of a triangle, and needs extra passes to scale rows. Single-threaded: call it inside parallel regions.
+ *
+ *     C_i = keep_i C0_i + scale_i (A B)_i          for every row i
+ *
+ * A is given by two strides, so a transposed A costs nothing; B and C are row-major. AVX-512 is chosen at run time. */
+#ifndef PN_KERNELS_CPU_TILE_MM_H
+#define PN_KERNELS_CPU_TILE_MM_H
+
+#include <stdint.h>
+
+typedef enum pn_mm_form {
+    PN_MM_DENSE,
+    PN_MM_A_LOWER, /* A(i,l) = 0 for l > i: stored as zeros up to 7 past the diagonal, not looked at beyond */
+    PN_MM_A_UPPER, /* A(i,l) = 0 for l < i: likewise */
+    PN_MM_C_LOWER  /* only C(i,j), j <= i, is wanted; above the diagonal C is unspecified */
+} pn_mm_form;
+
+typedef struct pn_mm {
+    int64_t m, n, l; /* C is m x n, A is m x l, B is l x n */
+    const float *a;
+    int64_t a_row, a_col; /* A(i,l) = a[i * a_row + l * a_col] */
+    const float *b;
+    int64_t ldb;
+    float *c;
+    int64_t ldc;
+    const float *c0; /* NULL: nothing is kept; may be c itself */
+    int64_t ldc0;
+    float keep, scale;
+    const float *keep_row, *scale_row; /* m factors multiplying keep and scale; NULL: ones */
+    pn_mm_form form;                   /* A_LOWER and A_UPPER: l <= PN_MM_TRIANGLE */
+} pn_mm;
+enum { PN_MM_TRIANGLE = 256 };
+
+/* C must not overlap A or B. Every element of A and B that is multiplied is read once per tile, none beyond them. */
+void pn_tile_mm(const pn_mm *p);
+/* The same by the build's baseline instructions: what runs where AVX-512 is missing. */
+void pn_tile_mm_baseline(const pn_mm *p);
+
+/* dst[j * ld_dst + i] = src[i * ld_src + j] for i < rows, j < cols. */
+void pn_tile_transpose(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);
+
+#endif
