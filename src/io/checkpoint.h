@@ -1,0 +1,30 @@
+/* Run state on disk: named arrays of one step, whole or not at all.
+ *
+ *     <dir>/step-<N>/state.h5        one dataset per array (name as given), as global ranges: here always 0 .. n
+ *     <dir>/step-<N>/manifest.json   step, fingerprint of the job, size and xxh3-64 of state.h5
+ *     <dir>/latest                   the name of the newest step, replaced atomically
+ *
+ * A step is written aside and renamed; the one before is kept until the new one is in place. */
+#ifndef PN_IO_CHECKPOINT_H
+#define PN_IO_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include "tensor.h"
+
+typedef struct pn_checkpoint_array {
+    const char *name;
+    pn_dtype dtype; /* F32, I32 or I64 */
+    int64_t n;      /* elements */
+    void *data;     /* read by save, written by load */
+} pn_checkpoint_array;
+
+/* fingerprint: identifies the job; a state of another job is refused on load. */
+pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint, const pn_checkpoint_array *arrays,
+                             int n);
+/* The newest step into the arrays; *step = -1 when there is none. PN_FORMAT for a damaged state, PN_USAGE for one of
+ * another job: both name the directory and the remedy. */
+pn_status pn_checkpoint_load(const char *dir, uint64_t fingerprint, const pn_checkpoint_array *arrays, int n,
+                             int64_t *step);
+
+#endif
