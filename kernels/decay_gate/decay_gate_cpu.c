@@ -1,22 +1,32 @@
 #include <string.h>
 
-#include "cpu/activation.h"
+#include "cpu/clones.h"
+#include "cpu/fast_math.h"
 #include "decay_gate.h"
 #include "cpu/reduce.h"
+
+/* Rows of H heads: heads are few, so the loop over both is left to the vectoriser one row at a time. */
+PN_CLONES static void gate_rows(float *g, const float *a, const float *A, const float *dt_bias, int64_t rows,
+                                int64_t H) {
+    for (int64_t n = 0; n < rows; n++) {
+#pragma omp simd
+        for (int64_t h = 0; h < H; h++) g[n * H + h] = -A[h] * pn_softplusf(a[n * H + h] + dt_bias[h]);
+    }
+}
 
 static pn_status forward(const pn_op_call *c) {
     const float *a = pn_f32(c->in[0]), *A_log = pn_f32(c->in[1]), *dt_bias = pn_f32(c->in[2]);
     float *g = pn_f32(c->out[0]), *A = c->scratch; /* [H] */
     int64_t N = c->in[0]->shape[0], H = c->in[0]->shape[1];
-    for (int64_t h = 0; h < H; h++) A[h] = pn_act_exp(A_log[h]);
+    for (int64_t h = 0; h < H; h++) A[h] = pn_expf(A_log[h]);
 #pragma omp parallel for schedule(static) if (N * H > 16384)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t h = 0; h < H; h++) g[n * H + h] = -A[h] * pn_act_softplus(a[n * H + h] + dt_bias[h]);
+    for (int64_t n = 0; n < N; n += PN_REDUCE_ROWS)
+        gate_rows(g + n * H, a + n * H, A, dt_bias, N - n < PN_REDUCE_ROWS ? N - n : PN_REDUCE_ROWS, H);
     return PN_OK;
 }
 
 /* One block of rows: da is added to, the partial sums of d_dt_bias and dA_log are written. */
-static void block(const pn_op_call *c, const float *A, int64_t n0, int64_t n1, float *ddt, float *dA_log) {
+PN_CLONES static void block(const pn_op_call *c, const float *A, int64_t n0, int64_t n1, float *ddt, float *dA_log) {
     int64_t H = c->in[0]->shape[1];
     const float *dg = pn_f32(c->dout[0]);
     if (dA_log) {
@@ -31,7 +41,7 @@ static void block(const pn_op_call *c, const float *A, int64_t n0, int64_t n1, f
     if (ddt) memset(ddt, 0, (size_t)H * sizeof *ddt);
     for (int64_t n = n0; n < n1; n++)
         for (int64_t h = 0; h < H; h++) {
-            float du = -A[h] * pn_act_sigmoid(a[n * H + h] + dt_bias[h]) * dg[n * H + h];
+            float du = -A[h] * pn_sigmoidf(a[n * H + h] + dt_bias[h]) * dg[n * H + h];
             if (da) da[n * H + h] += du;
             if (ddt) ddt[h] += du;
         }
@@ -42,7 +52,7 @@ static pn_status backward(const pn_op_call *c) {
     int64_t N = c->in[0]->shape[0], H = c->in[0]->shape[1], n_blocks = pn_reduce_blocks(N);
     float *A = c->scratch, *ddt = A + H, *dA_log = ddt + n_blocks * H; /* [H], [blocks, H] twice */
     if (c->din[0] || c->din[2])
-        for (int64_t h = 0; h < H; h++) A[h] = pn_act_exp(pn_f32(c->in[1])[h]);
+        for (int64_t h = 0; h < H; h++) A[h] = pn_expf(pn_f32(c->in[1])[h]);
 #pragma omp parallel for schedule(static) if (N * H > 16384)
     for (int64_t b = 0; b < n_blocks; b++) {
         int64_t n0 = b * PN_REDUCE_ROWS, n1 = n0 + PN_REDUCE_ROWS < N ? n0 + PN_REDUCE_ROWS : N;

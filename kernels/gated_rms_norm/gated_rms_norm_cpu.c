@@ -1,15 +1,27 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/activation.h"
+#include "cpu/clones.h"
+#include "cpu/fast_math.h"
 #include "gated_rms_norm.h"
 #include "cpu/reduce.h"
 
-static float rstd(const float *o, int64_t d, float eps) {
+static inline float rstd(const float *o, int64_t d, float eps) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < d; i++) sum += o[i] * o[i];
     return 1 / sqrtf(sum / (float)d + eps);
+}
+
+PN_CLONES static void norm_row(float *y, const float *o, const float *z, const float *w, float eps, int64_t d) {
+    float r = rstd(o, d, eps);
+    if (z) {
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) y[i] = w[i] * o[i] * r * pn_siluf(z[i]);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) y[i] = w[i] * o[i] * r;
+    }
 }
 
 static pn_status forward(const pn_op_call *c) {
@@ -18,39 +30,28 @@ static pn_status forward(const pn_op_call *c) {
     float *y = pn_f32(c->out[0]), eps = (float)attr->eps;
     int64_t d = attr->head_dim, rows = pn_tensor_elems(c->in[0]) / d;
 #pragma omp parallel for schedule(static) if (rows * d > 16384)
-    for (int64_t n = 0; n < rows; n++) {
-        const float *on = o + n * d;
-        float *yn = y + n * d, r = rstd(on, d, eps);
-        if (z) {
-            const float *zn = z + n * d;
-#pragma omp simd
-            for (int64_t i = 0; i < d; i++) yn[i] = w[i] * on[i] * r * zn[i] * pn_act_sigmoid(zn[i]);
-        } else {
-#pragma omp simd
-            for (int64_t i = 0; i < d; i++) yn[i] = w[i] * on[i] * r;
-        }
-    }
+    for (int64_t n = 0; n < rows; n++) norm_row(y + n * d, o + n * d, z ? z + n * d : NULL, w, eps, d);
     return PN_OK;
 }
 
 /* q = dy * silu(z), and dz += dy * w * o r * silu'(z) when wanted. */
-static void ungate(float *q, float *dz, const float *dy, const float *z, const float *w, const float *o, float r,
-                   int64_t d) {
+PN_CLONES static void ungate(float *q, float *dz, const float *dy, const float *z, const float *w, const float *o,
+                             float r, int64_t d) {
     if (dz) {
 #pragma omp simd
         for (int64_t i = 0; i < d; i++) {
-            float s = pn_act_sigmoid(z[i]);
+            float s = pn_sigmoidf(z[i]);
             q[i] = dy[i] * z[i] * s;
             dz[i] += dy[i] * w[i] * o[i] * r * s * (1 + z[i] * (1 - s));
         }
     } else {
 #pragma omp simd
-        for (int64_t i = 0; i < d; i++) q[i] = dy[i] * z[i] * pn_act_sigmoid(z[i]);
+        for (int64_t i = 0; i < d; i++) q[i] = dy[i] * pn_siluf(z[i]);
     }
 }
 
 /* dout += r (c - o r^2 mean(c * o)) with c = w * q. */
-static void add_norm(float *dout, const float *q, const float *w, const float *o, float r, int64_t d) {
+PN_CLONES static void add_norm(float *dout, const float *q, const float *w, const float *o, float r, int64_t d) {
     float dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t i = 0; i < d; i++) dot += w[i] * q[i] * o[i];

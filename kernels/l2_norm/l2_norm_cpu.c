@@ -1,7 +1,29 @@
 #include <math.h>
 
-#include "cpu/activation.h"
+#include "cpu/clones.h"
+#include "cpu/fast_math.h"
 #include "l2_norm.h"
+
+PN_CLONES static void norm_plain(float *y, const float *x, float eps, int64_t d) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < d; i++) sum += x[i] * x[i];
+    float r = 1 / sqrtf(sum + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) y[i] = x[i] * r;
+}
+
+PN_CLONES static void norm_silu(float *y, const float *x, float eps, int64_t d) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < d; i++) {
+        y[i] = pn_siluf(x[i]);
+        sum += y[i] * y[i];
+    }
+    float r = 1 / sqrtf(sum + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) y[i] *= r;
+}
 
 static pn_status forward(const pn_op_call *c) {
     const pn_l2_norm_attr *attr = c->attr;
@@ -11,28 +33,16 @@ static pn_status forward(const pn_op_call *c) {
     int64_t d = attr->head_dim, rows = pn_tensor_elems(c->in[0]) / d;
 #pragma omp parallel for schedule(static) if (rows * d > 16384)
     for (int64_t n = 0; n < rows; n++) {
-        const float *xn = x + n * d;
-        float *yn = y + n * d, sum = 0;
-        if (silu) {
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < d; i++) {
-                yn[i] = xn[i] * pn_act_sigmoid(xn[i]);
-                sum += yn[i] * yn[i];
-            }
-        } else {
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < d; i++) sum += xn[i] * xn[i];
-        }
-        float r = 1 / sqrtf(sum + eps);
-        const float *s = silu ? yn : xn;
-#pragma omp simd
-        for (int64_t i = 0; i < d; i++) yn[i] = s[i] * r;
+        if (silu)
+            norm_silu(y + n * d, x + n * d, eps, d);
+        else
+            norm_plain(y + n * d, x + n * d, eps, d);
     }
     return PN_OK;
 }
 
 /* dx += r (dy - x r^2 <dy, x>) */
-static void add_plain(float *dx, const float *x, const float *dy, float eps, int64_t d) {
+PN_CLONES static void add_plain(float *dx, const float *x, const float *dy, float eps, int64_t d) {
     float sum = 0, dot = 0;
 #pragma omp simd reduction(+ : sum, dot)
     for (int64_t i = 0; i < d; i++) {
@@ -45,18 +55,18 @@ static void add_plain(float *dx, const float *x, const float *dy, float eps, int
 }
 
 /* The same with s = silu(x) in the place of x, times silu'(x). The sigmoid is cheaper to redo than to keep. */
-static void add_silu(float *dx, const float *x, const float *dy, float eps, int64_t d) {
+PN_CLONES static void add_silu(float *dx, const float *x, const float *dy, float eps, int64_t d) {
     float sum = 0, dot = 0;
 #pragma omp simd reduction(+ : sum, dot)
     for (int64_t i = 0; i < d; i++) {
-        float s = x[i] * pn_act_sigmoid(x[i]);
+        float s = pn_siluf(x[i]);
         sum += s * s;
         dot += dy[i] * s;
     }
     float r = 1 / sqrtf(sum + eps), k = r * r * dot;
 #pragma omp simd
     for (int64_t i = 0; i < d; i++) {
-        float g = pn_act_sigmoid(x[i]);
+        float g = pn_sigmoidf(x[i]);
         dx[i] += r * (dy[i] - x[i] * g * k) * (g * (1 + x[i] * (1 - g)));
     }
 }
@@ -69,7 +79,12 @@ static pn_status backward(const pn_op_call *c) {
     bool silu = attr->silu;
     int64_t d = attr->head_dim, rows = pn_tensor_elems(c->in[0]) / d;
 #pragma omp parallel for schedule(static) if (rows * d > 16384)
-    for (int64_t n = 0; n < rows; n++) (silu ? add_silu : add_plain)(dx + n * d, x + n * d, dy + n * d, eps, d);
+    for (int64_t n = 0; n < rows; n++) {
+        if (silu)
+            add_silu(dx + n * d, x + n * d, dy + n * d, eps, d);
+        else
+            add_plain(dx + n * d, x + n * d, dy + n * d, eps, d);
+    }
     return PN_OK;
 }
 

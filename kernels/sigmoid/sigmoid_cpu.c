@@ -1,13 +1,19 @@
-#include "cpu/activation.h"
+#include "cpu/clones.h"
+#include "cpu/fast_math.h"
+#include "cpu/span.h"
 #include "sigmoid.h"
+
+PN_CLONES static void sigmoid(float *y, const float *x, float scale, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = scale * pn_sigmoidf(x[i]);
+}
 
 static pn_status forward(const pn_op_call *c) {
     const pn_sigmoid_attr *attr = c->attr;
     const float *x = pn_f32(c->in[0]);
     float *y = pn_f32(c->out[0]), scale = (float)attr->scale;
     int64_t n = pn_tensor_elems(c->out[0]);
-#pragma omp parallel for simd schedule(static) if (n > 16384)
-    for (int64_t i = 0; i < n; i++) y[i] = scale * pn_act_sigmoid(x[i]);
+    PN_FOR_SPANS(i, len, n) sigmoid(y + i, x + i, scale, len);
     return PN_OK;
 }
 
