@@ -184,6 +184,12 @@ static pn_status put_ids(pn_tok_encoder *e, const int32_t *id, int64_t n) {
 
 pn_status pn_tok_word(pn_tok_encoder *e, const char *word, size_t n) {
     const pn_tokenizer *t = e->t;
+    if (t->n_merges == 0 && !t->ignore_merges) { /* plain bytes: a word is the whole text */
+        PN_TRY(pn_ids_reserve(e->out, (int64_t)n));
+        PN_TRY(bytes_to_ids(t, word, n, e->out->ids + e->out->n));
+        e->out->n += (int64_t)n;
+        return PN_OK;
+    }
     pn_tok_cached *slot = NULL;
     if (e->cache && n <= CACHED_BYTES) {
         slot = &e->cache[XXH3_64bits(word, n) & (CACHE_SLOTS - 1)];
@@ -203,8 +209,7 @@ pn_status pn_tok_word(pn_tok_encoder *e, const char *word, size_t n) {
         PN_TRY(reserve_long(e, (int64_t)n));
         PN_TRY(bytes_to_ids(t, word, n, e->symbol));
         id = e->symbol;
-        n_ids = (int64_t)n;
-        if (t->n_merges > 0) merge_long(e, (int64_t)n, &n_ids);
+        merge_long(e, (int64_t)n, &n_ids);
     }
     if (slot && n_ids <= CACHED_IDS) {
         slot->n_bytes = (uint8_t)n;

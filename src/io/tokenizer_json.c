@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_FILE_BYTES = 512 << 20 };
+enum { MAX_FILE_BYTES = 256 << 20 };
 
 /* ---- files ---- */
 static pn_status read_json(const char *path, json_t **out) {
@@ -335,9 +335,11 @@ static pn_status read_roles(pn_tokenizer *t, const char *path, bool known[3]) {
             found = pn_tokenizer_find(t, json_string_value(token));
         else
             found = json_integer_value(id);
-        if (found < 0 || found >= t->n_ids || t->token[found].state == PN_TOK_HOLE)
-            s = pn_fail_at(__FILE__, __LINE__, PN_FORMAT, "%s: %s is not a token of %s", path,
-                           json_is_string(token) ? roles[i].token_key : roles[i].id_key, t->source);
+        bool is_token = found >= 0 && found < t->n_ids && t->token[found].state != PN_TOK_HOLE;
+        if (!is_token && !json_is_string(token)) continue;
+        if (!is_token)
+            s = pn_fail_at(__FILE__, __LINE__, PN_FORMAT, "%s: %s \"%.80s\" is not a token of %s", path,
+                           roles[i].token_key, json_string_value(token), t->source);
         else
             *role(t, i) = (int32_t)found;
         known[i] = true;

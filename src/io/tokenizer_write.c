@@ -42,28 +42,31 @@ static json_t *steps(const pn_tokenizer *t) {
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
 }
 
-static const pn_tok_added *added_row(const pn_tokenizer *t, int32_t id) {
-    const pn_tok_added_set *sets[] = { &t->raw, &t->normal };
-    for (int k = 0; k < 2; k++)
-        for (int64_t i = 0; i < sets[k]->n; i++)
-            if (sets[k]->row[i].id == id) return &sets[k]->row[i];
-    return NULL;
+static json_t *added_token(const pn_tokenizer *t, const pn_tok_added *r) {
+    return json_pack("{s:i, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (int)r->id, "content", text_of(t, r->id),
+                     "single_word", r->single_word, "lstrip", r->lstrip, "rstrip", r->rstrip, "normalized",
+                     r->normalized, "special", t->token[r->id].special);
+}
+
+static int by_id(const void *a, const void *b) {
+    const pn_tok_added *const *x = a, *const *y = b;
+    return ((*x)->id > (*y)->id) - ((*x)->id < (*y)->id);
 }
 
 /* In id order, which is the order in which Hugging Face gives ids to those outside the model's vocabulary. */
 static json_t *added_tokens(const pn_tokenizer *t) {
-    json_t *list = json_array();
-    for (int32_t id = 0; id < t->n_ids; id++) {
-        if (t->token[id].state != PN_TOK_ADDED) continue;
-        const pn_tok_added *r = added_row(t, id);
-        json_t *row = json_pack("{s:i, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content", text_of(t, id),
-                                "single_word", r->single_word, "lstrip", r->lstrip, "rstrip", r->rstrip, "normalized",
-                                r->normalized, "special", t->token[id].special);
-        if (json_array_append_new(list, row) != 0) {
+    int64_t n = 0;
+    const pn_tok_added **row = malloc((size_t)(t->raw.n + t->normal.n + 1) * sizeof *row);
+    json_t *list = row ? json_array() : NULL;
+    for (int64_t i = 0; row && i < t->raw.n; i++) row[n++] = &t->raw.row[i];
+    for (int64_t i = 0; row && i < t->normal.n; i++) row[n++] = &t->normal.row[i];
+    if (n > 0) qsort(row, (size_t)n, sizeof *row, by_id);
+    for (int64_t i = 0; list && i < n; i++)
+        if (json_array_append_new(list, added_token(t, row[i])) != 0) {
             json_decref(list);
-            return NULL;
+            list = NULL;
         }
-    }
+    free(row);
     return list;
 }
 

@@ -719,6 +719,56 @@ START_TEST(forms_that_mean_the_same) {
 }
 END_TEST
 
+START_TEST(roles_come_from_the_files_beside) {
+    char dir[PATH_MAX], path[PATH_MAX + 32];
+    pn_tokenizer *t = open_small();
+    snprintf(dir, sizeof dir, "%s", scratch("roles"));
+    ck_assert_int_eq(mkdir(dir, 0700), 0);
+    ck_ok(pn_tokenizer_write_dir(t, dir));
+    int32_t start = pn_tokenizer_find(t, "<|im_start|>"), end = pn_tokenizer_find(t, "<|im_end|>");
+    int32_t eot = pn_tokenizer_find(t, "<|endoftext|>");
+    pn_tokenizer_destroy(&t);
+    static const struct {
+        const char *config, *model;
+        int bos, eos, pad; /* 0 none, 1 start, 2 end, 3 end of text, -1 refused */
+    } rows[] = {
+        { "{}", "{}", 0, 3, 0 },
+        { "{\"eos_token\": \"<|im_end|>\", \"pad_token\": {\"content\": \"<|endoftext|>\"}}", "{}", 0, 2, 3 },
+        { "{\"eos_token\": \"<|im_end|>\"}", "{\"eos_token_id\": 700, \"bos_token_id\": 701}", 1, 2, 0 },
+        { "{\"bos_token\": null}", "{\"eos_token_id\": [702, 700], \"pad_token_id\": -1}", 0, 2, 0 },
+        { "{\"bos_token\": null}", "{\"eos_token_id\": 151643}", 0, 3, 0 },
+        { "{\"eos_token\": \"<none>\"}", "{}", 0, -1, 0 },
+        { "{", "{}", 0, -1, 0 },
+    };
+    const int32_t id[] = { -1, start, end, eot };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *const text[] = { rows[i].config, rows[i].model }, *const name[] = { "tokenizer_config", "config" };
+        for (int k = 0; k < 2; k++) {
+            snprintf(path, sizeof path, "%s/%s.json", dir, name[k]);
+            FILE *f = fopen(path, "w");
+            fputs(text[k], f);
+            fclose(f);
+        }
+        pn_status s = pn_tokenizer_open(dir, &t);
+        ck_assert_msg((s == PN_FORMAT) == (rows[i].eos < 0), "row %zu: %s", i, pn_status_text(s));
+        if (s != PN_OK) {
+            ck_assert_ptr_nonnull(strstr(pn_error_message(), "tokenizer_config.json"));
+            continue;
+        }
+        ck_assert_int_eq(pn_tokenizer_bos(t), id[rows[i].bos]);
+        ck_assert_int_eq(pn_tokenizer_eos(t), id[rows[i].eos]);
+        ck_assert_int_eq(pn_tokenizer_pad(t), id[rows[i].pad]);
+        pn_tokenizer_destroy(&t);
+    }
+    for (int k = 0; k < 3; k++) {
+        static const char *const name[] = { "tokenizer_config", "config", "tokenizer" };
+        snprintf(path, sizeof path, "%s/%s.json", dir, name[k]);
+        unlink(path);
+    }
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
 /* The flags of added tokens, on plain bytes so that the ids can be read; each row was held to Hugging Face's. */
 START_TEST(added_tokens_strip_and_stand_alone) {
     static const char *const specials[] = { "<L>", "<R>", "word", "<Rx" };
@@ -809,4 +859,4 @@ TEST_MAIN("tokenizer", small_tokenizer_gives_expected_ids, qwen_tokenizer_gives_
           invalid_utf8_is_named_by_its_offset, normalising_by_runs_equals_normalising_whole,
           fast_merging_equals_naive_merging, a_very_long_word_takes_no_time, threads_share_a_tokenizer,
           broken_files_are_refused_by_name, every_truncation_is_refused, forms_that_mean_the_same,
-          added_tokens_strip_and_stand_alone, patterns_mean_what_oniguruma_means)
+          roles_come_from_the_files_beside, added_tokens_strip_and_stand_alone, patterns_mean_what_oniguruma_means)
