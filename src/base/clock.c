@@ -3,10 +3,18 @@
 #include <stdio.h>
 #include <time.h>
 
-double pn_seconds(void) {
+static double seconds_of(clockid_t id) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(id, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double pn_seconds(void) {
+    return seconds_of(CLOCK_MONOTONIC);
+}
+
+double pn_thread_cpu_seconds(void) {
+    return seconds_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 const char *pn_utc_text(char *buffer, size_t n) {

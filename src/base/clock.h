@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-double pn_seconds(void); /* monotonic */
+double pn_seconds(void);            /* monotonic */
+double pn_thread_cpu_seconds(void); /* processor time of the calling thread */
 /* "2026-01-31T12:34:56Z" into buffer (at least 24 bytes); returns buffer. */
 const char *pn_utc_text(char *buffer, size_t n);
 /* "3 s", "2 min 5 s", "1 h 4 min" into buffer; returns buffer. */
