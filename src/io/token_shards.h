@@ -31,7 +31,7 @@ enum { PN_SHARD_TOKENS = 1 << 26 }; /* default size of a shard: 128 MiB of uint1
 
 /* Everything is borrowed until the writer is closed. */
 typedef struct pn_token_writer_config {
-    const char *dir;           /* must not exist */
+    const char *dir;           /* must not exist, or be empty */
     uint64_t tokenizer_hash;   /* pn_tokenizer_hash */
     int64_t vocab;             /* ids are in [0, vocab) */
     const char *source;        /* what the text was, for people */

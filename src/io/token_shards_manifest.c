@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files.h"
 #include "token_shards_internal.h"
 
 static const char format_name[] = "postnas-token-shards";
@@ -33,10 +34,12 @@ pn_status pn_token_manifest_write(const pn_token_manifest *m, const char *path) 
                              "token_class", m->classes, "skills", skills, "shards", shards);
     PN_CHECK(root && json_array_size(json_object_get(root, "shards")) == (size_t)m->n_shards, PN_MEMORY,
              "%s: out of memory, or the source description is not valid UTF-8", path);
-    int failed = json_dump_file(root, path, JSON_INDENT(2));
+    char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
-    PN_CHECK(!failed, PN_IO, "%s: cannot write the manifest: %s", path, strerror(errno));
-    return PN_OK;
+    PN_CHECK(text, PN_MEMORY, "%s: out of memory", path);
+    pn_status s = pn_file_write(path, text, strlen(text));
+    free(text);
+    return s;
 }
 
 /* ---- reading ---- */

@@ -2,10 +2,10 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "files.h"
 #include "token_shards_internal.h"
 
 /* Elements gathered in memory until a chunk is worth writing. */
@@ -31,11 +31,11 @@ enum {
 };
 
 struct pn_token_writer {
-    char *dir, *aside; /* aside: where the set is written until it is whole */
+    pn_directory_writer dir; /* aside until the set is whole */
     pn_token_manifest manifest;
     int64_t shard_tokens, n_tokens, n_docs;
-    hid_t file; /* the shard being written; -1: none */
-    char *path; /* of that shard */
+    hid_t file;             /* the shard being written; -1: none */
+    char path[PN_PATH_MAX]; /* of that shard */
     column columns[COLUMNS];
 };
 
@@ -105,16 +105,15 @@ static pn_status shard_columns(pn_token_writer *w) {
 
 static pn_status shard_begin(pn_token_writer *w) {
     pn_token_manifest *m = &w->manifest;
-    PN_CHECK(m->n_shards < PN_SHARDS_MAX, PN_USAGE, "%s: more than %d shards; make them larger", w->dir, PN_SHARDS_MAX);
+    PN_CHECK(m->n_shards < PN_SHARDS_MAX, PN_USAGE, "%s: more than %d shards; make them larger", w->dir.path,
+             PN_SHARDS_MAX);
     pn_shard_entry *fresh = realloc(m->shards, (size_t)(m->n_shards + 1) * sizeof *fresh);
-    PN_CHECK(fresh, PN_MEMORY, "%s: out of memory", w->dir);
+    PN_CHECK(fresh, PN_MEMORY, "%s: out of memory", w->dir.path);
     m->shards = fresh;
     pn_shard_entry *s = &fresh[m->n_shards++];
     *s = (pn_shard_entry){ 0 };
     snprintf(s->file, sizeof s->file, "shard-%05d.h5", (int)(m->n_shards - 1));
-    free(w->path);
-    w->path = NULL;
-    PN_CHECK(asprintf(&w->path, "%s/%s", w->aside, s->file) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
+    PN_TRY(pn_path_join(w->path, w->dir.temporary, s->file));
     PN_TRY(pn_h5_create(w->path, &w->file));
     return shard_columns(w);
 }
@@ -186,8 +185,7 @@ static pn_status copy_config(const pn_token_writer_config *c, pn_token_writer *w
     m->classes = c->classes;
     m->source = strdup(c->source);
     m->split = strdup(c->split);
-    w->dir = strdup(c->dir);
-    bool ok = m->source && m->split && w->dir;
+    bool ok = m->source && m->split;
     if (ok && c->n_skills) {
         m->skills = calloc((size_t)c->n_skills, sizeof *m->skills);
         for (int i = 0; m->skills && i < c->n_skills; i++) ok = (m->skills[m->n_skills++] = strdup(c->skills[i])) && ok;
@@ -195,28 +193,6 @@ static pn_status copy_config(const pn_token_writer_config *c, pn_token_writer *w
     }
     w->shard_tokens = c->shard_tokens ? c->shard_tokens : PN_SHARD_TOKENS;
     PN_CHECK(ok, PN_MEMORY, "%s: out of memory", c->dir);
-    return PN_OK;
-}
-
-static pn_status make_aside(pn_token_writer *w) {
-    struct stat there;
-    PN_CHECK(stat(w->dir, &there) != 0, PN_USAGE,
-             "%s: already exists; name a new directory for the token shards or remove this one", w->dir);
-    size_t n = strlen(w->dir);
-    while (n > 1 && w->dir[n - 1] == '/') w->dir[--n] = '\0';
-    char *name;
-    PN_CHECK(asprintf(&name, "%s.part-XXXXXX", w->dir) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
-    if (!mkdtemp(name)) {
-        int why = errno;
-        free(name);
-        PN_FAIL(PN_IO,
-                "%s: cannot make a directory beside it: %s; check that the folder above exists and can be written",
-                w->dir, strerror(why));
-    }
-    w->aside = name;
-    mode_t mask = umask(0);
-    umask(mask);
-    chmod(name, 0777 & ~mask); /* mkdtemp keeps others out; a corpus is like any other directory */
     return PN_OK;
 }
 
@@ -231,7 +207,7 @@ pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_wr
     w->file = -1;
     pn_status s;
     PN_TRY_GOTO(s, copy_config(config, w), fail);
-    PN_TRY_GOTO(s, make_aside(w), fail);
+    PN_TRY_GOTO(s, pn_directory_writer_open(config->dir, &w->dir), fail);
     *out = w;
     return PN_OK;
 fail:
@@ -295,19 +271,12 @@ int64_t pn_token_writer_docs(const pn_token_writer *w) {
 }
 
 static pn_status commit(pn_token_writer *w) {
-    PN_CHECK(w->n_docs > 0, PN_USAGE, "%s: there is no document to write", w->dir);
+    PN_CHECK(w->n_docs > 0, PN_USAGE, "%s: there is no document to write", w->dir.path);
     if (w->file >= 0) PN_TRY(shard_end(w));
-    char *path;
-    PN_CHECK(asprintf(&path, "%s/manifest.json", w->aside) >= 0, PN_MEMORY, "%s: out of memory", w->dir);
-    pn_status s = pn_token_manifest_write(&w->manifest, path);
-    if (!s) s = sync_file(path);
-    free(path);
-    PN_TRY(s);
-    PN_CHECK(rename(w->aside, w->dir) == 0, PN_IO, "%s: cannot put the finished token shards there: %s", w->dir,
-             strerror(errno));
-    free(w->aside);
-    w->aside = NULL;
-    return PN_OK;
+    char path[PN_PATH_MAX];
+    PN_TRY(pn_path_join(path, w->dir.temporary, "manifest.json"));
+    PN_TRY(pn_token_manifest_write(&w->manifest, path));
+    return pn_directory_writer_commit(&w->dir);
 }
 
 pn_status pn_token_writer_close(pn_token_writer **out) {
@@ -316,26 +285,13 @@ pn_status pn_token_writer_close(pn_token_writer **out) {
     return s;
 }
 
-static void remove_aside(const pn_token_writer *w) {
-    for (int64_t i = -1; i < w->manifest.n_shards; i++) {
-        char *path;
-        if (asprintf(&path, "%s/%s", w->aside, i < 0 ? "manifest.json" : w->manifest.shards[i].file) < 0) return;
-        unlink(path);
-        free(path);
-    }
-    rmdir(w->aside);
-}
-
 void pn_token_writer_abort(pn_token_writer **out) {
     pn_token_writer *w = *out;
     *out = NULL;
     if (!w) return;
     shard_discard(w);
-    if (w->aside) remove_aside(w);
+    pn_directory_writer_abort(&w->dir);
     for (int i = 0; i < COLUMNS; i++) free(w->columns[i].held);
     pn_token_manifest_free(&w->manifest);
-    free(w->path);
-    free(w->aside);
-    free(w->dir);
     free(w);
 }

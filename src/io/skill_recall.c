@@ -1,0 +1,226 @@
+/* recall: associative recall. A list of key-value pairs, filler, then keys asked for in random order.
+ *
+ *     qk:M ab:T ... <filler> ab?T <filler> qk?M ...         (here with a space as `separator`)
+ *
+ * Keys of a document differ; values are drawn with replacement, so knowing the other pairs says nothing about a value
+ * and guessing has the chance 1 / |value_alphabet|^value_length. The answer's distance runs from the value's first
+ * token to the answer's. Arora et al., "Zoology" (arXiv 2312.04927) measure architectures by this task. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "skills.h"
+
+enum { KEY_MAX = 16, VALUE_MAX = 16, MARK_MAX = 16, PAIRS_MAX = 4096 };
+
+enum { FILLER_TEXT, FILLER_NOISE };
+static const char *const fillers[] = { [FILLER_TEXT] = "text", [FILLER_NOISE] = "noise", NULL };
+
+typedef struct recall_options {
+    int64_t pairs_min, pairs_max, key_length, value_length, queries, gap_max, filler;
+    double gap_share;
+    const char *key_alphabet, *value_alphabet, *pair_mark, *query_mark, *separator;
+    pn_int_list distances;
+} recall_options;
+
+typedef struct recall_data {
+    double n_values;     /* |value_alphabet|^value_length */
+    int64_t pair, query; /* bytes of one */
+} recall_data;
+
+static const pn_option recall_table[] = {
+    PN_OPT_INT(recall_options, pairs_min, 4, 1, PAIRS_MAX, "fewest pairs in a document"),
+    PN_OPT_INT(recall_options, pairs_max, 24, 1, PAIRS_MAX, "most pairs; each document draws between the two"),
+    PN_OPT_INT(recall_options, key_length, 2, 1, KEY_MAX, "letters of a key"),
+    PN_OPT_STRING(recall_options, key_alphabet, "abcdefghijklmnopqrstuvwxyz", "letters that keys are made of"),
+    PN_OPT_INT(recall_options, value_length, 1, 1, VALUE_MAX, "letters of a value"),
+    PN_OPT_STRING(recall_options, value_alphabet, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "letters that values are made of"),
+    PN_OPT_STRING(recall_options, pair_mark, ":", "between the key and the value of a pair"),
+    PN_OPT_STRING(recall_options, query_mark, "?", "between the key of a query and its answer"),
+    PN_OPT_STRING(recall_options, separator, "", "after each pair and each query"),
+    PN_OPT_INT(recall_options, queries, 0, 0, PAIRS_MAX, "queries in a document; 0: every pair once"),
+    PN_OPT_INTS(recall_options, distances, NULL, 1, 1 << 30,
+                "bytes from a value to the first query's answer; each document draws one; none: any"),
+    PN_OPT_ENUM(recall_options, filler, "text", fillers, "what fills the rest: the text skill, or letters at random"),
+    PN_OPT_FLOAT(recall_options, gap_share, 0.25, 0, 1, "share of the queries that filler stands before"),
+    PN_OPT_INT(recall_options, gap_max, 24, 1, 1 << 20, "most bytes of filler before a query"),
+    PN_OPT_END,
+};
+
+static const recall_options *options_of(const pn_skill *s) {
+    return (const recall_options *)(const void *)s->options;
+}
+
+/* ---- options ---- */
+
+static pn_status check_letters(const char *where, const char *key, const char *letters, int64_t least, int64_t most) {
+    const int64_t n = (int64_t)strlen(letters);
+    PN_CHECK(n >= least && n <= most, PN_USAGE, "%s: %s has %lld letters; it must have %lld to %lld", where, key,
+             (long long)n, (long long)least, (long long)most);
+    for (int64_t i = 0; i < n; i++) {
+        PN_CHECK((unsigned char)letters[i] < 0x80, PN_USAGE, "%s: %s must be ASCII", where, key);
+        PN_CHECK(least < 2 || !strchr(letters + i + 1, letters[i]), PN_USAGE, "%s: %s has the letter '%c' twice", where,
+                 key, letters[i]);
+    }
+    return PN_OK;
+}
+
+static double power(double base, int64_t n) {
+    double p = 1;
+    while (n-- > 0) p *= base;
+    return p;
+}
+
+static pn_status recall_setup(pn_skill *self, const char *where) {
+    const recall_options *o = options_of(self);
+    recall_data *d = self->data;
+    PN_TRY(check_letters(where, "key_alphabet", o->key_alphabet, 2, 128));
+    PN_TRY(check_letters(where, "value_alphabet", o->value_alphabet, 2, 128));
+    PN_TRY(check_letters(where, "pair_mark", o->pair_mark, 0, MARK_MAX));
+    PN_TRY(check_letters(where, "query_mark", o->query_mark, 0, MARK_MAX));
+    PN_TRY(check_letters(where, "separator", o->separator, 0, MARK_MAX));
+    PN_CHECK(o->pairs_min <= o->pairs_max, PN_USAGE, "%s: pairs_min %lld is more than pairs_max %lld", where,
+             (long long)o->pairs_min, (long long)o->pairs_max);
+    PN_CHECK(o->queries <= o->pairs_min, PN_USAGE,
+             "%s: queries %lld is more than pairs_min %lld; a pair is asked for once", where, (long long)o->queries,
+             (long long)o->pairs_min);
+    const double n_keys = power((double)strlen(o->key_alphabet), o->key_length);
+    PN_CHECK(n_keys >= 2.0 * (double)o->pairs_max, PN_USAGE,
+             "%s: only %.0f different keys for %lld pairs; raise key_length, or give key_alphabet more letters", where,
+             n_keys, (long long)o->pairs_max);
+    d->n_values = power((double)strlen(o->value_alphabet), o->value_length);
+    const int64_t both = o->key_length + o->value_length + (int64_t)strlen(o->separator);
+    d->pair = both + (int64_t)strlen(o->pair_mark);
+    d->query = both + (int64_t)strlen(o->query_mark);
+    return PN_OK;
+}
+
+static int64_t queries_for(const recall_options *o, int64_t pairs) {
+    return o->queries ? o->queries : pairs;
+}
+
+static int64_t bytes_for(const pn_skill *self, int64_t pairs) {
+    const recall_data *d = self->data;
+    return pairs * d->pair + queries_for(options_of(self), pairs) * d->query;
+}
+
+static int64_t recall_least_bytes(const pn_skill *self) {
+    return bytes_for(self, options_of(self)->pairs_min);
+}
+
+/* ---- documents ---- */
+
+typedef struct pair {
+    char key[KEY_MAX], value[VALUE_MAX];
+    int64_t stated; /* where its value stands */
+} pair;
+
+static void draw(pn_rng *rng, const char *alphabet, int64_t n, char *out) {
+    const uint64_t letters = strlen(alphabet);
+    for (int64_t i = 0; i < n; i++) out[i] = alphabet[pn_rng_below(rng, letters)];
+}
+
+static void draw_pairs(const recall_options *o, pn_rng *rng, pair *pairs, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        bool known;
+        do {
+            draw(rng, o->key_alphabet, o->key_length, pairs[i].key);
+            known = false;
+            for (int64_t k = 0; k < i && !known; k++)
+                known = memcmp(pairs[k].key, pairs[i].key, (size_t)o->key_length) == 0;
+        } while (known);
+        draw(rng, o->value_alphabet, o->value_length, pairs[i].value);
+    }
+}
+
+static void put_filler(const recall_options *o, pn_rng *rng, int64_t n, pn_skill_doc *out) {
+    if (o->filler == FILLER_TEXT) {
+        pn_skill_put_filler(out, rng, n);
+        return;
+    }
+    for (; n > 0; n--) {
+        char letter;
+        draw(rng, o->key_alphabet, 1, &letter);
+        pn_skill_put(out, &letter, 1, PN_CLASS_NOISE);
+    }
+}
+
+static void put_pairs(const recall_options *o, pair *pairs, int64_t n, pn_skill_doc *out) {
+    for (int64_t i = 0; i < n; i++) {
+        pn_skill_put(out, pairs[i].key, o->key_length, PN_CLASS_NOISE);
+        pn_skill_puts(out, o->pair_mark, PN_CLASS_TEXT);
+        pairs[i].stated = out->n;
+        pn_skill_put(out, pairs[i].value, o->value_length, PN_CLASS_NOISE);
+        pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
+    }
+}
+
+static void shuffle(pn_rng *rng, pair *pairs, int64_t n) {
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t k = (int64_t)pn_rng_below(rng, (uint64_t)i + 1);
+        pair other = pairs[k];
+        pairs[k] = pairs[i];
+        pairs[i] = other;
+    }
+}
+
+/* Bytes of filler between the pairs and the first query, whose pair is `first`, out of `slack`: whatever brings its
+ * answer to one of the distances asked for, as near as the document allows. */
+static int64_t draw_gap(const recall_options *o, pn_rng *rng, const pair *first, const pn_skill_doc *out,
+                        int64_t slack) {
+    if (o->distances.n == 0) return (int64_t)pn_rng_below(rng, (uint64_t)slack + 1);
+    const int64_t want = o->distances.item[pn_rng_below(rng, (uint64_t)o->distances.n)];
+    const int64_t without = out->n + o->key_length + (int64_t)strlen(o->query_mark) - first->stated;
+    const int64_t gap = want - without;
+    return gap < 0 ? 0 : gap > slack ? slack : gap;
+}
+
+static void put_queries(const pn_skill *self, pn_rng *rng, const pair *pairs, int64_t n, int64_t slack,
+                        pn_skill_doc *out) {
+    const recall_options *o = options_of(self);
+    const recall_data *d = self->data;
+    for (int64_t i = 0; i < n; i++) {
+        /* No filler right before the first query: its distance is set already. */
+        if (i > 0 && slack > 0 && pn_rng_uniform(rng) < o->gap_share) {
+            const int64_t most = slack < o->gap_max ? slack : o->gap_max;
+            const int64_t now = 1 + (int64_t)pn_rng_below(rng, (uint64_t)most);
+            put_filler(o, rng, now, out);
+            slack -= now;
+        }
+        pn_skill_put(out, pairs[i].key, o->key_length, PN_CLASS_NOISE);
+        pn_skill_puts(out, o->query_mark, PN_CLASS_TEXT);
+        pn_skill_put_answer(out, pairs[i].value, o->value_length, pairs[i].stated, d->n_values);
+        pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
+    }
+}
+
+static void recall_write(const pn_skill *self, pn_split split, pn_rng *rng, pn_skill_doc *out) {
+    (void)split;
+    const recall_options *o = options_of(self);
+    int64_t most = o->pairs_max; /* pairs that fit: least_bytes says that pairs_min do */
+    while (most > o->pairs_min && bytes_for(self, most) > out->room) most--;
+    const int64_t n = o->pairs_min + (int64_t)pn_rng_below(rng, (uint64_t)(most - o->pairs_min) + 1);
+    pair *pairs = malloc((size_t)n * sizeof *pairs);
+    if (!pairs) {
+        out->out_of_memory = true;
+        return;
+    }
+    draw_pairs(o, rng, pairs, n);
+    put_pairs(o, pairs, n, out);
+    shuffle(rng, pairs, n);
+    const int64_t slack = out->room - bytes_for(self, n), gap = draw_gap(o, rng, &pairs[0], out, slack);
+    put_filler(o, rng, gap, out);
+    put_queries(self, rng, pairs, queries_for(o, n), slack - gap, out);
+    put_filler(o, rng, pn_skill_room(out), out);
+    free(pairs);
+}
+
+const pn_skill_type pn_skill_recall = {
+    .name = "recall",
+    .summary = "key-value pairs, filler, then keys asked for",
+    .options = recall_table,
+    .options_bytes = sizeof(recall_options),
+    .data_bytes = sizeof(recall_data),
+    .setup = recall_setup,
+    .least_bytes = recall_least_bytes,
+    .write = recall_write,
+};
