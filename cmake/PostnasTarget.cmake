@@ -16,8 +16,10 @@ function(postnas_flags target)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-march=x86-64-v3>)
   endif()
-  # Sums may be reordered by vectorisation; NaN and infinity keep their meaning.
-  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-fno-math-errno -fno-trapping-math>)
+  # Sums may be reordered by vectorisation; NaN and infinity keep their meaning. ISO C mode would keep a * b + c two
+  # operations, half the speed of a fused one.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-fno-math-errno -fno-trapping-math
+    -ffp-contract=fast>)
   if(POSTNAS_SANITIZE)
     target_compile_definitions(${target} PRIVATE PN_NO_CLONES) # sanitizer runtimes start after clones are chosen
     target_compile_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE} -fno-omit-frame-pointer -g)

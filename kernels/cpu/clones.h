@@ -10,7 +10,13 @@
 
 #if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 &&           \
     !defined(PN_NO_CLONES)
-#define PN_CLONES __attribute__((target_clones("default", "arch=x86-64-v4")))
+#define PN_CLONES      __attribute__((target_clones("default", "arch=x86-64-v4")))
+#define PN_HAVE_CLONES 1
+/* For the few functions that are written differently for AVX-512. */
+static inline int pn_cpu_is_v4(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+}
 #else
 #define PN_CLONES
 #endif
