@@ -1,0 +1,154 @@
+#include "scores.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <xxhash.h>
+
+void pn_metrics_add(pn_metrics *m, const char *name, double value) {
+    PN_ASSERT(m->n < PN_METRICS_MAX && strlen(name) < sizeof m->name[0]);
+    strcpy(m->name[m->n], name);
+    m->value[m->n++] = value;
+}
+
+const double *pn_metrics_get(const pn_metrics *m, const char *name) {
+    for (int i = 0; i < m->n; i++)
+        if (!strcmp(m->name[i], name)) return &m->value[i];
+    return NULL;
+}
+
+uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path) {
+    uint64_t spec[PN_MAX_LAYERS];
+    for (int l = 0; l < path->n; l++) spec[l] = pn_block_spec_hash(&m->layer[l].candidate[path->choice[l]]->spec);
+    return XXH3_64bits(spec, (size_t)path->n * sizeof *spec);
+}
+
+uint64_t pn_scores_weights_hash(const pn_model *m) {
+    uint64_t sum = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        uint64_t seed = XXH3_64bits(p->name, strlen(p->name));
+        sum += XXH3_64bits_withSeed(pn_data(p->value), pn_tensor_bytes(p->value), seed);
+    }
+    return sum;
+}
+
+static pn_status insert(pn_scores *s, uint64_t path_key, const char *path, const char *task,
+                        const pn_metrics *metrics) {
+    if (s->n == s->cap) {
+        int cap = s->cap ? 2 * s->cap : 64;
+        pn_score_row *grown = realloc(s->row, (size_t)cap * sizeof *grown);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        s->row = grown;
+        s->cap = cap;
+    }
+    pn_score_row r = { .path_key = path_key, .path = strdup(path), .task = strdup(task), .metrics = *metrics };
+    if (!r.path || !r.task) {
+        free(r.path);
+        free(r.task);
+        PN_FAIL(PN_MEMORY, "out of memory");
+    }
+    s->row[s->n++] = r;
+    return PN_OK;
+}
+
+const pn_metrics *pn_scores_find(const pn_scores *s, uint64_t path_key, const char *task) {
+    for (int i = 0; i < s->n; i++)
+        if (s->row[i].path_key == path_key && !strcmp(s->row[i].task, task)) return &s->row[i].metrics;
+    return NULL;
+}
+
+/* One line of the file; rows of other weights are skipped. */
+static pn_status parse_row(pn_scores *s, const char *line, size_t n, int number) {
+    json_error_t e;
+    json_t *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, &e), *metrics = NULL;
+    const char *key = NULL, *path = NULL, *task = NULL, *weights = NULL;
+    pn_metrics m = { 0 };
+    bool good = root &&
+                !json_unpack(root, "{s:s, s:s, s:s, s:s, s:o}", "key", &key, "path", &path, "task", &task, "weights",
+                             &weights, "metrics", &metrics) &&
+                json_is_object(metrics) && json_object_size(metrics) <= PN_METRICS_MAX;
+    const char *name;
+    json_t *value;
+    if (good) {
+        json_object_foreach(metrics, name, value) {
+            good = good && json_is_number(value) && strlen(name) < sizeof m.name[0];
+            if (good) pn_metrics_add(&m, name, json_number_value(value));
+        }
+    }
+    pn_status status = PN_OK;
+    if (!good)
+        status = pn_fail_at(__FILE__, __LINE__, PN_FORMAT, "%s:%d: not a score row; remove the line or the file",
+                            s->file, number);
+    else if (strtoull(weights, NULL, 16) == s->weights_hash)
+        status = insert(s, strtoull(key, NULL, 16), path, task, &m);
+    json_decref(root);
+    return status;
+}
+
+pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out) {
+    pn_scores *s = calloc(1, sizeof *s);
+    PN_CHECK(s, PN_MEMORY, "out of memory");
+    s->weights_hash = weights_hash;
+    pn_status status = PN_OK;
+    if (file && !(s->file = strdup(file))) status = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    FILE *f = s->file ? fopen(file, "re") : NULL;
+    char *line = NULL;
+    size_t cap = 0;
+    int number = 0;
+    for (ssize_t n; f && !status && (n = getline(&line, &cap, f)) > 0;) {
+        number++;
+        if (line[n - 1] != '\n') break; /* an append was cut short: that row is measured again */
+        status = parse_row(s, line, (size_t)n, number);
+    }
+    free(line);
+    if (f) fclose(f);
+    if (status) {
+        pn_scores_close(&s);
+        return status;
+    }
+    *out = s;
+    return PN_OK;
+}
+
+void pn_scores_close(pn_scores **s) {
+    if (!s || !*s) return;
+    for (int i = 0; i < (*s)->n; i++) {
+        free((*s)->row[i].path);
+        free((*s)->row[i].task);
+    }
+    free((*s)->row);
+    free((*s)->file);
+    free(*s);
+    *s = NULL;
+}
+
+static pn_status append_row(const pn_scores *s, uint64_t path_key, const char *path, const char *task,
+                            const pn_metrics *m) {
+    char key[32], weights[32];
+    snprintf(key, sizeof key, "%016" PRIx64, path_key);
+    snprintf(weights, sizeof weights, "%016" PRIx64, s->weights_hash);
+    json_t *metrics = json_object();
+    for (int i = 0; i < m->n; i++) json_object_set_new(metrics, m->name[i], json_real(m->value[i]));
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "key", key, "path", path, "task", task, "weights",
+                             weights, "backend", "cpu", "metrics", metrics);
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(root);
+    PN_CHECK(text, PN_MEMORY, "out of memory");
+    FILE *f = fopen(s->file, "ae");
+    bool ok = f && fprintf(f, "%s\n", text) > 0;
+    ok = f && !fclose(f) && ok;
+    free(text);
+    PN_CHECK(ok, PN_IO, "%s: cannot append a score: %s", s->file, strerror(errno));
+    return PN_OK;
+}
+
+pn_status pn_scores_add(pn_scores *s, uint64_t path_key, const char *path, const char *task,
+                        const pn_metrics *metrics) {
+    PN_TRY(insert(s, path_key, path, task, metrics));
+    if (s->file) PN_TRY(append_row(s, path_key, path, task, metrics));
+    return PN_OK;
+}

@@ -1,0 +1,51 @@
+/* The score table: results are rows, never one number. Objectives are computed from it on reading, so ranking again is
+ * free and nothing measured is lost.
+ *
+ *     key    path by candidate names and option hashes, weights hash, task with seed and size, backend
+ *     value  every metric the task reports
+ *
+ * Rows are appended to <run>/state/scores.jsonl as they come; a resumed search evaluates only what is missing. */
+#ifndef PN_SEARCH_SCORES_H
+#define PN_SEARCH_SCORES_H
+
+#include "model.h"
+
+enum { PN_METRICS_MAX = 16 };
+
+typedef struct pn_metrics { /* a value */
+    int n;
+    char name[PN_METRICS_MAX][24]; /* "accuracy", "nll", "accuracy@256" */
+    double value[PN_METRICS_MAX];
+} pn_metrics;
+
+void pn_metrics_add(pn_metrics *m, const char *name, double value);
+/* NULL when there is none of that name. */
+const double *pn_metrics_get(const pn_metrics *m, const char *name);
+
+typedef struct pn_score_row {
+    uint64_t path_key;
+    char *path; /* text; owned */
+    char *task; /* task key; owned */
+    pn_metrics metrics;
+} pn_score_row;
+
+typedef struct pn_scores {
+    pn_score_row *row;
+    int n, cap;
+    uint64_t weights_hash;
+    char *file; /* owned; NULL: memory only */
+} pn_scores;
+
+/* Reads the rows of `file` that carry the same weights hash. PN_FORMAT with file and line for a broken one. */
+pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out);
+void pn_scores_close(pn_scores **s);
+
+/* Which hybrid a path is: the chosen blocks' types and options, layer by layer. */
+uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path);
+const pn_metrics *pn_scores_find(const pn_scores *s, uint64_t path_key, const char *task);
+pn_status pn_scores_add(pn_scores *s, uint64_t path_key, const char *path, const char *task, const pn_metrics *metrics);
+
+/* xxh3 over every weight of the model: two super-networks of equal hash give equal scores. */
+uint64_t pn_scores_weights_hash(const pn_model *m);
+
+#endif
