@@ -198,7 +198,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     PN_ASSERT(c->n_out >= n_out && c->n_out <= PN_OP_OUT);
     for (int i = 0; i < c->n_out; i++) {
         PN_TRY(pn_tape_new(t, spec[i].dtype, spec[i].rank, spec[i].shape, &c->out[i]));
-        c->out[i]->wants_grad = any && spec[i].dtype == pn_tape_dtype(t);
+        c->out[i]->wants_grad = any && spec[i].dtype == pn_tape_dtype(t) && !spec[i].no_grad;
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
     PN_TRY(run_impl(t, n.impl, c, false));
