@@ -55,6 +55,7 @@ function(postnas_test room file)
   target_link_libraries(${name} PRIVATE pn_cli PN::check ${T_LINKS})
   target_compile_definitions(${name} PRIVATE POSTNAS_SOURCE_DIR="${CMAKE_SOURCE_DIR}" POSTNAS_BIN="${CMAKE_BINARY_DIR}/postnas")
   postnas_flags(${name})
+  add_dependencies(${name} postnas) # tests run the program itself
   add_test(NAME ${room}/${file} COMMAND ${name})
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 300)

@@ -1,6 +1,13 @@
 /* postnas: post-training neural architecture search. See README.md for a tour of the source in reading order. */
+#include <stdlib.h>
+
+#include "cli.h"
+#include "log.h"
 #include "status.h"
 
-int main(void) {
-    return pn_exit_code(PN_OK);
+int main(int argc, char **argv) {
+    pn_status s = pn_cli_run(argc, argv);
+    if (s) pn_error_print(stderr, pn_cli_verbose() || getenv("PN_LOG") != NULL);
+    pn_log_close();
+    return pn_exit_code(s);
 }

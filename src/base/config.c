@@ -542,3 +542,20 @@ static void print_node(const pn_config *c, const node *n, int indent, bool first
 void pn_config_print(const pn_config *c, FILE *out) {
     print_node(c, c->root, 0, false, out);
 }
+
+static void help_node(const node *section, const char *path, FILE *out) {
+    char below[512];
+    if (section->n_tables) fprintf(out, "%s\n", *path ? path : "top level");
+    for (int k = 0; k < section->n_tables; k++) pn_options_help(section->table[k], 2, out);
+    for (int i = 0; i < section->n; i++) {
+        if (section->kind == LIST)
+            snprintf(below, sizeof below, "%.480s.%d", path, i);
+        else
+            snprintf(below, sizeof below, "%.250s%s%.250s", path, *path ? "." : "", section->item[i]->key);
+        help_node(section->item[i], below, out);
+    }
+}
+
+void pn_config_help(const pn_config *c, FILE *out) {
+    help_node(c->root, "", out);
+}

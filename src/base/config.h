@@ -39,5 +39,7 @@ pn_status pn_config_finish(pn_config *c);
 /* The resolved config as YAML, each value followed by its origin: "# default", "# file:line", "# --set". It loads
  * again. */
 void pn_config_print(const pn_config *c, FILE *out);
+/* What every section read so far accepts: its path, then a line per key. */
+void pn_config_help(const pn_config *c, FILE *out);
 
 #endif

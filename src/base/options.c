@@ -37,17 +37,31 @@ int pn_edit_distance(const char *a, const char *b) {
     return previous[m];
 }
 
-const char *pn_option_nearest(const pn_option *table, const char *name) {
+/* How far a misspelling may lie from a word: a letter or two of a short one, never more than three. */
+static int tolerated(const char *word) {
+    int n = 1 + (int)strlen(word) / 3;
+    return n < 3 ? n : 3;
+}
+
+const char *pn_nearest(const char *name, const char *const *names, int n) {
     const char *best = NULL;
-    int distance = 4; /* further off than three edits is no typing error */
-    for (const pn_option *o = table; o && o->name; o++) {
-        int d = pn_edit_distance(name, o->name);
-        if (d < distance && d < (int)strlen(o->name)) {
+    int distance = 0;
+    for (int i = 0; i < n; i++) {
+        int d = pn_edit_distance(name, names[i]);
+        if (d <= tolerated(names[i]) && (!best || d < distance)) {
             distance = d;
-            best = o->name;
+            best = names[i];
         }
     }
     return best;
+}
+
+const char *pn_option_nearest(const pn_option *table, const char *name) {
+    enum { MOST = 256 };
+    const char *names[MOST];
+    int n = 0;
+    for (const pn_option *o = table; o && o->name && n < MOST; o++) names[n++] = o->name;
+    return pn_nearest(name, names, n);
 }
 
 static pn_status parse_int(const pn_option *row, const char *where, const char *text, int64_t *out) {

@@ -98,7 +98,9 @@ const char *pn_option_text(const pn_option *row, const void *in, char *buffer, s
 const pn_option *pn_option_find(const pn_option *table, const char *name);
 /* The row whose name is nearest to `name`, or NULL when none is near. */
 const char *pn_option_nearest(const pn_option *table, const char *name);
-/* Edit distance, for "did you mean". */
+/* The nearest of n names, or NULL when none is near: the "did you mean" of every message. */
+const char *pn_nearest(const char *name, const char *const *names, int n);
+/* Letters to insert, remove or change. */
 int pn_edit_distance(const char *a, const char *b);
 /* A line per key: name, type and bounds, default, help; `indent` spaces before each. */
 void pn_options_help(const pn_option *table, int indent, FILE *out);

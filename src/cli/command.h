@@ -1,0 +1,58 @@
+/* The command contract: a command is src/cli/cmd_<name>.c, which defines `const pn_command pn_cmd_<name>`, and a row in
+ * commands.def. The row gives its place in `postnas --help`, its own --help, option parsing with "did you mean", and
+ * the frame's common options (--help, --verbose, --quiet, --threads).
+ *
+ * Results go to standard output, progress and messages to standard error. A command returns its failure; main() prints
+ * it and sets the exit code. */
+#ifndef PN_CLI_COMMAND_H
+#define PN_CLI_COMMAND_H
+
+#include <stdbool.h>
+
+#include "config.h"
+#include "status.h"
+
+/* One option of a command. */
+typedef struct pn_flag {
+    const char *name;  /* "config" is --config; NULL ends a table */
+    char letter;       /* 'c' is -c; 0: none */
+    const char *value; /* "FILE": takes a value, called so in --help; NULL: a switch */
+    const char *help;
+} pn_flag;
+
+/* Rows that several commands share. */
+#define PN_FLAG_CONFIG                                                                                                 \
+    { .name = "config", .letter = 'c', .value = "FILE", .help = "YAML configuration to start from" }
+#define PN_FLAG_SET                                                                                                    \
+    {                                                                                                                  \
+        .name = "set", .letter = 's', .value = "KEY=VALUE",                                                            \
+        .help = "set one configuration value, for example search.beam.width=4; may be repeated"                        \
+    }
+#define PN_FLAG_JSON                                                                                                   \
+    { .name = "json", .help = "write the result as JSON" }
+#define PN_FLAG_END                                                                                                    \
+    { .name = NULL }
+
+typedef struct pn_args pn_args; /* args.h */
+
+typedef struct pn_command {
+    const char *name;
+    const char *summary;  /* one line for `postnas --help`, lower case, no full stop */
+    const char *usage;    /* what follows "postnas <name> " in the usage line: "--config FILE [--set KEY=VALUE]..." */
+    const char *help;     /* teaches: what it does, what comes out, an example to copy; ends with a newline */
+    const pn_flag *flags; /* its own; NULL: none */
+    int min_operands, max_operands; /* words that are no options; max -1: any number */
+    pn_status (*run)(const pn_args *args);
+    /* Reads every section of this command's configuration with its option tables, so that `postnas config` can print
+     * and check it. NULL: the command has no configuration. */
+    pn_status (*read_config)(pn_config *c);
+} pn_command;
+
+#define PN_COMMAND(name) extern const pn_command pn_cmd_##name;
+#include "commands.def"
+#undef PN_COMMAND
+
+const pn_command *const *pn_commands(int *n);        /* in commands.def order */
+const pn_command *pn_command_find(const char *name); /* NULL if unknown */
+
+#endif
