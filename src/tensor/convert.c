@@ -50,6 +50,20 @@ static inline uint16_t f32_to_f16(float f) {
     return sign | (uint16_t)((u - 0x38000000u) >> 13);
 }
 
+/* A double rounded to float so that a second rounding to a narrower type is right: a result that is not exact gets an
+ * odd last bit, which no tie of the narrower type has. */
+static inline float f64_to_f32_odd(double x) {
+    float f = (float)x;
+    if ((double)f == x || f != f || x > 0x1.fffffep127 || x < -0x1.fffffep127) return f;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    double magnitude = x < 0 ? -x : x, rounded = f < 0 ? -(double)f : (double)f;
+    if (rounded > magnitude) u--; /* toward zero, then odd */
+    u |= 1u;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
 static double load(const void *p, pn_dtype type, int64_t i) {
     switch (type) {
     case PN_F32: return ((const float *)p)[i];
@@ -68,8 +82,8 @@ static void store(void *p, pn_dtype type, int64_t i, double x) {
     switch (type) {
     case PN_F32: ((float *)p)[i] = (float)x; return;
     case PN_F64: ((double *)p)[i] = x; return;
-    case PN_BF16: ((uint16_t *)p)[i] = f32_to_bf16((float)x); return;
-    case PN_F16: ((uint16_t *)p)[i] = f32_to_f16((float)x); return;
+    case PN_BF16: ((uint16_t *)p)[i] = f32_to_bf16(f64_to_f32_odd(x)); return;
+    case PN_F16: ((uint16_t *)p)[i] = f32_to_f16(f64_to_f32_odd(x)); return;
     case PN_I32: ((int32_t *)p)[i] = (int32_t)x; return;
     case PN_I64: ((int64_t *)p)[i] = (int64_t)x; return;
     case PN_U8: ((uint8_t *)p)[i] = (uint8_t)x; return;
