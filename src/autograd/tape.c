@@ -96,6 +96,7 @@ pn_scope pn_scope_open(pn_tape *t) {
 }
 
 void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep) {
+    PN_ASSERT(s.mark <= t->n_owned);
     int kept = s.mark;
     for (int i = s.mark; i < t->n_owned; i++) {
         bool stays = false;
@@ -157,9 +158,12 @@ static pn_status push_node(pn_tape *t, const node *n) {
     return PN_OK;
 }
 
-/* Runs forward or backward with its scratch taken from the pool. */
+/* Runs forward or backward with its scratch taken from the pool. A plan runs nothing but counts the scratch of the
+ * implementation that it stands for. */
 static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, bool backward) {
-    size_t need = impl->scratch_bytes ? impl->scratch_bytes(c, backward) : 0;
+    const pn_op_impl *real = impl;
+    if (t->backend == PN_PLAN) PN_TRY(pn_op_pick(c, PN_CPU, &real));
+    size_t need = real->scratch_bytes ? real->scratch_bytes(c, backward) : 0;
     pn_storage *scratch = NULL;
     if (need) PN_TRY(pn_storage_create(t->pool, need, &scratch));
     c->scratch = scratch ? scratch->data : NULL;
