@@ -9,6 +9,7 @@ enum { CLASSES = 8 * 42, ALIGN = 64 };
 
 typedef struct cached {
     void *data;
+    size_t n_bytes;
     struct cached *next;
 } cached;
 
@@ -17,6 +18,7 @@ struct pn_pool {
     bool closed;       /* destroyed by its owner; waiting for the storages still out */
     size_t n_out;      /* storages handed out */
     size_t live, peak; /* bytes */
+    size_t system;     /* bytes taken from the system and not given back */
     cached *free_list[CLASSES];
 };
 
@@ -49,6 +51,7 @@ void pn_pool_trim(pn_pool *pool) {
     for (int c = 0; c < CLASSES; c++) {
         for (cached *b = pool->free_list[c], *next; b; b = next) {
             next = b->next;
+            pool->system -= b->n_bytes;
             free(b->data);
             free(b);
         }
@@ -84,6 +87,7 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
             free(b);
         } else {
             s->data = aligned_alloc(ALIGN, (rounded + ALIGN - 1) / ALIGN * ALIGN);
+            if (s->data) pool->system += rounded;
         }
         if (!s->data) {
             free(s);
@@ -114,9 +118,10 @@ void pn_storage_release(pn_storage **sp) {
         int c = size_class(s->n_bytes, &rounded);
         cached *b = pool->closed ? NULL : malloc(sizeof *b);
         if (b) {
-            *b = (cached){ s->data, pool->free_list[c] };
+            *b = (cached){ s->data, s->n_bytes, pool->free_list[c] };
             pool->free_list[c] = b;
         } else {
+            pool->system -= s->n_bytes;
             free(s->data);
         }
     }
@@ -134,4 +139,7 @@ size_t pn_pool_peak_bytes(const pn_pool *pool) {
 }
 void pn_pool_reset_peak(pn_pool *pool) {
     pool->peak = pool->live;
+}
+size_t pn_pool_system_bytes(const pn_pool *pool) {
+    return pool->system;
 }
