@@ -1,8 +1,11 @@
 #include "attention_cpu.h"
 
-#include <math.h>
+#include <cblas.h>
 
+#include "cpu/block_gemm.h"
 #include "cpu/clones.h"
+
+enum { PANEL = PN_ATTENTION_PANEL, KEYS = PN_ATTENTION_KEYS };
 
 pn_attention_tiles pn_attention_tiles_of(const pn_attention_attr *a) {
     pn_attention_tiles g = { .heads = a->heads,
@@ -13,8 +16,6 @@ pn_attention_tiles pn_attention_tiles_of(const pn_attention_attr *a) {
                              .scale = (float)a->scale };
     g.q_stride = g.heads * g.d;
     g.kv_stride = g.kv_heads * g.d;
-    /* About 192 rows keep a tile of scores in the second-level cache; more than 64 tokens would waste products above
-     * the diagonal. */
     g.tokens = 192 / g.group;
     g.tokens = g.tokens > 64 ? 64 : g.tokens < 16 ? 16 : g.tokens;
     g.rows = g.tokens * g.group;
@@ -38,6 +39,47 @@ PN_CLONES void pn_attention_pack(const pn_attention_tiles *g, const float *restr
     int64_t n = g->group * g->d;
     for (int64_t i = 0; i < tokens; i++, src += g->q_stride, dst += n)
         for (int64_t k = 0; k < n; k++) dst[k] = scale * src[k];
+}
+
+PN_CLONES void pn_attention_panel(const float *restrict src, int64_t stride, int64_t d, int64_t n,
+                                  float *restrict panel) {
+    for (int64_t i = 0; i < d; i++) {
+        for (int64_t j = 0; j < n; j++) panel[i * PANEL + j] = src[j * stride + i];
+        for (int64_t j = n; j < PANEL; j++) panel[i * PANEL + j] = 0;
+    }
+}
+
+void pn_attention_panels(const pn_attention_attr *a, const pn_attention_tiles *g, const int64_t *panel_start,
+                         const float *src, float *panels) {
+#pragma omp for schedule(static)
+    for (int64_t task = 0; task < panel_start[a->docs.n] * g->kv_heads; task++) {
+        int64_t doc = pn_attention_find(panel_start, a->docs.n, task / g->kv_heads), head = task % g->kv_heads;
+        pn_attention_doc x = pn_attention_doc_at(a, doc);
+        int64_t j = pn_attention_base(a, &x) + (task / g->kv_heads - panel_start[doc]) * PANEL;
+        pn_attention_panel(src + (x.key0 + j) * g->kv_stride + head * g->d, g->kv_stride, g->d,
+                           x.keys - j < PANEL ? x.keys - j : PANEL, panels + task * g->d * PANEL);
+    }
+}
+
+void pn_attention_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,
+                          int64_t ldb, float *c, int64_t ldc, bool add) {
+    if (n % 16 == 0) {
+        pn_block_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, add);
+        return;
+    }
+    cblas_sgemm(CblasRowMajor, a_col == 1 ? CblasNoTrans : CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, a,
+                (int)(a_col == 1 ? a_row : a_col), b, (int)ldb, add ? 1.0f : 0.0f, c, (int)ldc);
+}
+
+void pn_attention_scores(const pn_attention_tiles *g, const float *q, int64_t rows, const float *panel,
+                         pn_attention_columns columns, float *scores) {
+    int64_t panel_floats = g->kv_heads * g->d * PANEL;
+    for (int64_t j = columns.begin; j < columns.end;) {
+        int64_t p = j / PANEL, stop = (p + 1) * PANEL < columns.end ? (p + 1) * PANEL : columns.end;
+        pn_block_gemm(rows, stop - j, g->d, q, g->d, 1, panel + p * panel_floats + j % PANEL, PANEL, scores + j, KEYS,
+                      false);
+        j = stop;
+    }
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {

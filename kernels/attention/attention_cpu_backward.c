@@ -1,4 +1,4 @@
-/* Backward on the CPU: one pass, five products per tile pair.
+/* Backward on the CPU: one pass, five products per pair of a query tile and a key tile.
  *
  * A task owns some query tiles of one (document, key/value head) and walks the key tiles each of them sees: it
  * recomputes the weights from lse, finishes dq of its tile alone and adds to dk and dv. Two passes (dq by query tiles,
@@ -14,13 +14,21 @@
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
 
-enum { KEYS = PN_ATTENTION_KEYS, SEGMENTS = 8, WANTED_TASKS = 16 };
+enum {
+    KEYS = PN_ATTENTION_KEYS,
+    PANEL = PN_ATTENTION_PANEL,
+    BLOCK = PN_ATTENTION_BLOCK,
+    KEY_BLOCK = 24, /* keys whose dk and dv are summed together */
+    SEGMENTS = 8,
+    WANTED_TASKS = 16,
+};
 
 typedef struct layout {
     pn_attention_tiles g;
     int64_t segments, threads, kv_elems; /* kv_elems: floats of dk */
     bool shared;                         /* key ranges of documents may overlap: one document at a time */
     size_t segment_bytes;                /* per segment: dk, then dv; none for a single segment */
+    size_t panel_start, k_panels, v_panels;
     size_t thread, thread_bytes;
     size_t d_o, p, dp, dq, lse, delta, total; /* inside a thread's part; `total` of everything */
 } layout;
@@ -35,7 +43,7 @@ static layout layout_of(const pn_op_call *c) {
     layout l = { .g = pn_attention_tiles_of(a), .threads = omp_get_max_threads(), .segments = 1 };
     l.kv_elems = pn_tensor_elems(c->in[1]);
     double total = 0, most = 0;
-    int64_t longest = 0, key_end = 0;
+    int64_t longest = 0, key_end = 0, panels = 0;
     for (int64_t i = 0; i < a->docs.n; i++) {
         pn_attention_doc x = pn_attention_doc_at(a, i);
         double w = work(a, &x);
@@ -43,6 +51,7 @@ static layout layout_of(const pn_op_call *c) {
         most = w > most ? w : most;
         longest = x.queries > longest ? x.queries : longest;
         if (!x.queries) continue;
+        panels += pn_attention_panel_count(a, &x);
         l.shared = l.shared || x.key0 < key_end;
         key_end = x.key0 + x.keys;
     }
@@ -54,7 +63,11 @@ static layout layout_of(const pn_op_call *c) {
     l.segments = l.segments > tiles ? tiles : l.segments;
     l.segments = l.segments < 1 ? 1 : l.segments;
     l.segment_bytes = l.segments > 1 ? 2 * pn_attention_floats(l.kv_elems) : 0;
-    l.thread = (size_t)l.segments * l.segment_bytes;
+    size_t panel_bytes = pn_attention_floats(panels * l.g.kv_heads * l.g.d * PANEL);
+    l.panel_start = (size_t)l.segments * l.segment_bytes;
+    l.k_panels = l.panel_start + ((size_t)(a->docs.n + 1) * sizeof(int64_t) + 63) / 64 * 64;
+    l.v_panels = l.k_panels + panel_bytes;
+    l.thread = l.v_panels + panel_bytes;
     size_t block = pn_attention_floats(l.g.rows * l.g.d), score = pn_attention_floats(l.g.rows * KEYS);
     l.d_o = block;
     l.dq = 2 * block;
@@ -87,22 +100,24 @@ PN_CLONES static void row_statistics(const pn_attention_tiles *g, int64_t tokens
     }
 }
 
-/* Scores become p = exp(s - lse), dp becomes ds = p (dp - delta); 0 where a row does not see the key. */
-PN_CLONES static void weights_tile(const pn_attention_tiles *g, int64_t tokens, int64_t position, int64_t j0, int64_t n,
-                                   const float *restrict lse, const float *restrict delta, float *restrict p,
-                                   float *restrict dp) {
-    for (int64_t i = 0, row = 0; i < tokens; i++) {
-        int64_t begin, end;
-        pn_attention_visible(g, position + i, j0, n, &begin, &end);
-        for (int64_t h = 0; h < g->group; h++, row++) {
-            float *s = p + row * KEYS, *ds = dp + row * KEYS, m = lse[row], mean = delta[row];
-            for (int64_t j = 0; j < begin; j++) s[j] = -INFINITY;
-            for (int64_t j = end; j < n; j++) s[j] = -INFINITY;
-            for (int64_t j = 0; j < n; j++) {
-                s[j] = pn_exp_nonposf(s[j] - m);
-                ds[j] = s[j] * (ds[j] - mean);
-            }
+/* Rows row .. row_end of a tile of n keys: scores become p = exp(s - lse), dp becomes ds = p (dp - delta); 0 in columns
+ * that a row does not see, also where nothing was computed. p and dp start at this block's first row. */
+PN_CLONES static void weights_block(const pn_attention_tiles *g, int64_t row, int64_t row_end, int64_t position,
+                                    int64_t j0, int64_t n, pn_attention_columns columns, const float *restrict lse,
+                                    const float *restrict delta, float *restrict p, float *restrict dp) {
+    for (; row < row_end; row++, p += KEYS, dp += KEYS) {
+        int64_t stands = position + row / g->group - j0; /* column of the row's own key */
+        int64_t begin = g->window && stands - g->window + 1 > columns.begin ? stands - g->window + 1 : columns.begin;
+        int64_t end = stands + 1 < columns.end ? stands + 1 : columns.end;
+        float m = lse[row], mean = delta[row];
+        for (int64_t j = columns.begin; j < columns.end; j++) {
+            float weight = pn_exp_nonposf(p[j] - m);
+            p[j] = weight;
+            dp[j] = weight * (dp[j] - mean);
         }
+        if (end <= begin) begin = end = n;
+        for (int64_t j = 0; j < begin; j++) p[j] = dp[j] = 0;
+        for (int64_t j = end; j < n; j++) p[j] = dp[j] = 0;
     }
 }
 
@@ -114,56 +129,84 @@ PN_CLONES static void add_dq(const pn_attention_tiles *g, int64_t tokens, const 
             out[i * g->q_stride + k] = pn_fmaf(g->scale, dq[i * n + k], out[i * g->q_stride + k]);
 }
 
-/* dk and dv point at this document's first key and this head. */
-static void tile_task(const pn_op_call *c, const layout *l, const pn_attention_doc *x, int64_t tile, int64_t kv_head,
-                      char *mine, float *dk, float *dv) {
+/* d_keys += W^T X for the keys of a tile, W = p or ds [rows x KEYS], X = do or q. Blocks of keys skip the rows that see
+ * none of them. */
+static void add_to_keys(const pn_attention_tiles *g, int64_t rows, int64_t position, int64_t j0, int64_t n,
+                        const float *weights, const float *x, float *d_keys) {
+    for (int64_t j = 0; j < n; j += KEY_BLOCK) {
+        int64_t m = n - j < KEY_BLOCK ? n - j : KEY_BLOCK, first = (j0 + j - position) * g->group;
+        int64_t end = g->window ? (j0 + j + m - 1 + g->window - position) * g->group : rows;
+        first = first > 0 ? first : 0;
+        end = end < rows ? end : rows;
+        if (first >= end) continue;
+        pn_attention_product(m, g->d, end - first, weights + first * KEYS + j, 1, KEYS, x + first * g->d, g->d,
+                             d_keys + (j0 + j) * g->kv_stride, g->kv_stride, true);
+    }
+}
+
+typedef struct head_task {
+    pn_attention_doc doc;
+    int64_t kv_head;
+    const float *k_panel, *v_panel; /* the document's first, of this head */
+    float *dk, *dv;                 /* the document's first key, this head; NULL: not wanted */
+} head_task;
+
+static void tile_task(const pn_op_call *c, const layout *l, const head_task *t, int64_t tile, char *mine) {
     const pn_attention_tiles *g = &l->g;
+    const pn_attention_doc *x = &t->doc;
     int64_t i0 = tile * g->tokens, tokens = x->queries - i0 < g->tokens ? x->queries - i0 : g->tokens;
-    int64_t d = g->d, position = pn_attention_position(x, i0), stride = g->kv_stride;
-    int64_t token = x->query0 + i0, at = token * g->q_stride + kv_head * g->group * d;
-    const float *k = pn_f32(c->in[1]) + x->key0 * stride + kv_head * d;
-    const float *v = pn_f32(c->in[2]) + x->key0 * stride + kv_head * d;
+    int64_t d = g->d, position = pn_attention_position(x, i0), rows = tokens * g->group;
+    int64_t token = x->query0 + i0, at = token * g->q_stride + t->kv_head * g->group * d;
+    const float *k = pn_f32(c->in[1]) + x->key0 * g->kv_stride + t->kv_head * d;
     float *q = (float *)mine, *d_o = (float *)(mine + l->d_o), *dq = (float *)(mine + l->dq);
     float *p = (float *)(mine + l->p), *dp = (float *)(mine + l->dp);
     float *lse = (float *)(mine + l->lse), *delta = (float *)(mine + l->delta);
-    int rows = (int)(tokens * g->group), width = (int)d, ld = (int)stride;
     pn_attention_pack(g, pn_f32(c->in[0]) + at, tokens, g->scale, q);
     pn_attention_pack(g, pn_f32(c->dout[0]) + at, tokens, 1.0f, d_o);
-    row_statistics(g, tokens, d_o, pn_f32(c->out[0]) + at, pn_f32(c->out[1]) + token * g->heads + kv_head * g->group,
+    row_statistics(g, tokens, d_o, pn_f32(c->out[0]) + at, pn_f32(c->out[1]) + token * g->heads + t->kv_head * g->group,
                    lse, delta);
-    int64_t end = position + tokens, j0 = pn_attention_first(c->attr, position);
-    bool first = true;
-    for (; j0 < end; j0 += KEYS, first = false) {
-        int n = (int)(end - j0 < KEYS ? end - j0 : KEYS);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, width, 1.0f, q, width, k + j0 * stride, ld, 0.0f,
-                    p, KEYS);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, n, width, 1.0f, d_o, width, v + j0 * stride, ld,
-                    0.0f, dp, KEYS);
-        weights_tile(g, tokens, position, j0, n, lse, delta, p, dp);
-        if (dv)
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, width, rows, 1.0f, p, KEYS, d_o, width, 1.0f,
-                        dv + j0 * stride, ld);
-        if (dk) /* q carries the scale */
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, width, rows, 1.0f, dp, KEYS, q, width, 1.0f,
-                        dk + j0 * stride, ld);
-        if (c->din[0])
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, width, n, 1.0f, dp, KEYS, k + j0 * stride, ld,
-                        first ? 0.0f : 1.0f, dq, width);
+    memset(dq, 0, (size_t)(rows * d) * sizeof *dq);
+    int64_t end = position + tokens, base = pn_attention_base(c->attr, x);
+    int64_t j0 = base + (pn_attention_first(c->attr, position) - base) / PANEL * PANEL;
+    for (; j0 < end; j0 += KEYS) {
+        int64_t n = end - j0 < KEYS ? end - j0 : KEYS, panel = (j0 - base) / PANEL * (g->kv_heads * d * PANEL);
+        for (int64_t r = 0; r < rows; r += BLOCK) {
+            int64_t r_end = r + BLOCK < rows ? r + BLOCK : rows;
+            float *block_p = p + r * KEYS, *block_dp = dp + r * KEYS;
+            pn_attention_columns columns =
+                pn_attention_columns_of(g, position + r / g->group, position + (r_end - 1) / g->group, j0, n);
+            pn_attention_scores(g, q + r * d, r_end - r, t->k_panel + panel, columns, block_p);
+            pn_attention_scores(g, d_o + r * d, r_end - r, t->v_panel + panel, columns, block_dp);
+            weights_block(g, r, r_end, position, j0, n, columns, lse, delta, block_p, block_dp);
+            int64_t keys = (columns.end < n ? columns.end : n) - columns.begin;
+            if (c->din[0] && keys > 0)
+                pn_attention_product(r_end - r, d, keys, block_dp + columns.begin, KEYS, 1,
+                                     k + (j0 + columns.begin) * g->kv_stride, g->kv_stride, dq + r * d, d, true);
+        }
+        if (t->dv) add_to_keys(g, rows, position, j0, n, p, d_o, t->dv);
+        if (t->dk) add_to_keys(g, rows, position, j0, n, dp, q, t->dk); /* q carries the scale */
     }
     if (c->din[0]) add_dq(g, tokens, dq, pn_f32(c->din[0]) + at);
 }
 
 static void doc_task(const pn_op_call *c, const layout *l, int64_t doc, int64_t kv_head, int64_t segment, char *mine) {
-    pn_attention_doc x = pn_attention_doc_at(c->attr, doc);
+    char *base = c->scratch;
+    head_task t = { .doc = pn_attention_doc_at(c->attr, doc), .kv_head = kv_head };
+    int64_t panel = ((const int64_t *)(base + l->panel_start))[doc];
+    panel = (panel * l->g.kv_heads + kv_head) * l->g.d * PANEL;
+    t.k_panel = (const float *)(base + l->k_panels) + panel;
+    t.v_panel = (const float *)(base + l->v_panels) + panel;
     float *dk = pn_f32_or_null(c->din[1]), *dv = pn_f32_or_null(c->din[2]);
     if (l->segments > 1) {
-        float *own = (float *)((char *)c->scratch + (size_t)segment * l->segment_bytes);
+        float *own = (float *)(base + (size_t)segment * l->segment_bytes);
         dk = dk ? own : NULL;
         dv = dv ? own + pn_attention_floats(l->kv_elems) / sizeof(float) : NULL;
     }
-    int64_t at = x.key0 * l->g.kv_stride + kv_head * l->g.d, tiles = (x.queries + l->g.tokens - 1) / l->g.tokens;
-    for (int64_t tile = segment; tile < tiles; tile += l->segments)
-        tile_task(c, l, &x, tile, kv_head, mine, dk ? dk + at : NULL, dv ? dv + at : NULL);
+    int64_t at = t.doc.key0 * l->g.kv_stride + kv_head * l->g.d;
+    t.dk = dk ? dk + at : NULL;
+    t.dv = dv ? dv + at : NULL;
+    for (int64_t tile = segment; tile < pn_attention_tile_count(&l->g, &t.doc); tile += l->segments)
+        tile_task(c, l, &t, tile, mine);
 }
 
 /* din += the segments' sums, in segment order. */
@@ -180,11 +223,18 @@ pn_status pn_attention_cpu_backward(const pn_op_call *c) {
     char *base = c->scratch;
     float *part = c->scratch, *dk = pn_f32_or_null(c->din[1]), *dv = pn_f32_or_null(c->din[2]);
     int64_t stride = (int64_t)(l.segment_bytes / sizeof(float)), kv = l.g.kv_heads;
-    int64_t at_once = l.shared ? 1 : a->docs.n;
+    int64_t at_once = l.shared ? 1 : a->docs.n, *panel_start = (int64_t *)(base + l.panel_start);
+    panel_start[0] = 0;
+    for (int64_t i = 0; i < a->docs.n; i++) {
+        pn_attention_doc x = pn_attention_doc_at(a, i);
+        panel_start[i + 1] = panel_start[i] + (x.queries ? pn_attention_panel_count(a, &x) : 0);
+    }
     enum { RUN = 4096 };
 #pragma omp parallel num_threads((int)l.threads)
     {
         char *mine = base + l.thread + (size_t)omp_get_thread_num() * l.thread_bytes;
+        pn_attention_panels(a, &l.g, panel_start, pn_f32(c->in[1]), (float *)(base + l.k_panels));
+        pn_attention_panels(a, &l.g, panel_start, pn_f32(c->in[2]), (float *)(base + l.v_panels));
         if (l.segments > 1) {
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < l.segments * stride; i += RUN)
