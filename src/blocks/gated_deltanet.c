@@ -1,0 +1,133 @@
+/* gated_deltanet: Gated DeltaNet (arXiv:2412.06464; blocks.md 8).
+ *
+ *     q, k = l2norm(silu(conv(W x)))    v = silu(conv(W_v x))    then delta_rule.h
+ *
+ * Decode state: the last W raw inputs of the three convolutions, and S. */
+#include "block.h"
+#include "delta_rule.h"
+
+#include <stddef.h>
+
+#include "causal_conv/causal_conv.h"
+#include "l2_norm/l2_norm.h"
+#include "linear/linear.h"
+
+typedef struct options {
+    int64_t num_heads, num_v_heads, head_dim, conv_size;
+    double expand_v, norm_eps;
+    bool use_gate, allow_neg_eigval;
+} options;
+
+static const pn_option table[] = {
+    PN_OPT_INT(options, num_heads, 0, 0, 1024, "query/key heads H; 0: as many as the model's attention has"),
+    PN_OPT_INT(options, num_v_heads, 0, 0, 1024, "value heads, a multiple of num_heads; 0: num_heads"),
+    PN_OPT_INT(options, head_dim, 0, 0, 256, "key width dk of a head; 0: the attention's head_dim"),
+    PN_OPT_FLOAT(options, expand_v, 2.0, 0.01, 16, "value width over key width; dk * expand_v must be whole"),
+    PN_OPT_INT(options, conv_size, 4, 1, 16, "taps of the causal convolutions on q, k and v"),
+    PN_OPT_BOOL(options, use_gate, true, "gate the output with silu(W_g x)"),
+    PN_OPT_BOOL(options, allow_neg_eigval, false, "beta in (0, 2) instead of (0, 1)"),
+    PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
+    PN_OPT_END,
+};
+
+enum { Q, K, V };
+enum { STATE_S = 3 };
+
+typedef struct gated_deltanet {
+    pn_delta_shape shape;
+    pn_tensor *w[3], *conv[3]; /* q, k, v: [channels, D] and [channels, 1, W] */
+    pn_delta_rule rule;
+} gated_deltanet;
+
+static pn_status resolve(void *o_, const pn_dims *dims) {
+    options *o = o_;
+    if (!o->num_heads) o->num_heads = dims->heads;
+    if (!o->num_v_heads) o->num_v_heads = o->num_heads;
+    if (!o->head_dim) o->head_dim = dims->head_dim;
+    PN_CHECK(o->num_v_heads % o->num_heads == 0, PN_USAGE,
+             "gated_deltanet: num_v_heads %lld is not a multiple of num_heads %lld", (long long)o->num_v_heads,
+             (long long)o->num_heads);
+    int64_t dv;
+    PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &dv));
+    return PN_OK;
+}
+
+static pn_status build(pn_block *b, pn_params *params) {
+    gated_deltanet *a = b->data;
+    const options *o = (const options *)b->spec.options;
+    a->shape = (pn_delta_shape){ .heads = o->num_heads,
+                                 .v_heads = o->num_v_heads,
+                                 .dk = o->head_dim,
+                                 .use_gate = o->use_gate,
+                                 .negative_eigenvalues = o->allow_neg_eigval,
+                                 .norm_eps = o->norm_eps };
+    PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &a->shape.dv));
+    static const char *const proj[] = { "q_proj.weight", "k_proj.weight", "v_proj.weight" };
+    static const char *const conv[] = { "q_conv1d.weight", "k_conv1d.weight", "v_conv1d.weight" };
+    const int64_t D = b->dims.hidden, W = o->conv_size;
+    const pn_init normal = { PN_INIT_NORMAL, 0.02, 0 };
+    const double bound = 1 / __builtin_sqrt((double)W);
+    for (int i = 0; i < 3; i++) {
+        int64_t C = i == V ? a->shape.v_heads * a->shape.dv : a->shape.heads * a->shape.dk;
+        PN_TRY(pn_block_weight(b, params, &(pn_param_spec){ proj[i], 2, { C, D }, normal, true, false }, &a->w[i]));
+        PN_TRY(pn_block_weight(
+            b, params, &(pn_param_spec){ conv[i], 3, { C, 1, W }, { PN_INIT_UNIFORM, -bound, bound }, true, false },
+            &a->conv[i]));
+    }
+    PN_TRY(pn_delta_build(b, params, &a->shape, &a->rule));
+    return PN_OK;
+}
+
+static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_state *state, pn_carry *carry,
+                         pn_tensor **y) {
+    (void)carry;
+    const gated_deltanet *a = b->data;
+    const options *o = (const options *)b->spec.options;
+    const pn_causal_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+                                       .width = (int)o->conv_size,
+                                       .silu = true };
+    pn_tensor *in[3];
+    for (int i = 0; i < 3; i++) {
+        pn_tensor *window;
+        PN_TRY(pn_linear(t, x, a->w[i], NULL, &in[i]));
+        PN_TRY(pn_causal_conv(t, in[i], a->conv[i], NULL, state ? state->tensor[i] : NULL, &attr, &in[i], &window));
+        if (state) PN_TRY(pn_state_replace(state, i, window));
+        if (i != V) PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
+    }
+    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[Q], in[K], in[V], docs, state, STATE_S, y));
+    return PN_OK;
+}
+
+static pn_status state_create(const pn_block *b, pn_state *s) {
+    const gated_deltanet *a = b->data;
+    const int64_t W = ((const options *)b->spec.options)->conv_size;
+    const int64_t keys = a->shape.heads * a->shape.dk, values = a->shape.v_heads * a->shape.dv;
+    PN_TRY(pn_state_add(s, "q", 3, (int64_t[]){ s->n, keys, W }));
+    PN_TRY(pn_state_add(s, "k", 3, (int64_t[]){ s->n, keys, W }));
+    PN_TRY(pn_state_add(s, "v", 3, (int64_t[]){ s->n, values, W }));
+    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.v_heads, a->shape.dk, a->shape.dv }));
+    return PN_OK;
+}
+
+static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
+    (void)context;
+    const gated_deltanet *a = b->data;
+    double keys = (double)(a->shape.heads * a->shape.dk), values = (double)(a->shape.v_heads * a->shape.dv);
+    double windows = (2 * keys + values) * (double)((const options *)b->spec.options)->conv_size;
+    return 4.0 * values * (double)a->shape.dk + windows * (double)activation_bytes;
+}
+
+const pn_block_type pn_block_gated_deltanet = {
+    .name = "gated_deltanet",
+    .hf_name = "gdn",
+    .summary = "Gated DeltaNet: gated delta rule with short convolutions on q, k and v",
+    .role = PN_MIXER,
+    .options = table,
+    .options_bytes = sizeof(options),
+    .data_bytes = sizeof(gated_deltanet),
+    .resolve = resolve,
+    .build = build,
+    .forward = forward,
+    .state_create = state_create,
+    .cache_bytes = cache_bytes,
+};
