@@ -3,8 +3,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,23 +42,15 @@ pn_status pn_make_directories(const char *path) {
     return PN_OK;
 }
 
+static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *at) {
+    (void)s, (void)type, (void)at;
+    return remove(path) && errno != ENOENT;
+}
+
 pn_status pn_remove_tree(const char *path) {
-    struct stat s;
-    if (lstat(path, &s)) return PN_OK;
-    if (S_ISDIR(s.st_mode)) {
-        DIR *d = opendir(path);
-        PN_CHECK(d, PN_IO, "%s: cannot open to remove: %s", path, strerror(errno));
-        pn_status status = PN_OK;
-        for (struct dirent *e; !status && (e = readdir(d));) {
-            if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-            char below[PN_PATH_MAX];
-            status = pn_path_join(below, path, e->d_name);
-            if (!status) status = pn_remove_tree(below);
-        }
-        closedir(d);
-        PN_TRY(status);
-    }
-    PN_CHECK(!remove(path), PN_IO, "%s: cannot remove: %s", path, strerror(errno));
+    enum { OPEN_DIRECTORIES = 32 };
+    int failed = nftw(path, remove_entry, OPEN_DIRECTORIES, FTW_DEPTH | FTW_PHYS);
+    PN_CHECK(!failed || errno == ENOENT, PN_IO, "%s: cannot remove: %s", path, strerror(errno));
     return PN_OK;
 }
 
@@ -84,7 +78,7 @@ pn_status pn_file_read(const char *path, size_t limit, char **data, size_t *n_by
         if (!got) break;
     }
     if (!s && ferror(f)) s = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot read: %s", path, strerror(errno));
-    fclose(f);
+    fclose(f); /* read only: nothing to lose */
     if (s) {
         free(buffer);
         return s;
@@ -105,15 +99,36 @@ pn_status pn_file_writer_open(const char *path, pn_file_writer *w) {
     return PN_OK;
 }
 
+/* A rename lasts once the directory that holds the name is on disk. File systems that cannot sync a directory say so;
+ * then the rename is as durable as they make it. */
+static void sync_parent(const char *path) {
+    char parent[PN_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    if (slash)
+        memcpy(parent, path, n ? n : ++n);
+    else
+        parent[n++] = '.';
+    parent[n] = '\0';
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
 pn_status pn_file_writer_commit(pn_file_writer *w) {
-    bool ok = !ferror(w->file) && !fflush(w->file) && !fsync(fileno(w->file));
-    int error = errno;
-    ok = !fclose(w->file) && ok;
+    const char *why = ferror(w->file) ? "an earlier write failed; is the disk full?" : NULL;
+    if (!why && (fflush(w->file) || fsync(fileno(w->file)))) why = strerror(errno);
+    if (fclose(w->file) && !why) why = strerror(errno);
     w->file = NULL;
-    if (ok && !rename(w->temporary, w->path)) return PN_OK;
-    if (ok) error = errno;
+    if (!why && rename(w->temporary, w->path)) why = strerror(errno);
+    if (!why) {
+        sync_parent(w->path);
+        return PN_OK;
+    }
+    pn_status s = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot write: %s; nothing was changed", w->path, why);
     remove(w->temporary);
-    PN_FAIL(PN_IO, "%s: cannot write: %s; nothing was changed", w->path, strerror(error));
+    return s;
 }
 
 void pn_file_writer_abort(pn_file_writer *w) {
@@ -140,32 +155,64 @@ static bool empty_directory(const char *path) {
     return n == 0;
 }
 
+/* Makes the directory aside and locks it; the lock of a process that died is gone, and what it left is removed. */
+static pn_status claim(pn_directory_writer *w) {
+    for (int attempt = 0; attempt < 2; attempt++) {
+        int error = mkdir(w->temporary, 0777) ? errno : 0;
+        PN_CHECK(!error || error == EEXIST, PN_IO, "%s: cannot make this directory: %s", w->temporary, strerror(error));
+        w->lock = open(w->temporary, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        PN_CHECK(w->lock >= 0, PN_IO, "%s: cannot open this directory: %s; remove it", w->temporary, strerror(errno));
+        if (flock(w->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
+            close(w->lock);
+            PN_FAIL(PN_USAGE, "%s: another process is writing this directory (%s); wait for it or choose another",
+                    w->path, w->temporary);
+        }
+        if (!error) return PN_OK;
+        pn_status s = pn_remove_tree(w->temporary);
+        close(w->lock);
+        PN_TRY(s);
+    }
+    PN_FAIL(PN_USAGE, "%s: another process is writing this directory; wait for it or choose another", w->path);
+}
+
 pn_status pn_directory_writer_open(const char *path, pn_directory_writer *w) {
     memset(w, 0, sizeof *w);
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
-    PN_CHECK(n && n < PN_PATH_MAX - 8, PN_USAGE, "\"%.100s\" is no usable directory name", path);
+    PN_CHECK(n && n < PN_PATH_MAX - 24, PN_USAGE, "\"%.100s\" is no usable directory name", path);
     memcpy(w->path, path, n);
     PN_CHECK(!pn_file_exists(w->path) || empty_directory(w->path), PN_USAGE,
              "%s exists and is not an empty directory; choose another or remove it first", w->path);
-    snprintf(w->temporary, sizeof w->temporary, "%s.tmp", w->path);
-    PN_TRY(pn_remove_tree(w->temporary));
-    PN_TRY(pn_make_directories(w->temporary));
-    return PN_OK;
+    char parent[PN_PATH_MAX];
+    memcpy(parent, w->path, n + 1);
+    char *slash = strrchr(parent, '/');
+    if (slash && slash > parent) {
+        *slash = '\0';
+        PN_TRY(pn_make_directories(parent));
+    }
+    snprintf(w->temporary, sizeof w->temporary, "%s.postnas-partial", w->path);
+    pn_status s = claim(w);
+    if (s) w->temporary[0] = '\0'; /* not ours to remove */
+    return s;
 }
 
 pn_status pn_directory_writer_commit(pn_directory_writer *w) {
-    if (pn_is_directory(w->path)) rmdir(w->path);
+    fsync(w->lock);
+    /* Replaces an empty directory; one that was filled meanwhile stays. */
     if (rename(w->temporary, w->path)) {
         int error = errno;
         pn_directory_writer_abort(w);
         PN_FAIL(PN_IO, "%s: cannot put the finished directory in place: %s", w->path, strerror(error));
     }
+    close(w->lock);
     w->temporary[0] = '\0';
+    sync_parent(w->path);
     return PN_OK;
 }
 
 void pn_directory_writer_abort(pn_directory_writer *w) {
-    if (w->temporary[0]) pn_remove_tree(w->temporary);
+    if (!w->temporary[0]) return;
+    pn_remove_tree(w->temporary);
+    close(w->lock);
     w->temporary[0] = '\0';
 }

@@ -16,7 +16,8 @@ bool pn_is_directory(const char *path);
 pn_status pn_path_join(char *out, const char *dir, const char *name);
 /* Makes a directory and its parents; one that exists is fine. */
 pn_status pn_make_directories(const char *path);
-/* Removes a directory postnas made and everything in it; symbolic links are removed, not followed. */
+/* Removes a directory postnas made and everything in it, or a file; symbolic links are removed, not followed. What is
+ * not there is fine. */
 pn_status pn_remove_tree(const char *path);
 
 /* The whole file plus a terminating NUL; the caller frees *data. PN_IO when missing or larger than `limit`. */
@@ -32,12 +33,15 @@ pn_status pn_file_writer_commit(pn_file_writer *w); /* checks every earlier writ
 void pn_file_writer_abort(pn_file_writer *w);       /* after a commit: nothing to do */
 pn_status pn_file_write(const char *path, const void *data, size_t n_bytes);
 
-/* An output directory made aside and renamed by commit. PN_USAGE when `path` exists and is not empty. */
+/* An output directory made aside (path.postnas-partial) and renamed by commit; missing parents are made. PN_USAGE when
+ * `path` exists and is not an empty directory, or when another process is writing it. What an interrupted process left
+ * aside is removed. Files inside are the caller's to sync. */
 typedef struct pn_directory_writer {
-    char path[PN_PATH_MAX], temporary[PN_PATH_MAX + 8]; /* write files into `temporary` */
+    char path[PN_PATH_MAX], temporary[PN_PATH_MAX + 24]; /* write files into `temporary` */
+    int lock; /* descriptor of the directory aside, locked while it is written */
 } pn_directory_writer;
 pn_status pn_directory_writer_open(const char *path, pn_directory_writer *out);
 pn_status pn_directory_writer_commit(pn_directory_writer *w);
-void pn_directory_writer_abort(pn_directory_writer *w);
+void pn_directory_writer_abort(pn_directory_writer *w); /* after a commit, or zeroed: nothing to do */
 
 #endif

@@ -6,14 +6,18 @@
 static volatile sig_atomic_t interrupted;
 
 static void on_signal(int sig) {
+    (void)sig;
     interrupted = 1;
-    signal(sig, SIG_DFL);
+    /* a second one of either kind ends the process; signal() may be called in a handler */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
 }
 
 void pn_signals_install(void) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
     a.sa_handler = on_signal;
+    a.sa_flags = SA_RESTART; /* the state saved on the way out must not fail with EINTR */
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
 }
