@@ -1,10 +1,13 @@
-/* recall: associative recall. A list of key-value pairs, filler, then keys asked for in random order.
+/* recall: associative recall (Arora et al., "Zoology", arXiv 2312.04927). Pairs of a key and a value, then keys again:
+ * what follows a key the second time is decided by the first. Two kinds of documents:
  *
- *     qk:M ab:T ... <filler> ab?T <filler> qk?M ...         (here with a space as `separator`)
+ *     block     kVaMqT(the old cat sees a river.)qTkV(...)aM     all pairs, filler, each key asked for once, any order
+ *     stream    kVkVaMkVaMqTaMqT...                              a new pair or a known key, at random, to the end
  *
- * Keys of a document differ; values are drawn with replacement, so knowing the other pairs says nothing about a value
- * and guessing has the chance 1 / |value_alphabet|^value_length. The answer's distance runs from the value's first
- * token to the answer's. Arora et al., "Zoology" (arXiv 2312.04927) measure architectures by this task. */
+ * (here with marks and separator empty; with "pair_mark" ":" and "query_mark" "?" it reads k:V ... k?V). Keys of a
+ * document differ; values are drawn with replacement, so knowing the other pairs says nothing about a value, and
+ * guessing has the chance 1 / |value_alphabet|^value_length. The answer's distance runs from where the value stood
+ * last. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,32 +20,40 @@ static const char *const fillers[] = { [FILLER_TEXT] = "text", [FILLER_NOISE] = 
 
 typedef struct recall_options {
     int64_t pairs_min, pairs_max, key_length, value_length, queries, gap_max, filler;
-    double gap_share;
-    const char *key_alphabet, *value_alphabet, *pair_mark, *query_mark, *separator;
+    double gap_share, stream_share, new_share, filler_share;
+    const char *key_alphabet, *value_alphabet, *pair_mark, *query_mark, *separator, *filler_open, *filler_close;
     pn_int_list distances;
 } recall_options;
 
 typedef struct recall_data {
     double n_values;     /* |value_alphabet|^value_length */
     int64_t pair, query; /* bytes of one */
+    int64_t filler_min;  /* bytes of the shortest filler that is more than dots */
 } recall_data;
 
 static const pn_option recall_table[] = {
-    PN_OPT_INT(recall_options, pairs_min, 4, 1, PAIRS_MAX, "fewest pairs in a document"),
+    PN_OPT_INT(recall_options, pairs_min, 2, 1, PAIRS_MAX, "fewest pairs in a document"),
     PN_OPT_INT(recall_options, pairs_max, 24, 1, PAIRS_MAX, "most pairs; each document draws between the two"),
-    PN_OPT_INT(recall_options, key_length, 2, 1, KEY_MAX, "letters of a key"),
+    PN_OPT_INT(recall_options, key_length, 1, 1, KEY_MAX, "letters of a key"),
     PN_OPT_STRING(recall_options, key_alphabet, "abcdefghijklmnopqrstuvwxyz", "letters that keys are made of"),
     PN_OPT_INT(recall_options, value_length, 1, 1, VALUE_MAX, "letters of a value"),
     PN_OPT_STRING(recall_options, value_alphabet, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "letters that values are made of"),
-    PN_OPT_STRING(recall_options, pair_mark, ":", "between the key and the value of a pair"),
-    PN_OPT_STRING(recall_options, query_mark, "?", "between the key of a query and its answer"),
+    PN_OPT_STRING(recall_options, pair_mark, "", "between the key and the value of a pair"),
+    PN_OPT_STRING(recall_options, query_mark, "", "between the key of a query and its answer"),
     PN_OPT_STRING(recall_options, separator, "", "after each pair and each query"),
-    PN_OPT_INT(recall_options, queries, 0, 0, PAIRS_MAX, "queries in a document; 0: every pair once"),
+    PN_OPT_FLOAT(recall_options, stream_share, 0, 0, 1, "share of documents that are streams; the others are blocks"),
+    PN_OPT_FLOAT(recall_options, new_share, 0.4, 0, 1, "stream: how often a new pair comes where one is left"),
+    PN_OPT_FLOAT(recall_options, filler_share, 0.08, 0, 0.9,
+                 "stream: how often filler comes instead of a pair or query"),
+    PN_OPT_INT(recall_options, queries, 0, 0, PAIRS_MAX, "block: queries in a document; 0: every pair once"),
     PN_OPT_INTS(recall_options, distances, NULL, 1, 1 << 30,
-                "bytes from a value to the first query's answer; each document draws one; none: any"),
+                "block: bytes from a value to the first query's answer; each document draws one; none: any"),
+    PN_OPT_FLOAT(recall_options, gap_share, 0.25, 0, 1, "block: share of the queries that filler stands before"),
     PN_OPT_ENUM(recall_options, filler, "text", fillers, "what fills the rest: the text skill, or letters at random"),
-    PN_OPT_FLOAT(recall_options, gap_share, 0.25, 0, 1, "share of the queries that filler stands before"),
-    PN_OPT_INT(recall_options, gap_max, 24, 1, 1 << 20, "most bytes of filler before a query"),
+    PN_OPT_STRING(recall_options, filler_open, "(", "before filler of the text skill"),
+    PN_OPT_STRING(recall_options, filler_close, ")", "after it"),
+    PN_OPT_INT(recall_options, gap_max, 24, 1, 1 << 20,
+               "most bytes of filler at a time, but for a block's one long gap"),
     PN_OPT_END,
 };
 
@@ -78,19 +89,22 @@ static pn_status recall_setup(pn_skill *self, const char *where) {
     PN_TRY(check_letters(where, "pair_mark", o->pair_mark, 0, MARK_MAX));
     PN_TRY(check_letters(where, "query_mark", o->query_mark, 0, MARK_MAX));
     PN_TRY(check_letters(where, "separator", o->separator, 0, MARK_MAX));
+    PN_TRY(check_letters(where, "filler_open", o->filler_open, 0, MARK_MAX));
+    PN_TRY(check_letters(where, "filler_close", o->filler_close, 0, MARK_MAX));
     PN_CHECK(o->pairs_min <= o->pairs_max, PN_USAGE, "%s: pairs_min %lld is more than pairs_max %lld", where,
              (long long)o->pairs_min, (long long)o->pairs_max);
     PN_CHECK(o->queries <= o->pairs_min, PN_USAGE,
              "%s: queries %lld is more than pairs_min %lld; a pair is asked for once", where, (long long)o->queries,
              (long long)o->pairs_min);
     const double n_keys = power((double)strlen(o->key_alphabet), o->key_length);
-    PN_CHECK(n_keys >= 2.0 * (double)o->pairs_max, PN_USAGE,
+    PN_CHECK(n_keys >= (double)o->pairs_max, PN_USAGE,
              "%s: only %.0f different keys for %lld pairs; raise key_length, or give key_alphabet more letters", where,
              n_keys, (long long)o->pairs_max);
     d->n_values = power((double)strlen(o->value_alphabet), o->value_length);
     const int64_t both = o->key_length + o->value_length + (int64_t)strlen(o->separator);
     d->pair = both + (int64_t)strlen(o->pair_mark);
     d->query = both + (int64_t)strlen(o->query_mark);
+    d->filler_min = o->filler == FILLER_NOISE ? 1 : 2 + (int64_t)(strlen(o->filler_open) + strlen(o->filler_close));
     return PN_OK;
 }
 
@@ -132,27 +146,49 @@ static void draw_pairs(const recall_options *o, pn_rng *rng, pair *pairs, int64_
     }
 }
 
-static void put_filler(const recall_options *o, pn_rng *rng, int64_t n, pn_skill_doc *out) {
-    if (o->filler == FILLER_TEXT) {
-        pn_skill_put_filler(out, rng, n);
+/* n bytes of filler: bracketed text, or dots where that is too short for it. */
+static void put_filler(const pn_skill *self, pn_rng *rng, int64_t n, pn_skill_doc *out) {
+    const recall_options *o = options_of(self);
+    const recall_data *d = self->data;
+    if (o->filler == FILLER_TEXT && n >= d->filler_min) {
+        pn_skill_puts(out, o->filler_open, PN_CLASS_TEXT);
+        pn_skill_put_filler(out, rng, n - d->filler_min + 2);
+        pn_skill_puts(out, o->filler_close, PN_CLASS_TEXT);
         return;
     }
     for (; n > 0; n--) {
-        char letter;
-        draw(rng, o->key_alphabet, 1, &letter);
-        pn_skill_put(out, &letter, 1, PN_CLASS_NOISE);
+        char letter = '.';
+        if (o->filler == FILLER_NOISE) draw(rng, o->key_alphabet, 1, &letter);
+        pn_skill_put(out, &letter, 1, o->filler == FILLER_NOISE ? PN_CLASS_NOISE : PN_CLASS_TEXT);
     }
 }
 
-static void put_pairs(const recall_options *o, pair *pairs, int64_t n, pn_skill_doc *out) {
-    for (int64_t i = 0; i < n; i++) {
-        pn_skill_put(out, pairs[i].key, o->key_length, PN_CLASS_NOISE);
-        pn_skill_puts(out, o->pair_mark, PN_CLASS_TEXT);
-        pairs[i].stated = out->n;
-        pn_skill_put(out, pairs[i].value, o->value_length, PN_CLASS_NOISE);
-        pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
-    }
+/* Between filler_min and gap_max bytes, if `most` leaves room for that; else 0. */
+static int64_t draw_filler(const pn_skill *self, pn_rng *rng, int64_t most) {
+    const int64_t least = ((const recall_data *)self->data)->filler_min, cap = options_of(self)->gap_max;
+    if (most > cap) most = cap > least ? cap : least;
+    return most < least ? 0 : least + (int64_t)pn_rng_below(rng, (uint64_t)(most - least) + 1);
 }
+
+static void put_pair(const recall_options *o, pair *p, pn_skill_doc *out) {
+    pn_skill_put(out, p->key, o->key_length, PN_CLASS_NOISE);
+    pn_skill_puts(out, o->pair_mark, PN_CLASS_TEXT);
+    p->stated = out->n;
+    pn_skill_put(out, p->value, o->value_length, PN_CLASS_NOISE);
+    pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
+}
+
+static void put_query(const pn_skill *self, pair *p, pn_skill_doc *out) {
+    const recall_options *o = options_of(self);
+    pn_skill_put(out, p->key, o->key_length, PN_CLASS_NOISE);
+    pn_skill_puts(out, o->query_mark, PN_CLASS_TEXT);
+    const int64_t begin = out->n;
+    pn_skill_put_answer(out, p->value, o->value_length, p->stated, ((const recall_data *)self->data)->n_values);
+    p->stated = begin;
+    pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
+}
+
+/* ---- block ---- */
 
 static void shuffle(pn_rng *rng, pair *pairs, int64_t n) {
     for (int64_t i = n - 1; i > 0; i--) {
@@ -165,33 +201,59 @@ static void shuffle(pn_rng *rng, pair *pairs, int64_t n) {
 
 /* Bytes of filler between the pairs and the first query, whose pair is `first`, out of `slack`: whatever brings its
  * answer to one of the distances asked for, as near as the document allows. */
-static int64_t draw_gap(const recall_options *o, pn_rng *rng, const pair *first, const pn_skill_doc *out,
-                        int64_t slack) {
-    if (o->distances.n == 0) return (int64_t)pn_rng_below(rng, (uint64_t)slack + 1);
+static int64_t draw_gap(const pn_skill *self, pn_rng *rng, const pair *first, const pn_skill_doc *out, int64_t slack) {
+    const recall_options *o = options_of(self);
+    const recall_data *d = self->data;
+    if (o->distances.n == 0) {
+        const int64_t any = (int64_t)pn_rng_below(rng, (uint64_t)slack + 1);
+        return any < d->filler_min ? 0 : any;
+    }
     const int64_t want = o->distances.item[pn_rng_below(rng, (uint64_t)o->distances.n)];
     const int64_t without = out->n + o->key_length + (int64_t)strlen(o->query_mark) - first->stated;
     const int64_t gap = want - without;
     return gap < 0 ? 0 : gap > slack ? slack : gap;
 }
 
-static void put_queries(const pn_skill *self, pn_rng *rng, const pair *pairs, int64_t n, int64_t slack,
-                        pn_skill_doc *out) {
-    const recall_options *o = options_of(self);
-    const recall_data *d = self->data;
+static void put_queries(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t n, int64_t slack, pn_skill_doc *out) {
     for (int64_t i = 0; i < n; i++) {
         /* No filler right before the first query: its distance is set already. */
-        if (i > 0 && slack > 0 && pn_rng_uniform(rng) < o->gap_share) {
-            const int64_t most = slack < o->gap_max ? slack : o->gap_max;
-            const int64_t now = 1 + (int64_t)pn_rng_below(rng, (uint64_t)most);
-            put_filler(o, rng, now, out);
+        if (i > 0 && pn_rng_uniform(rng) < options_of(self)->gap_share) {
+            const int64_t now = draw_filler(self, rng, slack);
+            put_filler(self, rng, now, out);
             slack -= now;
         }
-        pn_skill_put(out, pairs[i].key, o->key_length, PN_CLASS_NOISE);
-        pn_skill_puts(out, o->query_mark, PN_CLASS_TEXT);
-        pn_skill_put_answer(out, pairs[i].value, o->value_length, pairs[i].stated, d->n_values);
-        pn_skill_puts(out, o->separator, PN_CLASS_TEXT);
+        put_query(self, &pairs[i], out);
     }
 }
+
+static void write_block(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t n, pn_skill_doc *out) {
+    const recall_options *o = options_of(self);
+    for (int64_t i = 0; i < n; i++) put_pair(o, &pairs[i], out);
+    shuffle(rng, pairs, n);
+    const int64_t slack = out->room - bytes_for(self, n), gap = draw_gap(self, rng, &pairs[0], out, slack);
+    put_filler(self, rng, gap, out);
+    put_queries(self, rng, pairs, queries_for(o, n), slack - gap, out);
+}
+
+/* ---- stream ---- */
+
+static void write_stream(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t n, pn_skill_doc *out) {
+    const recall_options *o = options_of(self);
+    const recall_data *d = self->data;
+    const int64_t longer = d->pair > d->query ? d->pair : d->query;
+    int64_t known = 0;
+    while (pn_skill_room(out) >= longer) {
+        if (pn_rng_uniform(rng) < o->filler_share && pn_skill_room(out) >= d->filler_min)
+            put_filler(self, rng, draw_filler(self, rng, pn_skill_room(out)), out);
+        else if (known == 0 || (known < n && pn_rng_uniform(rng) < o->new_share))
+            put_pair(o, &pairs[known++], out);
+        else
+            put_query(self, &pairs[pn_rng_below(rng, (uint64_t)known)], out);
+        if (out->out_of_memory) return;
+    }
+}
+
+/* ---- both ---- */
 
 static void recall_write(const pn_skill *self, pn_split split, pn_rng *rng, pn_skill_doc *out) {
     (void)split;
@@ -205,12 +267,11 @@ static void recall_write(const pn_skill *self, pn_split split, pn_rng *rng, pn_s
         return;
     }
     draw_pairs(o, rng, pairs, n);
-    put_pairs(o, pairs, n, out);
-    shuffle(rng, pairs, n);
-    const int64_t slack = out->room - bytes_for(self, n), gap = draw_gap(o, rng, &pairs[0], out, slack);
-    put_filler(o, rng, gap, out);
-    put_queries(self, rng, pairs, queries_for(o, n), slack - gap, out);
-    put_filler(o, rng, pn_skill_room(out), out);
+    if (pn_rng_uniform(rng) < o->stream_share)
+        write_stream(self, rng, pairs, n, out);
+    else
+        write_block(self, rng, pairs, n, out);
+    put_filler(self, rng, pn_skill_room(out), out);
     free(pairs);
 }
 

@@ -1,0 +1,291 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "files.h"
+#include "mixture_internal.h"
+#include "permute.h"
+
+/* ---- shards of a part ---- */
+
+static pn_status add_set(pn_mixture *m, pn_part *p, const char *dir, const char *where) {
+    pn_token_set *set;
+    PN_TRY(pn_token_set_open(dir, &set));
+    const pn_token_info *info = pn_token_set_info(set);
+    pn_status s;
+    PN_TRY_GOTO(s, pn_token_set_needs(set, pn_tokenizer_hash(m->tokenizer)), fail);
+    int split = 0;
+    while (split < PN_SPLITS && strcmp(pn_split_names[split], info->split)) split++;
+    if (split == PN_SPLITS)
+        PN_FAIL_GOTO(s, PN_FORMAT, fail, "%s: its split is \"%.40s\"; it must be train, search or heldout", dir,
+                     info->split);
+    const int64_t n_windows = info->n_tokens / m->sequence_length;
+    if (!n_windows)
+        PN_FAIL_GOTO(s, PN_USAGE, fail, "%s: %s has %lld tokens, fewer than one row of %lld", where, dir,
+                     (long long)info->n_tokens, (long long)m->sequence_length);
+    pn_windows *w = &p->windows[split];
+    pn_token_set **sets = realloc(w->sets, (size_t)(w->n + 1) * sizeof(*sets));
+    if (sets) w->sets = sets;
+    int64_t *first = realloc(w->first, (size_t)(w->n + 2) * sizeof(*first));
+    if (first) w->first = first;
+    if (!sets || !first) PN_FAIL_GOTO(s, PN_MEMORY, fail, "%s: out of memory", where);
+    if (w->n == 0) first[0] = 0;
+    sets[w->n] = set;
+    first[w->n + 1] = first[w->n] + n_windows;
+    w->n++;
+    return PN_OK;
+fail:
+    pn_token_set_close(&set);
+    return s;
+}
+
+/* dir is a set, or holds sets named after their splits. */
+static pn_status add_directory(pn_mixture *m, pn_part *p, const char *dir, const char *where) {
+    char path[PN_PATH_MAX], manifest[PN_PATH_MAX];
+    PN_TRY(pn_path_join(manifest, dir, "manifest.json"));
+    bool found = false;
+    for (int split = 0; split < PN_SPLITS && !pn_file_exists(manifest); split++) {
+        PN_TRY(pn_path_join(path, dir, pn_split_names[split]));
+        if (!pn_is_directory(path)) continue;
+        PN_TRY(add_set(m, p, path, where));
+        found = true;
+    }
+    return found ? PN_OK : add_set(m, p, dir, where);
+}
+
+/* ---- parts ---- */
+
+static pn_status check_documents(const pn_mixture *m, const pn_mixture_part *c, const pn_part *p, const char *where) {
+    const int64_t most = m->sequence_length - pn_doc_frame_tokens(m->frame),
+                  least = p->skill->type->least_bytes(p->skill);
+    PN_CHECK(least <= most, PN_USAGE,
+             "%s: a document of skill %s needs %lld bytes, and a row of %lld tokens holds %lld; "
+             "raise the sequence length or ask for less",
+             where, c->skill->name, (long long)least, (long long)m->sequence_length, (long long)most);
+    if (c->document_max == 0) return PN_OK;
+    PN_CHECK(least <= c->document_min && c->document_min <= c->document_max && c->document_max <= most, PN_USAGE,
+             "%s: document_bytes is %lld to %lld; for skill %s in rows of %lld tokens it must lie in %lld .. %lld",
+             where, (long long)c->document_min, (long long)c->document_max, c->skill->name,
+             (long long)m->sequence_length, (long long)least, (long long)most);
+    return PN_OK;
+}
+
+static pn_status create_part(pn_mixture *m, const pn_mixture_part *c, pn_part *p) {
+    const char *where = c->where ? c->where : "mixture";
+    PN_CHECK(c->weight >= 0 && c->weight < 1e12, PN_USAGE, "%s: weight is %g; it must be 0 or more", where, c->weight);
+    PN_CHECK(!c->skill != !c->n_shards, PN_USAGE, "%s: a part names either a skill or shards", where);
+    p->weight = c->weight;
+    for (int k = 0; k < PN_CLASS_COUNT; k++) p->class_weight[k] = (float)c->class_weight[k];
+    p->document_min = c->document_min;
+    p->document_max = c->document_max;
+    for (int64_t i = 0; i < c->n_shards; i++) PN_TRY(add_directory(m, p, c->shards[i], where));
+    if (!c->skill) return PN_OK;
+    PN_TRY(pn_skill_create(c->skill, c->options, where, &p->skill));
+    return check_documents(m, c, p, where);
+}
+
+/* ---- which part a row comes from ---- */
+
+static bool part_has(const pn_part *p, int split) {
+    return p->weight > 0 && (p->skill || p->windows[split].n > 0);
+}
+
+/* Rows of a period by largest remainder; every part that has rows has at least one. */
+static void share_rows(const pn_mixture *m, int split, int16_t *rows) {
+    double total = 0, rest[PN_MIXTURE_PARTS_MAX];
+    int given = 0;
+    for (int64_t i = 0; i < m->n_parts; i++) total += part_has(&m->parts[i], split) ? m->parts[i].weight : 0;
+    for (int64_t i = 0; i < m->n_parts; i++) {
+        const double exact = part_has(&m->parts[i], split) ? m->parts[i].weight / total * PN_MIXTURE_PERIOD : 0;
+        rows[i] = (int16_t)exact;
+        if (exact > 0 && rows[i] == 0) rows[i] = 1;
+        rest[i] = exact - rows[i];
+        given += rows[i];
+    }
+    while (given != PN_MIXTURE_PERIOD) { /* give to the largest remainder, or take from the smallest */
+        const int step = given < PN_MIXTURE_PERIOD ? 1 : -1;
+        int64_t best = -1;
+        for (int64_t i = 0; i < m->n_parts; i++)
+            if (rows[i] > (step < 0) && (best < 0 || step * rest[i] > step * rest[best])) best = i;
+        rows[best] = (int16_t)(rows[best] + step);
+        rest[best] -= step;
+        given += step;
+    }
+}
+
+static void make_schedule(pn_mixture *m, int split) {
+    pn_schedule *s = &m->schedule[split];
+    s->empty = true;
+    for (int64_t i = 0; i < m->n_parts; i++) s->empty = s->empty && !part_has(&m->parts[i], split);
+    if (s->empty) return;
+    share_rows(m, split, s->rows);
+    for (int64_t i = 0, at = 0; i < m->n_parts; i++)
+        for (int k = 0; k < s->rows[i]; k++, at++)
+            s->part[pn_permute(m->seed, (uint64_t)split, PN_MIXTURE_PERIOD, at)] = (int16_t)i;
+    int16_t seen[PN_MIXTURE_PARTS_MAX] = { 0 };
+    for (int k = 0; k < PN_MIXTURE_PERIOD; k++) s->before[k] = seen[s->part[k]]++;
+}
+
+bool pn_mixture_has(const pn_mixture *m, pn_split split) {
+    return !m->schedule[split].empty;
+}
+
+/* ---- the mixture ---- */
+
+static pn_status create(const pn_mixture_config *c, pn_mixture *m) {
+    PN_CHECK(c->n_parts >= 1 && c->n_parts <= PN_MIXTURE_PARTS_MAX, PN_USAGE,
+             "mixture: %lld parts; there must be 1 to %d", (long long)c->n_parts, PN_MIXTURE_PARTS_MAX);
+    PN_CHECK(c->sequence_length >= 2 && c->sequence_length <= 1 << 24, PN_USAGE,
+             "mixture: rows of %lld tokens; they must have 2 to %d", (long long)c->sequence_length, 1 << 24);
+    m->tokenizer = c->tokenizer;
+    m->frame = c->frame;
+    m->sequence_length = c->sequence_length;
+    m->seed = c->seed;
+    m->pad = pn_tokenizer_pad(c->tokenizer);
+    if (m->pad < 0) m->pad = pn_tokenizer_eos(c->tokenizer);
+    if (m->pad < 0) m->pad = 0;
+    m->parts = calloc((size_t)c->n_parts, sizeof *m->parts);
+    PN_CHECK(m->parts, PN_MEMORY, "mixture: out of memory");
+    m->n_parts = c->n_parts;
+    for (int64_t i = 0; i < c->n_parts; i++) PN_TRY(create_part(m, &c->parts[i], &m->parts[i]));
+    bool any = false;
+    for (int split = 0; split < PN_SPLITS; split++) {
+        make_schedule(m, split);
+        any = any || !m->schedule[split].empty;
+    }
+    PN_CHECK(any, PN_USAGE, "mixture: every part has weight 0");
+    return PN_OK;
+}
+
+pn_status pn_mixture_create(const pn_mixture_config *config, pn_mixture **out) {
+    *out = NULL;
+    pn_mixture *m = calloc(1, sizeof *m);
+    PN_CHECK(m, PN_MEMORY, "mixture: out of memory");
+    pn_status s = create(config, m);
+    if (s)
+        pn_mixture_destroy(&m);
+    else
+        *out = m;
+    return s;
+}
+
+void pn_mixture_destroy(pn_mixture **out) {
+    pn_mixture *m = *out;
+    *out = NULL;
+    if (!m) return;
+    for (int64_t i = 0; i < m->n_parts; i++) {
+        pn_skill_destroy(&m->parts[i].skill);
+        for (int split = 0; split < PN_SPLITS; split++) {
+            pn_windows *w = &m->parts[i].windows[split];
+            for (int64_t k = 0; k < w->n; k++) pn_token_set_close(&w->sets[k]);
+            free(w->sets);
+            free(w->first);
+        }
+    }
+    pn_token_doc_free(&m->doc);
+    free(m->parts);
+    free(m);
+}
+
+void pn_mixture_print(const pn_mixture *m, pn_split split, FILE *out) {
+    const pn_schedule *s = &m->schedule[split];
+    for (int64_t i = 0; i < m->n_parts && !s->empty; i++) {
+        const pn_part *p = &m->parts[i];
+        const pn_windows *w = &p->windows[split];
+        fprintf(out, "  %5.1f%%  ", 100.0 * s->rows[i] / PN_MIXTURE_PERIOD);
+        if (p->skill)
+            fprintf(out, "skill %s: %s\n", p->skill->type->name, p->skill->type->summary);
+        else
+            fprintf(out, "shards: %lld rows of %lld tokens in %lld sets\n", (long long)(w->n ? w->first[w->n] : 0),
+                    (long long)m->sequence_length, (long long)w->n);
+    }
+}
+
+/* ---- from a config ---- */
+
+typedef struct part_keys {
+    const char *skill;
+    pn_string_list shards;
+    double weight, noise_weight, text_weight, answer_weight;
+    pn_int_list document_bytes;
+} part_keys;
+
+const pn_option pn_mixture_keys[] = {
+    PN_OPT_STRING(part_keys, skill, NULL, "a generator of documents (`postnas list skills`)"),
+    PN_OPT_STRINGS(part_keys, shards, NULL, "or directories of token shards (`postnas data`)"),
+    PN_OPT_FLOAT(part_keys, weight, 1, 0, 1e9, "share of the rows, relative to the other parts"),
+    PN_OPT_FLOAT(part_keys, noise_weight, 1, 0, 1e6, "loss weight of tokens that are random"),
+    PN_OPT_FLOAT(part_keys, text_weight, 1, 0, 1e6, "loss weight of ordinary tokens"),
+    PN_OPT_FLOAT(part_keys, answer_weight, 1, 0, 1e6, "loss weight of answers"),
+    PN_OPT_INTS(part_keys, document_bytes, NULL, 1, 1 << 24,
+                "a skill's document, least and most bytes; one number: all alike; none: as the row has room"),
+    PN_OPT_END,
+};
+
+static const pn_skill_type *nearest_skill(const char *name) {
+    int n, best = 4;
+    const pn_skill_type *const *types = pn_skill_types(&n), *hit = NULL;
+    for (int i = 0; i < n; i++) {
+        const int d = pn_edit_distance(name, types[i]->name);
+        if (d < best) {
+            best = d;
+            hit = types[i];
+        }
+    }
+    return hit;
+}
+
+typedef struct part_text {
+    char path[128], where[512];
+    part_keys keys;
+    _Alignas(8) unsigned char options[PN_SKILL_OPTIONS_BYTES];
+} part_text;
+
+static pn_status read_part(pn_config *config, part_text *t, pn_mixture_part *p) {
+    PN_TRY(pn_config_read(config, t->path, pn_mixture_keys, &t->keys));
+    const part_keys *k = &t->keys;
+    snprintf(t->where, sizeof t->where, "%s", pn_config_where(config, t->path));
+    const pn_int_list *bytes = &k->document_bytes;
+    PN_CHECK(bytes->n <= 2, PN_USAGE, "%s: document_bytes has %lld numbers; give the least and the most", t->where,
+             (long long)bytes->n);
+    *p = (pn_mixture_part){ .weight = k->weight,
+                            .where = t->where,
+                            .shards = k->shards.item,
+                            .n_shards = k->shards.n,
+                            .class_weight = { k->noise_weight, k->text_weight, k->answer_weight },
+                            .document_min = bytes->n ? bytes->item[0] : 0,
+                            .document_max = bytes->n ? bytes->item[bytes->n - 1] : 0 };
+    if (!k->skill) return PN_OK;
+    p->skill = pn_skill_find(k->skill);
+    if (!p->skill) {
+        const pn_skill_type *near = nearest_skill(k->skill);
+        PN_FAIL(PN_USAGE, "%s: no skill is called \"%s\"%s%s%s; `postnas list skills` names them", t->where, k->skill,
+                near ? "; did you mean " : "", near ? near->name : "", near ? "?" : "");
+    }
+    p->options = t->options;
+    return pn_config_read(config, t->path, p->skill->options, t->options);
+}
+
+pn_status pn_mixture_read(pn_config *config, const char *path, const pn_mixture_config *base, pn_mixture **out) {
+    *out = NULL;
+    int n;
+    PN_TRY(pn_config_list_size(config, path, &n));
+    PN_CHECK(n >= 1 && n <= PN_MIXTURE_PARTS_MAX, PN_USAGE,
+             "%s: %s must be a list of 1 to %d parts, each with a skill or shards", pn_config_name(config), path,
+             PN_MIXTURE_PARTS_MAX);
+    part_text *texts = calloc((size_t)n, sizeof *texts);
+    pn_mixture_part *parts = calloc((size_t)n, sizeof *parts);
+    pn_status s = PN_OK;
+    if (!texts || !parts) PN_FAIL_GOTO(s, PN_MEMORY, done, "mixture: out of memory");
+    for (int i = 0; i < n; i++) {
+        snprintf(texts[i].path, sizeof texts[i].path, "%s.%d", path, i);
+        PN_TRY_GOTO(s, read_part(config, &texts[i], &parts[i]), done);
+    }
+    pn_mixture_config full = *base;
+    full.parts = parts;
+    full.n_parts = n;
+    PN_TRY_GOTO(s, pn_mixture_create(&full, out), done);
+done:
+    free(parts);
+    free(texts);
+    return s;
+}
