@@ -1,6 +1,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "files.h"
 #include "mixture_internal.h"
 #include "permute.h"
@@ -288,4 +290,37 @@ done:
     free(parts);
     free(texts);
     return s;
+}
+
+int64_t pn_mixture_row_tokens(const pn_mixture *m) {
+    return m->sequence_length;
+}
+
+uint64_t pn_mixture_hash(const pn_mixture *m) {
+    XXH3_state_t *h = XXH3_createState();
+    PN_ASSERT(h);
+    XXH3_64bits_reset(h);
+    const uint64_t whole[] = { pn_tokenizer_hash(m->tokenizer), m->seed, (uint64_t)m->sequence_length,
+                               (uint64_t)m->frame.begin, (uint64_t)m->frame.end };
+    XXH3_64bits_update(h, whole, sizeof whole);
+    for (int64_t i = 0; i < m->n_parts; i++) {
+        const pn_part *p = &m->parts[i];
+        const uint64_t part[] = { p->skill ? pn_skill_hash(p->skill) : 0, (uint64_t)p->document_min,
+                                  (uint64_t)p->document_max };
+        XXH3_64bits_update(h, &p->weight, sizeof p->weight);
+        XXH3_64bits_update(h, p->class_weight, sizeof p->class_weight);
+        XXH3_64bits_update(h, part, sizeof part);
+        for (int split = 0; split < PN_SPLITS; split++) {
+            const pn_windows *w = &p->windows[split];
+            for (int64_t k = 0; k < w->n; k++) {
+                const pn_token_info *info = pn_token_set_info(w->sets[k]);
+                const int64_t set[] = { info->n_tokens, info->n_docs, (int64_t)info->seed };
+                XXH3_64bits_update(h, set, sizeof set);
+                XXH3_64bits_update(h, info->source, strlen(info->source) + 1);
+            }
+        }
+    }
+    uint64_t hash = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+    return hash;
 }

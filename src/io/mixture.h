@@ -52,6 +52,9 @@ extern const pn_option pn_mixture_keys[];
 void pn_mixture_destroy(pn_mixture **m);
 /* One line per part: its share of the rows and what it is. */
 void pn_mixture_print(const pn_mixture *m, pn_split split, FILE *out);
+/* T, and a hash of everything rows depend on (seed, parts, tokenizer): two mixtures of equal hash give equal rows. */
+int64_t pn_mixture_row_tokens(const pn_mixture *m);
+uint64_t pn_mixture_hash(const pn_mixture *m);
 /* Whether some part has rows for this split. */
 bool pn_mixture_has(const pn_mixture *m, pn_split split);
 

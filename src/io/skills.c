@@ -313,3 +313,19 @@ pn_status pn_skill_document(const pn_skill *s, const pn_tokenizer *t, pn_doc_fra
     pn_skill_doc_free(&text);
     return status;
 }
+
+uint64_t pn_skill_hash(const pn_skill *s) {
+    XXH3_state_t *h = XXH3_createState();
+    PN_ASSERT(h);
+    XXH3_64bits_reset(h);
+    XXH3_64bits_update(h, s->type->name, strlen(s->type->name) + 1);
+    for (const pn_option *o = s->type->options; o && o->name; o++) {
+        char text[1024];
+        pn_option_text(o, s->options, text, sizeof text);
+        XXH3_64bits_update(h, o->name, strlen(o->name) + 1);
+        XXH3_64bits_update(h, text, strlen(text) + 1);
+    }
+    uint64_t hash = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+    return hash;
+}

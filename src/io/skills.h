@@ -89,6 +89,8 @@ const char *const *pn_skill_names(int *n);            /* their names, in that or
 /* options: the type's options struct, copied; NULL: defaults. where: starts messages ("a.yaml:3: mixture.0"). */
 pn_status pn_skill_create(const pn_skill_type *type, const void *options, const char *where, pn_skill **out);
 void pn_skill_destroy(pn_skill **s);
+/* Of the type and every option by value: two skills of equal hash write equal documents. */
+uint64_t pn_skill_hash(const pn_skill *s);
 
 /* Ids put around every document; -1: none. */
 typedef struct pn_doc_frame {

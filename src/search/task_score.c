@@ -1,0 +1,151 @@
+/* From hidden states to metrics. */
+#include <math.h>
+#include <string.h>
+
+#include "linear_argmax/linear_argmax.h"
+#include "linear_cross_entropy/linear_cross_entropy.h"
+#include "linear_kl/linear_kl.h"
+#include "task.h"
+
+/* The scored rows of hidden, gathered. */
+static pn_status gather(const pn_task_batch *b, pn_tape *t, pn_tensor *hidden, pn_tensor **rows, pn_tensor **targets) {
+    int64_t D = hidden->shape[1];
+    PN_TRY(pn_tape_new(t, hidden->dtype, 2, (int64_t[]){ b->n_rows, D }, rows));
+    PN_TRY(pn_tape_new(t, PN_I32, 1, &b->n_rows, targets));
+    for (int64_t i = 0; i < b->n_rows; i++)
+        memcpy(pn_f32(*rows) + i * D, pn_f32(hidden) + b->row[i] * D, (size_t)D * sizeof(float));
+    memcpy(pn_i32(*targets), b->target, (size_t)b->n_rows * sizeof(int32_t));
+    return PN_OK;
+}
+
+static pn_status score_tokens(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    pn_tensor *ids, *targets, *weights, *loss, *nll;
+    PN_TRY(pn_batch_tensors(&b->tokens, t, &ids, &targets, &weights));
+    PN_TRY(pn_linear_cross_entropy(t, hidden, m->head, targets, NULL, &loss, &nll));
+    for (int64_t i = 0; i < b->tokens.n_tokens; i++) {
+        if (b->tokens.targets[i] < 0) continue;
+        y->nll += pn_f32(nll)[i];
+        y->tokens++;
+    }
+    return PN_OK;
+}
+
+static pn_status score_kl(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    pn_tensor *loss, *kl, *mine, *theirs;
+    PN_TRY(pn_linear_kl(t, hidden, m->head, b->teacher, m->head, NULL, 1.0, &loss, &kl));
+    PN_TRY(pn_linear_argmax(t, hidden, m->head, &mine));
+    PN_TRY(pn_linear_argmax(t, b->teacher, m->head, &theirs));
+    for (int64_t i = 0; i < b->tokens.n_tokens; i++) {
+        y->kl += pn_f32(kl)[i];
+        y->agree += pn_i32(mine)[i] == pn_i32(theirs)[i];
+        y->tokens++;
+    }
+    return PN_OK;
+}
+
+static pn_status score_recall(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    if (!b->n_rows) return PN_OK;
+    pn_tensor *rows, *targets, *loss, *nll, *first;
+    PN_TRY(gather(b, t, hidden, &rows, &targets));
+    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
+    PN_TRY(pn_linear_argmax(t, rows, m->head, &first));
+    for (int64_t s = 0; s < b->n_spans; s++) {
+        const pn_span *span = &b->span[s];
+        bool right = true;
+        for (int64_t i = span->first; i < span->first + span->n; i++) {
+            right = right && pn_i32(first)[i] == b->target[i];
+            y->nll += pn_f32(nll)[i];
+        }
+        y->tokens += (double)span->n;
+        y->questions++;
+        y->correct += right;
+        y->chance += span->chance;
+        int bucket = 0;
+        while (bucket < 31 && ((int64_t)1 << bucket) < span->distance) bucket++;
+        if (span->distance > 0) {
+            y->distance_questions[bucket]++;
+            y->distance_correct[bucket] += right;
+        }
+    }
+    return PN_OK;
+}
+
+/* Choices of one question follow each other, possibly across batches: a question is decided at its last choice, so the
+ * tally carries the best choice so far. */
+static pn_status score_choice(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    if (!b->n_rows) return PN_OK;
+    pn_tensor *rows, *targets, *loss, *nll;
+    PN_TRY(gather(b, t, hidden, &rows, &targets));
+    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
+    for (int64_t s = 0; s < b->n_spans; s++) {
+        const pn_span *span = &b->span[s];
+        double sum = 0;
+        for (int64_t i = span->first; i < span->first + span->n; i++) sum += pn_f32(nll)[i];
+        if (y->questions == 0 ||
+            span->group != y->group) { /* a new question: it counts as wrong until its best is gold */
+            y->group = span->group;
+            y->questions++;
+            y->chance += span->chance;
+            y->best = INFINITY;
+            y->best_gold = false;
+        }
+        if (sum < y->best) {
+            y->correct += (double)(span->gold != 0) - (double)y->best_gold;
+            y->best = sum;
+            y->best_gold = span->gold != 0;
+        }
+        if (span->gold) {
+            y->nll += sum;
+            y->tokens += (double)span->n;
+        }
+    }
+    return PN_OK;
+}
+
+pn_status pn_task_score(const pn_task *task, const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden,
+                        pn_tally *tally) {
+    PN_ASSERT(!pn_tape_recording(t));
+    pn_scope scope = pn_scope_open(t);
+    pn_status s = PN_OK;
+    switch (task->kind) {
+    case PN_TASK_PERPLEXITY: s = score_tokens(b, m, t, hidden, tally); break;
+    case PN_TASK_KL: s = score_kl(b, m, t, hidden, tally); break;
+    case PN_TASK_RECALL: s = score_recall(b, m, t, hidden, tally); break;
+    case PN_TASK_CHOICE: s = score_choice(b, m, t, hidden, tally); break;
+    }
+    PN_TRY(s);
+    pn_scope_close(t, scope, NULL, 0);
+    return PN_OK;
+}
+
+pn_metrics pn_task_metrics(const pn_task *task, const pn_tally *y) {
+    pn_metrics m = { 0 };
+    double tokens = y->tokens > 0 ? y->tokens : 1, questions = y->questions > 0 ? y->questions : 1;
+    switch (task->kind) {
+    case PN_TASK_PERPLEXITY:
+        pn_metrics_add(&m, "nll", y->nll / tokens);
+        pn_metrics_add(&m, "perplexity", exp(y->nll / tokens));
+        break;
+    case PN_TASK_KL:
+        pn_metrics_add(&m, "kl", y->kl / tokens);
+        pn_metrics_add(&m, "top1", y->agree / tokens);
+        break;
+    case PN_TASK_RECALL:
+    case PN_TASK_CHOICE:
+        pn_metrics_add(&m, "accuracy", y->correct / questions);
+        pn_metrics_add(&m, "nll", y->nll / tokens);
+        pn_metrics_add(&m, "accuracy_chance", y->chance / questions);
+        for (int i = 0; i < 32 && m.n < PN_METRICS_MAX; i++) {
+            if (!(y->distance_questions[i] > 0)) continue;
+            char name[24];
+            snprintf(name, sizeof name, "accuracy@%lld", 1LL << i);
+            pn_metrics_add(&m, name, y->distance_correct[i] / y->distance_questions[i]);
+        }
+        break;
+    }
+    return m;
+}
+
+bool pn_metric_ascending(const char *metric) {
+    return !strncmp(metric, "accuracy", 8) || !strcmp(metric, "top1");
+}

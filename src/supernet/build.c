@@ -1,0 +1,48 @@
+#include "supernet.h"
+
+#include <string.h>
+
+#include "rng.h"
+
+static const char *const modes[] = { [PN_SUPERNET_LOCAL] = "local", [PN_SUPERNET_SAMPLED] = "sampled", NULL };
+static const char *const orders[] = { [PN_ORDER_LAYER] = "layer", [PN_ORDER_STEP] = "step", NULL };
+static const char *const stores[] = { "f32", "bf16", NULL };
+
+const pn_option pn_supernet_option_table[] = {
+    PN_OPT_ENUM(pn_supernet_options, mode, "local", modes, "how candidates are trained"),
+    PN_OPT_ENUM(pn_supernet_options, order, "layer", orders,
+                "local: all steps of a layer before the next one, or all layers each step"),
+    PN_OPT_ENUM(pn_supernet_options, store, "f32", stores, "local, order layer: precision of the activations kept"),
+    PN_OPT_END,
+};
+
+pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed) {
+    pn_params_train(m->params, "*", false);
+    int before = m->params->n, index;
+    for (int l = 0; l < m->config.n_layers; l++) {
+        for (int i = 0; i < n_blocks; i++) PN_TRY(pn_model_add_candidate(m, l, &blocks[i], &index));
+        if (none) {
+            pn_block_spec spec;
+            PN_TRY(pn_block_spec_default(&pn_block_none, &spec));
+            PN_TRY(pn_model_add_candidate(m, l, &spec, &index));
+        }
+    }
+    for (int i = before; i < m->params->n; i++) {
+        pn_param_init(m->params->item[i], seed);
+        m->params->item[i]->value->wants_grad = true;
+    }
+    return PN_OK;
+}
+
+pn_path pn_supernet_sample(const pn_model *m, uint64_t seed, int64_t step) {
+    pn_rng rng;
+    pn_rng_stream(seed, "supernet.path", (uint64_t)step, &rng);
+    pn_path path = pn_model_own_path(m);
+    for (bool trains = false; !trains;) {
+        for (int l = 0; l < path.n; l++) {
+            path.choice[l] = (uint8_t)pn_rng_below(&rng, (uint64_t)m->layer[l].n_candidates);
+            trains = trains || (path.choice[l] && m->layer[l].candidate[path.choice[l]]->spec.type->build);
+        }
+    }
+    return path;
+}

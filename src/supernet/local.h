@@ -1,0 +1,10 @@
+/* Local training: see local.c. */
+#ifndef PN_SUPERNET_LOCAL_H
+#define PN_SUPERNET_LOCAL_H
+
+#include "supernet.h"
+
+pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
+                                  pn_mixture *mixture, pn_local_error *errors, int *n_errors);
+
+#endif

@@ -1,0 +1,78 @@
+#include "batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void pn_batch_free(pn_batch *b) {
+    free(b->offset);
+    free(b->ids);
+    free(b->targets);
+    free(b->weights);
+    pn_row_free(&b->row);
+    *b = (pn_batch){ 0 };
+}
+
+/* Room for n tokens in at most n documents. */
+static pn_status reserve(pn_batch *b, int64_t n) {
+    if (n <= b->cap_tokens) return PN_OK;
+    struct {
+        void **array;
+        size_t bytes;
+    } arrays[] = { { (void **)&b->offset, sizeof *b->offset },
+                   { (void **)&b->ids, sizeof *b->ids },
+                   { (void **)&b->targets, sizeof *b->targets },
+                   { (void **)&b->weights, sizeof *b->weights } };
+    for (int i = 0; i < 4; i++) {
+        void *grown = realloc(*arrays[i].array, (size_t)(n + 1) * arrays[i].bytes);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        *arrays[i].array = grown;
+    }
+    b->cap_tokens = n;
+    return PN_OK;
+}
+
+pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b) {
+    int64_t T = pn_mixture_row_tokens(mixture);
+    PN_TRY(reserve(b, n * T));
+    b->n_docs = b->n_tokens = 0;
+    b->weighted = true;
+    for (int64_t i = 0; i < n; i++) {
+        PN_TRY(pn_mixture_row(mixture, PN_SPLIT_TRAIN, first + i, &b->row));
+        memcpy(b->ids + b->n_tokens, b->row.tokens, (size_t)T * sizeof *b->ids);
+        memcpy(b->targets + b->n_tokens, b->row.targets, (size_t)T * sizeof *b->targets);
+        memcpy(b->weights + b->n_tokens, b->row.weights, (size_t)T * sizeof *b->weights);
+        for (int64_t d = 0; d < b->row.n_docs; d++) b->offset[b->n_docs++] = b->n_tokens + b->row.doc_offsets[d];
+        b->n_tokens += T;
+    }
+    b->offset[b->n_docs] = b->n_tokens;
+    b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
+    return PN_OK;
+}
+
+pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n_docs, pn_batch *b) {
+    int64_t n = offset[n_docs];
+    PN_TRY(reserve(b, n > n_docs ? n : n_docs));
+    memcpy(b->ids, ids, (size_t)n * sizeof *ids);
+    memcpy(b->offset, offset, (size_t)(n_docs + 1) * sizeof *offset);
+    for (int64_t d = 0; d < n_docs; d++)
+        for (int64_t i = offset[d]; i < offset[d + 1]; i++) b->targets[i] = i + 1 < offset[d + 1] ? ids[i + 1] : -1;
+    b->n_tokens = n;
+    b->n_docs = n_docs;
+    b->weighted = false;
+    b->docs = (pn_docs){ .n = n_docs, .offset = b->offset };
+    return PN_OK;
+}
+
+static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, const void *data, pn_dtype from, pn_tensor **out) {
+    PN_TRY(pn_tape_new(t, type, 1, &n, out));
+    if ((*out)->storage->data) pn_convert(pn_data(*out), type, data, from, n);
+    return PN_OK;
+}
+
+pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **targets, pn_tensor **weights) {
+    *weights = NULL;
+    PN_TRY(tensor(t, PN_I32, b->n_tokens, b->ids, PN_I32, ids));
+    PN_TRY(tensor(t, PN_I32, b->n_tokens, b->targets, PN_I32, targets));
+    if (b->weighted) PN_TRY(tensor(t, pn_tape_dtype(t), b->n_tokens, b->weights, PN_F32, weights));
+    return PN_OK;
+}

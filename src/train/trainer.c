@@ -1,0 +1,262 @@
+#include "trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "checkpoint.h"
+#include "clock.h"
+#include "log.h"
+#include "progress.h"
+#include "signals.h"
+
+enum { CURVE_POINTS = 400 };
+
+#define ROW_FLOAT(name_, field_, def_, min_, max_, help_)                                                              \
+    {                                                                                                                  \
+        .name = name_, .kind = PN_OPTION_FLOAT, .offset = offsetof(pn_train_options, field_), .def = def_,             \
+        .min = min_, .max = max_, .help = help_                                                                        \
+    }
+
+const pn_option pn_train_option_table[] = {
+    PN_OPT_INT(pn_train_options, tokens, 1000000, 1, 9e15, "tokens to train on"),
+    PN_OPT_INT(pn_train_options, batch_tokens, 4096, 1, 1e9,
+               "tokens per step; a multiple of the data's sequence_length"),
+    ROW_FLOAT("learning_rate", schedule.learning_rate, "1e-3", 0, 10, "peak learning rate"),
+    { .name = "schedule",
+      .kind = PN_OPTION_ENUM,
+      .offset = offsetof(pn_train_options, schedule.kind),
+      .def = "cosine",
+      .choices = pn_schedule_names,
+      .help = "shape of the learning rate over the run" },
+    ROW_FLOAT("warmup", schedule.warmup, "0.05", 0, 1, "fraction of the steps spent rising to the peak"),
+    ROW_FLOAT("final", schedule.final, "0.1", 0, 1, "fraction of the peak at the end"),
+    ROW_FLOAT("decay", schedule.decay, "0.2", 0, 1, "wsd: fraction of the steps spent falling"),
+    PN_OPT_FLOAT(pn_train_options, weight_decay, 0.01, 0, 10, "decoupled weight decay on matrices"),
+    PN_OPT_FLOAT(pn_train_options, beta1, 0.9, 0, 0.99999, "AdamW first moment"),
+    PN_OPT_FLOAT(pn_train_options, beta2, 0.95, 0, 0.999999, "AdamW second moment"),
+    PN_OPT_FLOAT(pn_train_options, epsilon, 1e-8, 0, 1, "AdamW epsilon"),
+    PN_OPT_FLOAT(pn_train_options, clip, 1.0, 0, 1e9, "global gradient norm to clip at; 0: no clipping"),
+    ROW_FLOAT("ce", loss.ce, "0", 0, 1e6, "weight of the next-token cross-entropy"),
+    ROW_FLOAT("kl", loss.kl, "1", 0, 1e6, "weight of KL(teacher || student)"),
+    ROW_FLOAT("feature", loss.feature, "1", 0, 1e6, "weight of the per-layer feature loss"),
+    ROW_FLOAT("temperature", loss.temperature, "1", 0.01, 100, "of the KL term"),
+    PN_OPT_BOOL(pn_train_options, recompute, false, "keep only layer inputs and run layers again in backward"),
+    PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9, "seconds between checkpoints; 0: at the end only"),
+    PN_OPT_END,
+};
+
+typedef struct trainer {
+    const pn_train_job *job;
+    pn_tape *tape;
+    pn_adamw *optim;
+    pn_batch batch;
+    int64_t step, steps, rows;
+    pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps */
+    int n_arrays;
+    uint64_t fingerprint;
+    pn_curve *curve;
+} trainer;
+
+void pn_curve_free(pn_curve *c) {
+    free(c->point);
+    *c = (pn_curve){ 0 };
+}
+
+static pn_status curve_add(pn_curve *c, const pn_curve_point *p) {
+    if (!c) return PN_OK;
+    if (c->n == c->cap) {
+        int cap = c->cap ? 2 * c->cap : 64;
+        pn_curve_point *grown = realloc(c->point, (size_t)cap * sizeof *grown);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        c->point = grown;
+        c->cap = cap;
+    }
+    c->point[c->n++] = *p;
+    return PN_OK;
+}
+
+static pn_status make_optimizer(trainer *r) {
+    pn_params *p = r->job->student->params;
+    const pn_train_options *o = r->job->options;
+    pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
+    r->arrays = calloc((size_t)p->n * 3 + 1, sizeof *r->arrays);
+    if (!slots || !r->arrays) {
+        free(slots);
+        PN_FAIL(PN_MEMORY, "out of memory");
+    }
+    int n = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad) slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay };
+    pn_status s = n ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: nothing trains", r->job->name);
+    const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
+    if (!s) s = pn_adamw_create(slots, n, &set, &r->optim);
+    free(slots);
+    return s;
+}
+
+/* What a checkpoint holds. Names are kept in one block freed with the trainer. */
+static pn_status list_arrays(trainer *r, char **names) {
+    pn_params *p = r->job->student->params;
+    enum { ROOM = PN_NAME_MAX + 16 };
+    *names = calloc((size_t)p->n * 3 + 1, ROOM);
+    PN_CHECK(*names, PN_MEMORY, "out of memory");
+    static const char *const parts[] = { "weight", "moment1", "moment2" };
+    int slot = 0, k = 0;
+    for (int i = 0; i < p->n; i++) {
+        pn_tensor *v = p->item[i]->value;
+        if (!v->wants_grad) continue;
+        for (int part = 0; part < 3; part++, k++) {
+            char *name = *names + (size_t)k * ROOM;
+            snprintf(name, ROOM, "%s/%s", parts[part], p->item[i]->name);
+            pn_tensor *t = part ? pn_adamw_moment(r->optim, slot, part - 1) : v;
+            r->arrays[k] = (pn_checkpoint_array){ name, PN_F32, pn_tensor_elems(t), pn_f32(t) };
+        }
+        slot++;
+    }
+    r->arrays[k] = (pn_checkpoint_array){ "optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim) };
+    r->n_arrays = k + 1;
+    return PN_OK;
+}
+
+/* What must be the same for a resumed run to go on: the job's settings, its data, and the shape of what trains. */
+static uint64_t fingerprint(const trainer *r) {
+    const pn_train_options *o = r->job->options;
+    XXH3_state_t *h = XXH3_createState();
+    PN_ASSERT(h);
+    XXH3_64bits_reset(h);
+    XXH3_64bits_update(h, r->job->name, strlen(r->job->name));
+    const double settings[] = { (double)o->tokens,
+                                (double)o->batch_tokens,
+                                (double)o->schedule.kind,
+                                o->schedule.learning_rate,
+                                o->schedule.warmup,
+                                o->schedule.final,
+                                o->schedule.decay,
+                                o->weight_decay,
+                                o->beta1,
+                                o->beta2,
+                                o->epsilon,
+                                o->clip,
+                                o->loss.ce,
+                                o->loss.kl,
+                                o->loss.feature,
+                                o->loss.temperature };
+    XXH3_64bits_update(h, settings, sizeof settings);
+    uint64_t data = pn_mixture_hash(r->job->mixture);
+    XXH3_64bits_update(h, &data, sizeof data);
+    for (int i = 0; i < r->n_arrays; i++) {
+        XXH3_64bits_update(h, r->arrays[i].name, strlen(r->arrays[i].name));
+        XXH3_64bits_update(h, &r->arrays[i].n, sizeof r->arrays[i].n);
+    }
+    uint64_t result = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+    return result;
+}
+
+static pn_status one_step(trainer *r, pn_curve_point *p) {
+    const pn_train_job *job = r->job;
+    const pn_train_options *o = job->options;
+    pn_tape_reset(r->tape);
+    PN_TRY(pn_batch_load(job->mixture, r->step * r->rows, r->rows, &r->batch));
+    pn_path picked;
+    const pn_path *path = job->path;
+    if (job->pick_path) {
+        picked = job->pick_path(job->pick_ctx, r->step);
+        path = &picked;
+    }
+    pn_tensor *loss;
+    PN_TRY(pn_distill_forward(r->tape, job->student, path, job->teacher, job->teacher_path, &r->batch, &o->loss,
+                              o->recompute, &loss, &p->loss));
+    PN_TRY(pn_tape_backward(r->tape, loss));
+    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
+    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
+    r->step++;
+    p->step = r->step;
+    p->tokens = r->step * o->batch_tokens;
+    return PN_OK;
+}
+
+static void log_point(const trainer *r, const pn_curve_point *p) {
+    pn_event e = pn_event_begin("step");
+    pn_event_str(&e, "job", r->job->name);
+    pn_event_i64(&e, "step", p->step);
+    pn_event_i64(&e, "tokens", p->tokens);
+    pn_event_f64(&e, "loss", p->loss.total);
+    pn_event_f64(&e, "ce", p->loss.ce);
+    pn_event_f64(&e, "kl", p->loss.kl);
+    pn_event_f64(&e, "feature", p->loss.feature);
+    pn_event_f64(&e, "learning_rate", p->learning_rate);
+    pn_event_f64(&e, "gradient_norm", p->norm);
+    pn_event_end(&e);
+}
+
+static pn_status save(trainer *r) {
+    if (r->job->state_dir)
+        PN_TRY(pn_checkpoint_save(r->job->state_dir, r->step, r->fingerprint, r->arrays, r->n_arrays));
+    return PN_OK;
+}
+
+static pn_status loop(trainer *r) {
+    const pn_train_options *o = r->job->options;
+    pn_progress progress =
+        pn_progress_begin(r->job->name, r->step * o->batch_tokens, r->steps * o->batch_tokens, "tokens");
+    double saved = pn_seconds(), smooth = 0;
+    int64_t stride = r->steps / CURVE_POINTS + 1, first = r->step;
+    while (r->step < r->steps) {
+        pn_curve_point p = { 0 };
+        PN_TRY(one_step(r, &p));
+        smooth = smooth == 0 ? p.loss.total : 0.95 * smooth + 0.05 * p.loss.total;
+        if (r->step % stride == 0 || r->step == r->steps) {
+            log_point(r, &p);
+            PN_TRY(curve_add(r->curve, &p));
+        }
+        pn_progress_update(&progress, p.tokens, "loss %.4f  step %lld/%lld", smooth, (long long)r->step,
+                           (long long)r->steps);
+        bool asked = pn_interrupted() || (r->job->stop_after && r->step - first == r->job->stop_after);
+        bool stop = asked && r->step < r->steps;
+        if (stop || (o->checkpoint_seconds > 0 && pn_seconds() - saved > o->checkpoint_seconds)) {
+            PN_TRY(save(r));
+            saved = pn_seconds();
+        }
+        PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by a signal at step %lld of %lld%s", r->job->name,
+                 (long long)r->step, (long long)r->steps,
+                 r->job->state_dir ? "; state saved: the same command goes on from here" : "");
+    }
+    pn_progress_end(&progress);
+    return PN_OK;
+}
+
+pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
+    const pn_train_options *o = job->options;
+    int64_t row = pn_mixture_row_tokens(job->mixture);
+    PN_CHECK(o->batch_tokens % row == 0, PN_USAGE,
+             "batch_tokens %lld is not a multiple of the data's sequence_length %lld", (long long)o->batch_tokens,
+             (long long)row);
+    trainer r = { .job = job, .rows = o->batch_tokens / row, .steps = o->tokens / o->batch_tokens, .curve = curve };
+    if (r.steps < 1) r.steps = 1;
+    char *names = NULL;
+    pn_status s;
+    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
+    PN_TRY_GOTO(s, make_optimizer(&r), done);
+    PN_TRY_GOTO(s, list_arrays(&r, &names), done);
+    r.fingerprint = fingerprint(&r);
+    if (job->state_dir) {
+        int64_t step;
+        PN_TRY_GOTO(s, pn_checkpoint_load(job->state_dir, r.fingerprint, r.arrays, r.n_arrays, &step), done);
+        if (step >= 0) {
+            r.step = step;
+            pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
+        }
+    }
+    PN_TRY_GOTO(s, loop(&r), done);
+    PN_TRY_GOTO(s, save(&r), done);
+done:
+    pn_batch_free(&r.batch);
+    pn_adamw_destroy(&r.optim);
+    pn_tape_destroy(&r.tape);
+    free(r.arrays);
+    free(names);
+    return s;
+}

@@ -1,0 +1,56 @@
+/* The trainer: steps of forward, backward, clip and update over a mixture, resumable, with progress and a loss curve.
+ *
+ * One trainer serves pre-training, super-network training along sampled paths and the distillation of a winner: the job
+ * says who is the student, along which path, who teaches and what is lost. What trains is whatever has wants_grad. */
+#ifndef PN_TRAIN_TRAINER_H
+#define PN_TRAIN_TRAINER_H
+
+#include "distill.h"
+#include "optim.h"
+#include "options.h"
+#include "schedule.h"
+
+typedef struct pn_train_options {
+    int64_t tokens;       /* budget */
+    int64_t batch_tokens; /* per step, a multiple of the mixture's sequence length */
+    pn_schedule schedule;
+    double weight_decay, beta1, beta2, epsilon, clip;
+    pn_loss_weights loss;
+    bool recompute;
+    double checkpoint_seconds; /* between checkpoints; 0: none but the last */
+} pn_train_options;
+
+extern const pn_option pn_train_option_table[];
+
+typedef struct pn_curve_point {
+    int64_t step, tokens;
+    double learning_rate, norm;
+    pn_loss_parts loss;
+} pn_curve_point;
+
+typedef struct pn_curve { /* loss over training, thinned to a few hundred points */
+    pn_curve_point *point;
+    int n, cap;
+} pn_curve;
+void pn_curve_free(pn_curve *c);
+
+typedef struct pn_train_job {
+    const char *name; /* "distil postnas": progress and log */
+    const pn_train_options *options;
+    pn_mixture *mixture;
+    pn_model *student;
+    const pn_path *path;                           /* NULL: candidate 0 */
+    pn_path (*pick_path)(void *ctx, int64_t step); /* NULL: always `path` */
+    void *pick_ctx;
+    const pn_model *teacher; /* NULL: none */
+    const pn_path *teacher_path;
+    const char *state_dir; /* where checkpoints live; NULL: none, no resume */
+    int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
+} pn_train_job;
+
+/* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
+ * losses; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC when a loss or
+ * gradient is not finite. The same job, seed and thread count give the same weights bit for bit, interrupted or not. */
+pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
+
+#endif

@@ -1,0 +1,211 @@
+/* Training on a tiny model and the recall skill: both local orders agree bit for bit, errors fall, a resumed run equals
+ * an undisturbed one, extraction keeps the function. */
+#include "harness.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "evaluator.h"
+#include "files.h"
+#include "search.h"
+#include "supernet.h"
+
+static pn_tokenizer *tokenizer;
+static pn_mixture *mixture;
+
+static void setup(void) {
+    static const char *const specials[] = { "<|end|>" };
+    ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
+    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0.1, 1, 1 }, .skill = &pn_skill_recall };
+    const pn_mixture_config config = { .tokenizer = tokenizer,
+                                       .frame = pn_doc_frame_default(tokenizer),
+                                       .sequence_length = 128,
+                                       .seed = 3,
+                                       .parts = &part,
+                                       .n_parts = 1 };
+    ck_ok(pn_mixture_create(&config, &mixture));
+}
+
+static void teardown(void) {
+    pn_mixture_destroy(&mixture);
+    pn_tokenizer_destroy(&tokenizer);
+}
+
+static pn_model *tiny_base(void) {
+    pn_model_config c = { .dims = { .hidden = 32,
+                                    .heads = 2,
+                                    .kv_heads = 1,
+                                    .head_dim = 16,
+                                    .intermediate = 64,
+                                    .rope_theta = 1e4,
+                                    .rms_norm_eps = 1e-6,
+                                    .qkv_bias = true },
+                          .vocab = 260,
+                          .n_layers = 3,
+                          .tied = true,
+                          .bos = -1,
+                          .eos = 256,
+                          .initializer_range = 0.1,
+                          .file_dtype = PN_F32 };
+    for (int l = 0; l < c.n_layers; l++) ck_ok(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
+    pn_model *m;
+    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
+    pn_params_init(m->params, 1);
+    return m;
+}
+
+static pn_model *tiny_supernet(void) {
+    pn_model *m = tiny_base();
+    pn_block_spec gdn;
+    ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &gdn));
+    ck_ok(pn_supernet_build(m, &gdn, 1, true, 5));
+    return m;
+}
+
+static pn_train_options options(int64_t tokens) {
+    pn_train_options o;
+    ck_ok(pn_options_defaults(pn_train_option_table, &o));
+    o.tokens = tokens;
+    o.batch_tokens = 256;
+    o.schedule.learning_rate = 3e-3;
+    return o;
+}
+
+static bool same_weights(const pn_model *a, const pn_model *b) {
+    for (int i = 0; i < a->params->n; i++) {
+        const pn_param *p = a->params->item[i], *q = pn_params_find(b->params, p->name);
+        if (!q || memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value))) return false;
+    }
+    return a->params->n == b->params->n;
+}
+
+START_TEST(both_local_orders_give_the_same_weights) {
+    setup();
+    pn_model *a = tiny_supernet(), *b = tiny_supernet();
+    pn_train_options o = options(256 * 30);
+    pn_supernet_options layer = { .order = PN_ORDER_LAYER }, step = { .order = PN_ORDER_STEP };
+    pn_local_error errors[16], again[16];
+    int n, n_again;
+    ck_ok(pn_supernet_train(a, &layer, &o, mixture, 1, NULL, errors, &n, NULL));
+    ck_ok(pn_supernet_train(b, &step, &o, mixture, 1, NULL, again, &n_again, NULL));
+    ck_assert(same_weights(a, b));
+    ck_assert_int_eq(n, 3);
+    ck_assert_int_eq(n_again, 3);
+    for (int i = 0; i < n; i++) {
+        ck_assert_double_lt(errors[i].last, 0.8 * errors[i].first);
+        ck_assert_double_eq(errors[i].last, again[i].last);
+    }
+    pn_model_destroy(&a);
+    pn_model_destroy(&b);
+    teardown();
+}
+END_TEST
+
+START_TEST(sampled_paths_train_the_candidates_only) {
+    setup();
+    pn_model *m = tiny_supernet(), *fresh = tiny_supernet();
+    pn_train_options o = options(256 * 20);
+    pn_supernet_options sampled = { .mode = PN_SUPERNET_SAMPLED };
+    pn_curve curve = { 0 };
+    pn_local_error errors[16];
+    int n;
+    ck_ok(pn_supernet_train(m, &sampled, &o, mixture, 1, NULL, errors, &n, &curve));
+    ck_assert_int_gt(curve.n, 10);
+    ck_assert(isfinite(curve.point[curve.n - 1].loss.total));
+    int changed = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i], *q = pn_params_find(fresh->params, p->name);
+        bool same = !memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value));
+        if (!strstr(p->name, ".candidates.")) ck_assert_msg(same, "%s is frozen and changed", p->name);
+        changed += !same;
+    }
+    ck_assert_int_gt(changed, 0);
+    pn_curve_free(&curve);
+    pn_model_destroy(&m);
+    pn_model_destroy(&fresh);
+    teardown();
+}
+END_TEST
+
+/* Stops by budget half way, then goes on from the state: the schedule counts the whole budget, so the halves are run as
+ * one job interrupted by a signal. */
+START_TEST(a_resumed_run_equals_an_undisturbed_one) {
+    setup();
+    char dir[] = "/tmp/pn_resume_XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    pn_train_options o = options(256 * 12);
+    o.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+    o.checkpoint_seconds = 1e-9; /* after every step */
+    pn_model *whole = tiny_base(), *half = tiny_base(), *rest = tiny_base();
+    pn_model *models[] = { whole, half, rest };
+    for (int i = 0; i < 3; i++) pn_params_train(models[i]->params, "*", true);
+    pn_train_job job = { .name = "base", .options = &o, .mixture = mixture, .student = whole };
+    ck_ok(pn_train_run(&job, NULL));
+
+    job.student = half;
+    job.state_dir = dir;
+    job.stop_after = 5;
+    ck_assert_int_eq(pn_train_run(&job, NULL), PN_INTERRUPTED);
+    ck_assert(!same_weights(whole, half));
+    job.student = rest;
+    job.stop_after = 0;
+    ck_ok(pn_train_run(&job, NULL));
+    ck_assert(same_weights(whole, rest));
+
+    o.weight_decay = 0.5; /* another job must not continue from this state */
+    ck_assert_int_eq(pn_train_run(&job, NULL), PN_USAGE);
+    for (int i = 0; i < 3; i++) pn_model_destroy(&models[i]);
+    ck_ok(pn_remove_tree(dir));
+    teardown();
+}
+END_TEST
+
+START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
+    setup();
+    pn_model *m = tiny_supernet();
+    pn_path path;
+    ck_ok(pn_path_parse(m, "gated_deltanet,attention,none", &path));
+    pn_model *hybrid;
+    ck_ok(pn_supernet_extract(m, &path, &hybrid));
+    char text[256];
+    pn_path own = pn_model_own_path(hybrid);
+    ck_assert_str_eq(pn_path_text(hybrid, &own, text, sizeof text), "gated_deltanet,attention,none");
+
+    pn_task_spec spec = { .options = { .name = "recall",
+                                       .kind = PN_TASK_RECALL,
+                                       .skill = "recall",
+                                       .documents = 8,
+                                       .document_bytes = 96,
+                                       .seed = 1 } };
+    ck_ok(pn_skill_create(&pn_skill_recall, NULL, "test", &spec.skill));
+    pn_task *task;
+    ck_ok(pn_task_prepare(&spec, tokenizer, PN_SPLIT_SEARCH, 0, &task));
+    pn_evaluator *net, *alone;
+    ck_ok(pn_evaluator_create(m, &task, 1, NULL, &net));
+    ck_ok(pn_evaluator_create(hybrid, &task, 1, NULL, &alone));
+    pn_path paths[3] = { path, path, path };
+    paths[1].choice[2] = 0;
+    paths[2].choice[0] = 0;
+    pn_metrics together[3], single;
+    ck_ok(pn_evaluator_run(net, paths, 3, NULL, together));
+    for (int i = 0; i < 3; i++) {
+        ck_ok(pn_evaluator_run(net, &paths[i], 1, NULL, &single));
+        ck_assert(!memcmp(&single, &together[i], sizeof single)); /* a shared prefix changes nothing */
+    }
+    ck_ok(pn_evaluator_run(alone, &own, 1, NULL, &single));
+    ck_assert(!memcmp(&single, &together[0], sizeof single));
+    ck_assert_ptr_nonnull(pn_metrics_get(&single, "accuracy"));
+    ck_assert_double_eq_tol(*pn_metrics_get(&single, "accuracy_chance"), 1.0 / 26, 1e-9);
+
+    pn_evaluator_destroy(&net);
+    pn_evaluator_destroy(&alone);
+    pn_task_destroy(&task);
+    pn_skill_destroy(&spec.skill);
+    pn_model_destroy(&hybrid);
+    pn_model_destroy(&m);
+    teardown();
+}
+END_TEST
+
+TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
+          a_resumed_run_equals_an_undisturbed_one, extraction_keeps_the_function_and_prefixes_are_shared)
