@@ -1,6 +1,7 @@
 #include "logits.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "clones.h"
@@ -18,12 +19,30 @@ void pn_gather_rows(float *dst, const float *src, const int32_t *index, int64_t 
     for (int64_t i = 0; i < n; i++) memcpy(dst + i * D, src + index[i] * D, (size_t)D * sizeof *dst);
 }
 
-void pn_scatter_add_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D) {
+void pn_scatter_add_parts(float *dst, const float *src, int parts, int64_t stride, const int32_t *index, int64_t n,
+                          int64_t D) {
 #pragma omp parallel for schedule(static) if (n * D > 65536)
     for (int64_t i = 0; i < n; i++) {
         float *row = dst + index[i] * D;
-        for (int64_t k = 0; k < D; k++) row[k] += src[i * D + k];
+        for (int p = 0; p < parts; p++)
+            for (int64_t k = 0; k < D; k++) row[k] += src[p * stride + i * D + k];
     }
+}
+
+static int64_t tiles(int64_t V) {
+    return (V + PN_LOGIT_COLS - 1) / PN_LOGIT_COLS;
+}
+
+int pn_vocab_parts(int64_t V) {
+    int64_t parts = omp_get_max_threads();
+    if (parts > PN_LOGIT_MAX_PARTS) parts = PN_LOGIT_MAX_PARTS;
+    if (parts > tiles(V)) parts = tiles(V);
+    return parts > 0 ? (int)parts : 1;
+}
+
+int64_t pn_vocab_begin(int64_t V, int parts, int p) {
+    int64_t begin = tiles(V) * p / parts * PN_LOGIT_COLS;
+    return begin < V ? begin : V;
 }
 
 void pn_logits_tile(float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols, int64_t D) {
@@ -50,13 +69,22 @@ PN_CLONES static float sum_exp(const float *x, int64_t n, float scale, float max
     return sum;
 }
 
+double pn_online_raise(pn_online_sum *s, float max) {
+    if (!(max > s->max)) return 1;
+    double shrink = exp((double)s->max - max);
+    s->sum *= shrink;
+    s->max = max;
+    return shrink;
+}
+
 void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale) {
-    float max = scale * pn_row_max(x, n);
-    if (max > s->max) {
-        s->sum *= exp((double)s->max - max);
-        s->max = max;
-    }
+    pn_online_raise(s, scale * pn_row_max(x, n));
     s->sum += sum_exp(x, n, scale, s->max);
+}
+
+void pn_online_merge(pn_online_sum *s, const pn_online_sum *other) {
+    pn_online_raise(s, other->max);
+    s->sum += other->sum * exp((double)other->max - s->max);
 }
 
 double pn_online_lse(const pn_online_sum *s) {

@@ -6,14 +6,21 @@
  * maximum grows, what was summed so far is scaled down), and backward makes each tile again, turns it in place into the
  * gradient of the logits, and multiplies it into dh and dW while it is still in cache. One product more, no memory.
  *
- * Tiles have a fixed size and are visited in a fixed order, so results do not depend on scheduling. */
+ * Threads share out the vocabulary: each owns a range of words, hence rows of dW and running sums of its own, works
+ * through its tiles alone (one-threaded products, the tile stays in its cache) and meets the others once per
+ * PN_LOGIT_ROWS tokens, where the parts are combined in order. Results depend on the number of parts, not on timing. */
 #ifndef PN_KERNELS_CPU_LOGITS_H
 #define PN_KERNELS_CPU_LOGITS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PN_LOGIT_ROWS = 1024, PN_LOGIT_COLS = 1024 };
+enum { PN_LOGIT_ROWS = 1024, PN_LOGIT_COLS = 512, PN_LOGIT_MAX_PARTS = 64 };
+
+/* How many parts the vocabulary is cut into: the threads there are, as far as it has tiles for them. */
+int pn_vocab_parts(int64_t V);
+/* The first word of part p; that of part `parts` is V. */
+int64_t pn_vocab_begin(int64_t V, int parts, int p);
 
 /* Carves arrays out of an op's scratch memory; with base NULL it only counts. */
 typedef struct pn_carve {
@@ -24,8 +31,10 @@ void *pn_carve_take(pn_carve *c, size_t n_bytes); /* 64-byte aligned; NULL while
 
 /* dst [n, D] = the rows of src [., D] named by index [n]. */
 void pn_gather_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D);
-/* The rows of dst named by index += src [n, D]. An index occurs once. */
-void pn_scatter_add_rows(float *dst, const float *src, const int32_t *index, int64_t n, int64_t D);
+/* The rows of dst named by index += the sum over parts of src [parts, stride], of which the first n D elements count.
+ * An index occurs once. */
+void pn_scatter_add_parts(float *dst, const float *src, int parts, int64_t stride, const int32_t *index, int64_t n,
+                          int64_t D);
 
 /* tile [rows, cols] (row stride cols) = h [rows, D] W[v0 .. v0+cols) [cols, D]^T */
 void pn_logits_tile(float *tile, const float *h, int64_t rows, const float *W, int64_t v0, int64_t cols, int64_t D);
@@ -42,6 +51,9 @@ typedef struct pn_online_sum {
 float pn_row_max(const float *x, int64_t n);
 /* Folds scale * x[0 .. n) in. */
 void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale);
+/* Raises s->max to max and returns the factor by which sums relative to it shrink. */
+double pn_online_raise(pn_online_sum *s, float max);
+void pn_online_merge(pn_online_sum *s, const pn_online_sum *other);
 double pn_online_lse(const pn_online_sum *s);
 
 #endif

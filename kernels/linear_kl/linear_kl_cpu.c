@@ -14,27 +14,32 @@ typedef struct kl_sums {
     double cross;
 } kl_sums;
 
-typedef struct work {
+typedef struct work {         /* R = PN_LOGIT_ROWS at most */
+    int parts;                /* P, of the vocabulary */
+    int64_t rows, cols;       /* R and the width of a tile */
+    float *student, *teacher; /* [P, R, cols] logits; the student's becomes its gradient */
+    kl_sums *sums;            /* [P, R] forward */
     int32_t *row;             /* [N] rows with a gradient; backward */
-    float *h_s, *h_t, *dh;    /* [PN_LOGIT_ROWS, D or D_t] those rows; backward */
-    float *student, *teacher; /* [PN_LOGIT_ROWS, PN_LOGIT_COLS] logits; the student's becomes its gradient */
-    kl_sums *sums;            /* [PN_LOGIT_ROWS] forward */
+    float *h_s, *h_t, *dh;    /* [R, D], [R, D_t] those rows, [P, R, D]; backward */
 } work;
 
 static size_t carve(const pn_op_call *c, bool backward, work *w) {
-    size_t N = (size_t)c->in[0]->shape[0], V = (size_t)c->in[1]->shape[0];
+    int64_t N = c->in[0]->shape[0], V = c->in[1]->shape[0];
     size_t D = (size_t)c->in[0]->shape[1], D_t = (size_t)c->in[2]->shape[1];
-    size_t rows = N < PN_LOGIT_ROWS ? N : PN_LOGIT_ROWS, cols = V < PN_LOGIT_COLS ? V : PN_LOGIT_COLS;
+    w->parts = pn_vocab_parts(V);
+    w->rows = N < PN_LOGIT_ROWS ? N : PN_LOGIT_ROWS;
+    w->cols = V < PN_LOGIT_COLS ? V : PN_LOGIT_COLS;
+    size_t rows = (size_t)w->rows, all = (size_t)w->parts * rows;
     pn_carve s = { .base = c->scratch };
-    w->student = pn_carve_take(&s, rows * cols * sizeof *w->student);
-    w->teacher = pn_carve_take(&s, rows * cols * sizeof *w->teacher);
+    w->student = pn_carve_take(&s, all * (size_t)w->cols * sizeof *w->student);
+    w->teacher = pn_carve_take(&s, all * (size_t)w->cols * sizeof *w->teacher);
     if (backward) {
-        w->row = pn_carve_take(&s, N * sizeof *w->row);
+        w->row = pn_carve_take(&s, (size_t)N * sizeof *w->row);
         w->h_s = pn_carve_take(&s, rows * D * sizeof *w->h_s);
         w->h_t = pn_carve_take(&s, rows * D_t * sizeof *w->h_t);
-        w->dh = pn_carve_take(&s, rows * D * sizeof *w->dh);
+        w->dh = pn_carve_take(&s, all * D * sizeof *w->dh);
     } else {
-        w->sums = pn_carve_take(&s, rows * sizeof *w->sums);
+        w->sums = pn_carve_take(&s, all * sizeof *w->sums);
     }
     return s.n_bytes;
 }
@@ -55,13 +60,6 @@ static double total_weight(const pn_op_call *c) {
     return total;
 }
 
-/* Both logits of `rows` rows and `cols` words. */
-static void both_tiles(const pn_op_call *c, const work *w, const float *h_s, const float *h_t, int64_t rows, int64_t v0,
-                       int64_t cols) {
-    pn_logits_tile(w->student, h_s, rows, pn_f32(c->in[1]), v0, cols, c->in[0]->shape[1]);
-    pn_logits_tile(w->teacher, h_t, rows, pn_f32(c->in[3]), v0, cols, c->in[2]->shape[1]);
-}
-
 /* Adds sum exp(scale z_t - max) and sum exp(scale z_t - max) scale (z_t - z_s). */
 PN_CLONES static void teacher_sums(const float *z_t, const float *z_s, int64_t n, float scale, float max, double *sum,
                                    double *cross) {
@@ -78,26 +76,30 @@ PN_CLONES static void teacher_sums(const float *z_t, const float *z_s, int64_t n
 
 static void add_tile_row(kl_sums *k, const float *z_s, const float *z_t, int64_t n, float scale) {
     pn_online_add(&k->student, z_s, n, scale);
-    float max = scale * pn_row_max(z_t, n);
-    if (max > k->teacher.max) {
-        double shrink = exp((double)k->teacher.max - max);
-        k->teacher.sum *= shrink;
-        k->cross *= shrink;
-        k->teacher.max = max;
-    }
+    k->cross *= pn_online_raise(&k->teacher, scale * pn_row_max(z_t, n));
     teacher_sums(z_t, z_s, n, scale, k->teacher.max, &k->teacher.sum, &k->cross);
 }
 
-static void forward_rows(const pn_op_call *c, const work *w, int64_t n0, int64_t rows, float scale) {
-    int64_t V = c->in[1]->shape[0];
-    const float *h_s = pn_f32(c->in[0]) + n0 * c->in[0]->shape[1], *h_t = pn_f32(c->in[2]) + n0 * c->in[2]->shape[1];
-    for (int64_t r = 0; r < rows; r++) w->sums[r] = (kl_sums){ .student.max = -INFINITY, .teacher.max = -INFINITY };
-    for (int64_t v0 = 0; v0 < V; v0 += PN_LOGIT_COLS) {
-        int64_t cols = V - v0 < PN_LOGIT_COLS ? V - v0 : PN_LOGIT_COLS;
-        both_tiles(c, w, h_s, h_t, rows, v0, cols);
-#pragma omp parallel for schedule(static) if (rows * cols > 16384)
-        for (int64_t r = 0; r < rows; r++)
-            add_tile_row(&w->sums[r], w->student + r * cols, w->teacher + r * cols, cols, scale);
+static void merge(kl_sums *k, const kl_sums *other) {
+    pn_online_merge(&k->student, &other->student);
+    k->cross *= pn_online_raise(&k->teacher, other->teacher.max);
+    double shrink = exp((double)other->teacher.max - k->teacher.max);
+    k->teacher.sum += shrink * other->teacher.sum;
+    k->cross += shrink * other->cross;
+}
+
+/* One part of the vocabulary for rows n0 .. n0 + n - 1. */
+static void forward_part(const pn_op_call *c, const work *w, int part, int64_t n0, int64_t n, float scale) {
+    int64_t V = c->in[1]->shape[0], end = pn_vocab_begin(V, w->parts, part + 1);
+    int64_t D = c->in[0]->shape[1], D_t = c->in[2]->shape[1], at = part * w->rows * w->cols;
+    float *student = w->student + at, *teacher = w->teacher + at;
+    kl_sums *sums = w->sums + part * w->rows;
+    for (int64_t r = 0; r < n; r++) sums[r] = (kl_sums){ .student.max = -INFINITY, .teacher.max = -INFINITY };
+    for (int64_t v0 = pn_vocab_begin(V, w->parts, part); v0 < end; v0 += PN_LOGIT_COLS) {
+        int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
+        pn_logits_tile(student, pn_f32(c->in[0]) + n0 * D, n, pn_f32(c->in[1]), v0, cols, D);
+        pn_logits_tile(teacher, pn_f32(c->in[2]) + n0 * D_t, n, pn_f32(c->in[3]), v0, cols, D_t);
+        for (int64_t r = 0; r < n; r++) add_tile_row(&sums[r], student + r * cols, teacher + r * cols, cols, scale);
     }
 }
 
@@ -110,9 +112,11 @@ static pn_status forward(const pn_op_call *c) {
     PN_TRY(pn_need_weights("linear_kl", c->in[4]));
     for (int64_t n0 = 0; n0 < N; n0 += PN_LOGIT_ROWS) {
         int64_t rows = N - n0 < PN_LOGIT_ROWS ? N - n0 : PN_LOGIT_ROWS;
-        forward_rows(c, &w, n0, rows, (float)(1 / tau));
+#pragma omp parallel for schedule(static, 1) num_threads(w.parts)
+        for (int p = 0; p < w.parts; p++) forward_part(c, &w, p, n0, rows, (float)(1 / tau));
         for (int64_t r = 0; r < rows; r++) {
-            const kl_sums *k = &w.sums[r];
+            kl_sums *k = &w.sums[r];
+            for (int p = 1; p < w.parts; p++) merge(k, &w.sums[p * w.rows + r]);
             double lse_s = pn_online_lse(&k->student), lse_t = pn_online_lse(&k->teacher);
             double row_kl = k->cross / k->teacher.sum - lse_t + lse_s;
             lse[2 * (n0 + r)] = (float)lse_s;
@@ -135,19 +139,22 @@ PN_CLONES static void softmax_difference(float *z_s, const float *z_t, int64_t n
     }
 }
 
-static void backward_rows(const pn_op_call *c, const work *w, const int32_t *row, int64_t rows, double k) {
+/* One part: its rows of dW, and what it adds to dh. */
+static void backward_part(const pn_op_call *c, const work *w, int part, const int32_t *row, int64_t n, double k) {
     const float *lse = pn_f32(c->out[2]), *W = pn_f32(c->in[1]);
     float scale = (float)(1 / ((const pn_linear_kl_attr *)c->attr)->temperature);
-    int64_t D = c->in[0]->shape[1], V = c->in[1]->shape[0];
-    for (int64_t v0 = 0; v0 < V; v0 += PN_LOGIT_COLS) {
-        int64_t cols = V - v0 < PN_LOGIT_COLS ? V - v0 : PN_LOGIT_COLS;
-        both_tiles(c, w, w->h_s, w->h_t, rows, v0, cols);
-#pragma omp parallel for schedule(static) if (rows * cols > 16384)
-        for (int64_t r = 0; r < rows; r++)
-            softmax_difference(w->student + r * cols, w->teacher + r * cols, cols, scale, lse[2 * row[r]],
+    int64_t V = c->in[1]->shape[0], end = pn_vocab_begin(V, w->parts, part + 1);
+    int64_t D = c->in[0]->shape[1], D_t = c->in[2]->shape[1], at = part * w->rows * w->cols;
+    float *student = w->student + at, *teacher = w->teacher + at, *dh = c->din[0] ? w->dh + part * w->rows * D : NULL;
+    if (dh) memset(dh, 0, (size_t)(n * D) * sizeof *dh);
+    for (int64_t v0 = pn_vocab_begin(V, w->parts, part); v0 < end; v0 += PN_LOGIT_COLS) {
+        int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
+        pn_logits_tile(student, w->h_s, n, W, v0, cols, D);
+        pn_logits_tile(teacher, w->h_t, n, pn_f32(c->in[3]), v0, cols, D_t);
+        for (int64_t r = 0; r < n; r++)
+            softmax_difference(student + r * cols, teacher + r * cols, cols, scale, lse[2 * row[r]],
                                lse[2 * row[r] + 1], (float)(k * row_weight(c, row[r])));
-        pn_logits_tile_backward(w->student, w->h_s, rows, W, v0, cols, D, c->din[0] ? w->dh : NULL,
-                                pn_f32_or_null(c->din[1]));
+        pn_logits_tile_backward(student, w->h_s, n, W, v0, cols, D, dh, pn_f32_or_null(c->din[1]));
     }
 }
 
@@ -163,9 +170,10 @@ static pn_status backward(const pn_op_call *c) {
         int64_t rows = n - n0 < PN_LOGIT_ROWS ? n - n0 : PN_LOGIT_ROWS;
         pn_gather_rows(w.h_s, pn_f32(c->in[0]), w.row + n0, rows, D);
         pn_gather_rows(w.h_t, pn_f32(c->in[2]), w.row + n0, rows, c->in[2]->shape[1]);
-        if (c->din[0]) memset(w.dh, 0, (size_t)(rows * D) * sizeof *w.dh);
-        backward_rows(c, &w, w.row + n0, rows, tau * pn_f32(c->dout[0])[0] / total);
-        if (c->din[0]) pn_scatter_add_rows(pn_f32(c->din[0]), w.dh, w.row + n0, rows, D);
+        double k = tau * pn_f32(c->dout[0])[0] / total;
+#pragma omp parallel for schedule(static, 1) num_threads(w.parts)
+        for (int p = 0; p < w.parts; p++) backward_part(c, &w, p, w.row + n0, rows, k);
+        if (c->din[0]) pn_scatter_add_parts(pn_f32(c->din[0]), w.dh, w.parts, w.rows * D, w.row + n0, rows, D);
     }
     return PN_OK;
 }

@@ -217,6 +217,46 @@ START_TEST(sums_do_not_depend_on_the_number_of_threads) {
 }
 END_TEST
 
+/* Losses, dh and dW of both projection losses, one after another, and the argmax of every row as a number. */
+static size_t projections(double *value) {
+    enum { N = 40, D = 12, V = 5000 };
+    setup();
+    size_t n_values = 0;
+    pn_tensor *h = filled(N, D, 1, true), *W = filled(V, D, 1, true), *h_t = filled(N, D, 0.7f, false), *loss[3], *best;
+    int32_t id[N];
+    for (int i = 0; i < N; i++) id[i] = i % 7 ? i * 127 : PN_IGNORE;
+    ck_ok(pn_linear_cross_entropy(tape, h, W, ids(N, id), NULL, &loss[0], NULL));
+    ck_ok(pn_linear_kl(tape, h, W, h_t, W, NULL, 2, &loss[1], NULL));
+    ck_ok(pn_weighted_sum(tape, loss, (double[]){ 1, 1 }, 2, &loss[2]));
+    ck_ok(pn_tape_backward(tape, loss[2]));
+    pn_tensor *all[] = { loss[0], loss[1], h->grad, W->grad };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (int64_t k = 0; k < pn_tensor_elems(all[i]); k++) value[n_values++] = (double)pn_f32(all[i])[k];
+    pn_tape_record(tape, false);
+    ck_ok(pn_linear_argmax(tape, h, W, &best));
+    for (int i = 0; i < N; i++) value[n_values++] = pn_i32(best)[i];
+    teardown();
+    return n_values;
+}
+
+/* Threads share out the vocabulary: how many there are changes rounding and nothing else. */
+START_TEST(projections_agree_for_any_number_of_threads) {
+    double *one = calloc(1 << 17, sizeof *one), *more = calloc(1 << 17, sizeof *more);
+    int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    size_t n = projections(one);
+    ck_assert_uint_le(n, 1 << 17);
+    for (int threads = 2; threads <= 11; threads += 3) {
+        omp_set_num_threads(threads);
+        ck_assert_uint_eq(projections(more), n);
+        for (size_t i = 0; i < n; i++) ck_assert_double_le(fabs(more[i] - one[i]), 1e-6 * (0.01 + fabs(one[i])));
+    }
+    omp_set_num_threads(before);
+    free(one);
+    free(more);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("dense");
     TCase *tcase = tcase_create("dense");
@@ -226,6 +266,7 @@ int main(void) {
     tcase_add_test(tcase, extreme_logits);
     tcase_add_test(tcase, frozen_weights_keep_no_activations);
     tcase_add_test(tcase, sums_do_not_depend_on_the_number_of_threads);
+    tcase_add_test(tcase, projections_agree_for_any_number_of_threads);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_NOFORK); /* OpenMP threads do not survive a fork */
