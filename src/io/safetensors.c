@@ -1,9 +1,9 @@
 #include "safetensors.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "mapped_file.h"
 
 struct pn_safetensors {
@@ -137,9 +137,7 @@ static pn_status parse(pn_safetensors *f) {
              "%s: a header of %llu bytes does not fit the file's %zu; is it cut short?", f->path,
              (unsigned long long)header_bytes, n);
     const char *text = (const char *)f->file.data + 8;
-    json_error_t error;
-    f->header = json_loadb(text, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &error);
-    PN_CHECK(f->header, PN_FORMAT, "%s: header, byte %d: %s", f->path, error.position, error.text);
+    PN_TRY(pn_json_parse(f->path, text, (size_t)header_bytes, &f->header));
     PN_CHECK(json_is_object(f->header), PN_FORMAT, "%s: the header is not a JSON object", f->path);
 
     size_t entries = json_object_size(f->header);

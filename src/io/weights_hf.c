@@ -1,13 +1,11 @@
 /* pn_weights over safetensors: one file, or the shards of an index
  *
  *     {"metadata": {"total_size": 9}, "weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors", ...}} */
-#include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "mapped_file.h"
+#include "files.h"
+#include "json.h"
 #include "safetensors.h"
 #include "weights_internal.h"
 
@@ -73,19 +71,6 @@ static pn_status open_single(pn_weights *w, shards *s, const char *path) {
     return PN_OK;
 }
 
-static pn_status load_index(const char *path, json_t **out) {
-    pn_mapped_file file;
-    PN_TRY(pn_mapped_file_open(path, &file));
-    json_error_t error = { .text = "too large for an index" };
-    json_t *index = NULL;
-    if (file.n_bytes <= MAX_INDEX_BYTES)
-        index = json_loadb(file.data ? (const char *)file.data : "", file.n_bytes, JSON_REJECT_DUPLICATES, &error);
-    pn_mapped_file_close(&file);
-    PN_CHECK(index, PN_FORMAT, "%s:%d: %s", path, error.line, error.text);
-    *out = index;
-    return PN_OK;
-}
-
 /* The shard of this file name, opened on first use. dir_bytes: length of the directory part of index_path. */
 static pn_status shard_of(shards *s, const char *index_path, size_t dir_bytes, const char *name, pn_safetensors **out) {
     for (int i = s->n - 1; i >= 0; i--) { /* neighbours share a shard: the newest is the likely one */
@@ -107,7 +92,7 @@ static pn_status shard_of(shards *s, const char *index_path, size_t dir_bytes, c
 }
 
 static pn_status open_index(pn_weights *w, shards *s, const char *path) {
-    PN_TRY(load_index(path, &s->index));
+    PN_TRY(pn_json_load(path, MAX_INDEX_BYTES, &s->index));
     json_t *map = json_object_get(s->index, "weight_map");
     PN_CHECK(json_is_object(map), PN_FORMAT, "%s: weight_map is missing or not an object", path);
     const char *slash = strrchr(path, '/');
@@ -136,19 +121,13 @@ static bool ends_with(const char *s, const char *end) {
 }
 
 static pn_status open_path(pn_weights *w, shards *s, const char *path) {
-    struct stat st;
-    PN_CHECK(stat(path, &st) == 0, PN_IO, "%s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return ends_with(path, ".json") ? open_index(w, s, path) : open_single(w, s, path);
-
-    static const char *const names[] = { "model.safetensors", "model.safetensors.index.json" };
-    for (int i = 0; i < 2; i++) {
-        char *file;
-        PN_CHECK(asprintf(&file, "%s/%s", path, names[i]) > 0, PN_MEMORY, "out of memory");
-        bool there = stat(file, &st) == 0;
-        pn_status status = !there ? PN_OK : i == 0 ? open_single(w, s, file) : open_index(w, s, file);
-        free(file);
-        if (there) return status;
-    }
+    PN_CHECK(pn_file_exists(path), PN_IO, "%s: there is no such directory or file", path);
+    if (!pn_is_directory(path)) return ends_with(path, ".json") ? open_index(w, s, path) : open_single(w, s, path);
+    char file[PN_PATH_MAX];
+    PN_TRY(pn_path_join(file, path, "model.safetensors"));
+    if (pn_file_exists(file)) return open_single(w, s, file);
+    PN_TRY(pn_path_join(file, path, "model.safetensors.index.json"));
+    if (pn_file_exists(file)) return open_index(w, s, file);
     PN_FAIL(PN_IO, "%s: there is neither model.safetensors nor model.safetensors.index.json in it", path);
 }
 

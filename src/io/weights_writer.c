@@ -2,12 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
+#include "json.h"
 #include "safetensors.h"
 
 typedef struct entry {
@@ -251,7 +252,7 @@ static pn_status sync_file(const char *path) {
     return close_checked(fd, path, s);
 }
 
-static pn_status write_index(const pn_weights_writer *w, const char *path, const char *part) {
+static pn_status write_index(const pn_weights_writer *w, const char *path) {
     json_t *map = json_object();
     int64_t total = 0;
     for (int64_t i = 0; i < w->n; i++) {
@@ -261,24 +262,19 @@ static pn_status write_index(const pn_weights_writer *w, const char *path, const
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     PN_CHECK(index, PN_MEMORY, "out of memory");
-    int failed = json_dump_file(index, part, JSON_INDENT(2));
+    pn_status s = pn_json_write(path, index);
     json_decref(index);
-    PN_CHECK(!failed, PN_IO, "%s: cannot be written: %s", part, strerror(errno));
-    PN_TRY(sync_file(part));
-    PN_CHECK(rename(part, path) == 0, PN_IO, "%s: cannot be renamed to %s: %s", part, path, strerror(errno));
-    return PN_OK;
+    return s;
 }
 
-static pn_status commit_names(pn_weights_writer *w, const char *single, const char *index, const char *index_part) {
+static pn_status commit_names(pn_weights_writer *w, const char *single, const char *index) {
     for (int i = 0; i < w->n_shards; i++) PN_TRY(sync_file(w->shard[i].part));
     for (int i = 0; i < w->n_shards; i++)
         PN_CHECK(rename(w->shard[i].part, w->shard[i].path) == 0, PN_IO, "%s: cannot be renamed to %s: %s",
                  w->shard[i].part, w->shard[i].path, strerror(errno));
     const char *stale = index;
     if (w->n_shards > 1) {
-        pn_status s = write_index(w, index, index_part);
-        if (s) unlink(index_part);
-        PN_TRY(s);
+        PN_TRY(write_index(w, index));
         stale = single;
     }
     PN_CHECK(unlink(stale) == 0 || errno == ENOENT, PN_IO, "%s: an earlier model's file cannot be removed: %s", stale,
@@ -290,17 +286,10 @@ pn_status pn_weights_writer_commit(pn_weights_writer *w) {
     for (int64_t i = 0; i < w->n; i++)
         PN_CHECK(w->entry[i].written, PN_USAGE, "%s: tensor %.200s was declared and never written", w->dir,
                  w->entry[i].decl.name);
-    char *single = text("%s/model.safetensors", w->dir), *index = text("%s/model.safetensors.index.json", w->dir);
-    char *index_part = text("%s/model.safetensors.index.json.part", w->dir);
-    pn_status s;
-    if (single && index && index_part)
-        s = commit_names(w, single, index, index_part);
-    else
-        s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    free(single);
-    free(index);
-    free(index_part);
-    PN_TRY(s);
+    char single[PN_PATH_MAX], index[PN_PATH_MAX];
+    PN_TRY(pn_path_join(single, w->dir, "model.safetensors"));
+    PN_TRY(pn_path_join(index, w->dir, "model.safetensors.index.json"));
+    PN_TRY(commit_names(w, single, index));
     w->committed = true;
     return PN_OK;
 }

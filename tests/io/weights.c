@@ -179,7 +179,7 @@ static void refused_index(const char *index, const char *word, const char *other
 
 START_TEST(refuses_bad_directories) {
     pn_weights *w = NULL;
-    ck_refused(pn_weights_open(scratch("absent"), &w), PN_IO, "absent", "No such file");
+    ck_refused(pn_weights_open(scratch("absent"), &w), PN_IO, "absent", "no such directory");
     ck_refused(pn_weights_open(scratch("."), &w), PN_IO, "neither model.safetensors nor");
     refused_index("", ":1:", "");
     refused_index("{\n \"weight_map\": {\"a\": \"f\",\n \"a\": \"g\"}}", ":3:", "duplicate");
