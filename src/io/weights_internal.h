@@ -9,6 +9,7 @@ struct pn_weights_entry {
     pn_tensor_info info;          /* its name is the Hugging Face one; borrowed from the source */
     const void *file;             /* what read takes: an open reader, borrowed */
     const pn_tensor_info *stored; /* the tensor as that reader knows it */
+    int64_t group;                /* for read: rows that belong together; 0 where it needs none */
     pn_status (*read)(const pn_weights_entry *e, pn_tensor *dst);
 };
 

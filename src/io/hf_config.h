@@ -1,0 +1,31 @@
+/* config.json of a Hugging Face model directory, in and out (model types qwen2, llama, jet_nemotron).
+ *
+ * Both generations of field names are read: rope_theta and torch_dtype, rope_parameters.rope_theta and dtype. A setting
+ * that would change the mathematics and has no counterpart here is refused by name, never ignored. */
+#ifndef PN_IO_HF_CONFIG_H
+#define PN_IO_HF_CONFIG_H
+
+#include "model.h"
+
+/* path: the directory, or the file itself. The result has passed pn_model_config_check and its block options are
+ * resolved. PN_IO: not readable. PN_FORMAT, PN_USAGE, PN_UNSUPPORTED: the message names file and field. */
+pn_status pn_hf_config_read(const char *path, pn_model_config *out);
+
+typedef enum pn_hf_kind {
+    PN_HF_AUTO, /* qwen2 or llama where every layer is full attention, else jet_nemotron */
+    PN_HF_QWEN2,
+    PN_HF_LLAMA,
+    PN_HF_JET_NEMOTRON /* with auto_map to the published modelling code */
+} pn_hf_kind;
+
+/* What AUTO means for this model: never AUTO. */
+pn_hf_kind pn_hf_kind_of(const pn_model_config *c, pn_hf_kind asked);
+/* "qwen2", ...; not of AUTO. */
+const char *pn_hf_model_type(pn_hf_kind kind);
+/* Written aside and renamed. PN_UNSUPPORTED: the model does not fit that model type (two layers of one block type with
+ * different settings; a linear block in llama). */
+pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind kind);
+/* generation_config.json: which ids start and end a text. */
+pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c);
+
+#endif

@@ -1,0 +1,158 @@
+/* config.json as Hugging Face writes it for these model types. */
+#include <string.h>
+
+#include "files.h"
+#include "hf_config.h"
+#include "json.h"
+
+static bool is_full_attention(const pn_model_config *c) {
+    for (int l = 0; l < c->n_layers; l++)
+        if (strcmp(c->layer[l].type->hf_name, "attn") != 0) return false;
+    return true;
+}
+
+pn_hf_kind pn_hf_kind_of(const pn_model_config *c, pn_hf_kind asked) {
+    if (asked != PN_HF_AUTO) return asked;
+    if (!is_full_attention(c)) return PN_HF_JET_NEMOTRON;
+    return c->dims.qkv_bias ? PN_HF_QWEN2 : PN_HF_LLAMA;
+}
+
+static const struct {
+    const char *model_type, *architecture;
+} kinds[] = {
+    [PN_HF_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
+    [PN_HF_LLAMA] = { "llama", "LlamaForCausalLM" },
+    [PN_HF_JET_NEMOTRON] = { "jet_nemotron", "JetNemotronForCausalLM" },
+};
+
+const char *pn_hf_model_type(pn_hf_kind kind) {
+    return kinds[kind].model_type;
+}
+
+static json_t *token(int32_t id) {
+    return id < 0 ? json_null() : json_integer(id);
+}
+
+/* ---- the hybrid's layers ---- */
+
+static pn_status check_one_setting_per_type(const char *path, const pn_model_config *c) {
+    for (int l = 1; l < c->n_layers; l++)
+        for (int k = 0; k < l; k++)
+            PN_CHECK(
+                c->layer[k].type != c->layer[l].type || pn_block_spec_equal(&c->layer[k], &c->layer[l]), PN_UNSUPPORTED,
+                "%s: layers %d and %d are both %s with different settings; the jet_nemotron format has one setting "
+                "per block type",
+                path, k, l, c->layer[l].type->name);
+    return PN_OK;
+}
+
+static json_t *option_json(const pn_option *row, const void *options) {
+    const void *field = (const char *)options + row->offset;
+    switch (row->kind) {
+    case PN_OPTION_BOOL: return json_boolean(*(const bool *)field);
+    case PN_OPTION_INT: return json_integer(*(const int64_t *)field);
+    case PN_OPTION_FLOAT: return json_real(*(const double *)field);
+    case PN_OPTION_ENUM: return json_string(row->choices[*(const int64_t *)field]);
+    case PN_OPTION_INTS: {
+        json_t *list = json_array();
+        for (int64_t i = 0; i < ((const pn_int_list *)field)->n; i++)
+            json_array_append_new(list, json_integer(((const pn_int_list *)field)->item[i]));
+        return list;
+    }
+    case PN_OPTION_STRING:
+    case PN_OPTION_STRINGS:
+    case PN_OPTION_SECTION: break;
+    }
+    PN_ASSERT(!"a block option of this kind");
+}
+
+static json_t *settings_json(const pn_block_spec *spec) {
+    json_t *settings = json_object();
+    if (!strcmp(spec->type->hf_name, "jet")) { /* kernels of the published code */
+        json_object_set_new(settings, "mode", json_string("chunk"));
+        json_object_set_new(settings, "dconv_implementation", json_string("triton"));
+    }
+    for (const pn_option *row = spec->type->options; row->name; row++)
+        json_object_set_new(settings, row->name, option_json(row, spec->options));
+    return settings;
+}
+
+#define PUBLISHED_CODE "jet-ai/Jet-Nemotron-2B--"
+
+static void put_hybrid(json_t *o, const pn_model_config *c) {
+    json_object_set_new(o, "auto_map",
+                        json_pack("{s:s, s:s}", "AutoConfig",
+                                  PUBLISHED_CODE "configuration_jet_nemotron.JetNemotronConfig", "AutoModelForCausalLM",
+                                  PUBLISHED_CODE "modeling_jet_nemotron.JetNemotronForCausalLM"));
+    json_t *types = json_array(), *settings = json_object();
+    for (int l = 0; l < c->n_layers; l++) {
+        const pn_block_type *type = c->layer[l].type;
+        json_array_append_new(types, json_string(type->hf_name));
+        if (type->options && !json_object_get(settings, type->hf_name))
+            json_object_set_new(settings, type->hf_name, settings_json(&c->layer[l]));
+    }
+    json_object_set_new(o, "layer_types", types);
+    json_object_set_new(o, "efficient_attention_config", settings);
+}
+
+/* ---- the file ---- */
+
+static json_t *config_json(const pn_model_config *c, pn_hf_kind kind) {
+    const pn_dims *d = &c->dims;
+    json_t *o =
+        json_pack("{s:[s], s:s}", "architectures", kinds[kind].architecture, "model_type", kinds[kind].model_type);
+    if (!o) return NULL;
+    if (kind == PN_HF_JET_NEMOTRON) put_hybrid(o, c);
+    json_object_set_new(o, "hidden_size", json_integer(d->hidden));
+    json_object_set_new(o, "intermediate_size", json_integer(d->intermediate));
+    json_object_set_new(o, "num_hidden_layers", json_integer(c->n_layers));
+    json_object_set_new(o, "num_attention_heads", json_integer(d->heads));
+    json_object_set_new(o, "num_key_value_heads", json_integer(d->kv_heads));
+    if (d->head_dim * d->heads != d->hidden) json_object_set_new(o, "head_dim", json_integer(d->head_dim));
+    json_object_set_new(o, "vocab_size", json_integer(c->vocab));
+    json_object_set_new(o, "max_position_embeddings", json_integer(c->max_position));
+    json_object_set_new(o, "hidden_act", json_string("silu"));
+    json_object_set_new(o, "rms_norm_eps", json_real(d->rms_norm_eps));
+    json_object_set_new(o, "rope_theta", json_real(d->rope_theta));
+    json_object_set_new(o, "rope_scaling", json_null());
+    json_object_set_new(o, "attention_dropout", json_real(0));
+    if (kind == PN_HF_LLAMA) {
+        json_object_set_new(o, "attention_bias", json_false());
+        json_object_set_new(o, "mlp_bias", json_false());
+    } else {
+        json_object_set_new(o, "use_sliding_window", json_false());
+    }
+    json_object_set_new(o, "initializer_range", json_real(c->initializer_range));
+    json_object_set_new(o, "tie_word_embeddings", json_boolean(c->tied));
+    json_object_set_new(o, "bos_token_id", token(c->bos));
+    json_object_set_new(o, "eos_token_id", token(c->eos));
+    json_object_set_new(o, "use_cache", json_true());
+    const char *dtype = c->file_dtype == PN_BF16 ? "bfloat16" : c->file_dtype == PN_F16 ? "float16" : "float32";
+    json_object_set_new(o, "torch_dtype", json_string(dtype));
+    return o;
+}
+
+static pn_status write_json(const char *path, json_t *o) {
+    PN_CHECK(o, PN_MEMORY, "out of memory");
+    pn_status s = pn_json_write(path, o);
+    json_decref(o);
+    return s;
+}
+
+pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
+    pn_hf_kind kind = pn_hf_kind_of(c, asked);
+    PN_CHECK(kind == PN_HF_JET_NEMOTRON || is_full_attention(c), PN_UNSUPPORTED,
+             "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", path,
+             kinds[kind].model_type);
+    PN_CHECK(kind != PN_HF_LLAMA || !c->dims.qkv_bias, PN_UNSUPPORTED,
+             "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", path);
+    PN_TRY(check_one_setting_per_type(path, c));
+    return write_json(path, config_json(c, kind));
+}
+
+pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c) {
+    json_t *o = json_pack("{s:b}", "_from_model_config", 1);
+    if (o && c->bos >= 0) json_object_set_new(o, "bos_token_id", token(c->bos));
+    if (o && c->eos >= 0) json_object_set_new(o, "eos_token_id", token(c->eos));
+    return write_json(path, o);
+}

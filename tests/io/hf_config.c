@@ -1,0 +1,230 @@
+/* config.json: every field of three model types in both generations of names, what is refused, and the way back. */
+#include "hf_config.h"
+
+#include "io_fixture.h"
+
+static pn_model_config c;
+
+static pn_status read_text(const char *json) {
+    write_text(scratch("config.json"), json);
+    return pn_hf_config_read(scratch("."), &c);
+}
+
+/* A small valid llama config: the extra fields, then the usual ones but for `without`. */
+static pn_status read_llama(const char *extra, const char *without) {
+    static const char *const fields[][2] = {
+        { "model_type", "\"llama\"" }, { "hidden_size", "24" },        { "intermediate_size", "40" },
+        { "num_hidden_layers", "2" },  { "num_attention_heads", "3" }, { "vocab_size", "100" },
+    };
+    char json[2048] = "{";
+    strcat(json, extra);
+    for (int i = 0; i < 6; i++) {
+        if (without && !strcmp(without, fields[i][0])) continue;
+        snprintf(json + strlen(json), sizeof json - strlen(json), "%s\"%s\": %s", strlen(json) > 1 ? ", " : "",
+                 fields[i][0], fields[i][1]);
+    }
+    strcat(json, "}");
+    return read_text(json);
+}
+#define refused(status, extra, without, ...) ck_refused(read_llama(extra, without), status, "config.json", __VA_ARGS__)
+
+START_TEST(qwen2_of_today) {
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/qwen2_tiny", &c));
+    ck_assert_int_eq(c.dims.hidden, 64);
+    ck_assert_int_eq(c.dims.intermediate, 160);
+    ck_assert_int_eq(c.dims.heads, 4);
+    ck_assert_int_eq(c.dims.kv_heads, 2);
+    ck_assert_int_eq(c.dims.head_dim, 16);
+    ck_assert_int_eq(c.n_layers, 4);
+    ck_assert_int_eq(c.vocab, 512);
+    ck_assert(c.tied && c.dims.qkv_bias);
+    ck_assert_double_eq(c.dims.rope_theta, 1e6); /* from rope_parameters */
+    ck_assert_double_eq(c.dims.rms_norm_eps, 1e-6);
+    ck_assert_int_eq(c.bos, -1);
+    ck_assert_int_eq(c.eos, -1);
+    ck_assert_int_eq(c.max_position, 256);
+    ck_assert_int_eq(c.file_dtype, PN_F32);
+    for (int l = 0; l < 4; l++) ck_assert_str_eq(c.layer[l].type->name, "attention");
+}
+END_TEST
+
+START_TEST(llama_of_old) {
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/llama_tiny/config.json", &c));
+    ck_assert_int_eq(c.dims.head_dim, 20);
+    ck_assert_int_eq(c.dims.kv_heads, 1);
+    ck_assert_double_eq(c.dims.rope_theta, 1e5);
+    ck_assert_double_eq(c.dims.rms_norm_eps, 1e-5);
+    ck_assert(!c.dims.qkv_bias && c.tied);
+    ck_assert_int_eq(c.bos, 0);
+    ck_assert_int_eq(c.eos, 0);
+    ck_ok(read_llama("", NULL)); /* defaults */
+    ck_assert_int_eq(c.dims.head_dim, 8);
+    ck_assert_int_eq(c.dims.kv_heads, 3);
+    ck_assert_double_eq(c.dims.rope_theta, 1e4);
+    ck_assert_double_eq(c.dims.rms_norm_eps, 1e-6);
+    ck_assert(!c.tied && !c.dims.qkv_bias);
+    ck_assert_int_eq(c.bos, -1);
+    ck_ok(
+        read_llama("\"attention_bias\": true, \"head_dim\": 12, \"num_key_value_heads\": 1, \"eos_token_id\": [7, 9], "
+                   "\"torch_dtype\": \"bfloat16\", \"rope_scaling\": {\"type\": \"default\"}",
+                   NULL));
+    ck_assert(c.dims.qkv_bias);
+    ck_assert_int_eq(c.dims.head_dim, 12);
+    ck_assert_int_eq(c.eos, 7);
+    ck_assert_int_eq(c.file_dtype, PN_BF16);
+    ck_ok(read_llama("\"torch_dtype\": \"bfloat16\", \"dtype\": \"float16\"", NULL));
+    ck_assert_int_eq(c.file_dtype, PN_F16);
+}
+END_TEST
+
+START_TEST(refuses_other_mathematics) {
+    refused(PN_UNSUPPORTED, "\"model_type\": \"qwen3\"", "model_type", "\"qwen3\"", "jet_nemotron");
+    refused(PN_FORMAT, "", "model_type", "model_type is missing");
+    refused(PN_UNSUPPORTED, "\"hidden_act\": \"gelu\"", NULL, "hidden_act", "gelu");
+    refused(PN_UNSUPPORTED, "\"mlp_bias\": true", NULL, "mlp_bias");
+    refused(PN_UNSUPPORTED, "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}", NULL,
+            "rope_scaling.rope_type is \"llama3\"");
+    refused(PN_UNSUPPORTED, "\"rope_scaling\": {\"type\": \"linear\"}", NULL, "rope_scaling.type is \"linear\"");
+    refused(PN_UNSUPPORTED, "\"rope_scaling\": {\"factor\": 2}", NULL, "rope_scaling");
+    refused(PN_UNSUPPORTED, "\"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 10}", NULL, "\"yarn\"");
+    refused(PN_FORMAT, "\"rope_scaling\": 2", NULL, "rope_scaling");
+    refused(PN_FORMAT, "\"rope_theta\": 1e6, \"rope_parameters\": {\"rope_theta\": 1e5}", NULL, "1e+06", "100000");
+    refused(PN_UNSUPPORTED, "\"partial_rotary_factor\": 0.5", NULL, "partial_rotary_factor is 0.5");
+    refused(PN_UNSUPPORTED, "\"rope_parameters\": {\"partial_rotary_factor\": 0.25}", NULL, "0.25");
+}
+END_TEST
+
+START_TEST(refuses_wrong_values) {
+    refused(PN_FORMAT, "", "hidden_size", "hidden_size is missing");
+    refused(PN_FORMAT, "\"hidden_size\": \"24\"", "hidden_size", "hidden_size must be a whole number");
+    refused(PN_FORMAT, "\"hidden_size\": 24.0", "hidden_size", "hidden_size must be a whole number");
+    refused(PN_FORMAT, "\"hidden_size\": 0", "hidden_size", "hidden_size");
+    refused(PN_FORMAT, "\"hidden_size\": 25", "hidden_size", "25 is not a multiple of num_attention_heads 3");
+    refused(PN_FORMAT, "\"rms_norm_eps\": \"1e-5\"", NULL, "rms_norm_eps must be a number");
+    refused(PN_FORMAT, "\"vocab_size\": 1e30", "vocab_size", "vocab_size");
+    refused(PN_FORMAT, "\"num_hidden_layers\": 1000000", "num_hidden_layers", "num_hidden_layers", "128");
+    refused(PN_FORMAT, "\"tie_word_embeddings\": 1", NULL, "tie_word_embeddings must be true or false");
+    refused(PN_FORMAT, "\"bos_token_id\": 100", NULL, "bos_token_id");
+    refused(PN_FORMAT, "\"eos_token_id\": [\"a\"]", NULL, "eos_token_id.0");
+    refused(PN_FORMAT, "\"bos_token_id\": 1, \"bos_token_id\": 2", NULL, "duplicate");
+    refused(PN_USAGE, "\"intermediate_size\": 2000000000", "intermediate_size", "intermediate_size is 2000000000");
+    refused(PN_USAGE, "\"vocab_size\": 2000000000", "vocab_size", "vocab_size is 2000000000");
+    refused(PN_USAGE, "\"num_key_value_heads\": 2", NULL, "num_attention_heads 3 is not a multiple");
+    refused(PN_USAGE, "\"head_dim\": 7", NULL, "head_dim 7 is odd");
+    ck_refused(read_text("[]"), PN_FORMAT, "config.json", "model_type");
+    ck_refused(read_text("{"), PN_FORMAT, "config.json:1:", "not valid JSON");
+    ck_refused(pn_hf_config_read(scratch("absent"), &c), PN_IO, "absent");
+}
+END_TEST
+
+static pn_status read_jet(const char *types, const char *settings) {
+    char json[4096];
+    snprintf(
+        json, sizeof json,
+        "{\"model_type\": \"jet_nemotron\", \"hidden_size\": 24, \"intermediate_size\": 40, \"num_hidden_layers\": 3, "
+        "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"vocab_size\": 100, \"max_window_layers\": 28, "
+        "\"tie_word_embeddings\": true%s%s%s%s}",
+        types ? ", \"layer_types\": " : "", types ? types : "", settings ? ", \"efficient_attention_config\": " : "",
+        settings ? settings : "");
+    return read_text(json);
+}
+
+static void expect_layers(const char *a, const char *b, const char *third) {
+    ck_assert_str_eq(c.layer[0].type->name, a);
+    ck_assert_str_eq(c.layer[1].type->name, b);
+    ck_assert_str_eq(c.layer[2].type->name, third);
+}
+
+START_TEST(layer_types_in_every_form) {
+    ck_ok(read_jet(NULL, NULL));
+    expect_layers("attention", "attention", "attention");
+    ck_assert(c.dims.qkv_bias);
+    ck_ok(read_jet("null", NULL));
+    ck_ok(read_jet("[\"attn\", \"none\", \"attn\"]", NULL));
+    expect_layers("attention", "none", "attention");
+    ck_ok(read_jet("\"['none', 'attn', 'none']\"", NULL));
+    expect_layers("none", "attention", "none");
+    ck_ok(read_jet("\" [ \\\"attn\\\" ,'none','attn', ] \"", NULL));
+    expect_layers("attention", "none", "attention");
+
+    static const char *const broken[] = {
+        "\"\"",         "\"attn\"",        "\"['attn', 'attn', 'attn'\"", "\"['attn' 'attn', 'attn']\"",
+        "\"['attn, \"", "\"[attn,attn]\"", "\"['a\\\\\\\\x']\"",          "\"['attn','attn','attn'] x\"",
+    };
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++)
+        ck_refused(read_jet(broken[i], NULL), PN_FORMAT, "config.json", "layer_types is a string");
+    ck_refused(read_jet("\"[]\"", NULL), PN_FORMAT, "layer_types has 0 entries for num_hidden_layers 3");
+    ck_refused(read_jet("[\"attn\"]", NULL), PN_FORMAT, "layer_types has 1 entries");
+    ck_refused(read_jet("7", NULL), PN_FORMAT, "layer_types");
+    ck_refused(read_jet("[\"attn\", 1, \"attn\"]", NULL), PN_FORMAT, "layer_types.1");
+    ck_refused(read_jet("[\"attn\", \"hyena\", \"attn\"]", NULL), PN_UNSUPPORTED, "\"hyena\"", "attn");
+    ck_refused(read_jet("[\"attn\", \"attention\", \"attn\"]", NULL), PN_UNSUPPORTED, "\"attention\"");
+    ck_refused(read_jet("[\"attn\", \"mlp\", \"attn\"]", NULL), PN_UNSUPPORTED, "\"mlp\"");
+}
+END_TEST
+
+START_TEST(plain_models_have_plain_layers) {
+    ck_ok(read_llama("\"layer_types\": [\"full_attention\", \"full_attention\"]", NULL));
+    refused(PN_FORMAT, "\"layer_types\": [\"full_attention\"]", NULL, "layer_types has 1 entries");
+    refused(PN_FORMAT, "\"layer_types\": [\"full_attention\", \"none\"]", NULL, "layer_types.1 is \"none\"");
+    refused(PN_FORMAT, "\"layer_types\": [\"full_attention\", \"sliding_attention\"], \"sliding_window\": 4", NULL,
+            "layer_types.1", "use_sliding_window is false");
+    ck_ok(read_llama("\"use_sliding_window\": false, \"sliding_window\": 4096, \"max_window_layers\": 1", NULL));
+    ck_assert_str_eq(c.layer[1].type->name, "attention");
+}
+END_TEST
+
+static void expect_same(const pn_model_config *a, const pn_model_config *b) {
+    ck_assert_int_eq(a->dims.hidden, b->dims.hidden);
+    ck_assert_int_eq(a->dims.intermediate, b->dims.intermediate);
+    ck_assert_int_eq(a->dims.heads, b->dims.heads);
+    ck_assert_int_eq(a->dims.kv_heads, b->dims.kv_heads);
+    ck_assert_int_eq(a->dims.head_dim, b->dims.head_dim);
+    ck_assert_double_eq(a->dims.rope_theta, b->dims.rope_theta);
+    ck_assert_double_eq(a->dims.rms_norm_eps, b->dims.rms_norm_eps);
+    ck_assert_int_eq(a->dims.qkv_bias, b->dims.qkv_bias);
+    ck_assert_int_eq(a->vocab, b->vocab);
+    ck_assert_int_eq(a->n_layers, b->n_layers);
+    ck_assert_int_eq(a->tied, b->tied);
+    ck_assert_int_eq(a->bos, b->bos);
+    ck_assert_int_eq(a->eos, b->eos);
+    ck_assert_int_eq(a->max_position, b->max_position);
+    ck_assert_double_eq(a->initializer_range, b->initializer_range);
+    ck_assert_int_eq(a->file_dtype, b->file_dtype);
+    for (int l = 0; l < a->n_layers; l++) ck_assert(pn_block_spec_equal(&a->layer[l], &b->layer[l]));
+}
+
+/* Written, read, the same; and the file says `needle`. */
+static void round_trip(pn_hf_kind kind, const char *needle) {
+    const pn_model_config before = c;
+    ck_ok(pn_hf_config_write(scratch("config.json"), &before, kind));
+    ck_ok(pn_hf_config_read(scratch("config.json"), &c));
+    expect_same(&before, &c);
+    char text[8192];
+    FILE *f = fopen(scratch("config.json"), "rb");
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    ck_assert_msg(strstr(text, needle) != NULL, "no %s in %s", needle, text);
+    ck_assert_ptr_null(strstr(text, "rope_parameters"));
+}
+
+START_TEST(written_as_it_was_read) {
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/qwen2_tiny", &c));
+    round_trip(PN_HF_AUTO, "\"Qwen2ForCausalLM\"");
+    round_trip(PN_HF_JET_NEMOTRON, "\"jet-ai/Jet-Nemotron-2B--modeling_jet_nemotron.JetNemotronForCausalLM\"");
+    ck_refused(pn_hf_config_write(scratch("no.json"), &c, PN_HF_LLAMA), PN_UNSUPPORTED, "no.json", "biases");
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/llama_tiny", &c));
+    c.file_dtype = PN_BF16;
+    c.eos = -1;
+    c.initializer_range = 0.1 + 0.2; /* not a short decimal */
+    round_trip(PN_HF_AUTO, "\"llama\"");
+    ck_ok(read_jet("[\"attn\", \"none\", \"attn\"]", NULL));
+    round_trip(PN_HF_AUTO, "\"jet_nemotron\"");
+    ck_refused(pn_hf_config_write(scratch("no.json"), &c, PN_HF_QWEN2), PN_UNSUPPORTED, "no.json",
+               "full attention in every layer");
+    ck_assert_int_ne(access(scratch("no.json"), F_OK), 0);
+}
+END_TEST
+
+TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
+          layer_types_in_every_form, plain_models_have_plain_layers, written_as_it_was_read)
