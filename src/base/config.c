@@ -1,13 +1,15 @@
 #include "config.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <yaml.h>
 
-enum { MAX_DEPTH = 16, MAX_TABLES = 4, MAX_KEYS = 512 };
+#include "files.h"
+
+enum { MAX_DEPTH = 16, MAX_TABLES = 16, MAX_KEYS = 512, MAX_BYTES = 1 << 20 };
+
+static const char by_default[] = "default", by_set[] = "--set"; /* origins, compared by address */
 
 typedef enum node_kind { SCALAR, MAP, LIST } node_kind;
 
@@ -18,7 +20,7 @@ typedef struct node {
     struct node **item; /* map values, list elements */
     int n, cap;
     long line;          /* 0: not from the file */
-    const char *origin; /* "--set", "default", or NULL: the file */
+    const char *origin; /* by_set, by_default, or NULL: the file */
     bool used;
     const pn_option *table[MAX_TABLES]; /* which tables read this section */
     int n_tables;
@@ -70,21 +72,57 @@ static node *map_get(const node *map, const char *key, size_t len) {
     return NULL;
 }
 
+/* The element of a list named by the piece of a path, NULL when the piece is no index of it. */
+static node *list_get(const node *list, const char *piece, size_t len) {
+    int index = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (piece[i] < '0' || piece[i] > '9' || index >= list->n) return NULL;
+        index = 10 * index + (piece[i] - '0');
+    }
+    return len && index < list->n ? list->item[index] : NULL;
+}
+
+static node *child(const node *at, const char *piece, size_t len) {
+    return at->kind == LIST ? list_get(at, piece, len) : map_get(at, piece, len);
+}
+
 static node *find(const pn_config *c, const char *path) {
     node *at = c->root;
     while (at && *path) {
         size_t len = strcspn(path, ".");
-        if (at->kind == LIST) {
-            char *end;
-            long i = strtol(path, &end, 10);
-            at = end == path + len && i >= 0 && i < at->n ? at->item[i] : NULL;
-        } else {
-            at = map_get(at, path, len);
-        }
+        at = child(at, path, len);
         path += len;
         if (*path == '.') path++;
     }
     return at;
+}
+
+/* Says nothing: "key:", "key: ~". */
+static bool is_null(const node *n) {
+    return n->kind == SCALAR && !n->text;
+}
+
+/* Paths are dotted and printed without quotes, so a key is one word. */
+static bool is_word(const char *key, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if (!((key[i] >= 'a' && key[i] <= 'z') || (key[i] >= 'A' && key[i] <= 'Z') ||
+              (key[i] >= '0' && key[i] <= '9') || key[i] == '_' || key[i] == '-'))
+            return false;
+    return len > 0 && len < 64;
+}
+
+/* A mapping with a key, owned by the parent. */
+static pn_status add_section(node *parent, const char *key, size_t len, const char *origin, node **out) {
+    node *fresh = node_new(MAP, 0, origin);
+    PN_CHECK(fresh, PN_MEMORY, "out of memory");
+    fresh->key = strndup(key, len);
+    if (!fresh->key) {
+        node_free(fresh);
+        PN_FAIL(PN_MEMORY, "out of memory");
+    }
+    PN_TRY(node_add(parent, fresh));
+    *out = fresh;
+    return PN_OK;
 }
 
 /* ---- YAML events ---- */
@@ -92,45 +130,67 @@ static node *find(const pn_config *c, const char *path) {
 typedef struct reader {
     yaml_parser_t parser;
     const char *name, *origin;
+    char place[400];
 } reader;
+
+/* "file:line", or the assignment alone. */
+static const char *place(reader *r, size_t line) {
+    if (r->origin == by_set)
+        snprintf(r->place, sizeof r->place, "%.399s", r->name);
+    else
+        snprintf(r->place, sizeof r->place, "%.370s:%zu", r->name, line);
+    return r->place;
+}
 
 static pn_status next_event(reader *r, yaml_event_t *e) {
     if (!yaml_parser_parse(&r->parser, e))
-        PN_FAIL(PN_USAGE, "%s:%zu: not valid YAML: %s", r->name, r->parser.problem_mark.line + 1,
+        PN_FAIL(PN_USAGE, "%s: not valid YAML: %s", place(r, r->parser.problem_mark.line + 1),
                 r->parser.problem ? r->parser.problem : "unreadable");
     return PN_OK;
 }
 
 static pn_status read_node(reader *r, yaml_event_t *e, int depth, node **out);
 
+/* The key whose event is *e, which is consumed. The caller frees *out. */
+static pn_status read_key(reader *r, yaml_event_t *e, const node *map, char **out) {
+    size_t line = e->start_mark.line + 1;
+    const char *text = (const char *)e->data.scalar.value;
+    pn_status s = PN_OK;
+    *out = NULL;
+    if (e->type != YAML_SCALAR_EVENT || e->data.scalar.anchor || e->data.scalar.tag ||
+        !is_word(text, e->data.scalar.length))
+        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE,
+                       "%s: a key must be a plain word of at most 63 letters, digits, _ and -", place(r, line));
+    else if (map_get(map, text, e->data.scalar.length))
+        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: key %s stands twice; remove one", place(r, line), text);
+    else if (map->n == MAX_KEYS)
+        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: more than %d keys in one section", place(r, line), MAX_KEYS);
+    else if (!(*out = strdup(text)))
+        s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    yaml_event_delete(e);
+    return s;
+}
+
 static pn_status read_map(reader *r, node *map, int depth) {
     for (;;) {
         yaml_event_t e;
         PN_TRY(next_event(r, &e));
-        long line = (long)e.start_mark.line + 1;
         if (e.type == YAML_MAPPING_END_EVENT) {
             yaml_event_delete(&e);
             return PN_OK;
         }
-        if (e.type != YAML_SCALAR_EVENT || e.data.scalar.anchor) {
-            yaml_event_delete(&e);
-            PN_FAIL(PN_USAGE, "%s:%ld: a key must be a plain word", r->name, line);
-        }
-        char *key = strdup((const char *)e.data.scalar.value);
-        yaml_event_delete(&e);
-        PN_CHECK(key, PN_MEMORY, "out of memory");
+        size_t line = e.start_mark.line + 1;
+        char *key;
         node *value = NULL;
-        pn_status s = PN_OK;
-        if (map_get(map, key, strlen(key)))
-            s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s:%ld: key %s stands twice; remove one", r->name, line, key);
-        if (!s) s = next_event(r, &e);
+        PN_TRY(read_key(r, &e, map, &key));
+        pn_status s = next_event(r, &e);
         if (!s) s = read_node(r, &e, depth + 1, &value);
         if (s) {
             free(key);
             return s;
         }
         value->key = key;
-        value->line = line;
+        value->line = (long)line;
         PN_TRY(node_add(map, value));
     }
 }
@@ -149,34 +209,45 @@ static pn_status read_list(reader *r, node *list, int depth) {
     }
 }
 
+static bool is_null_word(const char *text) {
+    return !*text || !strcmp(text, "~") || !strcmp(text, "null") || !strcmp(text, "Null") || !strcmp(text, "NULL");
+}
+
 /* Consumes *e and all that belongs to it. */
 static pn_status read_node(reader *r, yaml_event_t *e, int depth, node **out) {
-    long line = (long)e->start_mark.line + 1;
+    size_t line = e->start_mark.line + 1;
     yaml_event_type_t type = e->type;
-    const yaml_char_t *anchor = type == YAML_SCALAR_EVENT           ? e->data.scalar.anchor
-                                : type == YAML_MAPPING_START_EVENT  ? e->data.mapping_start.anchor
-                                : type == YAML_SEQUENCE_START_EVENT ? e->data.sequence_start.anchor
-                                                                    : NULL;
+    const yaml_char_t *anchor = NULL, *tag = NULL;
+    if (type == YAML_SCALAR_EVENT)
+        anchor = e->data.scalar.anchor, tag = e->data.scalar.tag;
+    else if (type == YAML_MAPPING_START_EVENT)
+        anchor = e->data.mapping_start.anchor, tag = e->data.mapping_start.tag;
+    else if (type == YAML_SEQUENCE_START_EVENT)
+        anchor = e->data.sequence_start.anchor, tag = e->data.sequence_start.tag;
     if (anchor || type == YAML_ALIAS_EVENT) {
         yaml_event_delete(e);
-        PN_FAIL(PN_USAGE, "%s:%ld: anchors and aliases are not supported; write the value out", r->name, line);
+        PN_FAIL(PN_USAGE, "%s: anchors and aliases are not supported; write the value out", place(r, line));
+    }
+    if (tag) {
+        yaml_event_delete(e);
+        PN_FAIL(PN_USAGE, "%s: tags (\"!\") are not supported; the key decides the type of its value", place(r, line));
     }
     if (depth > MAX_DEPTH) {
         yaml_event_delete(e);
-        PN_FAIL(PN_USAGE, "%s:%ld: nested deeper than %d levels", r->name, line, MAX_DEPTH);
+        PN_FAIL(PN_USAGE, "%s: nested deeper than %d levels", place(r, line), MAX_DEPTH);
     }
     node *n = node_new(type == YAML_MAPPING_START_EVENT    ? MAP
                        : type == YAML_SEQUENCE_START_EVENT ? LIST
                                                            : SCALAR,
-                       line, r->origin);
+                       (long)line, r->origin);
     pn_status s = n ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     if (!s && type == YAML_SCALAR_EVENT) {
         bool plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
         const char *text = (const char *)e->data.scalar.value;
         if (strlen(text) != e->data.scalar.length)
-            s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s:%ld: a value holds a NUL byte", r->name, line);
-        else if (!plain || (strcmp(text, "~") && strcmp(text, "null") && *text))
-            n->text = strdup(text);
+            s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: a value holds a NUL byte", place(r, line));
+        else if (!(plain && is_null_word(text)) && !(n->text = strdup(text)))
+            s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     }
     yaml_event_delete(e);
     if (!s && type == YAML_MAPPING_START_EVENT) s = read_map(r, n, depth);
@@ -231,7 +302,9 @@ static pn_status config_new(const char *name, const char *text, size_t n_bytes, 
     pn_config *c = calloc(1, sizeof *c);
     PN_CHECK(c, PN_MEMORY, "out of memory");
     c->name = strdup(name);
-    pn_status s = c->name ? parse_document(name, NULL, text, n_bytes, &c->root) : PN_MEMORY;
+    pn_status s = c->name ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    if (!s) s = parse_document(name, NULL, text, n_bytes, &c->root);
+    if (!s && c->root && is_null(c->root)) c->root->kind = MAP; /* "---" alone */
     if (!s && c->root && c->root->kind != MAP)
         s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: the top level must be keys and values", name);
     if (!s && !c->root && !(c->root = node_new(MAP, 0, NULL)))
@@ -249,22 +322,10 @@ pn_status pn_config_parse(const char *name, const char *text, pn_config **out) {
 }
 
 pn_status pn_config_load(const char *path, pn_config **out) {
-    enum { LIMIT = 1 << 20 };
-    FILE *f = fopen(path, "rb");
-    PN_CHECK(f, PN_IO, "%s: cannot open the config: %s", path, strerror(errno));
-    char *text = malloc(LIMIT + 1);
-    size_t n = text ? fread(text, 1, LIMIT + 1, f) : 0;
-    bool broken = ferror(f) != 0;
-    fclose(f);
-    pn_status s;
-    if (!text)
-        s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    else if (broken)
-        s = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot read the config", path);
-    else if (n > LIMIT)
-        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: a config larger than 1 MiB is a mistake", path);
-    else
-        s = config_new(path, text, n, out);
+    char *text;
+    size_t n_bytes;
+    PN_TRY(pn_file_read(path, MAX_BYTES, &text, &n_bytes));
+    pn_status s = config_new(path, text, n_bytes, out);
     free(text);
     return s;
 }
@@ -291,50 +352,58 @@ static const char *origin_text(const pn_config *c, const node *n, char *buffer, 
 
 /* ---- --set ---- */
 
-/* The child of `at` named by the path piece, made as an empty map when absent. */
+/* The child of `at` named by the piece of a path, made as an empty section when absent. */
 static pn_status descend(node *at, const char *piece, size_t len, const char *assignment, node **out) {
-    if (at->kind == LIST) {
-        char *end;
-        long i = strtol(piece, &end, 10);
-        PN_CHECK(end == piece + len && i >= 0 && i < at->n, PN_USAGE, "--set %s: the list there has elements 0 .. %d",
-                 assignment, at->n - 1);
-        *out = at->item[i];
-        return PN_OK;
-    }
-    PN_CHECK(at->kind == MAP, PN_USAGE, "--set %s: %.*s lies inside a plain value", assignment, (int)len, piece);
-    *out = map_get(at, piece, len);
+    if (is_null(at)) at->kind = MAP;
+    PN_CHECK(at->kind != SCALAR, PN_USAGE, "--set %s: %.*s lies inside a plain value", assignment, (int)len, piece);
+    *out = child(at, piece, len);
     if (*out) return PN_OK;
-    node *fresh = node_new(MAP, 0, "--set");
-    PN_CHECK(fresh && (fresh->key = strndup(piece, len)), PN_MEMORY, "out of memory");
-    PN_TRY(node_add(at, fresh));
-    *out = fresh;
-    return PN_OK;
+    PN_CHECK(at->kind == MAP, PN_USAGE, "--set %s: the list there has %d elements, counted from 0", assignment, at->n);
+    PN_CHECK(is_word(piece, len), PN_USAGE, "--set %s: a key must be a plain word of letters, digits, _ and -",
+             assignment);
+    PN_CHECK(at->n < MAX_KEYS, PN_USAGE, "--set %s: more than %d keys in one section", assignment, MAX_KEYS);
+    return add_section(at, piece, len, by_set, out);
+}
+
+/* `at` becomes `value` and keeps its key. */
+static void assign(node *at, node *value) {
+    for (int i = 0; i < at->n; i++) node_free(at->item[i]);
+    free(at->item);
+    free(at->text);
+    node empty = { .kind = SCALAR };
+    if (!value) value = &empty;
+    at->kind = value->kind;
+    at->text = value->text;
+    at->item = value->item;
+    at->n = value->n;
+    at->cap = value->cap;
+    at->origin = by_set;
+    if (value != &empty) free(value);
 }
 
 pn_status pn_config_set(pn_config *c, const char *assignment) {
     const char *equals = strchr(assignment, '=');
     PN_CHECK(equals && equals > assignment, PN_USAGE,
              "--set %s: write it as key=value, for example search.beam.width=4", assignment);
-    node *at = c->root;
-    for (const char *p = assignment; p < equals;) {
-        size_t len = strcspn(p, ".=");
-        PN_CHECK(len, PN_USAGE, "--set %s: an empty key", assignment);
-        PN_TRY(descend(at, p, len, assignment, &at));
-        p += len + 1;
-    }
-    node *value = NULL;
     char name[256];
     snprintf(name, sizeof name, "--set %s", assignment);
-    PN_TRY(parse_document(name, "--set", equals + 1, strlen(equals + 1), &value));
-    for (int i = 0; i < at->n; i++) node_free(at->item[i]);
-    free(at->item);
-    free(at->text);
-    at->item = value ? value->item : NULL;
-    at->n = at->cap = value ? value->n : 0;
-    at->text = value ? value->text : NULL;
-    at->kind = value ? value->kind : SCALAR;
-    at->origin = "--set";
-    free(value);
+    PN_CHECK(strlen(equals) <= MAX_BYTES, PN_USAGE, "%.100s...: a value larger than 1 MiB is a mistake", name);
+    node *value = NULL, *at = c->root;
+    PN_TRY(parse_document(name, by_set, equals + 1, strlen(equals + 1), &value)); /* before anything changes */
+    int depth = 0;
+    for (const char *p = assignment; p < equals;) {
+        size_t len = strcspn(p, ".=");
+        pn_status s = PN_OK;
+        if (++depth > MAX_DEPTH)
+            s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: nested deeper than %d levels", name, MAX_DEPTH);
+        if (!s) s = descend(at, p, len, assignment, &at);
+        if (s) {
+            node_free(value);
+            return s;
+        }
+        p += len + 1;
+    }
+    assign(at, value);
     return PN_OK;
 }
 
@@ -344,20 +413,12 @@ static pn_status make_path(pn_config *c, const char *path, node **out) {
     node *at = c->root;
     for (const char *p = path; *p;) {
         size_t len = strcspn(p, ".");
-        node *next = NULL;
-        if (at->kind == MAP)
-            next = map_get(at, p, len);
-        else if (at->kind == LIST) {
-            long i = strtol(p, NULL, 10);
-            next = i >= 0 && i < at->n ? at->item[i] : NULL;
-        }
+        node *next = child(at, p, len);
         if (!next) {
             PN_CHECK(at->kind == MAP, PN_USAGE, "%s: no such section", pn_config_where(c, path));
-            next = node_new(MAP, 0, "default");
-            PN_CHECK(next && (next->key = strndup(p, len)), PN_MEMORY, "out of memory");
-            PN_TRY(node_add(at, next));
+            PN_TRY(add_section(at, p, len, by_default, &next));
         }
-        if (next->kind == SCALAR && !next->text) next->kind = MAP; /* "section:" with nothing under it */
+        if (is_null(next)) next->kind = MAP; /* "section:" with nothing under it */
         next->used = true;
         at = next;
         p += len;
@@ -367,71 +428,95 @@ static pn_status make_path(pn_config *c, const char *path, node **out) {
     return PN_OK;
 }
 
-static pn_status read_value(pn_config *c, const char *section, const pn_option *row, node *value, void *out) {
+static bool is_list(const pn_option *row) {
+    return row->kind == PN_OPTION_INTS || row->kind == PN_OPTION_STRINGS;
+}
+
+static pn_status read_list_value(pn_config *c, const char *section, const pn_option *row, const node *value,
+                                 void *out) {
     char where[400], origin[256];
-    snprintf(where, sizeof where, "%s: %s", origin_text(c, value, origin, sizeof origin),
-             *section ? section : "top level");
-    bool list = row->kind == PN_OPTION_INTS || row->kind == PN_OPTION_STRINGS;
-    value->used = true;
-    if (value->kind == SCALAR && !value->text) { /* "key:" or "key: ~": keep the default */
-        return PN_OK;
+    *(int64_t *)(void *)((char *)out + row->offset) = 0; /* both list structs start with n */
+    for (int i = 0; i < value->n; i++) {
+        const node *item = value->item[i];
+        snprintf(where, sizeof where, "%s: %s", origin_text(c, item, origin, sizeof origin), section);
+        PN_CHECK(item->kind == SCALAR && item->text, PN_USAGE, "%s: %s must be a list of values", where, row->name);
+        value->item[i]->used = true;
+        PN_TRY(pn_option_parse(row, where, item->text, i, out));
     }
-    if (list) {
+    return PN_OK;
+}
+
+static pn_status read_value(pn_config *c, const char *section, const pn_option *row, const node *value, void *out) {
+    char where[400], origin[256];
+    if (!*section) section = "top level";
+    snprintf(where, sizeof where, "%s: %s", origin_text(c, value, origin, sizeof origin), section);
+    if (is_list(row)) {
+        if (value->kind == LIST) return read_list_value(c, section, row, value, out);
+        PN_CHECK(value->kind == SCALAR, PN_USAGE, "%s: %s must be a list", where, row->name);
         *(int64_t *)(void *)((char *)out + row->offset) = 0;
-        if (value->kind == SCALAR) return pn_option_parse(row, where, value->text, 0, out);
-        PN_CHECK(value->kind == LIST, PN_USAGE, "%s: %s must be a list", where, row->name);
-        for (int i = 0; i < value->n; i++) {
-            PN_CHECK(value->item[i]->kind == SCALAR && value->item[i]->text, PN_USAGE,
-                     "%s: %s must be a list of values", where, row->name);
-            value->item[i]->used = true;
-            PN_TRY(pn_option_parse(row, where, value->item[i]->text, i, out));
-        }
-        return PN_OK;
     }
     PN_CHECK(value->kind == SCALAR, PN_USAGE, "%s: %s must be a single value", where, row->name);
     return pn_option_parse(row, where, value->text, 0, out);
+}
+
+/* Puts the row's default into the section, to be shown by print: a new value, or the null that the file wrote. */
+static pn_status show_default(node *section, const pn_option *row, node *value) {
+    node *parsed = NULL;
+    if (!value) {
+        PN_TRY(add_section(section, row->name, strlen(row->name), by_default, &value));
+        value->kind = SCALAR;
+    }
+    value->used = true;
+    if (is_list(row)) {
+        const char *text = row->def ? row->def : "[]";
+        PN_TRY(parse_document(row->name, by_default, text, strlen(text), &parsed));
+        assign(value, parsed);
+        for (int i = 0; i < value->n; i++) value->item[i]->used = true;
+    } else if (row->def) {
+        value->text = strdup(row->def);
+        PN_CHECK(value->text, PN_MEMORY, "out of memory");
+    }
+    value->origin = by_default;
+    return PN_OK;
+}
+
+static void add_table(node *section, const pn_option *table) {
+    for (int k = 0; k < section->n_tables; k++)
+        if (section->table[k] == table) return;
+    PN_ASSERT(section->n_tables < MAX_TABLES);
+    section->table[section->n_tables++] = table;
 }
 
 pn_status pn_config_read(pn_config *c, const char *section, const pn_option *table, void *out) {
     node *at;
     PN_TRY(make_path(c, section, &at));
     PN_CHECK(at->kind == MAP, PN_USAGE, "%s: must be a section with keys of its own", pn_config_where(c, section));
-    if (at->n_tables < MAX_TABLES) at->table[at->n_tables++] = table;
+    add_table(at, table);
     PN_TRY(pn_options_defaults(table, out));
     for (const pn_option *row = table; row->name; row++) {
         node *value = map_get(at, row->name, strlen(row->name));
-        if (row->kind == PN_OPTION_SECTION) {
-            if (value) value->used = true;
-            continue;
-        }
-        if (value) PN_TRY(read_value(c, section, row, value, out));
-        if (value && (value->kind != SCALAR || value->text)) continue;
-        if (!row->def) continue;
-        if (!value) { /* shown by print with its origin */
-            value = node_new(SCALAR, 0, "default");
-            PN_CHECK(value && (value->key = strdup(row->name)), PN_MEMORY, "out of memory");
-            PN_TRY(node_add(at, value));
-        }
-        value->used = true;
-        value->origin = "default";
-        char text[512];
-        value->text = strdup(pn_option_text(row, out, text, sizeof text));
-        PN_CHECK(value->text, PN_MEMORY, "out of memory");
+        if (value) value->used = true;
+        if (row->kind == PN_OPTION_SECTION) continue;
+        if (value && !is_null(value))
+            PN_TRY(read_value(c, section, row, value, out));
+        else
+            PN_TRY(show_default(at, row, value));
     }
     return PN_OK;
 }
 
 bool pn_config_has(const pn_config *c, const char *path) {
     const node *n = find(c, path);
-    return n && (n->kind != SCALAR || n->text);
+    return n && n->origin != by_default && !is_null(n);
 }
 
 pn_status pn_config_list_size(pn_config *c, const char *path, int *n) {
     node *at = find(c, path);
     *n = 0;
-    if (!at || (at->kind == SCALAR && !at->text)) return PN_OK;
-    PN_CHECK(at->kind == LIST, PN_USAGE, "%s: must be a list", pn_config_where(c, path));
+    if (!at) return PN_OK;
     at->used = true;
+    if (is_null(at)) return PN_OK;
+    PN_CHECK(at->kind == LIST, PN_USAGE, "%s: must be a list", pn_config_where(c, path));
     *n = at->n;
     return PN_OK;
 }
@@ -441,8 +526,7 @@ int pn_config_keys(const pn_config *c, const char *path, const char *const **key
     pn_config *writable = (pn_config *)(uintptr_t)c; /* the key array is a cache */
     int n = 0;
     for (int i = 0; at && at->kind == MAP && i < at->n && n < MAX_KEYS; i++)
-        if (at->item[i]->origin == NULL || strcmp(at->item[i]->origin, "default"))
-            writable->keys[n++] = at->item[i]->key;
+        if (at->item[i]->origin != by_default) writable->keys[n++] = at->item[i]->key;
     *keys = c->keys;
     return n;
 }
@@ -456,33 +540,48 @@ const char *pn_config_where(pn_config *c, const char *path) {
 
 /* ---- unknown keys ---- */
 
-static void known_keys(const node *section, char *out, size_t n) {
-    out[0] = '\0';
-    for (int k = 0; k < section->n_tables; k++) {
-        for (const pn_option *row = section->table[k]; row->name; row++) {
-            size_t len = strlen(out);
-            snprintf(out + len, n - len, "%s%s", len ? ", " : "", row->name);
-        }
+/* Names a key of the section may have: those of its tables, and the sub-sections that were read. */
+static int known_keys(const node *section, const char **names, int most) {
+    int n = 0;
+    for (int k = 0; k < section->n_tables; k++)
+        for (const pn_option *row = section->table[k]; row->name && n < most; row++) names[n++] = row->name;
+    for (int i = 0; i < section->n && n < most; i++) {
+        const node *sub = section->item[i];
+        bool listed = !sub->used || sub->kind == SCALAR;
+        for (int k = 0; k < n && !listed; k++) listed = !strcmp(names[k], sub->key);
+        if (!listed) names[n++] = sub->key;
     }
+    return n;
+}
+
+static pn_status unknown_key(const pn_config *c, const node *section, const node *key, const char *path) {
+    enum { MOST = 256 };
+    char origin[256];
+    if (!key->key)
+        PN_FAIL(PN_USAGE, "%s: %s is not read by anything; remove it", origin_text(c, key, origin, sizeof origin),
+                path);
+    const char *names[MOST];
+    int n = known_keys(section, names, MOST);
+    const char *near = pn_nearest(key->key, names, n);
+    pn_buf known = { 0 };
+    for (int i = 0; i < n; i++) pn_buf_printf(&known, "%s%s", i ? ", " : "", names[i]);
+    pn_status s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: unknown key %s%s%s%s%s%s",
+                             origin_text(c, key, origin, sizeof origin), path, near ? "; did you mean " : "",
+                             near ? near : "", near ? "?" : "",
+                             known.n_bytes ? (near ? " Known keys: " : "; known keys: ") : "", pn_buf_string(&known));
+    pn_buf_free(&known);
+    return s;
 }
 
 static pn_status check_used(const pn_config *c, const node *section, const char *path) {
     for (int i = 0; i < section->n; i++) {
         const node *n = section->item[i];
-        char below[512], origin[256], known[1024];
+        char below[1200]; /* MAX_DEPTH keys of 63 letters */
         if (section->kind == LIST)
-            snprintf(below, sizeof below, "%s.%d", path, i);
+            snprintf(below, sizeof below, "%.1100s.%d", path, i);
         else
-            snprintf(below, sizeof below, "%s%s%s", path, *path ? "." : "", n->key);
-        if (!n->used) {
-            const char *near = NULL;
-            for (int k = 0; k < section->n_tables && !near && n->key; k++)
-                near = pn_option_nearest(section->table[k], n->key);
-            known_keys(section, known, sizeof known);
-            PN_FAIL(PN_USAGE, "%s: unknown key %s%s%s%s%s%s", origin_text(c, n, origin, sizeof origin), below,
-                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "", *known ? " Known keys: " : "",
-                    known);
-        }
+            snprintf(below, sizeof below, "%.1100s%s%s", path, *path ? "." : "", n->key);
+        if (!n->used) return unknown_key(c, section, n, below);
         PN_TRY(check_used(c, n, below));
     }
     return PN_OK;
@@ -495,9 +594,18 @@ pn_status pn_config_finish(pn_config *c) {
 /* ---- printing ---- */
 
 static void print_text(const char *text, FILE *out) {
-    const pn_option row = { .name = "", .kind = PN_OPTION_STRING };
-    char buffer[4096];
-    fputs(text ? pn_option_text(&row, &text, buffer, sizeof buffer) : "~", out);
+    pn_buf b = { 0 };
+    pn_yaml_string(text, &b);
+    fputs(pn_buf_string(&b), out);
+    pn_buf_free(&b);
+}
+
+static void print_origin(const pn_config *c, const node *n, FILE *out) {
+    char origin[256];
+    origin_text(c, n, origin, sizeof origin);
+    for (char *p = origin; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f) *p = '?'; /* a comment ends with its line */
+    fprintf(out, "  # %s\n", origin);
 }
 
 static bool flat(const node *n) {
@@ -506,41 +614,55 @@ static bool flat(const node *n) {
     return true;
 }
 
-static void print_node(const pn_config *c, const node *n, int indent, bool first_inline, FILE *out) {
+/* What stands on the line of its key or dash; false when it needs lines of its own. */
+static bool print_inline(const node *v, FILE *out) {
+    if (v->kind == SCALAR) {
+        print_text(v->text, out);
+        return true;
+    }
+    if (v->n == 0 || (v->kind == LIST && flat(v))) {
+        fputs(v->kind == LIST ? "[" : "{", out);
+        for (int k = 0; k < v->n; k++) {
+            if (k) fputs(", ", out);
+            print_text(v->item[k]->text, out);
+        }
+        fputs(v->kind == LIST ? "]" : "}", out);
+        return true;
+    }
+    return false;
+}
+
+/* The first item stands where the line already is: after a dash, or at the start of an indented line. */
+static void print_node(const pn_config *c, const node *n, int indent, FILE *out) {
     for (int i = 0; i < n->n; i++) {
         const node *v = n->item[i];
-        char origin[256];
-        if (!(i == 0 && first_inline)) fprintf(out, "%*s", indent, "");
+        if (i) fprintf(out, "%*s", indent, "");
         if (n->kind == LIST)
             fputs("- ", out);
+        else if (v->kind == SCALAR || v->n == 0 || (v->kind == LIST && flat(v)))
+            fprintf(out, "%s: ", v->key);
         else
-            fprintf(out, "%s:", v->key);
-        if (v->kind == SCALAR) {
-            if (n->kind == MAP) fputc(' ', out);
-            /* a default list is stored as its flow text */
-            if (v->origin && !strcmp(v->origin, "default") && v->text && v->text[0] == '[')
-                fputs(v->text, out);
-            else
-                print_text(v->text, out);
-            fprintf(out, "  # %s\n", origin_text(c, v, origin, sizeof origin));
-        } else if (v->kind == LIST && flat(v)) {
-            fputs(" [", out);
-            for (int k = 0; k < v->n; k++) {
-                if (k) fputs(", ", out);
-                print_text(v->item[k]->text, out);
-            }
-            fprintf(out, "]  # %s\n", origin_text(c, v, origin, sizeof origin));
-        } else if (n->kind == LIST) {
-            print_node(c, v, indent + 2, true, out);
-        } else {
-            fputs(v->n ? "\n" : " {}\n", out);
-            print_node(c, v, indent + 2, false, out);
-        }
+            fprintf(out, "%s:\n%*s", v->key, indent + 2, "");
+        if (print_inline(v, out))
+            print_origin(c, v, out);
+        else
+            print_node(c, v, indent + 2, out);
     }
 }
 
 void pn_config_print(const pn_config *c, FILE *out) {
-    print_node(c, c->root, 0, false, out);
+    if (c->root->n)
+        print_node(c, c->root, 0, out);
+    else
+        fputs("{}\n", out);
+}
+
+pn_status pn_config_write(const pn_config *c, const char *path) {
+    pn_file_writer w;
+    PN_TRY(pn_file_writer_open(path, &w));
+    pn_config_print(c, w.file); /* commit checks every write */
+    PN_TRY(pn_file_writer_commit(&w));
+    return PN_OK;
 }
 
 static void help_node(const node *section, const char *path, FILE *out) {

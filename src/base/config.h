@@ -12,19 +12,22 @@
 
 typedef struct pn_config pn_config;
 
-/* PN_IO when the file cannot be read; PN_USAGE with file and line for broken YAML, duplicate keys, anchors and aliases,
- * nesting deeper than 16. */
+/* PN_IO when the file cannot be read or is larger than 1 MiB; PN_USAGE with file and line for broken YAML, duplicate
+ * keys, keys that are no plain word ([A-Za-z0-9_-], at most 63), anchors, aliases and tags, nesting deeper than 16. */
 pn_status pn_config_load(const char *path, pn_config **out);
 /* The same from text; `name` stands for the file in messages. */
 pn_status pn_config_parse(const char *name, const char *text, pn_config **out);
 void pn_config_destroy(pn_config **c);
 const char *pn_config_name(const pn_config *c);
 
-/* "a.b.c=value", the value in YAML syntax; makes sections that do not exist yet. Call before reading. */
+/* "a.b.c=value", the value in YAML syntax, an element of a list by its index ("layers.1.heads=4"); makes sections that
+ * do not exist yet. Call before reading: strings that were read may be replaced. */
 pn_status pn_config_set(pn_config *c, const char *assignment);
 
-/* Defaults, then the file's values, into *out. An absent section gives defaults. Strings are owned by the config. */
+/* Defaults, then the file's values, into *out. An absent section, or a value that is null, gives defaults. Strings are
+ * owned by the config. */
 pn_status pn_config_read(pn_config *c, const char *section, const pn_option *table, void *out);
+/* The file or a --set says something there (not null, no default). */
 bool pn_config_has(const pn_config *c, const char *path);
 /* Elements of the list at `path`; 0 when absent; PN_USAGE when it is no list. */
 pn_status pn_config_list_size(pn_config *c, const char *path, int *n);
@@ -33,12 +36,15 @@ int pn_config_keys(const pn_config *c, const char *path, const char *const **key
 /* "file:line: path" of a section or value, for messages about it; borrowed until the next call. */
 const char *pn_config_where(pn_config *c, const char *path);
 
-/* PN_USAGE naming file, line, key, the nearest known key and the known keys, when a key was never read. */
+/* PN_USAGE naming file, line, key, the nearest known key and the known keys, when a key was never read. Call when every
+ * table has been read. */
 pn_status pn_config_finish(pn_config *c);
 
 /* The resolved config as YAML, each value followed by its origin: "# default", "# file:line", "# --set". It loads
- * again. */
+ * again and reads the same. */
 void pn_config_print(const pn_config *c, FILE *out);
+/* The same to a file, written aside and renamed. */
+pn_status pn_config_write(const pn_config *c, const char *path);
 /* What every section read so far accepts: its path, then a line per key. */
 void pn_config_help(const pn_config *c, FILE *out);
 

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const char *const kind_names[] = {
     [PN_OPTION_BOOL] = "true or false",    [PN_OPTION_INT] = "a whole number",
@@ -64,6 +66,35 @@ const char *pn_option_nearest(const pn_option *table, const char *name) {
     return pn_nearest(name, names, n);
 }
 
+static const double open_end = 9e18; /* a bound beyond it, INT64_MAX or INFINITY, does not bind */
+
+static bool closed(const pn_option *row) {
+    return row->min > -open_end && row->max < open_end;
+}
+
+static const char *bound_text(double bound, char *buffer, size_t n) {
+    if (bound == floor(bound) && fabs(bound) < 1e15)
+        snprintf(buffer, n, "%.0f", bound);
+    else
+        pn_double_text(bound, buffer, n);
+    return buffer;
+}
+
+/* "in 1 .. 100", "at least 1", "at most 5", or nothing when neither end binds. */
+static const char *bounds(const pn_option *row, char *buffer, size_t n) {
+    char min[32], max[32];
+    bound_text(row->min, min, sizeof min);
+    bound_text(row->max, max, sizeof max);
+    buffer[0] = '\0';
+    if (closed(row))
+        snprintf(buffer, n, "in %s .. %s", min, max);
+    else if (row->min > -open_end)
+        snprintf(buffer, n, "at least %s", min);
+    else if (row->max < open_end)
+        snprintf(buffer, n, "at most %s", max);
+    return buffer;
+}
+
 static pn_status parse_int(const pn_option *row, const char *where, const char *text, int64_t *out) {
     char *end;
     errno = 0;
@@ -82,8 +113,9 @@ static pn_status parse_int(const pn_option *row, const char *where, const char *
             end = digits;
     }
     PN_CHECK(*text && !*end && !errno, PN_USAGE, "%s: %s is \"%s\"; it must be a whole number", where, row->name, text);
-    PN_CHECK((double)v >= row->min && (double)v <= row->max, PN_USAGE, "%s: %s is %lld; it must lie in %.15g .. %.15g",
-             where, row->name, v, row->min, row->max);
+    char range[96];
+    PN_CHECK((double)v >= row->min && (double)v <= row->max, PN_USAGE, "%s: %s is %lld; it must %s %s", where,
+             row->name, v, closed(row) ? "lie" : "be", bounds(row, range, sizeof range));
     *out = v;
     return PN_OK;
 }
@@ -92,32 +124,40 @@ static pn_status parse_float(const pn_option *row, const char *where, const char
     char *end;
     double v = strtod(text, &end);
     PN_CHECK(*text && !*end && isfinite(v), PN_USAGE, "%s: %s is \"%s\"; it must be a number", where, row->name, text);
-    PN_CHECK(v >= row->min && v <= row->max, PN_USAGE, "%s: %s is %.15g; it must lie in %.15g .. %.15g", where,
-             row->name, v, row->min, row->max);
+    char given[32], range[96];
+    PN_CHECK(v >= row->min && v <= row->max, PN_USAGE, "%s: %s is %s; it must %s %s", where, row->name,
+             pn_double_text(v, given, sizeof given), closed(row) ? "lie" : "be", bounds(row, range, sizeof range));
     *out = v;
     return PN_OK;
 }
 
 static pn_status parse_enum(const pn_option *row, const char *where, const char *text, int64_t *out) {
-    char all[256] = "";
-    for (int i = 0; row->choices[i]; i++) {
-        if (!strcmp(row->choices[i], text)) {
-            *out = i;
+    char all[512] = "";
+    int n = 0;
+    for (; row->choices[n]; n++) {
+        if (!strcmp(row->choices[n], text)) {
+            *out = n;
             return PN_OK;
         }
         size_t len = strlen(all);
-        snprintf(all + len, sizeof all - len, "%s%s", i ? ", " : "", row->choices[i]);
+        snprintf(all + len, sizeof all - len, "%s%s", n ? ", " : "", row->choices[n]);
     }
-    PN_FAIL(PN_USAGE, "%s: %s is \"%s\"; it must be one of: %s", where, row->name, text, all);
+    const char *near = pn_nearest(text, row->choices, n);
+    PN_FAIL(PN_USAGE, "%s: %s is \"%s\"%s%s%s it must be one of: %s", where, row->name, text,
+            near ? "; did you mean " : "", near ? near : "", near ? "?" : ";", all);
+}
+
+static bool one_of(const char *text, const char *a, const char *b, const char *c) {
+    return !strcasecmp(text, a) || !strcasecmp(text, b) || !strcasecmp(text, c);
 }
 
 pn_status pn_option_parse(const pn_option *row, const char *where, const char *text, int64_t i, void *out) {
     char *field = (char *)out + row->offset;
     switch (row->kind) {
     case PN_OPTION_BOOL:
-        if (!strcmp(text, "true") || !strcmp(text, "yes") || !strcmp(text, "on"))
+        if (one_of(text, "true", "yes", "on"))
             *(bool *)(void *)field = true;
-        else if (!strcmp(text, "false") || !strcmp(text, "no") || !strcmp(text, "off"))
+        else if (one_of(text, "false", "no", "off"))
             *(bool *)(void *)field = false;
         else
             PN_FAIL(PN_USAGE, "%s: %s is \"%s\"; it must be true or false", where, row->name, text);
@@ -138,20 +178,40 @@ pn_status pn_option_parse(const pn_option *row, const char *where, const char *t
     PN_FAIL(PN_USAGE, "%s: %s is %s, not a value", where, row->name, kind_names[row->kind]);
 }
 
+/* Words of default lists live as long as the program: a table is static, and so are its defaults. */
+static const char *keep(const char *word) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct kept {
+        struct kept *next;
+        char word[];
+    } * all;
+    size_t n = strlen(word) + 1;
+    pthread_mutex_lock(&lock);
+    struct kept *k = all;
+    while (k && strcmp(k->word, word)) k = k->next;
+    if (!k && (k = malloc(sizeof *k + n))) {
+        memcpy(k->word, word, n);
+        k->next = all;
+        all = k;
+    }
+    pthread_mutex_unlock(&lock);
+    return k ? k->word : NULL;
+}
+
 static pn_status default_list(const pn_option *row, void *out) {
-    /* Default lists are lists of whole numbers or of plain words held in static storage: split a copy for numbers only.
-     */
-    const char *p = row->def + 1;
-    char *field = (char *)out + row->offset;
-    *(int64_t *)(void *)field = 0;
-    for (int64_t i = 0; *p && *p != ']'; i++) {
-        size_t len = strcspn(p, ",]");
+    const char *p = row->def + 1; /* "[a, b]" */
+    *(int64_t *)(void *)((char *)out + row->offset) = 0;
+    PN_ASSERT(row->def[0] == '[' && p[strcspn(p, "]")] == ']');
+    for (int64_t i = 0; *p != ']'; i++) {
         char item[64];
-        while (len && *p == ' ') p++, len--;
-        PN_ASSERT(len < sizeof item && row->kind == PN_OPTION_INTS);
+        p += strspn(p, " ");
+        size_t len = strcspn(p, ",]");
+        PN_ASSERT(len > 0 && len < sizeof item);
         memcpy(item, p, len);
         item[len] = '\0';
-        PN_TRY(pn_option_parse(row, "default", item, i, out));
+        const char *text = row->kind == PN_OPTION_STRINGS ? keep(item) : item;
+        PN_CHECK(text, PN_MEMORY, "out of memory");
+        PN_TRY(pn_option_parse(row, "default", text, i, out));
         p += len;
         if (*p == ',') p++;
     }
@@ -175,88 +235,97 @@ pn_status pn_options_defaults(const pn_option *table, void *out) {
     return PN_OK;
 }
 
-/* A string that YAML would read back as something else is quoted. */
-static void quote(const char *s, char *buffer, size_t n) {
-    bool plain = *s != '\0' && !strpbrk(s, ":#{}[],&*!|>'\"%@`\n\t\\ ") && *s != '-' && *s != '?';
-    size_t len = 0;
-    if (plain) {
-        snprintf(buffer, n, "%s", s);
+static bool plain_yaml(const char *s) {
+    static const char *const nulls[] = { "", "~", "null", "Null", "NULL" };
+    for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
+        if (!strcmp(s, nulls[i])) return false;
+    if (*s == '-' && !(s[1] >= '0' && s[1] <= '9')) return false;
+    for (const char *c = s; *c; c++)
+        if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f || strchr(":#{}[],&*!|>'\"%@`\\?", *c)) return false;
+    return true;
+}
+
+/* Characters YAML takes only as escapes: C1 controls, line separators, the byte order mark; 0 for others. */
+static unsigned escaped(const unsigned char *s) {
+    if (s[0] == 0xc2 && s[1] < 0xa0) return s[1];
+    if (s[0] == 0xe2 && s[1] == 0x80 && (s[2] & 0xfe) == 0xa8) return 0x2000u + (s[2] & 0x3fu);
+    if (s[0] == 0xef && s[1] == 0xbb && s[2] == 0xbf) return 0xfeff;
+    if (s[0] == 0xef && s[1] == 0xbf && s[2] >= 0xbe) return 0xffc0u + (s[2] & 0x3fu);
+    return 0;
+}
+
+void pn_yaml_string(const char *text, pn_buf *out) {
+    if (!text) {
+        pn_buf_char(out, '~');
         return;
     }
-    buffer[len++] = '"';
-    for (; *s && len + 4 < n; s++) {
-        if (*s == '\n')
-            buffer[len++] = '\\', buffer[len++] = 'n';
-        else if (*s == '\t')
-            buffer[len++] = '\\', buffer[len++] = 't';
-        else {
-            if (*s == '"' || *s == '\\') buffer[len++] = '\\';
-            buffer[len++] = *s;
+    if (plain_yaml(text)) {
+        pn_buf_text(out, text);
+        return;
+    }
+    pn_buf_char(out, '"');
+    for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
+        unsigned code = escaped(s);
+        if (code) {
+            pn_buf_printf(out, "\\u%04x", code);
+            s += code < 0x800 ? 1 : 2;
+        } else if (*s == '\n') {
+            pn_buf_text(out, "\\n");
+        } else if (*s == '\t') {
+            pn_buf_text(out, "\\t");
+        } else if (*s < ' ' || *s == 0x7f) {
+            pn_buf_printf(out, "\\x%02x", *s);
+        } else {
+            if (*s == '"' || *s == '\\') pn_buf_char(out, '\\');
+            pn_buf_char(out, (char)*s);
         }
     }
-    buffer[len++] = '"';
-    buffer[len] = '\0';
+    pn_buf_char(out, '"');
 }
 
-/* The shortest decimal that reads back as the same double. */
-static void number(double v, char *buffer, size_t n) {
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(buffer, n, "%.*g", digits, v);
-        if (strtod(buffer, NULL) == v) return;
-    }
+static void number(double v, pn_buf *out) {
+    char text[32];
+    pn_buf_text(out, pn_double_text(v, text, sizeof text));
 }
 
-const char *pn_option_text(const pn_option *row, const void *in, char *buffer, size_t n) {
-    const char *field = (const char *)in + row->offset;
-    PN_ASSERT(n >= 64);
-    buffer[0] = '\0';
+void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
+    const void *field = (const char *)in + row->offset;
+    const pn_int_list *ints = field;
+    const pn_string_list *strings = field;
     switch (row->kind) {
-    case PN_OPTION_BOOL: snprintf(buffer, n, "%s", *(const bool *)(const void *)field ? "true" : "false"); break;
-    case PN_OPTION_INT: snprintf(buffer, n, "%lld", (long long)*(const int64_t *)(const void *)field); break;
-    case PN_OPTION_FLOAT: number(*(const double *)(const void *)field, buffer, n); break;
-    case PN_OPTION_STRING: {
-        const char *s = *(const char *const *)(const void *)field;
-        if (s)
-            quote(s, buffer, n);
-        else
-            snprintf(buffer, n, "~");
+    case PN_OPTION_BOOL: pn_buf_text(out, *(const bool *)field ? "true" : "false"); break;
+    case PN_OPTION_INT: pn_buf_printf(out, "%lld", (long long)*(const int64_t *)field); break;
+    case PN_OPTION_FLOAT: number(*(const double *)field, out); break;
+    case PN_OPTION_STRING: pn_yaml_string(*(const char *const *)field, out); break;
+    case PN_OPTION_ENUM: pn_yaml_string(row->choices[*(const int64_t *)field], out); break;
+    case PN_OPTION_INTS:
+        pn_buf_char(out, '[');
+        for (int64_t i = 0; i < ints->n; i++) pn_buf_printf(out, "%s%lld", i ? ", " : "", (long long)ints->item[i]);
+        pn_buf_char(out, ']');
         break;
-    }
-    case PN_OPTION_ENUM: snprintf(buffer, n, "%s", row->choices[*(const int64_t *)(const void *)field]); break;
-    case PN_OPTION_INTS: {
-        const pn_int_list *l = (const void *)field;
-        size_t len = (size_t)snprintf(buffer, n, "[");
-        for (int64_t i = 0; i < l->n && len + 32 < n; i++)
-            len += (size_t)snprintf(buffer + len, n - len, "%s%lld", i ? ", " : "", (long long)l->item[i]);
-        snprintf(buffer + len, n - len, "]");
-        break;
-    }
-    case PN_OPTION_STRINGS: {
-        const pn_string_list *l = (const void *)field;
-        size_t len = (size_t)snprintf(buffer, n, "[");
-        for (int64_t i = 0; i < l->n && len + 8 < n; i++) {
-            if (i) len += (size_t)snprintf(buffer + len, n - len, ", ");
-            quote(l->item[i], buffer + len, n - len - 2);
-            len += strlen(buffer + len);
+    case PN_OPTION_STRINGS:
+        pn_buf_char(out, '[');
+        for (int64_t i = 0; i < strings->n; i++) {
+            if (i) pn_buf_text(out, ", ");
+            pn_yaml_string(strings->item[i], out);
         }
-        snprintf(buffer + len, n - len, "]");
+        pn_buf_char(out, ']');
         break;
-    }
     case PN_OPTION_SECTION: break;
     }
-    return buffer;
 }
 
 void pn_options_help(const pn_option *table, int indent, FILE *out) {
     for (const pn_option *o = table; o && o->name; o++) {
-        char bounds[256] = "";
+        char range[96] = "";
+        fprintf(out, "%*s%-24s %s\n", indent, "", o->name, o->help ? o->help : "");
+        if (o->kind == PN_OPTION_SECTION) continue;
+        fprintf(out, "%*s%-24s (%s", indent, "", "", kind_names[o->kind]);
         if (o->kind == PN_OPTION_INT || o->kind == PN_OPTION_FLOAT || o->kind == PN_OPTION_INTS)
-            snprintf(bounds, sizeof bounds, ", %.15g .. %.15g", o->min, o->max);
-        for (int i = 0; o->kind == PN_OPTION_ENUM && o->choices[i]; i++) {
-            size_t len = strlen(bounds);
-            snprintf(bounds + len, sizeof bounds - len, "%s%s", i ? " | " : ": ", o->choices[i]);
-        }
-        fprintf(out, "%*s%-24s %s\n%*s%-24s (%s%s; default %s)\n", indent, "", o->name, o->help, indent, "", "",
-                kind_names[o->kind], bounds, o->def ? o->def : "none");
+            bounds(o, range, sizeof range);
+        fprintf(out, "%s%s", *range ? " " : "", range);
+        for (int i = 0; o->kind == PN_OPTION_ENUM && o->choices[i]; i++)
+            fprintf(out, "%s%s", i ? " | " : ": ", o->choices[i]);
+        fprintf(out, "; default %s)\n", o->def ? o->def : "none");
     }
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "buffer.h"
 #include "status.h"
 
 enum { PN_LIST_MAX = 64 };
@@ -28,7 +29,7 @@ typedef struct pn_int_list {
 
 typedef struct pn_string_list {
     int64_t n;
-    const char *item[PN_LIST_MAX]; /* owned by the config */
+    const char *item[PN_LIST_MAX]; /* owned by the config, or static */
 } pn_string_list;
 
 typedef enum pn_option_kind {
@@ -72,7 +73,7 @@ typedef struct pn_option {
         .name = #field, .kind = PN_OPTION_ENUM, .offset = offsetof(type, field), .def = def_, .choices = choices_,     \
         .help = help_                                                                                                  \
     }
-/* def_: a flow sequence as text, "[64, 128]", or NULL for an empty list */
+/* def_: a flow sequence as text, "[64, 128]" or "[a, b]" (plain words), or NULL for an empty list */
 #define PN_OPT_INTS(type, field, def_, min_, max_, help_)                                                              \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_INTS, .offset = offsetof(type, field), .def = def_, .min = min_,             \
@@ -92,8 +93,10 @@ pn_status pn_options_defaults(const pn_option *table, void *out);
  * 0. `where` starts the message ("configs/a.yaml:12: search.beam"). Strings are stored as given: text must outlive out.
  */
 pn_status pn_option_parse(const pn_option *row, const char *where, const char *text, int64_t list_index, void *out);
-/* The field's value as YAML text into buffer; returns buffer. */
-const char *pn_option_text(const pn_option *row, const void *in, char *buffer, size_t n);
+/* Appends the field's value as YAML text that reads back the same: "~" for an unset string, "[1, 2]" for a list. */
+void pn_option_text(const pn_option *row, const void *in, pn_buf *out);
+/* Appends text as a YAML scalar, quoted where YAML would read it as something else; NULL as "~". */
+void pn_yaml_string(const char *text, pn_buf *out);
 
 const pn_option *pn_option_find(const pn_option *table, const char *name);
 /* The row whose name is nearest to `name`, or NULL when none is near. */
