@@ -8,6 +8,7 @@
 #ifndef PN_KERNELS_CPU_TILE_MM_H
 #define PN_KERNELS_CPU_TILE_MM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef enum pn_mm_form {
@@ -32,6 +33,22 @@ typedef struct pn_mm {
     pn_mm_form form;                   /* A_LOWER and A_UPPER: l <= PN_MM_TRIANGLE */
 } pn_mm;
 enum { PN_MM_TRIANGLE = 256 };
+
+/* C = A B, the usual case; set the other fields after. a: [m, l], or [l, m] when A is stored transposed. */
+static inline pn_mm pn_mm_of(int64_t m, int64_t n, int64_t l, const float *a, int64_t lda, const float *b, int64_t ldb,
+                             float *c, int64_t ldc) {
+    return (pn_mm){ m, n, l, a, lda, 1, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, PN_MM_DENSE };
+}
+static inline pn_mm pn_mm_transposed_of(int64_t m, int64_t n, int64_t l, const float *a, int64_t lda, const float *b,
+                                        int64_t ldb, float *c, int64_t ldc) {
+    return (pn_mm){ m, n, l, a, 1, lda, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, PN_MM_DENSE };
+}
+/* Adds keep C0 to the product. */
+static inline void pn_mm_keep(pn_mm *p, float keep, const float *c0, int64_t ldc0) {
+    p->keep = keep;
+    p->c0 = c0;
+    p->ldc0 = ldc0;
+}
 
 /* C must not overlap A or B. Every element of A and B that is multiplied is read once per tile, none beyond them. */
 void pn_tile_mm(const pn_mm *p);

@@ -19,38 +19,21 @@ void pn_unit_lower_prepare(int64_t n, const float *A, int64_t lda, float *X) {
     for (int64_t r = 0; r < n; r += B) invert_block(n - r < B ? n - r : B, A + r * lda + r, lda, X + r * B);
 }
 
+static void subtract_product(pn_mm p) { /* C -= A B */
+    p.scale = -1;
+    pn_mm_keep(&p, 1, p.c, p.ldc);
+    pn_tile_mm(&p);
+}
+
 void pn_unit_lower_solve(int64_t n, const float *A, int64_t lda, const float *X, float *R, int64_t ldr, float *U,
                          int64_t ldu, int64_t cols) {
     for (int64_t r = 0; r < n; r += B) {
         int64_t rows = n - r < B ? n - r : B;
         float *Rb = R + r * ldr;
-        if (r > 0)
-            pn_tile_mm(&(pn_mm){ .m = rows,
-                                 .n = cols,
-                                 .l = r,
-                                 .a = A + r * lda,
-                                 .a_row = lda,
-                                 .a_col = 1,
-                                 .b = U,
-                                 .ldb = ldu,
-                                 .c = Rb,
-                                 .ldc = ldr,
-                                 .c0 = Rb,
-                                 .ldc0 = ldr,
-                                 .keep = 1,
-                                 .scale = -1 });
-        pn_tile_mm(&(pn_mm){ .m = rows,
-                             .n = cols,
-                             .l = rows,
-                             .a = X + r * B,
-                             .a_row = B,
-                             .a_col = 1,
-                             .b = Rb,
-                             .ldb = ldr,
-                             .c = U + r * ldu,
-                             .ldc = ldu,
-                             .scale = 1,
-                             .form = PN_MM_A_LOWER });
+        if (r > 0) subtract_product(pn_mm_of(rows, cols, r, A + r * lda, lda, U, ldu, Rb, ldr));
+        pn_mm p = pn_mm_of(rows, cols, rows, X + r * B, B, Rb, ldr, U + r * ldu, ldu);
+        p.form = PN_MM_A_LOWER;
+        pn_tile_mm(&p);
     }
 }
 
@@ -60,31 +43,10 @@ void pn_unit_lower_solve_transposed(int64_t n, const float *A, int64_t lda, cons
         int64_t rows = n - r < B ? n - r : B, next = r + rows;
         float *Rb = R + r * ldr;
         if (next < n)
-            pn_tile_mm(&(pn_mm){ .m = rows,
-                                 .n = cols,
-                                 .l = n - next,
-                                 .a = A + next * lda + r,
-                                 .a_row = 1,
-                                 .a_col = lda,
-                                 .b = U + next * ldu,
-                                 .ldb = ldu,
-                                 .c = Rb,
-                                 .ldc = ldr,
-                                 .c0 = Rb,
-                                 .ldc0 = ldr,
-                                 .keep = 1,
-                                 .scale = -1 });
-        pn_tile_mm(&(pn_mm){ .m = rows,
-                             .n = cols,
-                             .l = rows,
-                             .a = X + r * B,
-                             .a_row = 1,
-                             .a_col = B,
-                             .b = Rb,
-                             .ldb = ldr,
-                             .c = U + r * ldu,
-                             .ldc = ldu,
-                             .scale = 1,
-                             .form = PN_MM_A_UPPER });
+            subtract_product(
+                pn_mm_transposed_of(rows, cols, n - next, A + next * lda + r, lda, U + next * ldu, ldu, Rb, ldr));
+        pn_mm p = pn_mm_transposed_of(rows, cols, rows, X + r * B, B, Rb, ldr, U + r * ldu, ldu);
+        p.form = PN_MM_A_UPPER;
+        pn_tile_mm(&p);
     }
 }

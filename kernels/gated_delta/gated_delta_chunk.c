@@ -1,5 +1,7 @@
 #include "gated_delta_chunk.h"
 
+#include <string.h>
+
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
 #include "cpu/tile_mm.h"
@@ -31,10 +33,12 @@ float *pn_delta_take(float **at, int64_t n) {
 }
 
 size_t pn_delta_tiles_floats(const pn_delta_dims *d) {
-    return (size_t)(d->dk * C + 5 * PN_DELTA_TILE + C * PN_UNIT_LOWER_BLOCK);
+    return (size_t)(3 * d->dk * C + 5 * PN_DELTA_TILE + C * PN_UNIT_LOWER_BLOCK);
 }
 pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at) {
     pn_delta_tiles t;
+    t.Q = pn_delta_take(at, d->dk * C);
+    t.K = pn_delta_take(at, d->dk * C);
     t.KT = pn_delta_take(at, d->dk * C);
     t.KK = pn_delta_take(at, PN_DELTA_TILE);
     t.QK = pn_delta_take(at, PN_DELTA_TILE);
@@ -45,22 +49,20 @@ pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at) {
     return t;
 }
 
+void pn_delta_prefetch(int64_t n, int64_t cols, const float *x, int64_t ld) {
+    for (int64_t i = 0; x && i < n; i++)
+        for (int64_t at = 0; at < cols + 15; at += 16)
+            __builtin_prefetch(x + i * ld + (at < cols ? at : cols - 1), 0, 2);
+}
+
 void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const float *k, pn_delta_tiles *t) {
-    pn_tile_transpose(t->KT, C, k, d->ldk, n, d->dk);
-    pn_mm p = { .m = n,
-                .n = n,
-                .l = d->dk,
-                .a = k,
-                .a_row = d->ldk,
-                .a_col = 1,
-                .b = t->KT,
-                .ldb = C,
-                .c = t->KK,
-                .ldc = C,
-                .scale = 1,
-                .form = PN_MM_C_LOWER };
+    pn_delta_copy_rows(n, d->dk, q, d->ldk, t->Q, d->dk);
+    pn_delta_copy_rows(n, d->dk, k, d->ldk, t->K, d->dk);
+    pn_tile_transpose(t->KT, C, t->K, d->dk, n, d->dk);
+    pn_mm p = pn_mm_of(n, n, d->dk, t->K, d->dk, t->KT, C, t->KK, C);
+    p.form = PN_MM_C_LOWER;
     pn_tile_mm(&p);
-    p.a = q;
+    p.a = t->Q;
     p.c = t->QK;
     pn_tile_mm(&p);
 }
@@ -116,10 +118,19 @@ void pn_delta_system(const pn_delta_dims *d, int64_t n, const pn_delta_gates *ga
     pn_unit_lower_prepare(n, t->A, C, t->X);
 }
 
+void pn_delta_copy_rows(int64_t n, int64_t cols, const float *src, int64_t ld_src, float *dst, int64_t ld_dst) {
+    for (int64_t i = 0; i < n; i++) {
+        if (src)
+            memcpy(dst + i * ld_dst, src + i * ld_src, sizeof(float) * (size_t)cols);
+        else
+            memset(dst + i * ld_dst, 0, sizeof(float) * (size_t)cols);
+    }
+}
+
 PN_CLONES void pn_delta_scale_rows(int64_t n, int64_t cols, float factor, const float *row_factor, const float *src,
                                    int64_t ld, float *dst) {
     for (int64_t i = 0; i < n; i++) {
-        float f = row_factor ? factor * row_factor[i] : factor;
+        float f = factor * row_factor[i];
         for (int64_t x = 0; x < cols; x++) dst[i * cols + x] = f * src[i * ld + x];
     }
 }

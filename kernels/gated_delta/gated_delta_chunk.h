@@ -27,6 +27,7 @@ typedef struct pn_delta_gates {
 
 /* One thread's tiles: [64, 64] where not said otherwise, row stride 64. */
 typedef struct pn_delta_tiles {
+    float *Q, *K;     /* [64, dk] copies of the head's queries and keys, rows next to each other */
     float *KT;        /* [dk, 64] keys transposed */
     float *KK, *QK;   /* K K^T, Q K^T; the lower triangles */
     float *E, *A, *P; /* decays, strictly lower system, scaled masked scores; zero above the diagonal */
@@ -41,14 +42,20 @@ pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at);
 /* n floats from *at, rounded up to whole cache lines. */
 float *pn_delta_take(float **at, int64_t n);
 
-/* n tokens. q, k: the head's first element of the chunk. */
+/* Asks for n rows of cols floats, ld apart, ahead of use. A head's channels of 64 tokens are 64 short runs far apart,
+ * which no hardware prefetcher follows; without this the products wait for memory half of the time. NULL: nothing. */
+void pn_delta_prefetch(int64_t n, int64_t cols, const float *x, int64_t ld);
+
+/* Fills Q, K, KT, KK and QK. n tokens. q, k: the head's first element of the chunk. */
 void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const float *k, pn_delta_tiles *t);
 /* g (NULL: no decay) and beta: the value head's element of the chunk's first token, v_heads apart from token to token.
  */
 void pn_delta_gates_of(const pn_delta_dims *d, int64_t n, const float *g, const float *beta, pn_delta_gates *gates);
 /* E, A, P, X of a value head from its gates and the scores. */
 void pn_delta_system(const pn_delta_dims *d, int64_t n, const pn_delta_gates *gates, pn_delta_tiles *t);
-/* dst [n, cols] (contiguous) = factor * row_factor_i * src_i; row_factor NULL: ones. */
+/* dst_i = src_i, or zeros when src is NULL. */
+void pn_delta_copy_rows(int64_t n, int64_t cols, const float *src, int64_t ld_src, float *dst, int64_t ld_dst);
+/* dst [n, cols] (contiguous) = factor * row_factor_i * src_i. */
 void pn_delta_scale_rows(int64_t n, int64_t cols, float factor, const float *row_factor, const float *src, int64_t ld,
                          float *dst);
 

@@ -26,7 +26,6 @@
 #include "gated_delta_chunk.h"
 
 #include <omp.h>
-#include <string.h>
 
 #include "cpu/tile_mm.h"
 #include "cpu/unit_lower.h"
@@ -35,134 +34,91 @@ enum { C = PN_DELTA_C };
 
 typedef struct forward_work {
     pn_delta_tiles t;
-    float *K;     /* [64, dk] keys scaled to the chunk's end */
-    float *R, *U; /* [64, dv] */
+    float *S;     /* [group, dk, cols] states of the value heads */
+    float *keys;  /* [64, dk] keys scaled to the chunk's end */
+    float *R, *U; /* [64, cols]; R holds Q S after the solve */
 } forward_work;
 
 static size_t forward_floats(const pn_delta_dims *d) {
-    return pn_delta_tiles_floats(d) + (size_t)(C * d->dk + 2 * C * d->dv);
+    int64_t states = (d->group * d->size + 15) & ~(int64_t)15;
+    return pn_delta_tiles_floats(d) + (size_t)(states + C * d->dk + 2 * C * d->dv);
 }
 static forward_work forward_work_at(const pn_delta_dims *d, float *at) {
     forward_work w = { .t = pn_delta_tiles_at(d, &at) };
-    w.K = pn_delta_take(&at, C * d->dk);
+    w.S = pn_delta_take(&at, d->group * d->size);
+    w.keys = pn_delta_take(&at, C * d->dk);
     w.R = pn_delta_take(&at, C * d->dv);
     w.U = pn_delta_take(&at, C * d->dv);
     return w;
 }
 
-/* Columns 0 .. cols - 1 of one value head in one chunk. S: start state, NULL when zero; next may be S. */
-static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const pn_delta_gates *x, const float *q,
-                          const float *k, const float *v, const float *S, float *o, float *next, forward_work *w) {
+/* `cols` columns of one value head in one chunk; S is their state, updated; zero: S is zero and not to be read. */
+static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const pn_delta_gates *x, const float *v,
+                          float *S, bool zero, float *o, forward_work *w) {
     float in_beta[C];
     for (int64_t i = 0; i < n; i++) in_beta[i] = x->in[i] * x->beta[i];
-    /* R = beta V - beta e^L (K S) */
-    if (S)
-        pn_tile_mm(&(pn_mm){ .m = n,
-                             .n = cols,
-                             .l = d->dk,
-                             .a = k,
-                             .a_row = d->ldk,
-                             .a_col = 1,
-                             .b = S,
-                             .ldb = d->dv,
-                             .c = w->R,
-                             .ldc = cols,
-                             .c0 = v,
-                             .ldc0 = d->ldv,
-                             .keep = 1,
-                             .keep_row = x->beta,
-                             .scale = -1,
-                             .scale_row = in_beta });
-    else
+    if (zero) { /* R = beta V - beta e^L (K S) */
         pn_delta_scale_rows(n, cols, 1, x->beta, v, d->ldv, w->R);
-    pn_unit_lower_solve(n, w->t.A, C, w->t.X, w->R, cols, w->U, cols, cols);
-    /* O = scale e^L (Q S) + P U */
-    if (S)
-        pn_tile_mm(&(pn_mm){ .m = n,
-                             .n = cols,
-                             .l = d->dk,
-                             .a = q,
-                             .a_row = d->ldk,
-                             .a_col = 1,
-                             .b = S,
-                             .ldb = d->dv,
-                             .c = o,
-                             .ldc = d->ldv,
-                             .scale = d->scale,
-                             .scale_row = x->in });
-    pn_tile_mm(&(pn_mm){ .m = n,
-                         .n = cols,
-                         .l = n,
-                         .a = w->t.P,
-                         .a_row = C,
-                         .a_col = 1,
-                         .b = w->U,
-                         .ldb = cols,
-                         .c = o,
-                         .ldc = d->ldv,
-                         .c0 = S ? o : NULL,
-                         .ldc0 = d->ldv,
-                         .keep = 1,
-                         .scale = 1,
-                         .form = PN_MM_A_LOWER });
-    /* S' = e^{L_C} S + (e^{L_C - L} K)^T U */
-    pn_delta_scale_rows(n, d->dk, 1, x->out, k, d->ldk, w->K);
-    pn_tile_mm(&(pn_mm){ .m = d->dk,
-                         .n = cols,
-                         .l = n,
-                         .a = w->K,
-                         .a_row = 1,
-                         .a_col = d->dk,
-                         .b = w->U,
-                         .ldb = cols,
-                         .c = next,
-                         .ldc = d->dv,
-                         .c0 = S,
-                         .ldc0 = d->dv,
-                         .keep = x->through,
-                         .scale = 1 });
-}
-
-static void copy_columns(const pn_delta_dims *d, int64_t cols, const float *src, float *dst) { /* src NULL: zeros */
-    for (int64_t i = 0; i < d->dk; i++) {
-        if (src)
-            memcpy(dst + i * d->dv, src + i * d->dv, sizeof(float) * (size_t)cols);
-        else
-            memset(dst + i * d->dv, 0, sizeof(float) * (size_t)cols);
+    } else {
+        pn_mm r = pn_mm_of(n, cols, d->dk, w->t.K, d->dk, S, cols, w->R, cols);
+        pn_mm_keep(&r, 1, v, d->ldv);
+        r.keep_row = x->beta, r.scale = -1, r.scale_row = in_beta;
+        pn_tile_mm(&r);
     }
+    pn_unit_lower_solve(n, w->t.A, C, w->t.X, w->R, cols, w->U, cols, cols);
+
+    /* O = scale e^L (Q S) + P U */
+    pn_mm out = pn_mm_of(n, cols, n, w->t.P, C, w->U, cols, o, d->ldv);
+    out.form = PN_MM_A_LOWER;
+    if (!zero) {
+        pn_mm qs = pn_mm_of(n, cols, d->dk, w->t.Q, d->dk, S, cols, w->R, cols);
+        qs.scale = d->scale, qs.scale_row = x->in;
+        pn_tile_mm(&qs);
+        pn_mm_keep(&out, 1, w->R, cols);
+    }
+    pn_tile_mm(&out);
+
+    /* S = e^{L_C} S + (e^{L_C - L} K)^T U */
+    pn_delta_scale_rows(n, d->dk, 1, x->out, w->t.K, d->dk, w->keys);
+    pn_mm s = pn_mm_transposed_of(d->dk, cols, n, w->keys, d->dk, w->U, cols, S, cols);
+    if (!zero) pn_mm_keep(&s, x->through, S, cols);
+    pn_tile_mm(&s);
 }
 
 /* All chunks of one document for one query/key head and columns first_col .. of its value heads. */
 static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_t doc, int64_t head, int64_t first_col,
                              int64_t cols, forward_work *w) {
     const pn_gated_delta_attr *a = c->attr;
-    int64_t begin = a->docs.offset[doc], end = a->docs.offset[doc + 1];
-    int64_t v_head = head * d->group, chunk = pn_gated_delta_chunks(&a->docs, doc);
+    int64_t begin = a->docs.offset[doc], end = a->docs.offset[doc + 1], own = d->dk * cols;
+    int64_t v_head = head * d->group, state_at = (doc * d->v_heads + v_head) * d->size + first_col;
+    const float *q = pn_f32(c->in[0]) + head * d->dk, *k = pn_f32(c->in[1]) + head * d->dk, *v = pn_f32(c->in[2]);
     const float *g = pn_f32_or_null(c->in[3]), *beta = pn_f32(c->in[4]);
     const float *S0 = c->n_in > 5 ? pn_f32_or_null(c->in[5]) : NULL;
-    float *kept = pn_tensor_elems(c->out[2]) > 0 ? pn_f32(c->out[2]) + first_col : NULL;
-    float *final = pn_f32(c->out[1]) + doc * d->v_heads * d->size + first_col;
-    if (S0) S0 += doc * d->v_heads * d->size + first_col;
-    for (int64_t j = v_head; begin == end && j < v_head + d->group; j++)
-        copy_columns(d, cols, S0 ? S0 + j * d->size : NULL, final + j * d->size);
-    for (int64_t t = begin; t < end; t += C, chunk++) {
-        int64_t n = end - t < C ? end - t : C;
-        const float *q = pn_f32(c->in[0]) + t * d->ldk + head * d->dk,
-                    *k = pn_f32(c->in[1]) + t * d->ldk + head * d->dk;
-        pn_delta_scores(d, n, q, k, &w->t);
-        for (int64_t j = v_head; j < v_head + d->group; j++) {
-            /* The kept states are the working memory where there are any: each chunk writes the next one's. */
-            float *here = kept ? kept + (chunk * d->v_heads + j) * d->size : NULL, *last = final + j * d->size;
-            const float *S = t > begin ? (kept ? here : last) : S0 ? S0 + j * d->size : NULL;
-            if (kept && t == begin) copy_columns(d, cols, S, here);
-            float *next = kept && t + C < end ? here + d->v_heads * d->size : last;
+    float *o = pn_f32(c->out[0]), *final = pn_f32(c->out[1]) + state_at, *kept = NULL;
+    if (pn_tensor_elems(c->out[2]) > 0)
+        kept = pn_f32(c->out[2]) + (pn_gated_delta_chunks(&a->docs, doc) * d->v_heads + v_head) * d->size + first_col;
+    for (int64_t r = 0; r < d->group; r++)
+        pn_delta_copy_rows(d->dk, cols, S0 ? S0 + state_at + r * d->size : NULL, d->dv, w->S + r * own, cols);
+    for (int64_t t = begin; t < end; t += C) {
+        int64_t n = end - t < C ? end - t : C, ahead = end - t - n < C ? end - t - n : C;
+        pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
+        pn_delta_prefetch(ahead, d->dk, q + (t + C) * d->ldk, d->ldk);
+        pn_delta_prefetch(ahead, d->dk, k + (t + C) * d->ldk, d->ldk);
+        for (int64_t r = 0; r < d->group; r++) {
+            int64_t gate_at = t * d->v_heads + v_head + r, at = t * d->ldv + (v_head + r) * d->dv + first_col;
+            float *S = w->S + r * own;
+            pn_delta_prefetch(n, cols, o + at, d->ldv);
+            pn_delta_prefetch(ahead, cols, v + at + C * d->ldv, d->ldv);
+            if (kept) pn_delta_copy_rows(d->dk, cols, S, cols, kept + r * d->size, d->dv);
             pn_delta_gates gates;
-            pn_delta_gates_of(d, n, g ? g + t * d->v_heads + j : NULL, beta + t * d->v_heads + j, &gates);
+            pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
             pn_delta_system(d, n, &gates, &w->t);
-            int64_t at = t * d->ldv + j * d->dv + first_col;
-            chunk_forward(d, n, cols, &gates, q, k, pn_f32(c->in[2]) + at, S, pn_f32(c->out[0]) + at, next, w);
+            chunk_forward(d, n, cols, &gates, v + at, S, t == begin && !S0, o + at, w);
         }
+        if (kept) kept += d->v_heads * d->size;
     }
+    for (int64_t r = 0; r < d->group; r++)
+        pn_delta_copy_rows(d->dk, cols, w->S + r * own, cols, final + r * d->size, d->dv);
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {

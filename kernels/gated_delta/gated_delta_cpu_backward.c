@@ -20,6 +20,7 @@ typedef struct backward_work {
     float *G;              /* [group, dk, dv] gradient of the state at the chunk's end */
     float *W, *R, *U, *dU; /* [64, dv]: V - e^L K S; R, then dR */
     float *UT;             /* [dv, 64] */
+    float *dO;             /* [64, dv] */
     float *ST;             /* [dv, dk] */
     float *dP, *dA;        /* [64, 64]; then scale dP E and beta dA E */
     float *rows;           /* [64, dk] one term of dQ or dK; scaled queries or keys */
@@ -28,7 +29,7 @@ typedef struct backward_work {
 
 size_t pn_delta_backward_floats(const pn_delta_dims *d) {
     int64_t size = (d->size + 15) & ~(int64_t)15, G = (d->group * d->size + 15) & ~(int64_t)15;
-    return pn_delta_tiles_floats(d) + (size_t)(G + size + 5 * C * d->dv + 2 * PN_DELTA_TILE + 4 * C * d->dk);
+    return pn_delta_tiles_floats(d) + (size_t)(G + size + 6 * C * d->dv + 2 * PN_DELTA_TILE + 4 * C * d->dk);
 }
 static backward_work backward_work_at(const pn_delta_dims *d, float *at) {
     backward_work w = { .t = pn_delta_tiles_at(d, &at) };
@@ -38,6 +39,7 @@ static backward_work backward_work_at(const pn_delta_dims *d, float *at) {
     w.U = pn_delta_take(&at, C * d->dv);
     w.dU = pn_delta_take(&at, C * d->dv);
     w.UT = pn_delta_take(&at, C * d->dv);
+    w.dO = pn_delta_take(&at, C * d->dv);
     w.ST = pn_delta_take(&at, d->size);
     w.dP = pn_delta_take(&at, PN_DELTA_TILE);
     w.dA = pn_delta_take(&at, PN_DELTA_TILE);
@@ -49,7 +51,7 @@ static backward_work backward_work_at(const pn_delta_dims *d, float *at) {
 
 /* Where one value head's part of the call lies, at a chunk's first token. NULL: absent or not wanted. */
 typedef struct chunk_grad {
-    const float *q, *k, *v, *dout, *S;
+    const float *v, *dout, *S;
     float *dv, *dg, *dbeta;
 } chunk_grad;
 
@@ -68,25 +70,19 @@ static PN_CLONES double dot(int64_t n, const float *x, const float *y) {
     return sum;
 }
 
-/* sum [n, cols] += factor_i x_i, and dots_i = <factor_i x_i, y_i>; x, sum contiguous. */
-static PN_CLONES void add_term(int64_t n, int64_t cols, const float *factor, const float *x, const float *y,
-                               int64_t ldy, float *sum, double *dots) {
+/* sum [n, cols] += factor_i x_i, and dots_i = <factor_i x_i, y_i>; all contiguous. */
+static PN_CLONES void add_term(int64_t n, int64_t cols, const float *factor, const float *x, const float *y, float *sum,
+                               double *dots) {
     for (int64_t i = 0; i < n; i++) {
         float f = factor ? factor[i] : 1.0f, part = 0;
 #pragma omp simd reduction(+ : part)
         for (int64_t a = 0; a < cols; a++) {
             float term = f * x[i * cols + a];
             sum[i * cols + a] += term;
-            part += term * y[i * ldy + a];
+            part += term * y[i * cols + a];
         }
         dots[i] = (double)part;
     }
-}
-
-/* W = V - KS and R = beta W, where w holds K S scaled already or is NULL for a zero state. */
-static PN_CLONES void scale_into(int64_t n, int64_t cols, const float *beta, const float *W, float *R) {
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t x = 0; x < cols; x++) R[i * cols + x] = beta[i] * W[i * cols + x];
 }
 
 /* dv += beta dR; dbeta_i += <dR_i, W_i>. */
@@ -129,6 +125,12 @@ static PN_CLONES void score_gradients(int64_t n, const float *beta, float scale,
     for (int64_t i = 0; i < n; i++) dL[i] -= (double)columns[i];
 }
 
+static void add_product(pn_mm p, pn_mm_form form) {
+    p.form = form;
+    pn_mm_keep(&p, 1, p.c, p.ldc);
+    pn_tile_mm(&p);
+}
+
 /* One value head of one chunk. have_G: w->G is not zero. Leaves the gradient of the start state in G if keep_G. */
 static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gates *x, const chunk_grad *p, float *G,
                            bool have_G, bool keep_G, backward_work *w) {
@@ -138,115 +140,74 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     for (int64_t i = 0; i < n; i++) minus_in_beta[i] = -x->in[i] * x->beta[i];
 
     /* U again, keeping W = V - e^L (K S) */
-    if (p->S)
-        pn_tile_mm(&(pn_mm){ .m = n,
-                             .n = dv,
-                             .l = dk,
-                             .a = p->k,
-                             .a_row = d->ldk,
-                             .a_col = 1,
-                             .b = p->S,
-                             .ldb = dv,
-                             .c = w->W,
-                             .ldc = dv,
-                             .c0 = p->v,
-                             .ldc0 = d->ldv,
-                             .keep = 1,
-                             .scale = -1,
-                             .scale_row = x->in });
-    else
-        pn_delta_scale_rows(n, dv, 1, NULL, p->v, d->ldv, w->W);
-    scale_into(n, dv, x->beta, w->W, w->R);
+    if (p->S) {
+        pn_mm ks = pn_mm_of(n, dv, dk, w->t.K, dk, p->S, dv, w->W, dv);
+        pn_mm_keep(&ks, 1, p->v, d->ldv);
+        ks.scale = -1, ks.scale_row = x->in;
+        pn_tile_mm(&ks);
+    } else {
+        pn_delta_copy_rows(n, dv, p->v, d->ldv, w->W, dv);
+    }
+    pn_delta_scale_rows(n, dv, 1, x->beta, w->W, dv, w->R);
     pn_unit_lower_solve(n, w->t.A, C, w->t.X, w->R, dv, w->U, dv, dv);
     pn_tile_transpose(w->UT, C, w->U, dv, n, dv);
 
     /* dU = e^{L_C - L} (K G) + P^T dO;  dR = (I + A)^-T dU, in the place of R */
-    if (have_G)
-        pn_tile_mm(&(pn_mm){ .m = n,
-                             .n = dv,
-                             .l = dk,
-                             .a = p->k,
-                             .a_row = d->ldk,
-                             .a_col = 1,
-                             .b = G,
-                             .ldb = dv,
-                             .c = w->dU,
-                             .ldc = dv,
-                             .scale = 1,
-                             .scale_row = x->out });
-    if (p->dout)
-        pn_tile_mm(&(pn_mm){ .m = n,
-                             .n = dv,
-                             .l = n,
-                             .a = w->t.P,
-                             .a_row = 1,
-                             .a_col = C,
-                             .b = p->dout,
-                             .ldb = d->ldv,
-                             .c = w->dU,
-                             .ldc = dv,
-                             .c0 = have_G ? w->dU : NULL,
-                             .ldc0 = dv,
-                             .keep = 1,
-                             .scale = 1,
-                             .form = PN_MM_A_UPPER });
+    const float *dO = p->dout ? w->dO : NULL;
+    if (have_G) {
+        pn_mm kg = pn_mm_of(n, dv, dk, w->t.K, dk, G, dv, w->dU, dv);
+        kg.scale_row = x->out;
+        pn_tile_mm(&kg);
+    }
+    if (dO) {
+        pn_delta_copy_rows(n, dv, p->dout, d->ldv, w->dO, dv);
+        pn_mm po = pn_mm_transposed_of(n, dv, n, w->t.P, C, dO, dv, w->dU, dv);
+        po.form = PN_MM_A_UPPER;
+        if (have_G) pn_mm_keep(&po, 1, w->dU, dv);
+        pn_tile_mm(&po);
+    }
     pn_unit_lower_solve_transposed(n, w->t.A, C, w->t.X, w->dU, dv, w->R, dv, dv);
     const float *dR = w->R;
     value_gradient(n, dv, x->beta, dR, w->W, p->dv, d->ldv, dbeta);
 
-    /* inside the chunk: dP = dO U^T, dA = -dR U^T, and through them dQ, dK */
-    pn_mm ut = {
-        .m = n, .n = n, .l = dv, .a_col = 1, .b = w->UT, .ldb = C, .ldc = C, .scale = 1, .form = PN_MM_C_LOWER
-    };
-    if (p->dout) {
-        ut.a = p->dout, ut.a_row = d->ldv, ut.c = w->dP;
-        pn_tile_mm(&ut);
-    }
-    ut.a = dR, ut.a_row = dv, ut.c = w->dA;
+    /* inside the chunk: dP = dO U^T, dA = -dR U^T */
+    pn_mm ut = pn_mm_of(n, n, dv, dR, dv, w->UT, C, w->dA, C);
+    ut.form = PN_MM_C_LOWER;
     pn_tile_mm(&ut);
-    score_gradients(n, x->beta, d->scale, p->dout, &w->t, w->dP, w->dA, dL, dbeta);
-    pn_mm to = { .m = n, .n = dk, .l = n, .ldb = d->ldk, .ldc = dk, .ldc0 = dk, .keep = 1, .scale = 1 };
-    to.a = w->dP, to.a_row = C, to.a_col = 1, to.form = PN_MM_A_LOWER, to.b = p->k, to.c = w->dQ, to.c0 = w->dQ;
-    if (p->dout) pn_tile_mm(&to); /* dQ += (dP E) K */
-    to.a = w->dA, to.c = w->dK, to.c0 = w->dK;
-    pn_tile_mm(&to); /* dK += M K + M^T K + (dP E)^T Q */
-    to.a_row = 1, to.a_col = C, to.form = PN_MM_A_UPPER;
-    pn_tile_mm(&to);
-    to.a = w->dP, to.b = p->q;
-    if (p->dout) pn_tile_mm(&to);
+    ut.a = dO, ut.c = w->dP;
+    if (dO) pn_tile_mm(&ut);
+    score_gradients(n, x->beta, d->scale, dO, &w->t, w->dP, w->dA, dL, dbeta);
+    if (dO) { /* dQ += (dP E) K;  dK += (dP E)^T Q */
+        add_product(pn_mm_of(n, dk, n, w->dP, C, w->t.K, dk, w->dQ, dk), PN_MM_A_LOWER);
+        add_product(pn_mm_transposed_of(n, dk, n, w->dP, C, w->t.Q, dk, w->dK, dk), PN_MM_A_UPPER);
+    }
+    /* dK += M K + M^T K */
+    add_product(pn_mm_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_LOWER);
+    add_product(pn_mm_transposed_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_UPPER);
 
     /* through the start state: qin = scale e^L (dO S^T), kin = -beta e^L (dR S^T) */
     if (p->S) {
         pn_tile_transpose(w->ST, dk, p->S, dv, dk, dv);
-        pn_mm st = { .m = n, .n = dk, .l = dv, .a_col = 1, .b = w->ST, .ldb = dk, .c = w->rows, .ldc = dk };
-        if (p->dout) {
-            st.a = p->dout, st.a_row = d->ldv, st.scale = d->scale, st.scale_row = x->in;
+        pn_mm st = pn_mm_of(n, dk, dv, dR, dv, w->ST, dk, w->rows, dk);
+        st.scale_row = minus_in_beta;
+        pn_tile_mm(&st);
+        add_term(n, dk, NULL, w->rows, w->t.K, w->dK, dots);
+        for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
+        if (dO) {
+            st.a = dO, st.scale = d->scale, st.scale_row = x->in;
             pn_tile_mm(&st);
-            add_term(n, dk, NULL, w->rows, p->q, d->ldk, w->dQ, dots);
+            add_term(n, dk, NULL, w->rows, w->t.Q, w->dQ, dots);
             for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
         }
-        st.a = dR, st.a_row = dv, st.scale = 1, st.scale_row = minus_in_beta;
-        pn_tile_mm(&st);
-        add_term(n, dk, NULL, w->rows, p->k, d->ldk, w->dK, dots);
-        for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
         if (have_G) to_end += (double)x->through * dot(d->size, p->S, G);
     }
     /* through the end state: kS = e^{L_C - L} (U G^T), computed as G U^T */
     if (have_G) {
         float *turned = w->rows + C * dk;
-        pn_tile_mm(&(pn_mm){ .m = dk,
-                             .n = n,
-                             .l = dv,
-                             .a = G,
-                             .a_row = dv,
-                             .a_col = 1,
-                             .b = w->UT,
-                             .ldb = C,
-                             .c = turned,
-                             .ldc = C,
-                             .scale = 1 });
+        pn_mm gu = pn_mm_of(dk, n, dv, G, dv, w->UT, C, turned, C);
+        pn_tile_mm(&gu);
         pn_tile_transpose(w->rows, dk, turned, C, dk, n);
-        add_term(n, dk, x->out, w->rows, p->k, d->ldk, w->dK, dots);
+        add_term(n, dk, x->out, w->rows, w->t.K, w->dK, dots);
         for (int64_t i = 0; i < n; i++) {
             dL[i] -= dots[i];
             to_end += dots[i];
@@ -262,30 +223,16 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     if (!keep_G) return;
 
     /* G <- e^{L_C} G + scale (e^L Q)^T dO - (beta e^L K)^T dR */
-    pn_mm g = { .m = dk,
-                .n = dv,
-                .l = n,
-                .a = w->rows,
-                .a_row = 1,
-                .a_col = dk,
-                .c = G,
-                .ldc = dv,
-                .ldc0 = dv,
-                .c0 = have_G ? G : NULL,
-                .keep = x->through,
-                .scale = 1 };
-    if (p->dout) {
-        pn_delta_scale_rows(n, dk, d->scale, x->in, p->q, d->ldk, w->rows);
-        g.b = p->dout, g.ldb = d->ldv;
-        pn_tile_mm(&g);
-        g.c0 = G, g.keep = 1;
-    }
-    pn_delta_scale_rows(n, dk, 1, minus_in_beta, p->k, d->ldk, w->rows);
-    g.b = dR, g.ldb = dv;
+    pn_delta_scale_rows(n, dk, 1, minus_in_beta, w->t.K, dk, w->rows);
+    pn_mm g = pn_mm_transposed_of(dk, dv, n, w->rows, dk, dR, dv, G, dv);
+    if (have_G) pn_mm_keep(&g, x->through, G, dv);
     pn_tile_mm(&g);
+    if (!dO) return;
+    pn_delta_scale_rows(n, dk, d->scale, x->in, w->t.Q, dk, w->rows);
+    add_product(pn_mm_transposed_of(dk, dv, n, w->rows, dk, dO, dv, G, dv), PN_MM_DENSE);
 }
 
-static void add_rows(int64_t n, int64_t cols, const float *x, float *dst, int64_t ld) {
+static PN_CLONES void add_rows(int64_t n, int64_t cols, const float *x, float *dst, int64_t ld) {
     for (int64_t i = 0; dst && i < n; i++)
         for (int64_t a = 0; a < cols; a++) dst[i * ld + a] += x[i * cols + a];
 }
@@ -306,23 +253,31 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
     bool have_S0 = c->n_in > 5 && c->in[5], have_G = dS_T;
     float *dS0 = grad_at(c, 5, state_at);
     if (dS_T) memcpy(w->G, dS_T + state_at, sizeof(float) * (size_t)states);
+    const float *q = pn_f32(c->in[0]) + head * d->dk, *k = pn_f32(c->in[1]) + head * d->dk, *v = pn_f32(c->in[2]);
+    const float *S = pn_f32(c->out[2]);
     for (int64_t t = begin + (n_chunks - 1) * C; t >= begin; t -= C, chunk--) {
-        int64_t n = end - t < C ? end - t : C, qk_at = t * d->ldk + head * d->dk;
-        chunk_grad p = { .q = pn_f32(c->in[0]) + qk_at, .k = pn_f32(c->in[1]) + qk_at };
-        pn_delta_scores(d, n, p.q, p.k, &w->t);
+        int64_t n = end - t < C ? end - t : C, qk_at = t * d->ldk + head * d->dk, ahead = t > begin ? C : 0;
+        pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
+        pn_delta_prefetch(ahead, d->dk, q + (t - C) * d->ldk, d->ldk);
+        pn_delta_prefetch(ahead, d->dk, k + (t - C) * d->ldk, d->ldk);
         memset(w->dQ, 0, sizeof(float) * (size_t)(n * d->dk));
         memset(w->dK, 0, sizeof(float) * (size_t)(n * d->dk));
         for (int64_t r = 0; r < d->group; r++) {
             int64_t j = head * d->group + r, v_at = t * d->ldv + j * d->dv, gate_at = t * d->v_heads + j;
+            int64_t kept_at = (chunk * d->v_heads + j) * d->size;
+            chunk_grad p = { .v = v + v_at,
+                             .dout = dout ? dout + v_at : NULL,
+                             .S = t > begin || have_S0 ? S + kept_at : NULL,
+                             .dv = grad_at(c, 2, v_at),
+                             .dg = grad_at(c, 3, gate_at),
+                             .dbeta = grad_at(c, 4, gate_at) };
+            pn_delta_prefetch(n, p.dv ? d->dv : 0, p.dv, d->ldv);
+            pn_delta_prefetch(ahead, d->dv, p.v - C * d->ldv, d->ldv);
+            pn_delta_prefetch(dout ? ahead : 0, d->dv, p.dout - C * d->ldv, d->ldv);
+            pn_delta_prefetch(ahead ? 1 : 0, d->size, S + kept_at - d->v_heads * d->size, d->size);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
             pn_delta_system(d, n, &gates, &w->t);
-            p.v = pn_f32(c->in[2]) + v_at;
-            p.dout = dout ? dout + v_at : NULL;
-            p.S = t > begin || have_S0 ? pn_f32(c->out[2]) + (chunk * d->v_heads + j) * d->size : NULL;
-            p.dv = grad_at(c, 2, v_at);
-            p.dg = grad_at(c, 3, gate_at);
-            p.dbeta = grad_at(c, 4, gate_at);
             chunk_backward(d, n, &gates, &p, w->G + r * d->size, have_G, t > begin || dS0, w);
         }
         have_G = true;
