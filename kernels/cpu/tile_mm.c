@@ -11,8 +11,22 @@
 enum {
     MAX_INNER = PN_MM_TRIANGLE, /* longest inner dimension handled at once: what a packed panel has room for */
     PACK_ROWS = 32,             /* packing pays from this many rows of A on ... */
-    PACK_STRIDE = 128           /* ... and this many elements from row to row of B */
+    PACK_STRIDE = 128,          /* ... and this many elements from row to row of B */
+    AHEAD_LINES = 8             /* requested per register tile */
 };
+
+void pn_ahead_fetch(pn_ahead *a, int lines) {
+    while (lines-- > 0 && a->part < a->n) {
+        const int part = a->part;
+        __builtin_prefetch(a->parts[part].x + a->row * a->parts[part].ld + a->col, 0, 2);
+        a->col += 16;
+        if (a->col < a->parts[part].cols) continue;
+        a->col = 0;
+        if (++a->row < a->parts[part].rows) continue;
+        a->row = 0;
+        a->part++;
+    }
+}
 
 #if defined(__x86_64__) && defined(__AVX2__) && defined(__FMA__)
 static inline __m256i first8(int64_t n) {

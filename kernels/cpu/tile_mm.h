@@ -11,6 +11,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Memory that the next chunk will need, fetched into the level-2 cache a few lines at a time while products run. All at
+ * once, the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
+ * the hardware's own prefetcher. Zeroed: nothing to fetch. */
+enum { PN_AHEAD_PARTS = 8 };
+typedef struct pn_ahead {
+    int n, part; /* parts in the list, the one at hand */
+    int64_t row, col;
+    struct {
+        const float *x;
+        int64_t rows, cols, ld;
+    } parts[PN_AHEAD_PARTS];
+} pn_ahead;
+
+/* Adds rows of cols floats, ld apart, to the list. Nothing happens when the list is full or x is NULL. */
+static inline void pn_ahead_add(pn_ahead *a, int64_t rows, int64_t cols, const float *x, int64_t ld) {
+    if (!x || rows <= 0 || cols <= 0 || a->n == PN_AHEAD_PARTS) return;
+    a->parts[a->n].x = x;
+    a->parts[a->n].rows = rows;
+    a->parts[a->n].cols = cols;
+    a->parts[a->n++].ld = ld;
+}
+/* Forgets what is left. */
+static inline void pn_ahead_reset(pn_ahead *a) {
+    a->n = a->part = 0;
+    a->row = a->col = 0;
+}
+/* Requests the next `lines` cache lines. */
+void pn_ahead_fetch(pn_ahead *a, int lines);
+
 typedef enum pn_mm_form {
     PN_MM_DENSE,
     PN_MM_A_LOWER, /* A(i,l) = 0 for l > i: stored as zeros up to 7 past the diagonal, not looked at beyond */
@@ -30,6 +59,7 @@ typedef struct pn_mm {
     int64_t ldc0;
     float keep, scale;
     const float *keep_row, *scale_row; /* m factors multiplying keep and scale; NULL: ones */
+    pn_ahead *ahead;                   /* fetched from while this runs; NULL: none */
     pn_mm_form form;                   /* A_LOWER and A_UPPER: l <= PN_MM_TRIANGLE */
 } pn_mm;
 enum { PN_MM_TRIANGLE = 256 };
@@ -37,11 +67,11 @@ enum { PN_MM_TRIANGLE = 256 };
 /* C = A B, the usual case; set the other fields after. a: [m, l], or [l, m] when A is stored transposed. */
 static inline pn_mm pn_mm_of(int64_t m, int64_t n, int64_t l, const float *a, int64_t lda, const float *b, int64_t ldb,
                              float *c, int64_t ldc) {
-    return (pn_mm){ m, n, l, a, lda, 1, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, PN_MM_DENSE };
+    return (pn_mm){ m, n, l, a, lda, 1, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, NULL, PN_MM_DENSE };
 }
 static inline pn_mm pn_mm_transposed_of(int64_t m, int64_t n, int64_t l, const float *a, int64_t lda, const float *b,
                                         int64_t ldb, float *c, int64_t ldc) {
-    return (pn_mm){ m, n, l, a, 1, lda, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, PN_MM_DENSE };
+    return (pn_mm){ m, n, l, a, 1, lda, b, ldb, c, ldc, NULL, 0, 0.0f, 1.0f, NULL, NULL, NULL, PN_MM_DENSE };
 }
 /* Adds keep C0 to the product. */
 static inline void pn_mm_keep(pn_mm *p, float keep, const float *c0, int64_t ldc0) {

@@ -64,6 +64,7 @@ static inline __attribute__((always_inline)) TILE_TARGET void TILE_FN(panel_)(co
         if (p->form == PN_MM_A_UPPER && i >= p->l) l1 = 0;
         if (p->form == PN_MM_A_LOWER && i + rows < l1) l1 = i + rows;
         if (p->form == PN_MM_C_LOWER && j0 > i + rows - 1) continue;
+        if (p->ahead) pn_ahead_fetch(p->ahead, AHEAD_LINES);
 #if TILE_ROWS > 4
         if (rows == TILE_ROWS) TILE_FN(tile_)(p, TILE_ROWS, vecs, ragged, mask, i, j0, l0, l1, b, ldb);
 #endif

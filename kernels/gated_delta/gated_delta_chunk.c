@@ -4,7 +4,6 @@
 
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
-#include "cpu/tile_mm.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -36,7 +35,7 @@ size_t pn_delta_tiles_floats(const pn_delta_dims *d) {
     return (size_t)(3 * d->dk * C + 5 * PN_DELTA_TILE + C * PN_UNIT_LOWER_BLOCK);
 }
 pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at) {
-    pn_delta_tiles t;
+    pn_delta_tiles t = { 0 };
     t.Q = pn_delta_take(at, d->dk * C);
     t.K = pn_delta_take(at, d->dk * C);
     t.KT = pn_delta_take(at, d->dk * C);
@@ -49,17 +48,12 @@ pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at) {
     return t;
 }
 
-void pn_delta_prefetch(int64_t n, int64_t cols, const float *x, int64_t ld) {
-    for (int64_t i = 0; x && i < n; i++)
-        for (int64_t at = 0; at < cols + 15; at += 16)
-            __builtin_prefetch(x + i * ld + (at < cols ? at : cols - 1), 0, 2);
-}
-
 void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const float *k, pn_delta_tiles *t) {
     pn_delta_copy_rows(n, d->dk, q, d->ldk, t->Q, d->dk);
     pn_delta_copy_rows(n, d->dk, k, d->ldk, t->K, d->dk);
     pn_tile_transpose(t->KT, C, t->K, d->dk, n, d->dk);
     pn_mm p = pn_mm_of(n, n, d->dk, t->K, d->dk, t->KT, C, t->KK, C);
+    p.ahead = &t->ahead;
     p.form = PN_MM_C_LOWER;
     pn_tile_mm(&p);
     p.a = t->Q;

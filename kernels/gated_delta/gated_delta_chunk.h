@@ -3,6 +3,7 @@
 #define PN_KERNELS_GATED_DELTA_CHUNK_H
 
 #include "gated_delta.h"
+#include "cpu/tile_mm.h"
 
 enum { PN_DELTA_C = PN_GATED_DELTA_CHUNK, PN_DELTA_TILE = PN_DELTA_C * PN_DELTA_C };
 
@@ -32,6 +33,7 @@ typedef struct pn_delta_tiles {
     float *KK, *QK;   /* K K^T, Q K^T; the lower triangles */
     float *E, *A, *P; /* decays, strictly lower system, scaled masked scores; zero above the diagonal */
     float *X;         /* inverses of the diagonal blocks of I + A */
+    pn_ahead ahead;   /* what the next chunk will read: 64 short runs far apart for each of q, k, v .. */
 } pn_delta_tiles;
 
 pn_delta_dims pn_delta_dims_of(const pn_op_call *c);
@@ -41,10 +43,6 @@ size_t pn_delta_tiles_floats(const pn_delta_dims *d);
 pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at);
 /* n floats from *at, rounded up to whole cache lines. */
 float *pn_delta_take(float **at, int64_t n);
-
-/* Asks for n rows of cols floats, ld apart, ahead of use. A head's channels of 64 tokens are 64 short runs far apart,
- * which no hardware prefetcher follows; without this the products wait for memory half of the time. NULL: nothing. */
-void pn_delta_prefetch(int64_t n, int64_t cols, const float *x, int64_t ld);
 
 /* Fills Q, K, KT, KK and QK. n tokens. q, k: the head's first element of the chunk. */
 void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const float *k, pn_delta_tiles *t);

@@ -27,7 +27,6 @@
 
 #include <omp.h>
 
-#include "cpu/tile_mm.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -62,6 +61,7 @@ static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const
     } else {
         pn_mm r = pn_mm_of(n, cols, d->dk, w->t.K, d->dk, S, cols, w->R, cols);
         pn_mm_keep(&r, 1, v, d->ldv);
+        r.ahead = &w->t.ahead;
         r.keep_row = x->beta, r.scale = -1, r.scale_row = in_beta;
         pn_tile_mm(&r);
     }
@@ -69,9 +69,11 @@ static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const
 
     /* O = scale e^L (Q S) + P U */
     pn_mm out = pn_mm_of(n, cols, n, w->t.P, C, w->U, cols, o, d->ldv);
+    out.ahead = &w->t.ahead;
     out.form = PN_MM_A_LOWER;
     if (!zero) {
         pn_mm qs = pn_mm_of(n, cols, d->dk, w->t.Q, d->dk, S, cols, w->R, cols);
+        qs.ahead = &w->t.ahead;
         qs.scale = d->scale, qs.scale_row = x->in;
         pn_tile_mm(&qs);
         pn_mm_keep(&out, 1, w->R, cols);
@@ -82,6 +84,7 @@ static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const
     pn_delta_scale_rows(n, d->dk, 1, x->out, w->t.K, d->dk, w->keys);
     pn_mm s = pn_mm_transposed_of(d->dk, cols, n, w->keys, d->dk, w->U, cols, S, cols);
     if (!zero) pn_mm_keep(&s, x->through, S, cols);
+    s.ahead = &w->t.ahead;
     pn_tile_mm(&s);
 }
 
@@ -101,14 +104,16 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
         pn_delta_copy_rows(d->dk, cols, S0 ? S0 + state_at + r * d->size : NULL, d->dv, w->S + r * own, cols);
     for (int64_t t = begin; t < end; t += C) {
         int64_t n = end - t < C ? end - t : C, ahead = end - t - n < C ? end - t - n : C;
+        pn_ahead_reset(&w->t.ahead);
+        pn_ahead_add(&w->t.ahead, ahead, d->dk, q + (t + C) * d->ldk, d->ldk);
+        pn_ahead_add(&w->t.ahead, ahead, d->dk, k + (t + C) * d->ldk, d->ldk);
         pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
-        pn_delta_prefetch(ahead, d->dk, q + (t + C) * d->ldk, d->ldk);
-        pn_delta_prefetch(ahead, d->dk, k + (t + C) * d->ldk, d->ldk);
         for (int64_t r = 0; r < d->group; r++) {
             int64_t gate_at = t * d->v_heads + v_head + r, at = t * d->ldv + (v_head + r) * d->dv + first_col;
             float *S = w->S + r * own;
-            pn_delta_prefetch(n, cols, o + at, d->ldv);
-            pn_delta_prefetch(ahead, cols, v + at + C * d->ldv, d->ldv);
+            if (r > 0) pn_ahead_reset(&w->t.ahead);
+            pn_ahead_add(&w->t.ahead, ahead, cols, v + at + C * d->ldv, d->ldv);
+            pn_ahead_add(&w->t.ahead, ahead, cols, o + at + C * d->ldv, d->ldv);
             if (kept) pn_delta_copy_rows(d->dk, cols, S, cols, kept + r * d->size, d->dv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "cpu/clones.h"
-#include "cpu/tile_mm.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -144,6 +143,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
         pn_mm ks = pn_mm_of(n, dv, dk, w->t.K, dk, p->S, dv, w->W, dv);
         pn_mm_keep(&ks, 1, p->v, d->ldv);
         ks.scale = -1, ks.scale_row = x->in;
+        ks.ahead = &w->t.ahead;
         pn_tile_mm(&ks);
     } else {
         pn_delta_copy_rows(n, dv, p->v, d->ldv, w->W, dv);
@@ -157,6 +157,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     if (have_G) {
         pn_mm kg = pn_mm_of(n, dv, dk, w->t.K, dk, G, dv, w->dU, dv);
         kg.scale_row = x->out;
+        kg.ahead = &w->t.ahead;
         pn_tile_mm(&kg);
     }
     if (dO) {
@@ -164,6 +165,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
         pn_mm po = pn_mm_transposed_of(n, dv, n, w->t.P, C, dO, dv, w->dU, dv);
         po.form = PN_MM_A_UPPER;
         if (have_G) pn_mm_keep(&po, 1, w->dU, dv);
+        po.ahead = &w->t.ahead;
         pn_tile_mm(&po);
     }
     pn_unit_lower_solve_transposed(n, w->t.A, C, w->t.X, w->dU, dv, w->R, dv, dv);
@@ -190,6 +192,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
         pn_tile_transpose(w->ST, dk, p->S, dv, dk, dv);
         pn_mm st = pn_mm_of(n, dk, dv, dR, dv, w->ST, dk, w->rows, dk);
         st.scale_row = minus_in_beta;
+        st.ahead = &w->t.ahead;
         pn_tile_mm(&st);
         add_term(n, dk, NULL, w->rows, w->t.K, w->dK, dots);
         for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
@@ -205,6 +208,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     if (have_G) {
         float *turned = w->rows + C * dk;
         pn_mm gu = pn_mm_of(dk, n, dv, G, dv, w->UT, C, turned, C);
+        gu.ahead = &w->t.ahead;
         pn_tile_mm(&gu);
         pn_tile_transpose(w->rows, dk, turned, C, dk, n);
         add_term(n, dk, x->out, w->rows, w->t.K, w->dK, dots);
@@ -257,9 +261,13 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
     const float *S = pn_f32(c->out[2]);
     for (int64_t t = begin + (n_chunks - 1) * C; t >= begin; t -= C, chunk--) {
         int64_t n = end - t < C ? end - t : C, qk_at = t * d->ldk + head * d->dk, ahead = t > begin ? C : 0;
+        float *dq = grad_at(c, 0, qk_at), *dk = grad_at(c, 1, qk_at);
+        pn_ahead_reset(&w->t.ahead);
+        pn_ahead_add(&w->t.ahead, ahead, d->dk, q + (t - C) * d->ldk, d->ldk);
+        pn_ahead_add(&w->t.ahead, ahead, d->dk, k + (t - C) * d->ldk, d->ldk);
+        pn_ahead_add(&w->t.ahead, dq ? ahead : 0, d->dk, dq - C * d->ldk, d->ldk);
+        pn_ahead_add(&w->t.ahead, dk ? ahead : 0, d->dk, dk - C * d->ldk, d->ldk);
         pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
-        pn_delta_prefetch(ahead, d->dk, q + (t - C) * d->ldk, d->ldk);
-        pn_delta_prefetch(ahead, d->dk, k + (t - C) * d->ldk, d->ldk);
         memset(w->dQ, 0, sizeof(float) * (size_t)(n * d->dk));
         memset(w->dK, 0, sizeof(float) * (size_t)(n * d->dk));
         for (int64_t r = 0; r < d->group; r++) {
@@ -271,18 +279,19 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
                              .dv = grad_at(c, 2, v_at),
                              .dg = grad_at(c, 3, gate_at),
                              .dbeta = grad_at(c, 4, gate_at) };
-            pn_delta_prefetch(n, p.dv ? d->dv : 0, p.dv, d->ldv);
-            pn_delta_prefetch(ahead, d->dv, p.v - C * d->ldv, d->ldv);
-            pn_delta_prefetch(dout ? ahead : 0, d->dv, p.dout - C * d->ldv, d->ldv);
-            pn_delta_prefetch(ahead ? 1 : 0, d->size, S + kept_at - d->v_heads * d->size, d->size);
+            if (r > 0) pn_ahead_reset(&w->t.ahead);
+            pn_ahead_add(&w->t.ahead, ahead, d->dv, p.v - C * d->ldv, d->ldv);
+            pn_ahead_add(&w->t.ahead, p.dout ? ahead : 0, d->dv, p.dout - C * d->ldv, d->ldv);
+            pn_ahead_add(&w->t.ahead, t - C > begin || have_S0, d->size, S + kept_at - d->v_heads * d->size, d->size);
+            pn_ahead_add(&w->t.ahead, p.dv ? ahead : 0, d->dv, p.dv - C * d->ldv, d->ldv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
             pn_delta_system(d, n, &gates, &w->t);
             chunk_backward(d, n, &gates, &p, w->G + r * d->size, have_G, t > begin || dS0, w);
         }
         have_G = true;
-        add_rows(n, d->dk, w->dQ, grad_at(c, 0, qk_at), d->ldk);
-        add_rows(n, d->dk, w->dK, grad_at(c, 1, qk_at), d->ldk);
+        add_rows(n, d->dk, w->dQ, dq, d->ldk);
+        add_rows(n, d->dk, w->dK, dk, d->ldk);
     }
     for (int64_t i = 0; dS0 && have_G && i < states; i++) dS0[i] += w->G[i];
 }
