@@ -319,12 +319,15 @@ uint64_t pn_skill_hash(const pn_skill *s) {
     PN_ASSERT(h);
     XXH3_64bits_reset(h);
     XXH3_64bits_update(h, s->type->name, strlen(s->type->name) + 1);
+    pn_buf text = { 0 };
     for (const pn_option *o = s->type->options; o && o->name; o++) {
-        char text[1024];
-        pn_option_text(o, s->options, text, sizeof text);
+        pn_buf_clear(&text);
+        pn_option_text(o, s->options, &text);
         XXH3_64bits_update(h, o->name, strlen(o->name) + 1);
-        XXH3_64bits_update(h, text, strlen(text) + 1);
+        XXH3_64bits_update(h, pn_buf_string(&text), text.n_bytes + 1);
     }
+    PN_ASSERT(!text.failed);
+    pn_buf_free(&text);
     uint64_t hash = XXH3_64bits_digest(h);
     XXH3_freeState(h);
     return hash;
