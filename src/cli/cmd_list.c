@@ -4,6 +4,7 @@
 #include "block.h"
 #include "json.h"
 #include "op.h"
+#include "skills.h"
 
 typedef struct item {
     const char *name;
@@ -63,10 +64,25 @@ static item op_at(int i) {
     return it;
 }
 
+static int count_skills(void) {
+    int n;
+    pn_skill_types(&n);
+    return n;
+}
+
+static item skill_at(int i) {
+    int n;
+    const pn_skill_type *t = pn_skill_types(&n)[i];
+    item it = { .name = t->name, .options = t->options };
+    snprintf(it.summary, sizeof it.summary, "%s", t->summary);
+    return it;
+}
+
 static const kind kinds[] = {
     { .name = "commands", .count = count_commands, .at = command_at },
     { .name = "blocks", .count = count_blocks, .at = block_at },
     { .name = "ops", .count = count_ops, .at = op_at },
+    { .name = "skills", .count = count_skills, .at = skill_at },
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -149,7 +165,7 @@ static const pn_flag flags[] = { PN_FLAG_JSON, PN_FLAG_END };
 
 const pn_command pn_cmd_list = {
     .name = "list",
-    .summary = "what is registered: commands, blocks, ops",
+    .summary = "what is registered: commands, blocks, ops, skills",
     .usage = "[KIND [NAME]] [--json]",
     .help = "Without a word: everything this program knows, by kind. With a kind, that kind alone. With a kind and a\n"
             "name, what that one is and every option it takes.\n"

@@ -223,19 +223,6 @@ const pn_option pn_mixture_keys[] = {
     PN_OPT_END,
 };
 
-static const pn_skill_type *nearest_skill(const char *name) {
-    int n, best = 4;
-    const pn_skill_type *const *types = pn_skill_types(&n), *hit = NULL;
-    for (int i = 0; i < n; i++) {
-        const int d = pn_edit_distance(name, types[i]->name);
-        if (d < best) {
-            best = d;
-            hit = types[i];
-        }
-    }
-    return hit;
-}
-
 typedef struct part_text {
     char path[128], where[512];
     part_keys keys;
@@ -259,9 +246,10 @@ static pn_status read_part(pn_config *config, part_text *t, pn_mixture_part *p) 
     if (!k->skill) return PN_OK;
     p->skill = pn_skill_find(k->skill);
     if (!p->skill) {
-        const pn_skill_type *near = nearest_skill(k->skill);
+        int n;
+        const char *const *names = pn_skill_names(&n), *near = pn_nearest(k->skill, names, n);
         PN_FAIL(PN_USAGE, "%s: no skill is called \"%s\"%s%s%s; `postnas list skills` names them", t->where, k->skill,
-                near ? "; did you mean " : "", near ? near->name : "", near ? "?" : "");
+                near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     }
     p->options = t->options;
     return pn_config_read(config, t->path, p->skill->options, t->options);

@@ -76,4 +76,9 @@ typedef struct pn_row {
 pn_status pn_mixture_row(pn_mixture *m, pn_split split, int64_t index, pn_row *row);
 void pn_row_free(pn_row *row);
 
+/* Document `index` of a corpus made of skills, with the choices of its answers: parts take turns as for rows, a
+ * document has document_min to document_max bytes, or as many as a row holds. PN_USAGE: the part it falls to is token
+ * shards. */
+pn_status pn_mixture_document(pn_mixture *m, pn_split split, int64_t index, pn_token_doc *out);
+
 #endif

@@ -75,20 +75,31 @@ static pn_status add_document(pn_row *row, const pn_token_doc *d, int64_t at) {
     return PN_OK;
 }
 
+/* The random stream of the document lengths of row `ordinal`. */
+static void lengths_of(const pn_mixture *m, int64_t part, pn_split split, int64_t ordinal, pn_rng *out) {
+    pn_rng_stream(part_seed(m, part), "mixture/lengths", (uint64_t)ordinal * PN_SPLITS + split, out);
+}
+
+enum { ROW_DOCS_MAX = 1 << 20 };
+
+/* The skill's index of the first document of row `ordinal`. */
+static uint64_t first_document(int64_t ordinal) {
+    return (uint64_t)ordinal * ROW_DOCS_MAX;
+}
+
 /* *end: where documents end and padding begins. */
 static pn_status skill_row(pn_mixture *m, int64_t part, pn_split split, int64_t ordinal, pn_row *row, int64_t *end) {
-    enum { DOCS_MAX = 1 << 20 };
     const pn_part *p = &m->parts[part];
     const uint64_t seed = part_seed(m, part);
     const int64_t least = p->skill->type->least_bytes(p->skill), t = m->sequence_length;
     pn_rng lengths;
-    pn_rng_stream(seed, "mixture/lengths", (uint64_t)ordinal * PN_SPLITS + split, &lengths);
+    lengths_of(m, part, split, ordinal, &lengths);
     int64_t at = 0;
-    for (uint64_t k = 0; k < DOCS_MAX; k++) {
+    for (uint64_t k = 0; k < ROW_DOCS_MAX; k++) {
         const int64_t n_bytes = document_bytes(m, p, &lengths, t - at);
         if (n_bytes < least) break;
-        PN_TRY(pn_skill_document(p->skill, m->tokenizer, m->frame, seed, split, (uint64_t)ordinal * DOCS_MAX + k,
-                                 n_bytes, &m->doc));
+        PN_TRY(pn_skill_document(p->skill, m->tokenizer, m->frame, seed, split, first_document(ordinal) + k, n_bytes,
+                                 &m->doc));
         if (m->doc.n > t - at) break; /* a tokenizer that makes more tokens than bytes */
         PN_TRY(add_document(row, &m->doc, at));
         at += m->doc.n;
@@ -135,25 +146,47 @@ static void set_targets(const pn_part *p, pn_row *row, int64_t end, bool follows
         }
 }
 
-pn_status pn_mixture_row(pn_mixture *m, pn_split split, int64_t index, pn_row *row) {
+/* ---- what an index stands for ---- */
+
+/* The part that row or document `index` comes from, and its number among those of that part. */
+static pn_status locate(const pn_mixture *m, pn_split split, int64_t index, int64_t *part, int64_t *ordinal) {
     const pn_schedule *s = &m->schedule[split];
     PN_ASSERT(index >= 0);
     PN_CHECK(
         !s->empty, PN_USAGE,
         "mixture: no part has data for split %s; add a skill, or token shards of that split (`postnas data --help`)",
         pn_split_names[split]);
+    const int64_t place = index % PN_MIXTURE_PERIOD;
+    *part = s->part[place];
+    *ordinal = index / PN_MIXTURE_PERIOD * s->rows[*part] + s->before[place];
+    return PN_OK;
+}
+
+pn_status pn_mixture_row(pn_mixture *m, pn_split split, int64_t index, pn_row *row) {
+    int64_t part, ordinal;
+    PN_TRY(locate(m, split, index, &part, &ordinal));
     PN_TRY(row_reserve(row, m->sequence_length));
-    const int64_t place = index % PN_MIXTURE_PERIOD, part = s->part[place];
-    const int64_t ordinal = index / PN_MIXTURE_PERIOD * s->rows[part] + s->before[place];
     row->part = part;
     row->doc_offsets[0] = 0;
     bool follows = false;
     int64_t end = row->n_tokens;
-    if (m->parts[part].skill) {
+    if (m->parts[part].skill)
         PN_TRY(skill_row(m, part, split, ordinal, row, &end));
-    } else {
+    else
         PN_TRY(shard_row(m, part, split, ordinal, row, &follows));
-    }
     set_targets(&m->parts[part], row, end, follows);
     return PN_OK;
+}
+
+pn_status pn_mixture_document(pn_mixture *m, pn_split split, int64_t index, pn_token_doc *out) {
+    int64_t part, ordinal;
+    PN_TRY(locate(m, split, index, &part, &ordinal));
+    const pn_part *p = &m->parts[part];
+    PN_CHECK(p->skill, PN_USAGE, "mixture: part %lld is token shards; a corpus of skills is made of skills only",
+             (long long)part);
+    pn_rng lengths;
+    lengths_of(m, part, split, ordinal, &lengths);
+    const int64_t n_bytes = document_bytes(m, p, &lengths, m->sequence_length);
+    return pn_skill_document(p->skill, m->tokenizer, m->frame, part_seed(m, part), split, first_document(ordinal),
+                             n_bytes, out);
 }
