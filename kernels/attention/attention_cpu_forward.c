@@ -83,28 +83,23 @@ size_t pn_attention_cpu_forward_bytes(const pn_op_call *c) {
 
 /* A row of scores, columns begin .. end (multiples of LANES), becomes weights relative to the new maximum; columns
  * outside seen_begin .. seen_end get 0. Returns the factor for what was summed before. */
-static inline float softmax_row(float *restrict s, int64_t begin, int64_t end, int64_t seen_begin, int64_t seen_end,
-                                float *most, float *sum) {
+PN_INLINE float softmax_row(float *restrict s, int64_t begin, int64_t end, int64_t seen_begin, int64_t seen_end,
+                            float *most, float *sum) {
     for (int64_t j = begin; j < seen_begin; j++) s[j] = -INFINITY;
     for (int64_t j = seen_end; j < end; j++) s[j] = -INFINITY;
-    float lane[LANES], m = *most;
-    for (int i = 0; i < LANES; i++) lane[i] = m;
-    for (int64_t j = begin; j < end; j += LANES)
-        for (int i = 0; i < LANES; i++) lane[i] = s[j + i] > lane[i] ? s[j + i] : lane[i];
-    for (int i = 0; i < LANES; i++) m = lane[i] > m ? lane[i] : m;
+    float m = *most, added = 0;
+#pragma omp simd reduction(max : m)
+    for (int64_t j = begin; j < end; j++) m = s[j] > m ? s[j] : m;
     if (m == -INFINITY) { /* nothing seen yet */
         for (int64_t j = begin; j < end; j++) s[j] = 0;
         return 1.0f;
     }
-    for (int i = 0; i < LANES; i++) lane[i] = 0;
-    for (int64_t j = begin; j < end; j += LANES)
-        for (int i = 0; i < LANES; i++) {
-            float p = pn_exp_nonposf(s[j + i] - m);
-            s[j + i] = p;
-            lane[i] += p;
-        }
-    float before = pn_exp_nonposf(*most - m), added = 0;
-    for (int i = 0; i < LANES; i++) added += lane[i];
+#pragma omp simd reduction(+ : added)
+    for (int64_t j = begin; j < end; j++) {
+        s[j] = pn_exp_nonposf(s[j] - m);
+        added += s[j];
+    }
+    float before = pn_exp_nonposf(*most - m);
     *sum = pn_fmaf(*sum, before, added);
     *most = m;
     return before;

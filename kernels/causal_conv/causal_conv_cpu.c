@@ -42,7 +42,7 @@ typedef struct conv {
 } conv;
 
 /* u = b + sum_w taps_w x_{s-(W-1)+w} for n channels from ch. */
-static inline void convolve(const conv *v, int64_t doc, int64_t s, int64_t ch, int64_t n, float *restrict u) {
+PN_INLINE void convolve(const conv *v, int64_t doc, int64_t s, int64_t ch, int64_t n, float *restrict u) {
     int64_t width = v->x.width, channels = v->x.channels;
     const pn_docs *docs = &v->attr->docs;
     const float *bias = v->bias + ch, *taps = v->taps + ch;

@@ -5,12 +5,10 @@
 /* 16 floats: one register of AVX-512, two of AVX2, four of NEON. */
 typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* M rows by NV vectors of C in registers; every loop over them is unrolled, so `acc` never is memory. */
 #define BLOCK(M, NV)                                                                                                   \
-    INLINE void block_##M##x##NV(int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, \
-                                 float *c, int64_t ldc, bool add) {                                                    \
+    PN_INLINE void block_##M##x##NV(int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,           \
+                                    int64_t ldb, float *c, int64_t ldc, bool add) {                                    \
         v16 acc[M][NV];                                                                                                \
         _Pragma("GCC unroll 12") for (int i = 0; i < M; i++) {                                                         \
             _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) acc[i][j] = (v16){ 0 };                               \

@@ -8,6 +8,9 @@
 #ifndef PN_KERNELS_CPU_CLONES_H
 #define PN_KERNELS_CPU_CLONES_H
 
+/* For helpers of cloned loops: one that is not inlined runs its baseline version only. */
+#define PN_INLINE static inline __attribute__((always_inline))
+
 #if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 &&           \
     !defined(PN_NO_CLONES)
 #define PN_CLONES      __attribute__((target_clones("default", "arch=x86-64-v4")))

@@ -9,24 +9,26 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t pn_float_bits(float x) {
+#include "clones.h"
+
+PN_INLINE uint32_t pn_float_bits(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
-static inline float pn_bits_float(uint32_t u) {
+PN_INLINE float pn_bits_float(uint32_t u) {
     float x;
     memcpy(&x, &u, sizeof x);
     return x;
 }
-static inline float pn_fmaf(float a, float b, float c) {
+PN_INLINE float pn_fmaf(float a, float b, float c) {
     return __builtin_fmaf(a, b, c);
 }
 
 /* e^x. 0 below -104, infinity above 88.73.
  * x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 q(r), q of degree 4 (error 1.1e-8); 2^n in two factors, so
  * that results below 2^-126 and the last binade before overflow come out right. */
-static inline float pn_expf(float x) {
+PN_INLINE float pn_expf(float x) {
     const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
@@ -44,7 +46,7 @@ static inline float pn_expf(float x) {
 }
 
 /* e^x for x <= 0, for weights that are added to others near 1: one scale factor less, 0 below -87.3. */
-static inline float pn_exp_nonposf(float x) {
+PN_INLINE float pn_exp_nonposf(float x) {
     const float to_int = 12582912.0f;
     x = x < -87.5f ? -87.5f : x;
     float t = pn_fmaf(x, 1.44269504f, to_int), n = t - to_int;
@@ -60,18 +62,18 @@ static inline float pn_exp_nonposf(float x) {
 }
 
 /* 1 / (1 + e^-x), from e^-|x| so that neither tail overflows. */
-static inline float pn_sigmoidf(float x) {
+PN_INLINE float pn_sigmoidf(float x) {
     float z = pn_expf(-__builtin_fabsf(x));
     return (x < 0.0f ? z : 1.0f) / (1.0f + z);
 }
 
 /* x sig(x); -0 at minus infinity. */
-static inline float pn_siluf(float x) {
+PN_INLINE float pn_siluf(float x) {
     float factor = x < -128.0f ? -128.0f : x; /* sig is 0 there; keeps -infinity * 0 away */
     return factor * pn_sigmoidf(x);
 }
 /* d silu / dx = sig(x) (1 + x (1 - sig(x))). Its zero near x = -1.278 is relative to 1, as for any sum. */
-static inline float pn_silu_gradf(float x) {
+PN_INLINE float pn_silu_gradf(float x) {
     float clipped = x < -128.0f ? -128.0f : x > 128.0f ? 128.0f : x;
     float z = pn_expf(-__builtin_fabsf(clipped)), d = 1.0f / (1.0f + z);
     float s = (clipped < 0.0f ? z : 1.0f) * d, not_s = (clipped < 0.0f ? 1.0f : z) * d;
@@ -80,7 +82,7 @@ static inline float pn_silu_gradf(float x) {
 
 /* log(1 + e^x) = max(x, 0) + log1p(z), z = e^-|x|; log1p(z) = 2 atanh(s), s = z / (2 + z) <= 1/3, by a polynomial in
  * s^2 (error 1.6e-8). logsigmoid(x) = -softplus(-x). */
-static inline float pn_softplusf(float x) {
+PN_INLINE float pn_softplusf(float x) {
     float z = pn_expf(-__builtin_fabsf(x)), s = z / (2.0f + z), u = s * s;
     float g = pn_fmaf(0.134257490114f, u, 0.141183099027f);
     g = pn_fmaf(g, u, 0.200037803225f);

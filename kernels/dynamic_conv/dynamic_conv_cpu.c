@@ -79,8 +79,7 @@ static int64_t doc_of(const pn_docs *docs, int64_t doc, int64_t token) {
 }
 
 /* y = sum_w (taps_w + bias_w) c_{s-(W-1)+w}, n channels from ch; i is the token's row in the tile. */
-static inline void convolve(const dconv *d, int64_t doc, int64_t s, int64_t i, int64_t ch, int64_t n,
-                            float *restrict y) {
+PN_INLINE void convolve(const dconv *d, int64_t doc, int64_t s, int64_t i, int64_t ch, int64_t n, float *restrict y) {
     int64_t channels = d->c.channels, width = d->c.width;
     for (int64_t k = 0; k < n; k++) y[k] = 0;
     for (int64_t w = 0; w < width; w++) {
