@@ -9,7 +9,7 @@
 #include "attention.h"
 
 enum {
-    PN_ATTENTION_KEYS = 128, /* keys of a tile */
+    PN_ATTENTION_KEYS = 256, /* keys of a tile */
     PN_ATTENTION_PANEL = 64, /* keys of a transposed panel; divides KEYS */
     PN_ATTENTION_BLOCK = 24, /* rows of a block */
     PN_ATTENTION_LANES = 16,
