@@ -13,6 +13,7 @@
 #include "attention_cpu.h"
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
+#include "cpu/v16.h"
 
 enum {
     KEYS = PN_ATTENTION_KEYS,
@@ -91,10 +92,7 @@ PN_CLONES static void row_statistics(const pn_attention_tiles *g, int64_t tokens
     int64_t d = g->d;
     for (int64_t i = 0, row = 0; i < tokens; i++) {
         for (int64_t h = 0; h < g->group; h++, row++) {
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t k = 0; k < d; k++) sum += d_o[row * d + k] * o[i * g->q_stride + h * d + k];
-            delta[row] = sum;
+            delta[row] = pn_dotf(d_o + row * d, o + i * g->q_stride + h * d, d);
             row_lse[row] = lse[i * g->heads + h];
         }
     }

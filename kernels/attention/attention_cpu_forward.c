@@ -14,6 +14,7 @@
 #include "attention_cpu.h"
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
+#include "cpu/v16.h"
 
 enum {
     LANES = PN_ATTENTION_LANES,
@@ -87,18 +88,18 @@ PN_INLINE float softmax_row(float *restrict s, int64_t begin, int64_t end, int64
                             float *most, float *sum) {
     for (int64_t j = begin; j < seen_begin; j++) s[j] = -INFINITY;
     for (int64_t j = seen_end; j < end; j++) s[j] = -INFINITY;
-    float m = *most, added = 0;
-#pragma omp simd reduction(max : m)
-    for (int64_t j = begin; j < end; j++) m = s[j] > m ? s[j] : m;
+    float m = *most;
+    pn_v16 lanes = { m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m };
+    for (int64_t j = begin; j < end; j += LANES) pn_v16_max_into(&lanes, (const pn_v16 *)(s + j));
+    m = pn_v16_max(&lanes);
     if (m == -INFINITY) { /* nothing seen yet */
         for (int64_t j = begin; j < end; j++) s[j] = 0;
         return 1.0f;
     }
-#pragma omp simd reduction(+ : added)
-    for (int64_t j = begin; j < end; j++) {
-        s[j] = pn_exp_nonposf(s[j] - m);
-        added += s[j];
-    }
+    for (int64_t j = begin; j < end; j++) s[j] = pn_exp_nonposf(s[j] - m);
+    pn_v16 sums = { 0 };
+    for (int64_t j = begin; j < end; j += LANES) sums += *(const pn_v16 *)(s + j);
+    float added = pn_v16_sum(&sums);
     float before = pn_exp_nonposf(*most - m);
     *sum = pn_fmaf(*sum, before, added);
     *most = m;
@@ -171,16 +172,26 @@ static void tile_task(const pn_op_call *c, const layout *l, const pn_attention_d
 /* Few rows: `rows` of every key/value head, head after head, against n keys of all heads. */
 PN_CLONES static void few_scores(const pn_attention_tiles *g, int64_t rows, const float *restrict q,
                                  const float *restrict k, int64_t n, float *restrict score) {
-    int64_t d = g->d;
-    for (int64_t j = 0; j < n; j++, k += g->kv_stride) {
+    int64_t d = g->d, stride = g->kv_stride, j = 0;
+    for (; j + 4 <= n; j += 4, k += 4 * stride) {
         for (int64_t r = 0; r < rows * g->kv_heads; r++) {
-            const float *key = k + r / rows * d, *query = q + r * d;
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < d; i++) sum += query[i] * key[i];
-            score[r * CHUNK + j] = sum;
+            const float *k0 = k + r / rows * d, *k1 = k0 + stride, *k2 = k1 + stride, *k3 = k2 + stride, *x = q + r * d;
+            pn_v16 sum[4] = { { 0 } };
+            int64_t i = 0;
+            for (; i + LANES <= d; i += LANES) {
+                pn_v16 all = *(const pn_v16 *)(x + i);
+                sum[0] += all * *(const pn_v16 *)(k0 + i);
+                sum[1] += all * *(const pn_v16 *)(k1 + i);
+                sum[2] += all * *(const pn_v16 *)(k2 + i);
+                sum[3] += all * *(const pn_v16 *)(k3 + i);
+            }
+            float *s = score + r * CHUNK + j;
+            pn_v16_sum4(sum, s);
+            for (; i < d; i++) s[0] += x[i] * k0[i], s[1] += x[i] * k1[i], s[2] += x[i] * k2[i], s[3] += x[i] * k3[i];
         }
     }
+    for (; j < n; j++, k += stride)
+        for (int64_t r = 0; r < rows * g->kv_heads; r++) score[r * CHUNK + j] = pn_dotf(q + r * d, k + r / rows * d, d);
 }
 PN_CLONES static void few_softmax(const pn_attention_tiles *g, int64_t tokens, int64_t position, int64_t j0, int64_t n,
                                   float *restrict score, float *restrict partial) {

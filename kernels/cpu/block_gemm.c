@@ -1,30 +1,27 @@
 #include "block_gemm.h"
 
-#include "clones.h"
-
-/* 16 floats: one register of AVX-512, two of AVX2, four of NEON. */
-typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
+#include "v16.h"
 
 /* M rows by NV vectors of C in registers; every loop over them is unrolled, so `acc` never is memory. */
 #define BLOCK(M, NV)                                                                                                   \
     PN_INLINE void block_##M##x##NV(int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,           \
                                     int64_t ldb, float *c, int64_t ldc, bool add) {                                    \
-        v16 acc[M][NV];                                                                                                \
+        pn_v16 acc[M][NV];                                                                                             \
         _Pragma("GCC unroll 12") for (int i = 0; i < M; i++) {                                                         \
-            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) acc[i][j] = (v16){ 0 };                               \
+            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) acc[i][j] = (pn_v16){ 0 };                            \
         }                                                                                                              \
         for (int64_t p = 0; p < k; p++, a += a_col, b += ldb) {                                                        \
-            v16 row[NV];                                                                                               \
-            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) row[j] = *(const v16 *)(b + 16 * j);                  \
+            pn_v16 row[NV];                                                                                            \
+            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) row[j] = *(const pn_v16 *)(b + 16 * j);               \
             _Pragma("GCC unroll 12") for (int i = 0; i < M; i++) {                                                     \
                 float x = a[i * a_row];                                                                                \
-                v16 all = { x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x };                                          \
+                pn_v16 all = { x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x };                                       \
                 _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) acc[i][j] = all * row[j] + acc[i][j];             \
             }                                                                                                          \
         }                                                                                                              \
         _Pragma("GCC unroll 12") for (int i = 0; i < M; i++) {                                                         \
             _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++) {                                                     \
-                v16 *to = (v16 *)(c + i * ldc + 16 * j);                                                               \
+                pn_v16 *to = (pn_v16 *)(c + i * ldc + 16 * j);                                                         \
                 if (add) acc[i][j] += *to;                                                                             \
                 *to = acc[i][j];                                                                                       \
             }                                                                                                          \
