@@ -4,6 +4,7 @@
 
 #include "cpu/block_gemm.h"
 #include "cpu/clones.h"
+#include "cpu/v16.h"
 
 enum { PANEL = PN_ATTENTION_PANEL, KEYS = PN_ATTENTION_KEYS };
 
@@ -41,11 +42,27 @@ PN_CLONES void pn_attention_pack(const pn_attention_tiles *g, const float *restr
         for (int64_t k = 0; k < n; k++) dst[k] = scale * src[k];
 }
 
+/* 4 keys x 4 channels at a time. */
 PN_CLONES void pn_attention_panel(const float *restrict src, int64_t stride, int64_t d, int64_t n,
                                   float *restrict panel) {
-    for (int64_t i = 0; i < d; i++) {
-        for (int64_t j = 0; j < n; j++) panel[i * PANEL + j] = src[j * stride + i];
-        for (int64_t j = n; j < PANEL; j++) panel[i * PANEL + j] = 0;
+    int64_t i = 0, whole = n / 4 * 4;
+    for (; i + 4 <= d; i += 4) {
+        for (int64_t j = 0; j < whole; j += 4) {
+            const float *s = src + j * stride + i;
+            pn_v4 a = *(const pn_v4 *)s, b = *(const pn_v4 *)(s + stride), c = *(const pn_v4 *)(s + 2 * stride);
+            pn_v4 e = *(const pn_v4 *)(s + 3 * stride);
+            pn_v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            pn_v4 ce = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+            float *to = panel + i * PANEL + j;
+            *(pn_v4 *)to = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+            *(pn_v4 *)(to + PANEL) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+            *(pn_v4 *)(to + 2 * PANEL) = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5);
+            *(pn_v4 *)(to + 3 * PANEL) = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
+        }
+    }
+    for (int64_t k = 0; k < d; k++) {
+        for (int64_t j = k < i ? whole : 0; j < n; j++) panel[k * PANEL + j] = src[j * stride + k];
+        for (int64_t j = n; j < PANEL; j++) panel[k * PANEL + j] = 0;
     }
 }
 

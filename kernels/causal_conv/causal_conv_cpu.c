@@ -8,7 +8,7 @@
 
 /* Forward runs over blocks of tokens and channels. Backward gives every task a block of channels and all tokens in
  * order: each gradient then has one owner, and its sum one order. */
-enum { TOKENS = 128, CHANNELS = 256, GRAD_CHANNELS = 64 };
+enum { TOKENS = 128, CHANNELS = 256, GRAD_CHANNELS = 128 };
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -25,7 +25,7 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     const pn_causal_conv_attr *a = c->attr;
     int64_t channels = c->in[0]->shape[1], block = channels * a->width;
     int64_t n = block + channels + pn_window_histories(&a->docs, c->in[3]) * block;
-    if (backward) n += 2 * block + 2 * channels;
+    if (backward) n += 2 * block + 3 * channels;
     return (size_t)n * sizeof(float);
 }
 
@@ -111,9 +111,49 @@ static pn_status forward(const pn_op_call *c) {
 
 typedef struct conv_grad {
     const float *dy;
-    float *dx, *dtaps, *dbias, *dhistory, *p; /* rows of C; dx NULL: not wanted */
-    bool wants_taps, wants_history;
+    float *dx, *dtaps, *dbias, *dhistory, *p, *sink; /* rows of C; dx NULL: not wanted; sink: never read */
+    bool wants_taps, wants_history, readable;        /* readable: both x and the taps were saved */
 } conv_grad;
+
+/* Where the gradient of position `from` of a document goes. */
+PN_INLINE float *dx_row(const conv *v, const conv_grad *g, int64_t doc, int64_t from) {
+    if (from >= 0) return g->dx ? g->dx + (v->attr->docs.offset[doc] + from) * v->x.channels : g->sink;
+    return g->wants_history ? g->dhistory + (v->x.width + from) * v->x.channels : g->sink;
+}
+
+/* A window of 4 in one loop: every sum of a channel stays in its place, so all rows are independent. Rows that go to
+ * the sink may be the same one; what is in it does not matter. */
+PN_INLINE void backward_four(const conv *v, const conv_grad *g, int64_t doc, int64_t s, int64_t ch, int64_t n,
+                             bool silu) {
+    const pn_docs *docs = &v->attr->docs;
+    int64_t channels = v->x.channels;
+    const float *dy = g->dy + (docs->offset[doc] + s) * channels + ch, *bias = v->bias + ch;
+    const float *t0 = v->taps + ch, *t1 = t0 + channels, *t2 = t1 + channels, *t3 = t2 + channels;
+    const float *x0 = pn_window_row(&v->x, docs, doc, s - 3) + ch, *x1 = pn_window_row(&v->x, docs, doc, s - 2) + ch;
+    const float *x2 = pn_window_row(&v->x, docs, doc, s - 1) + ch, *x3 = pn_window_row(&v->x, docs, doc, s) + ch;
+    float *dx0 = dx_row(v, g, doc, s - 3) + ch, *dx1 = dx_row(v, g, doc, s - 2) + ch;
+    float *dx2 = dx_row(v, g, doc, s - 1) + ch, *dx3 = dx_row(v, g, doc, s) + ch, *dbias = g->dbias + ch;
+    float *dt0 = g->dtaps + ch, *dt1 = dt0 + channels, *dt2 = dt1 + channels, *dt3 = dt2 + channels;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float p = dy[i];
+        if (silu) {
+            float u = pn_fmaf(t0[i], x0[i], bias[i]);
+            u = pn_fmaf(t1[i], x1[i], u);
+            u = pn_fmaf(t2[i], x2[i], u);
+            p *= pn_silu_gradf(pn_fmaf(t3[i], x3[i], u));
+        }
+        dbias[i] += p;
+        dt0[i] = pn_fmaf(p, x0[i], dt0[i]);
+        dt1[i] = pn_fmaf(p, x1[i], dt1[i]);
+        dt2[i] = pn_fmaf(p, x2[i], dt2[i]);
+        dt3[i] = pn_fmaf(p, x3[i], dt3[i]);
+        dx0[i] = pn_fmaf(p, t0[i], dx0[i]);
+        dx1[i] = pn_fmaf(p, t1[i], dx1[i]);
+        dx2[i] = pn_fmaf(p, t2[i], dx2[i]);
+        dx3[i] = pn_fmaf(p, t3[i], dx3[i]);
+    }
+}
 
 /* Tokens of one document, n channels from ch: p = dy act', then taps, bias and inputs. */
 PN_CLONES static void backward_run(const conv *v, const conv_grad *g, int64_t doc, int64_t s0, int64_t s1, int64_t ch,
@@ -121,6 +161,15 @@ PN_CLONES static void backward_run(const conv *v, const conv_grad *g, int64_t do
     const pn_docs *docs = &v->attr->docs;
     int64_t width = v->x.width, channels = v->x.channels;
     float *restrict p = g->p + ch, *restrict dbias = g->dbias + ch;
+    if (width == 4 && g->readable) {
+        for (int64_t s = s0; s < s1; s++) {
+            if (v->attr->silu)
+                backward_four(v, g, doc, s, ch, n, true);
+            else
+                backward_four(v, g, doc, s, ch, n, false);
+        }
+        return;
+    }
     for (int64_t s = s0; s < s1; s++) {
         const float *dy = g->dy + (docs->offset[doc] + s) * channels + ch;
         if (v->attr->silu) {
@@ -182,9 +231,12 @@ static pn_status backward(const pn_op_call *c) {
                     .dtaps = scratch,
                     .dbias = scratch + v.x.width * channels,
                     .wants_taps = c->din[1],
-                    .wants_history = c->din[3] };
+                    .wants_history = c->din[3],
+                    .readable = c->in[0]->storage && c->in[1]->storage };
     g.dhistory = g.dbias + channels;
     g.p = g.dhistory + v.x.width * channels;
+    g.sink = g.p + channels;
+    memset(g.sink, 0, (size_t)channels * sizeof *g.sink);
 #pragma omp parallel for schedule(dynamic, 1) if (tokens * channels > 16384)
     for (int64_t ch = 0; ch < channels; ch += GRAD_CHANNELS)
         backward_channels(c, &v, &g, ch, smaller(GRAD_CHANNELS, channels - ch));

@@ -12,7 +12,7 @@
 #include "cpu/window.h"
 
 enum { VALUES, HIDDEN, W2, B2, STATE };
-enum { TILE = 128, CHANNELS = 64 };
+enum { TILE = 128, CHANNELS = 128 };
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
