@@ -1,5 +1,6 @@
 #include "causal_conv.h"
 
+#include <omp.h>
 #include <string.h>
 
 #include "cpu/clones.h"
@@ -8,7 +9,7 @@
 
 /* Forward runs over blocks of tokens and channels. Backward gives every task a block of channels and all tokens in
  * order: each gradient then has one owner, and its sum one order. */
-enum { TOKENS = 128, CHANNELS = 256, GRAD_CHANNELS = 128 };
+enum { TOKENS = 128, CHANNELS = 256, GRAD_LEAST = 128, GRAD_MOST = 512 };
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -20,7 +21,7 @@ static int64_t doc_of(const pn_docs *docs, int64_t doc, int64_t token) {
 }
 
 /* Scratch, in floats: taps W x C, bias C, history; backward adds d taps W x C, d bias C, d history W x C (one document
- * at a time), p C. */
+ * at a time), p and sink C each. */
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     const pn_causal_conv_attr *a = c->attr;
     int64_t channels = c->in[0]->shape[1], block = channels * a->width;
@@ -237,9 +238,11 @@ static pn_status backward(const pn_op_call *c) {
     g.p = g.dhistory + v.x.width * channels;
     g.sink = g.p + channels;
     memset(g.sink, 0, (size_t)channels * sizeof *g.sink);
+    /* Long rows stream better, more blocks keep more threads busy; no sum depends on where a block ends. */
+    int64_t share = (channels / omp_get_max_threads() + 15) / 16 * 16;
+    int64_t block = share < GRAD_LEAST ? GRAD_LEAST : smaller(share, GRAD_MOST);
 #pragma omp parallel for schedule(dynamic, 1) if (tokens * channels > 16384)
-    for (int64_t ch = 0; ch < channels; ch += GRAD_CHANNELS)
-        backward_channels(c, &v, &g, ch, smaller(GRAD_CHANNELS, channels - ch));
+    for (int64_t ch = 0; ch < channels; ch += block) backward_channels(c, &v, &g, ch, smaller(block, channels - ch));
     return PN_OK;
 }
 
