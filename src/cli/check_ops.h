@@ -1,0 +1,14 @@
+/* `postnas check ops`: every implementation of every op against its reference, the reference against differences. */
+#ifndef PN_CLI_CHECK_OPS_H
+#define PN_CLI_CHECK_OPS_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "status.h"
+
+/* names: ops to check (n 0: all of them); PN_USAGE with the nearest name for an unknown one. A row per case and
+ * implementation, last "N passed, M failed"; PN_MISMATCH when M > 0. */
+pn_status pn_check_ops(char *const *names, int n, bool slow, FILE *out);
+
+#endif

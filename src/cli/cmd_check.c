@@ -1,0 +1,79 @@
+#include <string.h>
+
+#include "args.h"
+#include "check_ops.h"
+#include "check_vectors.h"
+#include "options.h"
+#include "tokenizer.h"
+
+static pn_status need_expected(const pn_args *args, const char *what, const char **dir, const char **expected) {
+    *expected = pn_args_value(args, "expected");
+    PN_CHECK(args->n_operands == 2, PN_USAGE, "postnas check %s: takes one model directory, then --expected FILE",
+             what);
+    PN_CHECK(*expected, PN_USAGE, "postnas check %s: --expected FILE says what must come out; it is missing", what);
+    *dir = args->operand[1];
+    return PN_OK;
+}
+
+static pn_status run_ops(const pn_args *args) {
+    return pn_check_ops(args->operand + 1, args->n_operands - 1, pn_args_has(args, "slow"), stdout);
+}
+
+static pn_status run_vectors(const pn_args *args) {
+    PN_CHECK(args->n_operands > 1, PN_USAGE, "postnas check vectors: name golden files, or folders of them");
+    return pn_check_vectors(args->operand + 1, args->n_operands - 1, stdout);
+}
+
+static pn_status run_tokenizer(const pn_args *args) {
+    const char *dir, *expected;
+    PN_TRY(need_expected(args, "tokenizer", &dir, &expected));
+    return pn_tokenizer_check(dir, expected, stdout);
+}
+
+static const struct subject {
+    const char *name;
+    pn_status (*run)(const pn_args *args);
+} subjects[] = {
+    { "ops", run_ops },
+    { "vectors", run_vectors },
+    { "tokenizer", run_tokenizer },
+};
+enum { N_SUBJECTS = sizeof subjects / sizeof *subjects };
+
+static pn_status run(const pn_args *args) {
+    const char *names[N_SUBJECTS], *word = args->operand[0];
+    for (int i = 0; i < N_SUBJECTS; i++) {
+        names[i] = subjects[i].name;
+        if (!strcmp(word, names[i])) return subjects[i].run(args);
+    }
+    const char *near = pn_nearest(word, names, N_SUBJECTS);
+    PN_FAIL(PN_USAGE, "postnas check: %s cannot be checked; %s%s%ssee `postnas check --help`", word,
+            near ? "did you mean " : "", near ? near : "", near ? "? " : "");
+}
+
+static const pn_flag flags[] = {
+    { .name = "expected", .value = "FILE", .help = "what a model or a tokenizer must give" },
+    { .name = "slow", .help = "ops: also the large cases" },
+    PN_FLAG_END,
+};
+
+const pn_command pn_cmd_check = {
+    .name = "check",
+    .summary = "ops against their reference, golden vectors, model logits, tokenizers",
+    .usage = "WHAT ... [options]",
+    .help =
+        "    postnas check ops [NAME...] [--slow]\n"
+        "        every implementation of an op against its double-precision reference, and the reference's\n"
+        "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
+        "    postnas check vectors PATH...\n"
+        "        golden .safetensors files, or folders of them: a row per file and implementation\n"
+        "    postnas check tokenizer DIR --expected FILE.jsonl\n"
+        "        lines of {\"text\", \"ids\", \"decoded\"}\n"
+        "\n"
+        "An error is rms(x - expected) / rms(expected). The last line is \"N passed, M failed\"; the exit code is 1\n"
+        "when M is not 0.\n",
+    .flags = flags,
+    .min_operands = 1,
+    .max_operands = -1,
+    .run = run,
+};
