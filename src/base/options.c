@@ -95,27 +95,31 @@ static const char *bounds(const pn_option *row, char *buffer, size_t n) {
     return buffer;
 }
 
-static pn_status parse_int(const pn_option *row, const char *where, const char *text, int64_t *out) {
-    char *end;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
-    /* 1e6 and 100_000 are what people write for budgets: the first is exact in double, the second is YAML 1.1. */
-    if (*end && end != text) {
-        char digits[64];
-        size_t n = 0;
-        for (const char *p = text; *p && n + 1 < sizeof digits; p++)
-            if (*p != '_') digits[n++] = *p;
-        digits[n] = '\0';
-        double d = strtod(digits, &end);
-        if (!*end && d == floor(d) && fabs(d) < 9e15)
-            v = (long long)d;
-        else
-            end = digits;
+/* A whole number, also as people write budgets: 100_000 (YAML 1.1), 1e6 and 2.5e6 (exact in a double). */
+static bool whole_number(const char *text, int64_t *out) {
+    char digits[64], *end;
+    size_t n = 0;
+    for (const char *p = text; *p; p++) {
+        if (*p == '_' && p > text) continue;
+        if (!strchr("0123456789+-.eE", *p) || n + 1 == sizeof digits) return false;
+        digits[n++] = *p;
     }
-    PN_CHECK(*text && !*end && !errno, PN_USAGE, "%s: %s is \"%s\"; it must be a whole number", where, row->name, text);
+    digits[n] = '\0';
+    errno = 0;
+    *out = strtoll(digits, &end, 10);
+    if (n && !*end) return !errno;
+    double d = strtod(digits, &end);
+    if (!n || *end || d != floor(d) || fabs(d) > 9e15) return false;
+    *out = (int64_t)d;
+    return strpbrk(digits, "eE") != NULL; /* 3.0 is a number, not a whole one */
+}
+
+static pn_status parse_int(const pn_option *row, const char *where, const char *text, int64_t *out) {
+    int64_t v;
     char range[96];
+    PN_CHECK(whole_number(text, &v), PN_USAGE, "%s: %s is \"%s\"; it must be a whole number", where, row->name, text);
     PN_CHECK((double)v >= row->min && (double)v <= row->max, PN_USAGE, "%s: %s is %lld; it must %s %s", where,
-             row->name, v, closed(row) ? "lie" : "be", bounds(row, range, sizeof range));
+             row->name, (long long)v, closed(row) ? "lie" : "be", bounds(row, range, sizeof range));
     *out = v;
     return PN_OK;
 }

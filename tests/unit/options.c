@@ -1,0 +1,105 @@
+#include "harness.h"
+#include <math.h>
+#include <string.h>
+
+#include "options.h"
+
+typedef struct values {
+    int64_t i;
+    double x;
+    pn_int_list ints;
+} values;
+
+static const pn_option rows[] = {
+    PN_OPT_INT(values, i, 0, INT64_MIN, INT64_MAX, ""),
+    PN_OPT_FLOAT(values, x, 0, -INFINITY, INFINITY, ""),
+    PN_OPT_INTS(values, ints, NULL, 0, 9, ""),
+    PN_OPT_END,
+};
+
+START_TEST(whole_numbers) {
+    static const struct {
+        const char *text;
+        int64_t value;
+    } good[] = { { "0", 0 },
+                 { "-17", -17 },
+                 { "+5", 5 },
+                 { "100_000", 100000 },
+                 { "1e6", 1000000 },
+                 { "2.5e6", 2500000 },
+                 { "-1E3", -1000 },
+                 { "9223372036854775807", INT64_MAX },
+                 { "-9223372036854775808", INT64_MIN } };
+    static const char *const bad[] = { "",
+                                       " ",
+                                       "-",
+                                       "e",
+                                       "x",
+                                       "1x",
+                                       "0x10",
+                                       "1.5",
+                                       "3.0",
+                                       "1e-1",
+                                       "1e30",
+                                       "_1",
+                                       "1 2",
+                                       "nan",
+                                       "inf",
+                                       "--1",
+                                       "1e",
+                                       "9223372036854775808",
+                                       "1111111111111111111111111111111111111111111111111111111111111111" };
+    values v;
+    for (size_t k = 0; k < sizeof good / sizeof *good; k++) {
+        ck_ok(pn_option_parse(&rows[0], "w", good[k].text, 0, &v));
+        ck_assert_int_eq(v.i, good[k].value);
+    }
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
+        ck_assert_msg(pn_option_parse(&rows[0], "w", bad[k], 0, &v) == PN_USAGE, "\"%s\" was taken", bad[k]);
+}
+END_TEST
+
+START_TEST(numbers) {
+    static const char *const bad[] = { "", "x", "1x", "nan", "inf", "-inf", "1e999" };
+    values v;
+    ck_ok(pn_option_parse(&rows[1], "w", "-2.5e-3", 0, &v));
+    ck_assert_double_eq(v.x, -2.5e-3);
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
+        ck_assert_msg(pn_option_parse(&rows[1], "w", bad[k], 0, &v) == PN_USAGE, "\"%s\" was taken", bad[k]);
+}
+END_TEST
+
+START_TEST(nearest_names) {
+    static const char *const names[] = { "list", "generate", "search", "id" };
+    ck_assert_str_eq(pn_nearest("serch", names, 4), "search");
+    ck_assert_str_eq(pn_nearest("genrate", names, 4), "generate");
+    ck_assert_str_eq(pn_nearest("lst", names, 4), "list");
+    ck_assert_str_eq(pn_nearest("ids", names, 4), "id");
+    ck_assert_ptr_null(pn_nearest("zzzz", names, 4));
+    ck_assert_ptr_null(pn_nearest("", names, 0));
+    ck_assert_int_eq(pn_edit_distance("kitten", "sitting"), 3);
+    ck_assert_int_eq(pn_edit_distance("", "abc"), 3);
+    char longest[100];
+    memset(longest, 'a', sizeof longest - 1);
+    longest[99] = '\0';
+    ck_assert_ptr_null(pn_nearest(longest, names, 4));
+}
+END_TEST
+
+START_TEST(texts_read_back) {
+    values v = { .i = -3, .x = 1.0 / 3, .ints = { .n = 2, .item = { 4, 7 } } }, back;
+    pn_buf b = { 0 };
+    for (int k = 0; k < 2; k++) {
+        pn_buf_clear(&b);
+        pn_option_text(&rows[k], &v, &b);
+        ck_ok(pn_option_parse(&rows[k], "w", pn_buf_string(&b), 0, &back));
+    }
+    ck_assert(back.i == v.i && back.x == v.x);
+    pn_buf_clear(&b);
+    pn_option_text(&rows[2], &v, &b);
+    ck_assert_str_eq(pn_buf_string(&b), "[4, 7]");
+    pn_buf_free(&b);
+}
+END_TEST
+
+TEST_MAIN("options", whole_numbers, numbers, nearest_names, texts_read_back)
