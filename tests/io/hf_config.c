@@ -163,6 +163,81 @@ START_TEST(layer_types_in_every_form) {
 }
 END_TEST
 
+static const char jet_settings[] =
+    "{\"mode\": \"chunk\", \"num_heads\": 12, \"head_dim\": 96, \"expand_v\": 2.6666666667, "
+    "\"conv_size\": 4, \"dconv_generator_reduction\": 8, "
+    "\"dconv_implementation\": \"triton\", \"norm_eps\": \"1e-5\"}";
+
+static pn_status read_with_jet(const char *settings) {
+    char all[1024];
+    snprintf(all, sizeof all, "{\"jet\": %s}", settings);
+    return read_jet("[\"jet\", \"attn\", \"jet\"]", all);
+}
+
+static double option_of(int layer, const char *name) {
+    const pn_option *row = pn_option_find(c.layer[layer].type->options, name);
+    ck_assert_msg(row != NULL, "%s", name);
+    const void *field = c.layer[layer].options + row->offset;
+    return row->kind == PN_OPTION_FLOAT ? *(const double *)field : (double)*(const int64_t *)field;
+}
+
+START_TEST(settings_of_linear_blocks) {
+    ck_ok(read_with_jet(jet_settings));
+    expect_layers("jet", "attention", "jet");
+    ck_assert_double_eq(option_of(2, "num_heads"), 12);
+    ck_assert_double_eq(option_of(2, "head_dim"), 96);
+    ck_assert_double_eq(option_of(2, "expand_v"), 2.6666666667);
+    ck_assert_double_eq(option_of(2, "norm_eps"), 1e-5);
+    ck_assert(pn_block_spec_equal(&c.layer[0], &c.layer[2]));
+    ck_ok(read_with_jet("{\"norm_eps\": 1e-6, \"expand_v\": 2, \"num_heads\": null}"));
+    ck_assert_double_eq(option_of(0, "norm_eps"), 1e-6);
+    ck_assert_double_eq(option_of(0, "num_heads"), 2); /* resolved from the attention's */
+    ck_assert_double_eq(option_of(0, "conv_size"), 4);
+
+    ck_refused(read_jet("[\"jet\", \"attn\", \"attn\"]", NULL), PN_FORMAT, "config.json", "no settings for it");
+    ck_refused(read_jet("[\"jet\", \"attn\", \"attn\"]", "{\"gdn\": {}}"), PN_FORMAT, "\"jet\"", "no settings for it");
+    ck_refused(read_with_jet("{\"num_heads\": \"12\"}"), PN_FORMAT, "efficient_attention_config.jet: num_heads");
+    ck_refused(read_with_jet("{\"num_heads\": 12.5}"), PN_FORMAT, "efficient_attention_config.jet: num_heads");
+    ck_refused(read_with_jet("{\"num_heads\": 12000}"), PN_USAGE, "config.json", "jet: num_heads is 12000");
+    ck_refused(read_with_jet("{\"expand_v\": \"2\"}"), PN_FORMAT, "efficient_attention_config.jet: expand_v");
+    ck_refused(read_with_jet("{\"norm_eps\": \"small\"}"), PN_USAGE, "config.json", "norm_eps is \"small\"");
+    ck_refused(read_with_jet("{\"norm_eps\": true}"), PN_FORMAT, "efficient_attention_config.jet: norm_eps");
+    ck_refused(read_with_jet("{\"head_dims\": 96}"), PN_UNSUPPORTED, "head_dims has no counterpart",
+               "did you mean head_dim");
+    ck_refused(read_with_jet("{\"head_dim\": 96, \"expand_v\": 2.665}"), PN_USAGE, "config.json", "expand_v");
+}
+END_TEST
+
+/* Parameters of one layer of the present config, and of the final norm. */
+static int64_t parameters_of(int layer) {
+    pn_model_config one = c;
+    pn_model *m;
+    one.n_layers = 1;
+    one.vocab = 1;
+    one.layer[0] = c.layer[layer];
+    ck_ok(pn_model_create(&one, PN_F32, NULL, &m));
+    int64_t n = pn_params_count(m->params, false) - 2 * c.dims.hidden; /* one row of the embedding, the final norm */
+    pn_model_destroy(&m);
+    return n;
+}
+
+/* The sizes of Jet-Nemotron-2B add up to its published total; sliding-window layers hold what attention layers hold. */
+START_TEST(published_parameter_total) {
+    char json[4096] = "{\"model_type\": \"jet_nemotron\", \"hidden_size\": 1536, \"intermediate_size\": 8960, "
+                      "\"num_hidden_layers\": 28, \"num_attention_heads\": 12, \"num_key_value_heads\": 2, "
+                      "\"vocab_size\": 151936, \"rope_theta\": 1000000.0, \"tie_word_embeddings\": true, "
+                      "\"torch_dtype\": \"bfloat16\", \"efficient_attention_config\": {\"jet\": ";
+    strcat(json, jet_settings);
+    strcat(json, "}, \"layer_types\": \"[");
+    for (int l = 0; l < 28; l++) strcat(json, l == 14 || l == 19 || l == 20 || l == 21 ? "'attn', " : "'jet', ");
+    strcat(json, "]\"}");
+    ck_ok(read_text(json));
+    ck_assert_int_eq(c.file_dtype, PN_BF16);
+    int64_t embedding = 151936 * 1536, norm = 1536;
+    ck_assert_int_eq(embedding + norm + 24 * parameters_of(0) + 4 * parameters_of(14), 1964806208);
+}
+END_TEST
+
 START_TEST(plain_models_have_plain_layers) {
     ck_ok(read_llama("\"layer_types\": [\"full_attention\", \"full_attention\"]", NULL));
     refused(PN_FORMAT, "\"layer_types\": [\"full_attention\"]", NULL, "layer_types has 1 entries");
@@ -220,6 +295,13 @@ START_TEST(written_as_it_was_read) {
     round_trip(PN_HF_AUTO, "\"llama\"");
     ck_ok(read_jet("[\"attn\", \"none\", \"attn\"]", NULL));
     round_trip(PN_HF_AUTO, "\"jet_nemotron\"");
+    ck_ok(read_with_jet(jet_settings));
+    round_trip(PN_HF_AUTO, "\"expand_v\": 2.6666666667");
+    pn_model_config two_kinds = c;
+    ck_ok(read_with_jet("{\"num_heads\": 1}"));
+    two_kinds.layer[2] = c.layer[2];
+    ck_refused(pn_hf_config_write(scratch("no.json"), &two_kinds, PN_HF_AUTO), PN_UNSUPPORTED, "layers 0 and 2",
+               "different settings");
     ck_refused(pn_hf_config_write(scratch("no.json"), &c, PN_HF_QWEN2), PN_UNSUPPORTED, "no.json",
                "full attention in every layer");
     ck_assert_int_ne(access(scratch("no.json"), F_OK), 0);
@@ -227,4 +309,5 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, plain_models_have_plain_layers, written_as_it_was_read)
+          layer_types_in_every_form, settings_of_linear_blocks, published_parameter_total,
+          plain_models_have_plain_layers, written_as_it_was_read)
