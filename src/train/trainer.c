@@ -20,7 +20,7 @@ enum { CURVE_POINTS = 400 };
     }
 
 const pn_option pn_train_option_table[] = {
-    PN_OPT_INT(pn_train_options, tokens, 1000000, 1, 9e15, "tokens to train on"),
+    PN_OPT_INT(pn_train_options, tokens, 1000000, 0, 9e15, "tokens to train on"),
     PN_OPT_INT(pn_train_options, batch_tokens, 4096, 1, 1e9,
                "tokens per step; a multiple of the data's sequence_length"),
     ROW_FLOAT("learning_rate", schedule.learning_rate, "1e-3", 0, 10, "peak learning rate"),

@@ -1,0 +1,27 @@
+#include "args.h"
+#include "finetune.h"
+#include "signals.h"
+
+static pn_status run(const pn_args *args) {
+    pn_config *c;
+    PN_TRY(pn_args_config(args, &c));
+    pn_signals_install();
+    pn_status s = pn_finetune_run(c);
+    pn_config_destroy(&c);
+    return s;
+}
+
+static const pn_flag flags[] = { PN_FLAG_CONFIG, PN_FLAG_SET, PN_FLAG_END };
+
+const pn_command pn_cmd_finetune = {
+    .name = "finetune",
+    .summary = "train a model on a mixture of data, in stages",
+    .usage = "--config FILE [--set KEY=VALUE]...",
+    .help = "Trains a model directory, or a new model of random weights, on skills and token shards. The result is\n"
+            "<output>/model, a Hugging Face directory. Stop it with Ctrl-C: the same command goes on where it was.\n"
+            "\n"
+            "    postnas finetune --config experiments/01-quickstart-base/base.yaml --set output=runs/base\n",
+    .flags = flags,
+    .run = run,
+    .read_config = pn_finetune_read_config,
+};
