@@ -163,11 +163,12 @@ static void put_filler(const pn_skill *self, pn_rng *rng, int64_t n, pn_skill_do
     }
 }
 
-/* Between filler_min and gap_max bytes, if `most` leaves room for that; else 0. */
+/* Between filler_min and gap_max bytes, cut to `most`; 0 where even filler_min is too long. */
 static int64_t draw_filler(const pn_skill *self, pn_rng *rng, int64_t most) {
     const int64_t least = ((const recall_data *)self->data)->filler_min, cap = options_of(self)->gap_max;
-    if (most > cap) most = cap > least ? cap : least;
-    return most < least ? 0 : least + (int64_t)pn_rng_below(rng, (uint64_t)(most - least) + 1);
+    if (most < least) return 0;
+    const int64_t n = cap > least ? least + (int64_t)pn_rng_below(rng, (uint64_t)(cap - least) + 1) : least;
+    return n < most ? n : most;
 }
 
 static void put_pair(const recall_options *o, pair *p, pn_skill_doc *out) {
@@ -199,19 +200,32 @@ static void shuffle(pn_rng *rng, pair *pairs, int64_t n) {
     }
 }
 
-/* Bytes of filler between the pairs and the first query, whose pair is `first`, out of `slack`: whatever brings its
- * answer to one of the distances asked for, as near as the document allows. */
-static int64_t draw_gap(const pn_skill *self, pn_rng *rng, const pair *first, const pn_skill_doc *out, int64_t slack) {
+/* Distance of the answer to a query for `p` that follows the pairs at once. */
+static int64_t least_distance(const recall_options *o, const pair *p, const pn_skill_doc *out) {
+    return out->n + o->key_length + (int64_t)strlen(o->query_mark) - p->stated;
+}
+
+/* Bytes of filler between the pairs and the first query, out of `slack`. Where distances are asked for: draws one, and
+ * moves a pair to the front that can be asked for at that distance; if there is none, as near as the front one can be.
+ */
+static int64_t draw_gap(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t n, const pn_skill_doc *out,
+                        int64_t slack) {
     const recall_options *o = options_of(self);
-    const recall_data *d = self->data;
     if (o->distances.n == 0) {
         const int64_t any = (int64_t)pn_rng_below(rng, (uint64_t)slack + 1);
-        return any < d->filler_min ? 0 : any;
+        return any < ((const recall_data *)self->data)->filler_min ? 0 : any;
     }
     const int64_t want = o->distances.item[pn_rng_below(rng, (uint64_t)o->distances.n)];
-    const int64_t without = out->n + o->key_length + (int64_t)strlen(o->query_mark) - first->stated;
-    const int64_t gap = want - without;
-    return gap < 0 ? 0 : gap > slack ? slack : gap;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t gap = want - least_distance(o, &pairs[i], out);
+        if (gap < 0 || gap > slack) continue;
+        const pair other = pairs[0];
+        pairs[0] = pairs[i];
+        pairs[i] = other;
+        return gap;
+    }
+    const int64_t gap = want - least_distance(o, &pairs[0], out);
+    return gap < 0 ? 0 : slack;
 }
 
 static void put_queries(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t n, int64_t slack, pn_skill_doc *out) {
@@ -230,7 +244,7 @@ static void write_block(const pn_skill *self, pn_rng *rng, pair *pairs, int64_t 
     const recall_options *o = options_of(self);
     for (int64_t i = 0; i < n; i++) put_pair(o, &pairs[i], out);
     shuffle(rng, pairs, n);
-    const int64_t slack = out->room - bytes_for(self, n), gap = draw_gap(self, rng, &pairs[0], out, slack);
+    const int64_t slack = out->room - bytes_for(self, n), gap = draw_gap(self, rng, pairs, n, out, slack);
     put_filler(self, rng, gap, out);
     put_queries(self, rng, pairs, queries_for(o, n), slack - gap, out);
 }

@@ -203,5 +203,16 @@ START_TEST(skills_are_written_and_read_by_a_mixture) {
 }
 END_TEST
 
-TEST_MAIN("data", text_comes_back_out_of_the_shards, mistakes_leave_nothing_behind,
+START_TEST(the_example_configuration_works) {
+    char out[256];
+    snprintf(out, sizeof out, "%s", scratch("example"));
+    program_result r = data("--out %s --skills --config %s/configs/skills.yaml --set data.train_documents=1000", out,
+                            POSTNAS_SOURCE_DIR);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "train            1000 documents");
+    holds(r.out, " 70.0%  skill recall");
+}
+END_TEST
+
+TEST_MAIN("data", the_example_configuration_works, text_comes_back_out_of_the_shards, mistakes_leave_nothing_behind,
           skills_are_written_and_read_by_a_mixture)

@@ -143,8 +143,8 @@ START_TEST(recall_distances_are_kept) {
     pn_skill *s;
     pn_tokenizer *t = byte_tokenizer();
     pn_token_doc d = { 0 };
-    static const char *const changes[] = { "pairs_min=4", "pairs_max=4", "queries=1", "filler=noise", NULL };
-    for (int64_t want = 40; want <= 200; want += 80) {
+    static const char *const changes[] = { "pairs_min=24", "pairs_max=24", NULL };
+    for (int64_t want = 48; want <= 204; want += 12) {
         _Alignas(8) unsigned char options[PN_SKILL_OPTIONS_BYTES];
         ck_ok(make("recall", changes, &s));
         memcpy(options, s->options, sizeof options);
@@ -156,7 +156,7 @@ START_TEST(recall_distances_are_kept) {
         for (uint64_t i = 0; i < 50; i++) {
             ck_ok(pn_skill_document(s, t, pn_doc_frame_default(t), 9, PN_SPLIT_HELDOUT, i, 255, &d));
             ck_assert_int_eq(d.n, 256);
-            ck_assert_int_eq(d.n_answers, 1);
+            ck_assert_int_eq(d.n_answers, 24);
             ck_assert_int_eq(d.answers[0].distance, want);
             ck_assert_int_eq(d.tokens[d.answers[0].begin], d.tokens[d.answers[0].begin - want]);
         }
