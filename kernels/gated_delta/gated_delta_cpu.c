@@ -105,15 +105,19 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
     for (int64_t t = begin; t < end; t += C) {
         int64_t n = end - t < C ? end - t : C, ahead = end - t - n < C ? end - t - n : C;
         pn_ahead_reset(&w->t.ahead);
-        pn_ahead_add(&w->t.ahead, ahead, d->dk, q + (t + C) * d->ldk, d->ldk);
-        pn_ahead_add(&w->t.ahead, ahead, d->dk, k + (t + C) * d->ldk, d->ldk);
+        if (ahead > 0) {
+            pn_ahead_add(&w->t.ahead, ahead, d->dk, q + (t + C) * d->ldk, d->ldk);
+            pn_ahead_add(&w->t.ahead, ahead, d->dk, k + (t + C) * d->ldk, d->ldk);
+        }
         pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
         for (int64_t r = 0; r < d->group; r++) {
             int64_t gate_at = t * d->v_heads + v_head + r, at = t * d->ldv + (v_head + r) * d->dv + first_col;
             float *S = w->S + r * own;
             if (r > 0) pn_ahead_reset(&w->t.ahead);
-            pn_ahead_add(&w->t.ahead, ahead, cols, v + at + C * d->ldv, d->ldv);
-            pn_ahead_add(&w->t.ahead, ahead, cols, o + at + C * d->ldv, d->ldv);
+            if (ahead > 0) {
+                pn_ahead_add(&w->t.ahead, ahead, cols, v + at + C * d->ldv, d->ldv);
+                pn_ahead_add(&w->t.ahead, ahead, cols, o + at + C * d->ldv, d->ldv);
+            }
             if (kept) pn_delta_copy_rows(d->dk, cols, S, cols, kept + r * d->size, d->dv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);

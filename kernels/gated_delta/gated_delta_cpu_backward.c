@@ -245,6 +245,11 @@ static float *grad_at(const pn_op_call *c, int i, int64_t offset) {
     return i < c->n_in && c->din[i] ? pn_f32(c->din[i]) + offset : NULL;
 }
 
+/* x: rows of this chunk, NULL when absent. */
+static void add_chunk_before(pn_ahead *list, int64_t cols, const float *x, int64_t ld) {
+    if (x) pn_ahead_add(list, C, cols, x - C * ld, ld);
+}
+
 /* All chunks of one document for one query/key head. */
 static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64_t doc, int64_t head,
                               backward_work *w) {
@@ -260,13 +265,16 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
     const float *q = pn_f32(c->in[0]) + head * d->dk, *k = pn_f32(c->in[1]) + head * d->dk, *v = pn_f32(c->in[2]);
     const float *S = pn_f32(c->out[2]);
     for (int64_t t = begin + (n_chunks - 1) * C; t >= begin; t -= C, chunk--) {
-        int64_t n = end - t < C ? end - t : C, qk_at = t * d->ldk + head * d->dk, ahead = t > begin ? C : 0;
+        int64_t n = end - t < C ? end - t : C, qk_at = t * d->ldk + head * d->dk;
         float *dq = grad_at(c, 0, qk_at), *dk = grad_at(c, 1, qk_at);
-        pn_ahead_reset(&w->t.ahead);
-        pn_ahead_add(&w->t.ahead, ahead, d->dk, q + (t - C) * d->ldk, d->ldk);
-        pn_ahead_add(&w->t.ahead, ahead, d->dk, k + (t - C) * d->ldk, d->ldk);
-        pn_ahead_add(&w->t.ahead, dq ? ahead : 0, d->dk, dq - C * d->ldk, d->ldk);
-        pn_ahead_add(&w->t.ahead, dk ? ahead : 0, d->dk, dk - C * d->ldk, d->ldk);
+        pn_ahead *before = &w->t.ahead;
+        pn_ahead_reset(before);
+        if (t > begin) {
+            add_chunk_before(before, d->dk, q + t * d->ldk, d->ldk);
+            add_chunk_before(before, d->dk, k + t * d->ldk, d->ldk);
+            add_chunk_before(before, d->dk, dq, d->ldk);
+            add_chunk_before(before, d->dk, dk, d->ldk);
+        }
         pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
         memset(w->dQ, 0, sizeof(float) * (size_t)(n * d->dk));
         memset(w->dK, 0, sizeof(float) * (size_t)(n * d->dk));
@@ -279,11 +287,13 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
                              .dv = grad_at(c, 2, v_at),
                              .dg = grad_at(c, 3, gate_at),
                              .dbeta = grad_at(c, 4, gate_at) };
-            if (r > 0) pn_ahead_reset(&w->t.ahead);
-            pn_ahead_add(&w->t.ahead, ahead, d->dv, p.v - C * d->ldv, d->ldv);
-            pn_ahead_add(&w->t.ahead, p.dout ? ahead : 0, d->dv, p.dout - C * d->ldv, d->ldv);
-            pn_ahead_add(&w->t.ahead, t - C > begin || have_S0, d->size, S + kept_at - d->v_heads * d->size, d->size);
-            pn_ahead_add(&w->t.ahead, p.dv ? ahead : 0, d->dv, p.dv - C * d->ldv, d->ldv);
+            if (r > 0) pn_ahead_reset(before);
+            if (t > begin) {
+                add_chunk_before(before, d->dv, p.v, d->ldv);
+                add_chunk_before(before, d->dv, p.dout, d->ldv);
+                pn_ahead_add(before, 1, d->size, S + kept_at - d->v_heads * d->size, d->size);
+                add_chunk_before(before, d->dv, p.dv, d->ldv);
+            }
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
             pn_delta_system(d, n, &gates, &w->t);
