@@ -85,9 +85,20 @@ static pn_status facts_setup(pn_skill *self, const char *where) {
     return PN_OK;
 }
 
+/* One fact at its longest: "bado color parrot\n", or "Q what color has bado A parrot\n". */
 static int64_t facts_least_bytes(const pn_skill *self) {
-    (void)self;
-    return QUESTION_MAX;
+    size_t longest = 0, word = 0, value = 0;
+    for (int64_t k = 0; k < options_of(self)->phrasings; k++) {
+        const phrasing *p = &phrasings[k];
+        const size_t n = strlen(p->before) + strlen(p->between) + strlen(p->after);
+        if (n > longest) longest = n;
+    }
+    for (int64_t a = 0; a < options_of(self)->attributes; a++) {
+        if (strlen(attributes[a]) > word) word = strlen(attributes[a]);
+        for (int v = 0; v < VALUES; v++)
+            if (strlen(values[a][v]) > value) value = strlen(values[a][v]);
+    }
+    return (int64_t)(longest + NAME_LETTERS + word + strlen(" ") + value + strlen("\n"));
 }
 
 static int64_t draw_phrasing(const facts_options *o, pn_split split, pn_rng *rng, int64_t kept_out) {
