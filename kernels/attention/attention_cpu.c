@@ -4,7 +4,7 @@
 
 #include "cpu/block_gemm.h"
 #include "cpu/clones.h"
-#include "cpu/v16.h"
+#include "cpu/vec.h"
 
 enum { PANEL = PN_ATTENTION_PANEL, KEYS = PN_ATTENTION_KEYS };
 
@@ -49,15 +49,15 @@ PN_CLONES void pn_attention_panel(const float *restrict src, int64_t stride, int
     for (; i + 4 <= d; i += 4) {
         for (int64_t j = 0; j < whole; j += 4) {
             const float *s = src + j * stride + i;
-            pn_v4 a = *(const pn_v4 *)s, b = *(const pn_v4 *)(s + stride), c = *(const pn_v4 *)(s + 2 * stride);
-            pn_v4 e = *(const pn_v4 *)(s + 3 * stride);
-            pn_v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            pn_v4 ce = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+            pn_vec4 a = *(const pn_vec4 *)s, b = *(const pn_vec4 *)(s + stride), c = *(const pn_vec4 *)(s + 2 * stride);
+            pn_vec4 e = *(const pn_vec4 *)(s + 3 * stride);
+            pn_vec4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            pn_vec4 ce = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
             float *to = panel + i * PANEL + j;
-            *(pn_v4 *)to = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
-            *(pn_v4 *)(to + PANEL) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
-            *(pn_v4 *)(to + 2 * PANEL) = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5);
-            *(pn_v4 *)(to + 3 * PANEL) = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
+            *(pn_vec4 *)to = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+            *(pn_vec4 *)(to + PANEL) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+            *(pn_vec4 *)(to + 2 * PANEL) = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5);
+            *(pn_vec4 *)(to + 3 * PANEL) = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
         }
     }
     for (int64_t k = 0; k < d; k++) {

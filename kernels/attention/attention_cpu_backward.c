@@ -13,7 +13,7 @@
 #include "attention_cpu.h"
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
-#include "cpu/v16.h"
+#include "cpu/vec.h"
 
 enum {
     KEYS = PN_ATTENTION_KEYS,

@@ -14,7 +14,7 @@
 #include "attention_cpu.h"
 #include "cpu/clones.h"
 #include "cpu/fast_math.h"
-#include "cpu/v16.h"
+#include "cpu/vec.h"
 
 enum {
     LANES = PN_ATTENTION_LANES,
@@ -88,18 +88,15 @@ PN_INLINE float softmax_row(float *restrict s, int64_t begin, int64_t end, int64
                             float *most, float *sum) {
     for (int64_t j = begin; j < seen_begin; j++) s[j] = -INFINITY;
     for (int64_t j = seen_end; j < end; j++) s[j] = -INFINITY;
-    float m = *most;
-    pn_v16 lanes = { m, m, m, m, m, m, m, m, m, m, m, m, m, m, m, m };
-    for (int64_t j = begin; j < end; j += LANES) pn_v16_max_into(&lanes, (const pn_v16 *)(s + j));
-    m = pn_v16_max(&lanes);
+    float m = pn_vec_max(s + begin, end - begin, *most);
     if (m == -INFINITY) { /* nothing seen yet */
         for (int64_t j = begin; j < end; j++) s[j] = 0;
         return 1.0f;
     }
     for (int64_t j = begin; j < end; j++) s[j] = pn_exp_nonposf(s[j] - m);
-    pn_v16 sums = { 0 };
-    for (int64_t j = begin; j < end; j += LANES) sums += *(const pn_v16 *)(s + j);
-    float added = pn_v16_sum(&sums);
+    pn_vec sums = { 0 };
+    for (int64_t j = begin; j < end; j += PN_VEC) sums += *(const pn_vec *)(s + j);
+    float added = pn_vec_sum(&sums);
     float before = pn_exp_nonposf(*most - m);
     *sum = pn_fmaf(*sum, before, added);
     *most = m;
@@ -176,17 +173,17 @@ PN_CLONES static void few_scores(const pn_attention_tiles *g, int64_t rows, cons
     for (; j + 4 <= n; j += 4, k += 4 * stride) {
         for (int64_t r = 0; r < rows * g->kv_heads; r++) {
             const float *k0 = k + r / rows * d, *k1 = k0 + stride, *k2 = k1 + stride, *k3 = k2 + stride, *x = q + r * d;
-            pn_v16 sum[4] = { { 0 } };
+            pn_vec sum[4] = { { 0 } };
             int64_t i = 0;
-            for (; i + LANES <= d; i += LANES) {
-                pn_v16 all = *(const pn_v16 *)(x + i);
-                sum[0] += all * *(const pn_v16 *)(k0 + i);
-                sum[1] += all * *(const pn_v16 *)(k1 + i);
-                sum[2] += all * *(const pn_v16 *)(k2 + i);
-                sum[3] += all * *(const pn_v16 *)(k3 + i);
+            for (; i + PN_VEC <= d; i += PN_VEC) {
+                pn_vec all = *(const pn_vec *)(x + i);
+                sum[0] += all * *(const pn_vec *)(k0 + i);
+                sum[1] += all * *(const pn_vec *)(k1 + i);
+                sum[2] += all * *(const pn_vec *)(k2 + i);
+                sum[3] += all * *(const pn_vec *)(k3 + i);
             }
             float *s = score + r * CHUNK + j;
-            pn_v16_sum4(sum, s);
+            pn_vec_sum4(sum, s);
             for (; i < d; i++) s[0] += x[i] * k0[i], s[1] += x[i] * k1[i], s[2] += x[i] * k2[i], s[3] += x[i] * k3[i];
         }
     }
