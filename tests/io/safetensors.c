@@ -219,5 +219,45 @@ START_TEST(refuses_overlaps_and_gaps) {
 }
 END_TEST
 
+/* A whole file, cut at every length and with every byte changed in turn, is read or refused, never more. */
+START_TEST(survives_damage) {
+    build("{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[1,9]},"
+          "\"b\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}",
+          9);
+    unsigned char bytes[512];
+    FILE *in = fopen(path, "rb");
+    size_t n = fread(bytes, 1, sizeof bytes, in);
+    fclose(in);
+    ck_assert_uint_lt(n, sizeof bytes);
+    pn_pool *pool;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    int refusals = 0;
+    static const unsigned char changes[] = { 0x01, 0x04, 0x80 };
+    for (size_t at = 0; at < 4 * n; at++) {
+        unsigned char saved = bytes[at % n];
+        if (at < 3 * n) bytes[at % n] ^= changes[at / n];
+        write_bytes(path, bytes, at < 3 * n ? n : at % n);
+        bytes[at % n] = saved;
+        pn_safetensors *f;
+        if (pn_safetensors_open(path, &f)) {
+            ck_assert_ptr_null(f);
+            refusals++;
+            continue;
+        }
+        for (int64_t i = 0; i < pn_safetensors_count(f); i++) {
+            const pn_tensor_info *info = pn_safetensors_info(f, i);
+            pn_tensor *t;
+            if (info->rank > PN_MAX_RANK || info->n_elems > 1000) continue;
+            ck_ok(pn_tensor_create(pool, PN_F32, info->rank, info->shape, &t));
+            (void)!pn_safetensors_read_info(f, info, t);
+            pn_tensor_release(&t);
+        }
+        pn_safetensors_close(&f);
+    }
+    ck_assert_int_gt(refusals, 2 * (int)n);
+    pn_pool_destroy(&pool);
+}
+END_TEST
+
 TEST_MAIN("safetensors", describes_its_tensors, reads_and_converts, unknown_types_wait_until_read, refuses_a_bad_frame,
-          refuses_bad_entries, refuses_overlaps_and_gaps)
+          refuses_bad_entries, refuses_overlaps_and_gaps, survives_damage)
