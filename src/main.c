@@ -7,7 +7,7 @@
 
 int main(int argc, char **argv) {
     pn_status s = pn_cli_run(argc, argv);
+    pn_log_close(); /* leaves standard error at the start of a line */
     if (s) pn_error_print(stderr, pn_cli_verbose() || getenv("PN_LOG") != NULL);
-    pn_log_close();
     return pn_exit_code(s);
 }

@@ -26,12 +26,15 @@ const char *pn_utc_text(char *buffer, size_t n) {
 }
 
 const char *pn_duration_text(double seconds, char *buffer, size_t n) {
-    long s = (long)(seconds + 0.5);
+    const double forever = 1e9; /* thirty years; also where not-a-number goes */
+    long s = seconds < forever ? (long)(seconds > 0 ? seconds + 0.5 : 0) : (long)forever;
     if (s < 60)
         snprintf(buffer, n, "%ld s", s);
     else if (s < 3600)
         snprintf(buffer, n, "%ld min %ld s", s / 60, s % 60);
-    else
+    else if (s < 48 * 3600)
         snprintf(buffer, n, "%ld h %ld min", s / 3600, s / 60 % 60);
+    else
+        snprintf(buffer, n, "%ld d %ld h", s / 86400, s / 3600 % 24);
     return buffer;
 }

@@ -6,29 +6,85 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "clock.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all below, and of standard error */
 static FILE *records;
-static bool quiet;
+static bool quiet, status_shown;
 
-pn_status pn_log_open(const char *path) {
-    pn_log_close();
-    if (!path) return PN_OK;
-    FILE *f = fopen(path, "ae");
-    PN_CHECK(f, PN_IO, "%s: cannot open the log: %s", path, strerror(errno));
-    records = f;
-    return PN_OK;
+/* ---- the two outputs; the lock is held ---- */
+
+static void clear_status(void) {
+    if (status_shown) fputs("\r\033[K", stderr);
+    status_shown = false;
 }
 
-void pn_log_close(void) {
+static void close_records(void) {
     if (records) fclose(records);
     records = NULL;
 }
 
+static void write_record(const pn_buf *line) {
+    if (!records || line->failed) return;
+    fwrite(line->data, 1, line->n_bytes, records);
+    if (fflush(records) == 0) return;
+    clear_status();
+    fprintf(stderr, "warning: the log cannot be written: %s; going on without it\n", strerror(errno));
+    close_records();
+}
+
+/* ---- opening ---- */
+
+static bool ends_inside_a_line(FILE *f) {
+    return fseek(f, -1, SEEK_END) == 0 && fgetc(f) != '\n';
+}
+
+pn_status pn_log_open(const char *path) {
+    FILE *f = NULL;
+    if (path) {
+        f = fopen(path, "a+e");
+        PN_CHECK(f, PN_IO, "%s: cannot open the log: %s", path, strerror(errno));
+        bool unfinished = ends_inside_a_line(f);
+        fseek(f, 0, SEEK_END); /* between reading and writing */
+        if (unfinished) fputc('\n', f);
+    }
+    pthread_mutex_lock(&lock);
+    close_records();
+    records = f;
+    pthread_mutex_unlock(&lock);
+    return PN_OK;
+}
+
+void pn_log_close(void) {
+    pthread_mutex_lock(&lock);
+    close_records();
+    clear_status();
+    fflush(stderr);
+    pthread_mutex_unlock(&lock);
+}
+
 void pn_log_quiet(bool q) {
+    pthread_mutex_lock(&lock);
     quiet = q;
+    pthread_mutex_unlock(&lock);
+}
+
+void pn_log_status_line(const char *text) {
+    if (!isatty(STDERR_FILENO)) return;
+    struct winsize size = { .ws_col = 0 };
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
+    pthread_mutex_lock(&lock);
+    if (!text)
+        clear_status();
+    else if (!quiet) {
+        fprintf(stderr, "\r%.*s\033[K", width, text);
+        status_shown = true;
+    }
+    fflush(stderr);
+    pthread_mutex_unlock(&lock);
 }
 
 bool pn_debugging(const char *room) {
@@ -41,87 +97,77 @@ bool pn_debugging(const char *room) {
     return false;
 }
 
+/* ---- records ---- */
+
+static void field(pn_event *e, const char *key) {
+    pn_buf_text(&e->text, e->text.n_bytes ? ", " : "{");
+    pn_buf_json_string(&e->text, key);
+    pn_buf_text(&e->text, ": ");
+}
+
 pn_event pn_event_begin(const char *kind) {
-    pn_event e = { .len = 0 };
+    pn_event e = { { 0 } };
     char now[32];
-    e.len = (size_t)snprintf(e.text, sizeof e.text, "{\"time\": \"%s\", \"event\": \"%s\"",
-                             pn_utc_text(now, sizeof now), kind);
+    pn_event_str(&e, "time", pn_utc_text(now, sizeof now));
+    pn_event_str(&e, "event", kind);
     return e;
 }
 
-/* A field that does not fit is left out whole: a record stays valid JSON. */
-static void field(pn_event *e, const char *text) {
-    size_t n = strlen(text);
-    if (e->len + n + 3 > sizeof e->text) return;
-    memcpy(e->text + e->len, text, n + 1);
-    e->len += n;
-}
-
 void pn_event_f64(pn_event *e, const char *key, double value) {
-    char text[128];
+    field(e, key);
     if (isfinite(value))
-        snprintf(text, sizeof text, ", \"%s\": %.9g", key, value);
+        pn_buf_printf(&e->text, "%.9g", value);
     else
-        snprintf(text, sizeof text, ", \"%s\": null", key);
-    field(e, text);
+        pn_buf_text(&e->text, "null");
 }
 
 void pn_event_i64(pn_event *e, const char *key, int64_t value) {
-    char text[128];
-    snprintf(text, sizeof text, ", \"%s\": %lld", key, (long long)value);
-    field(e, text);
+    field(e, key);
+    pn_buf_printf(&e->text, "%lld", (long long)value);
 }
 
 void pn_event_str(pn_event *e, const char *key, const char *value) {
-    char text[1024];
-    size_t n = (size_t)snprintf(text, sizeof text, ", \"%s\": \"", key);
-    for (; *value && n + 8 < sizeof text; value++) {
-        unsigned char c = (unsigned char)*value;
-        if (c == '"' || c == '\\')
-            text[n++] = '\\', text[n++] = (char)c;
-        else if (c < 0x20)
-            n += (size_t)snprintf(text + n, 8, "\\u%04x", c);
-        else
-            text[n++] = (char)c;
-    }
-    text[n++] = '"';
-    text[n] = '\0';
-    field(e, text);
+    field(e, key);
+    pn_buf_json_string(&e->text, value);
 }
 
 void pn_event_end(pn_event *e) {
-    field(e, "}\n");
+    pn_buf_text(&e->text, "}\n");
     pthread_mutex_lock(&lock);
-    if (records) {
-        fwrite(e->text, 1, e->len, records);
-        fflush(records);
-    }
+    write_record(&e->text);
     pthread_mutex_unlock(&lock);
+    pn_buf_free(&e->text);
 }
 
-static void message(const char *level, bool show, const char *fmt, va_list args) {
-    char text[1024];
-    vsnprintf(text, sizeof text, fmt, args);
+/* ---- messages ---- */
+
+static void message(const char *level, const char *prefix, const char *fmt, va_list args) {
+    pn_buf text = { 0 };
+    pn_buf_vprintf(&text, fmt, args);
     pthread_mutex_lock(&lock);
-    if (show) fprintf(stderr, "%s%s\n", !strcmp(level, "warning") ? "warning: " : "", text);
+    if (!quiet || strcmp(level, "info")) {
+        clear_status();
+        fprintf(stderr, "%s%s\n", prefix, pn_buf_string(&text));
+    }
     pthread_mutex_unlock(&lock);
     pn_event e = pn_event_begin("message");
     pn_event_str(&e, "level", level);
-    pn_event_str(&e, "text", text);
+    pn_event_str(&e, "text", pn_buf_string(&text));
     pn_event_end(&e);
+    pn_buf_free(&text);
 }
 
 void pn_info(const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    message("info", !quiet, fmt, args);
+    message("info", "", fmt, args);
     va_end(args);
 }
 
 void pn_warn(const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    message("warning", true, fmt, args);
+    message("warning", "warning: ", fmt, args);
     va_end(args);
 }
 
@@ -129,6 +175,6 @@ void pn_debug(const char *room, const char *fmt, ...) {
     if (!pn_debugging(room)) return;
     va_list args;
     va_start(args, fmt);
-    message("debug", true, fmt, args);
+    message("debug", "", fmt, args);
     va_end(args);
 }
