@@ -1,33 +1,61 @@
 #include "args.h"
 
-/* The command whose tables a configuration is read with: the first that has any. */
-static const pn_command *reader(void) {
-    int n;
+enum { MOST = 64 };
+
+/* The command whose tables the configuration is read with. */
+static pn_status find_reader(const char *name, const pn_command **out) {
+    const char *names[MOST];
+    int n, n_readers = 0;
     const pn_command *const *commands = pn_commands(&n);
-    for (int i = 0; i < n; i++)
-        if (commands[i]->read_config) return commands[i];
-    return NULL;
+    pn_buf known = { 0 };
+    for (int i = 0; i < n && n_readers < MOST; i++) {
+        if (!commands[i]->read_config) continue;
+        pn_buf_printf(&known, "%s%s", n_readers ? ", " : "", commands[i]->name);
+        names[n_readers++] = commands[i]->name;
+    }
+    const char *near = pn_nearest(name, names, n_readers);
+    *out = pn_command_find(name);
+    pn_status s = PN_OK;
+    if (!*out || !(*out)->read_config)
+        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "postnas config: %s is no command with a configuration%s%s%s %s",
+                       name, near ? "; did you mean " : "", near ? near : "",
+                       near ? "? There are:" : "; there are:", pn_buf_string(&known));
+    pn_buf_free(&known);
+    return s;
 }
 
-static pn_status show(const pn_args *args, pn_config *c) {
-    const pn_command *command = reader();
+static pn_status explain(const pn_args *args, const pn_command *command, pn_config *c) {
+    pn_status s = command->read_config(c);
+    if (s && !pn_args_value(args, "config"))
+        PN_FAIL(s,
+                "postnas config: an empty configuration does not show every key (%s); give one of yours with "
+                "--config",
+                pn_error_message());
+    PN_TRY(s);
+    pn_config_help(c, stdout);
+    return PN_OK;
+}
+
+static pn_status show(const pn_args *args, const pn_command *command, pn_config *c) {
+    if (pn_args_has(args, "keys")) return explain(args, command, c);
     if (command) {
         PN_TRY(command->read_config(c));
         PN_TRY(pn_config_finish(c));
     }
-    if (pn_args_has(args, "keys"))
-        pn_config_help(c, stdout);
-    else
-        pn_config_print(c, stdout);
+    pn_config_print(c, stdout);
     return PN_OK;
 }
 
 static pn_status run(const pn_args *args) {
+    const pn_command *command = NULL;
     pn_config *c;
     PN_CHECK(pn_args_has(args, "print") || pn_args_has(args, "keys"), PN_USAGE,
              "postnas config: nothing to do; give --print or --keys");
+    if (args->n_operands) PN_TRY(find_reader(args->operand[0], &command));
+    PN_CHECK(command || !pn_args_has(args, "keys"), PN_USAGE,
+             "postnas config: --keys needs the command whose keys to explain");
     PN_TRY(pn_args_config(args, &c));
-    pn_status s = show(args, c);
+    pn_status s = show(args, command, c);
     pn_config_destroy(&c);
     return s;
 }
@@ -43,12 +71,18 @@ static const pn_flag flags[] = {
 const pn_command pn_cmd_config = {
     .name = "config",
     .summary = "print a configuration with the origin of every value",
-    .usage = "--print|--keys [--config FILE] [--set KEY=VALUE]...",
+    .usage = "[COMMAND] --print|--keys [--config FILE] [--set KEY=VALUE]...",
     .help = "Loads a YAML configuration, applies each --set in order and prints the result as YAML. A comment after\n"
             "each value says where it came from: the default, the line of the file, or --set. What is printed can be\n"
-            "used as a configuration again. Mistakes are named with file, line and the nearest valid key.\n"
+            "used as a configuration again.\n"
             "\n"
-            "    postnas config --print --config my.yaml --set search.beam.width=4\n",
+            "With the command the configuration is for, every default is filled in and every mistake is named with\n"
+            "file, line and the nearest valid key, as that command would, and nothing is run. Without one the file is\n"
+            "shown as it stands.\n"
+            "\n"
+            "    postnas config finetune --print --config my.yaml --set output=runs/other\n"
+            "    postnas config finetune --keys --config my.yaml\n",
     .flags = flags,
+    .max_operands = 1,
     .run = run,
 };

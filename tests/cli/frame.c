@@ -65,8 +65,8 @@ START_TEST(wrong_words) {
     refuses("config --print --config", 2, "postnas config: --config takes a value: FILE");
     refuses("config -p -c", 2, "postnas config: --config takes a value: FILE");
     refuses("config --print=yes", 2, "postnas config: --print takes no value");
-    refuses("config --verb --print x", 2,
-            "postnas config: unexpected word \"x\"; usage: postnas config --print|--keys [--config FILE] "
+    refuses("config finetune --verb --print x", 2,
+            "postnas config: unexpected word \"x\"; usage: postnas config [COMMAND] --print|--keys [--config FILE] "
             "[--set KEY=VALUE]...");
     refuses("list --q=1", 2, "postnas list: --quiet takes no value");
     refuses("list --threads=0", 2, "postnas list: --threads is 0; it must lie in 1 .. 4096");
@@ -75,6 +75,7 @@ START_TEST(wrong_words) {
     refuses("list blocks atention", 2,
             "postnas list blocks: there is no atention; did you mean attention? see `postnas list blocks`");
     refuses("config", 2, "postnas config: nothing to do; give --print or --keys");
+    refuses("config --keys", 2, "postnas config: --keys needs the command whose keys to explain");
     refuses("list >/dev/full", 2, "standard output: cannot write: No space left on device");
 }
 END_TEST
@@ -177,5 +178,54 @@ START_TEST(config_prints_origins) {
 }
 END_TEST
 
+/* As the command would read it: defaults filled in, and what is printed reads the same. */
+START_TEST(config_of_a_command) {
+    const char *file = "-c " POSTNAS_SOURCE_DIR "/experiments/01-quickstart-base/base.yaml";
+    char dir[] = "/tmp/postnas-cli-XXXXXX", path[PN_PATH_MAX], arguments[PN_PATH_MAX + 128];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    ck_ok(pn_path_join(path, dir, "printed.yaml"));
+    snprintf(arguments, sizeof arguments, "config finetune --print %s -s output=elsewhere", file);
+    program_result r = program(arguments);
+    ck_assert_int_eq(r.code, 0);
+    holds(r.out, "base.yaml:");
+    holds(r.out, "  # default\n");
+    holds(r.out, "output: elsewhere  # --set\n");
+    ck_ok(pn_file_write(path, r.out, strlen(r.out)));
+    snprintf(arguments, sizeof arguments, "config finetune --print -c %s", path);
+    program_result again = program(arguments);
+    ck_assert_int_eq(again.code, 0);
+    for (const char *d = again.out; (d = strstr(d, "  # default\n")); d++)
+        ck_assert_int_eq(d[-1], '~');                  /* every value was written; what is unset stays so */
+    for (char *a = r.out, *b = again.out; *a || *b;) { /* the same but for the origins */
+        char *a_end = strstr(a, "  # "), *b_end = strstr(b, "  # ");
+        size_t n = a_end ? (size_t)(a_end - a) : strlen(a);
+        ck_assert_msg(!strncmp(a, b, n) && (b_end ? (size_t)(b_end - b) : strlen(b)) == n, "%.80s\n%.80s", a, b);
+        a = a_end ? strchr(a_end, '\n') : a + n;
+        b = b_end ? strchr(b_end, '\n') : b + n;
+    }
+
+    snprintf(arguments, sizeof arguments, "config finetune --keys %s", file);
+    r = program(arguments);
+    ck_assert_int_eq(r.code, 0);
+    holds(r.out, "top level\n");
+    holds(r.out, "  output ");
+    snprintf(arguments, sizeof arguments, "config finetune --print %s --set outptu=x", file);
+    r = program(arguments);
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "--set: unknown key outptu; did you mean output? Known keys: ");
+    r = program("config finetun --print");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "postnas config: finetun is no command with a configuration; did you mean finetune? There are: ");
+    r = program("config list --print");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "postnas config: list is no command with a configuration; there are: ");
+    r = program("config finetune --keys");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "an empty configuration does not show every key (");
+    ck_ok(pn_remove_tree(dir));
+}
+END_TEST
+
 TEST_MAIN("frame", help_lists_every_command, every_command_explains_itself, version, wrong_words,
-          verbose_adds_the_traceback, list_shows_the_registries, argument_forms, config_prints_origins)
+          verbose_adds_the_traceback, list_shows_the_registries, argument_forms, config_prints_origins,
+          config_of_a_command)
