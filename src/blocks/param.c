@@ -54,12 +54,23 @@ static pn_status append(pn_params *p, pn_param *x) {
     return PN_OK;
 }
 
+static bool has_shape(const pn_param *x, const pn_param_spec *spec) {
+    return x->value->rank == spec->rank &&
+           !memcmp(x->value->shape, spec->shape, (size_t)spec->rank * sizeof spec->shape[0]);
+}
+
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out) {
     pn_param *x = pn_params_find(p, spec->name);
+    if (!x && p->lender) {
+        x = pn_params_find(p->lender, spec->name);
+        if (x && has_shape(x, spec) && x->value->dtype == p->dtype) {
+            *out = x;
+            return pn_params_share(p, x);
+        }
+        x = NULL;
+    }
     if (x) {
-        PN_CHECK(x->value->rank == spec->rank &&
-                     !memcmp(x->value->shape, spec->shape, (size_t)spec->rank * sizeof spec->shape[0]),
-                 PN_FORMAT, "weight %s has shape %s; this model needs another", spec->name,
+        PN_CHECK(has_shape(x, spec), PN_FORMAT, "weight %s has shape %s; this model needs another", spec->name,
                  pn_tensor_shape_text(x->value));
         *out = x;
         return PN_OK;

@@ -37,6 +37,9 @@ typedef struct pn_params {
     int n, cap;
     pn_pool *pool;
     pn_dtype dtype; /* of every value: F32, or F64 for the reference backend */
+    /* Where declare looks for a weight of the asked name, shape and dtype before it makes one; NULL: nowhere. Borrowed:
+     * set it while a model is built. */
+    const struct pn_params *lender;
 } pn_params;
 
 pn_status pn_params_create(pn_dtype dtype, pn_params **out);
@@ -51,7 +54,8 @@ typedef struct pn_param_spec {
     pn_init init;
     bool decay, keep_f32;
 } pn_param_spec;
-/* Returns the weight of that name, making it (zeros) when absent. PN_FORMAT when one exists with another shape. */
+/* Returns the weight of that name, sharing the lender's or making it (zeros) when absent. PN_FORMAT when one exists
+ * with another shape. */
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out);
 /* Puts a weight of another list into this one under its own name: shared, not copied. */
 pn_status pn_params_share(pn_params *p, pn_param *from);

@@ -84,13 +84,14 @@ pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const p
     m->layer = calloc((size_t)config->n_layers, sizeof *m->layer);
     if (!m->layer) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     PN_TRY_GOTO(s, pn_params_create(dtype, &m->params), fail);
-    for (int i = 0; share && i < share->n; i++) PN_TRY_GOTO(s, pn_params_share(m->params, share->item[i]), fail);
+    m->params->lender = share;
     const int64_t V = config->vocab, D = config->dims.hidden;
     PN_TRY_GOTO(s, declare(m, "model.embed_tokens.weight", 2, V, D, &m->embed), fail);
     for (int l = 0; l < config->n_layers; l++) PN_TRY_GOTO(s, create_layer(m, l), fail);
     PN_TRY_GOTO(s, declare(m, "model.norm.weight", 1, D, 0, &m->norm), fail);
     m->head = m->embed;
     if (!config->tied) PN_TRY_GOTO(s, declare(m, "lm_head.weight", 2, V, D, &m->head), fail);
+    m->params->lender = NULL;
     *out = m;
     return PN_OK;
 fail:
