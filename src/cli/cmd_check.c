@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "check_model.h"
 #include "check_ops.h"
 #include "check_vectors.h"
 #include "options.h"
@@ -24,6 +25,12 @@ static pn_status run_vectors(const pn_args *args) {
     return pn_check_vectors(args->operand + 1, args->n_operands - 1, stdout);
 }
 
+static pn_status run_model(const pn_args *args) {
+    const char *dir, *expected;
+    PN_TRY(need_expected(args, "model", &dir, &expected));
+    return pn_check_model(dir, expected, stdout);
+}
+
 static pn_status run_tokenizer(const pn_args *args) {
     const char *dir, *expected;
     PN_TRY(need_expected(args, "tokenizer", &dir, &expected));
@@ -36,6 +43,7 @@ static const struct subject {
 } subjects[] = {
     { "ops", run_ops },
     { "vectors", run_vectors },
+    { "model", run_model },
     { "tokenizer", run_tokenizer },
 };
 enum { N_SUBJECTS = sizeof subjects / sizeof *subjects };

@@ -21,8 +21,17 @@ pn_status pn_golden_info(const pn_safetensors *f, const char *name, const pn_ten
  * (PN_FORMAT). The caller owns *out. */
 pn_status pn_golden_read(const pn_safetensors *f, const char *name, pn_pool *pool, pn_dtype type, int rank,
                          const int64_t *shape, pn_tensor **out);
-/* pn_relative_error of n values against elements first .. first + n - 1 of the file's tensor (PN_FORMAT when it is
- * shorter). */
+/* An error summed over pieces of a tensor. */
+typedef struct pn_golden_sum {
+    double diff, norm;
+    bool bad; /* a value was not finite */
+} pn_golden_sum;
+/* Adds n values against elements first .. first + n - 1 of the file's tensor (PN_FORMAT when it is shorter). */
+pn_status pn_golden_add(const pn_safetensors *f, const char *name, int64_t first, const float *x, int64_t n,
+                        pn_golden_sum *sum);
+/* rms(x - ref) / rms(ref) so far, as pn_relative_error. */
+double pn_golden_rms(const pn_golden_sum *sum);
+/* Of n values in one go, against elements first .. first + n - 1 of the file's tensor. */
 pn_status pn_golden_error(const pn_safetensors *f, const char *name, int64_t first, const float *x, int64_t n,
                           double *error);
 
