@@ -277,10 +277,11 @@ pn_status pn_attention_cpu_forward(const pn_op_call *c) {
         panel_start[i + 1] = panel_start[i] + doc_panels(&l, a, &x);
     }
     float *panels = (float *)(base + l.panels);
-#pragma omp parallel num_threads((int)l.threads) if (l.tiles * kv + l.chunks > 1)
+    /* Waking threads for one chunk or two costs more than it saves. */
+#pragma omp parallel num_threads((int)l.threads) if (l.tiles * kv > 1 || l.chunks > 2)
     {
         char *mine = base + l.thread + (size_t)omp_get_thread_num() * l.thread_bytes;
-        pn_attention_panels(a, &l.g, panel_start, pn_f32(c->in[1]), panels);
+        if (l.tiles) pn_attention_panels(a, &l.g, panel_start, pn_f32(c->in[1]), panels);
 #pragma omp for schedule(dynamic, 1) nowait
         for (int64_t task = 0; task < l.tiles * kv; task++) {
             int64_t tile = l.tiles - 1 - task / kv; /* the last tiles of a document see most keys: first */
