@@ -24,6 +24,15 @@ static pn_status find_reader(const char *name, const pn_command **out) {
     return s;
 }
 
+/* The command whose section the configuration has; NULL when none has. */
+static const pn_command *guess_reader(const pn_config *c) {
+    int n;
+    const pn_command *const *commands = pn_commands(&n);
+    for (int i = 0; i < n; i++)
+        if (commands[i]->config_key && pn_config_has(c, commands[i]->config_key)) return commands[i];
+    return NULL;
+}
+
 static pn_status explain(const pn_args *args, const pn_command *command, pn_config *c) {
     pn_status s = command->read_config(c);
     if (s && !pn_args_value(args, "config"))
@@ -52,10 +61,12 @@ static pn_status run(const pn_args *args) {
     PN_CHECK(pn_args_has(args, "print") || pn_args_has(args, "keys"), PN_USAGE,
              "postnas config: nothing to do; give --print or --keys");
     if (args->n_operands) PN_TRY(find_reader(args->operand[0], &command));
-    PN_CHECK(command || !pn_args_has(args, "keys"), PN_USAGE,
-             "postnas config: --keys needs the command whose keys to explain");
     PN_TRY(pn_args_config(args, &c));
-    pn_status s = show(args, command, c);
+    if (!command) command = guess_reader(c);
+    pn_status s = PN_OK;
+    if (!command && pn_args_has(args, "keys"))
+        s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "postnas config: --keys needs the command whose keys to explain");
+    if (!s) s = show(args, command, c);
     pn_config_destroy(&c);
     return s;
 }

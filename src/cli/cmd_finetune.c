@@ -24,4 +24,5 @@ const pn_command pn_cmd_finetune = {
     .flags = flags,
     .run = run,
     .read_config = pn_finetune_read_config,
+    .config_key = "stages",
 };

@@ -4,7 +4,9 @@
 #include "block.h"
 #include "json.h"
 #include "op.h"
+#include "search.h"
 #include "skills.h"
+#include "task.h"
 
 typedef struct item {
     const char *name;
@@ -78,11 +80,41 @@ static item skill_at(int i) {
     return it;
 }
 
+static int count_searches(void) {
+    int n;
+    pn_search_types(&n);
+    return n;
+}
+
+static item search_at(int i) {
+    int n;
+    const pn_search_type *t = pn_search_types(&n)[i];
+    item it = { .name = t->name, .options = t->options };
+    snprintf(it.summary, sizeof it.summary, "%s", t->summary);
+    return it;
+}
+
+static int count_tasks(void) {
+    int n;
+    pn_task_kinds(&n);
+    return n;
+}
+
+static item task_at(int i) {
+    int n;
+    const pn_task_kind_info *t = &pn_task_kinds(&n)[i];
+    item it = { .name = t->name, .options = pn_task_option_table };
+    snprintf(it.summary, sizeof it.summary, "%s", t->summary);
+    return it;
+}
+
 static const kind kinds[] = {
     { .name = "commands", .count = count_commands, .at = command_at },
     { .name = "blocks", .count = count_blocks, .at = block_at },
     { .name = "ops", .count = count_ops, .at = op_at },
     { .name = "skills", .count = count_skills, .at = skill_at },
+    { .name = "searches", .count = count_searches, .at = search_at },
+    { .name = "tasks", .count = count_tasks, .at = task_at },
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -165,7 +197,7 @@ static const pn_flag flags[] = { PN_FLAG_JSON, PN_FLAG_END };
 
 const pn_command pn_cmd_list = {
     .name = "list",
-    .summary = "what is registered: commands, blocks, ops, skills",
+    .summary = "what is registered: commands, blocks, ops, skills, searches, tasks",
     .usage = "[KIND [NAME]] [--json]",
     .help = "Without a word: everything this program knows, by kind. With a kind, that kind alone. With a kind and a\n"
             "name, what that one is and every option it takes.\n"

@@ -46,6 +46,7 @@ typedef struct pn_command {
     /* Reads every section of this command's configuration with its option tables, so that `postnas config` can print
      * and check it. NULL: the command has no configuration. */
     pn_status (*read_config)(pn_config *c);
+    const char *config_key; /* a section that only this command's configurations have */
 } pn_command;
 
 #define PN_COMMAND(name) extern const pn_command pn_cmd_##name;

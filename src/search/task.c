@@ -14,6 +14,18 @@ static const char *const kinds[] = { [PN_TASK_PERPLEXITY] = "perplexity",
                                      [PN_TASK_CHOICE] = "multiple_choice",
                                      NULL };
 
+static const pn_task_kind_info infos[] = {
+    [PN_TASK_PERPLEXITY] = { "perplexity", "loss on every next token", { "nll", "perplexity" } },
+    [PN_TASK_KL] = { "kl", "distance from the teacher's next-token distribution", { "kl", "top1" } },
+    [PN_TASK_RECALL] = { "recall", "answers of a skill's documents, by distance", { "accuracy", "nll" } },
+    [PN_TASK_CHOICE] = { "multiple_choice", "the listed choice of lowest loss", { "accuracy", "nll" } },
+};
+
+const pn_task_kind_info *pn_task_kinds(int *n) {
+    *n = (int)(sizeof infos / sizeof *infos);
+    return infos;
+}
+
 const pn_option pn_task_option_table[] = {
     PN_OPT_STRING(pn_task_options, name, NULL, "name of the task in tables and objectives"),
     PN_OPT_ENUM(pn_task_options, kind, "recall", kinds, "what is measured"),

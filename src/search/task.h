@@ -19,6 +19,11 @@
 
 typedef enum pn_task_kind { PN_TASK_PERPLEXITY, PN_TASK_KL, PN_TASK_RECALL, PN_TASK_CHOICE } pn_task_kind;
 
+typedef struct pn_task_kind_info {
+    const char *name, *summary, *metrics[2]; /* the two metrics that tables show and objectives may name */
+} pn_task_kind_info;
+const pn_task_kind_info *pn_task_kinds(int *n); /* in pn_task_kind order */
+
 typedef struct pn_task_options {
     const char *name;
     int64_t kind;

@@ -1,0 +1,168 @@
+#include "result.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* A path as a list of block names, one per layer. */
+static json_t *path_json(const pn_model *m, const pn_path *path) {
+    json_t *list = json_array();
+    for (int l = 0; l < path->n; l++)
+        json_array_append_new(list, json_string(m->layer[l].candidate[path->choice[l]]->spec.type->name));
+    return list;
+}
+
+static json_t *metrics_json(const pn_metrics *m) {
+    json_t *o = json_object();
+    for (int i = 0; i < m->n; i++) json_object_set_new(o, m->name[i], json_real(m->value[i]));
+    return o;
+}
+
+static json_t *tasks_json(const pn_search_config *c, const pn_metrics *metrics) {
+    json_t *o = json_object();
+    for (int k = 0; k < c->n_tasks; k++) json_object_set_new(o, c->tasks[k].options.name, metrics_json(&metrics[k]));
+    return o;
+}
+
+static json_t *history_json(const pn_result *r) {
+    json_t *list = json_array();
+    for (int i = 0; i < r->n_history; i++) {
+        const pn_history *h = &r->history[i];
+        json_t *o = json_object();
+        char text[1024];
+        json_object_set_new(o, "path", json_string(pn_path_text(r->supernet, &h->path, text, sizeof text)));
+        json_object_set_new(o, "layers", path_json(r->supernet, &h->path));
+        json_object_set_new(o, "complete", json_boolean(pn_space_complete(&r->space, &h->path)));
+        json_object_set_new(o, "objective", json_real(h->objective));
+        json_object_set_new(o, "tasks", tasks_json(r->config, h->metrics));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+/* The all-linear path and the paths with attention in a single layer, where the search has measured them. */
+static const pn_history *find(const pn_result *r, int attention_layer) {
+    pn_path want = pn_space_all_linear(&r->space);
+    if (attention_layer >= 0) want.choice[attention_layer] = (uint8_t)r->space.attention;
+    for (int i = 0; i < r->n_history; i++)
+        if (pn_path_equal(&r->history[i].path, &want)) return &r->history[i];
+    return NULL;
+}
+
+/* Importance of a layer on a task: what attention in that layer alone gains over the all-linear path, per metric,
+ * signed so that more is better. */
+static json_t *importance_json(const pn_result *r) {
+    json_t *list = json_array();
+    const pn_history *base = find(r, -1);
+    for (int l = 0; base && l < r->space.n_layers; l++) {
+        const pn_history *h = find(r, l);
+        if (!h) continue;
+        json_t *o = json_pack("{s:i}", "layer", l), *tasks = json_object();
+        for (int k = 0; k < r->config->n_tasks; k++) {
+            json_t *gains = json_object();
+            for (int i = 0; i < h->metrics[k].n; i++) {
+                const char *name = h->metrics[k].name[i];
+                const double *before = pn_metrics_get(&base->metrics[k], name);
+                if (!before || strstr(name, "chance")) continue;
+                double gain = h->metrics[k].value[i] - *before;
+                json_object_set_new(gains, name, json_real(pn_metric_ascending(name) ? gain : -gain));
+            }
+            json_object_set_new(tasks, r->config->tasks[k].options.name, gains);
+        }
+        json_object_set_new(o, "gain", tasks);
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *errors_json(const pn_result *r) {
+    json_t *list = json_array();
+    for (int i = 0; i < r->n_errors; i++) {
+        const pn_local_error *e = &r->errors[i];
+        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f}", "layer", e->layer, "block",
+                                              r->supernet->layer[e->layer].candidate[e->choice]->spec.type->name,
+                                              "first", e->first, "last", e->last));
+    }
+    return list;
+}
+
+static json_t *curve_json(const pn_curve *c) {
+    json_t *list = json_array();
+    for (int i = 0; c && i < c->n; i++) {
+        const pn_curve_point *p = &c->point[i];
+        json_array_append_new(list,
+                              json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)p->step, "tokens",
+                                        (json_int_t)p->tokens, "loss", p->loss.total, "ce", p->loss.ce, "kl",
+                                        p->loss.kl, "feature", p->loss.feature, "learning_rate", p->learning_rate));
+    }
+    return list;
+}
+
+json_t *pn_table_json(const pn_table *t) {
+    json_t *list = json_array();
+    for (int i = 0; i < t->n_rows; i++) {
+        const pn_table_row *row = &t->row[i];
+        json_t *o = json_object(), *tasks = json_object();
+        json_object_set_new(o, "name", json_string(row->name));
+        json_object_set_new(o, "path", json_string(row->path));
+        json_object_set_new(o, "distilled", json_boolean(row->distilled));
+        for (int k = 0; k < t->n_tasks; k++) {
+            if (!row->measured[k]) continue;
+            json_t *metrics = json_object();
+            const pn_metrics *first = &row->metrics[k * t->n_samples];
+            for (int m = 0; m < first->n; m++) {
+                double mean, least, most;
+                if (!pn_table_value(t, row, k, first->name[m], &mean, &least, &most)) continue;
+                json_t *values = json_array();
+                for (int s = 0; s < t->n_samples; s++)
+                    json_array_append_new(
+                        values, json_real(*pn_metrics_get(&row->metrics[k * t->n_samples + s], first->name[m])));
+                json_object_set_new(
+                    metrics, first->name[m],
+                    json_pack("{s:f, s:f, s:f, s:o}", "mean", mean, "min", least, "max", most, "values", values));
+            }
+            json_object_set_new(tasks, t->task[k], metrics);
+        }
+        json_object_set_new(o, "tasks", tasks);
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+/* Bytes of decode state per sequence, BF16 activations and F32 recurrent state, for the base and the winner. */
+static json_t *cache_json(const pn_result *r) {
+    json_t *list = json_array();
+    pn_path teacher = pn_model_own_path(r->supernet);
+    for (int64_t context = 4096; context <= 262144; context *= 4)
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "context", (json_int_t)context, "base",
+                                              pn_model_cache_bytes(r->supernet, &teacher, context, 2), "winner",
+                                              pn_model_cache_bytes(r->supernet, &r->winner, context, 2)));
+    return list;
+}
+
+pn_status pn_result_json(const pn_result *r, json_t **out) {
+    const pn_search_config *c = r->config;
+    char text[1024], hash[32], objective[128];
+    snprintf(hash, sizeof hash, "%016" PRIx64, r->weights_hash);
+    snprintf(objective, sizeof objective, "%s.%s", c->objective_task, c->objective_metric);
+    json_t *root = json_object();
+    json_object_set_new(root, "format", json_integer(1));
+    json_object_set_new(root, "model", json_string(c->top.model));
+    json_object_set_new(root, "seed", json_integer(c->top.seed));
+    json_object_set_new(root, "backend", json_string("cpu"));
+    json_object_set_new(root, "supernet_weights", json_string(hash));
+    json_object_set_new(root, "strategy", json_string(c->strategy->name));
+    json_object_set_new(root, "objective", json_string(objective));
+    json_object_set_new(root, "limits",
+                        json_pack("{s:i, s:i}", "full_attention", r->space.full_attention, "none", r->space.max_none));
+    json_object_set_new(root, "path", json_string(pn_path_text(r->supernet, &r->winner, text, sizeof text)));
+    json_object_set_new(root, "layers", path_json(r->supernet, &r->winner));
+    json_object_set_new(root, "table", pn_table_json(r->table));
+    json_object_set_new(root, "cache_bytes", cache_json(r));
+    json_object_set_new(root, "importance", importance_json(r));
+    json_object_set_new(root, "history", history_json(r));
+    json_object_set_new(root, "local_errors", errors_json(r));
+    json_object_set_new(root, "supernet_curve", curve_json(r->supernet_curve));
+    json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));
+    *out = root;
+    return PN_OK;
+}

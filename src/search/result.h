@@ -1,0 +1,37 @@
+/* result.json: everything a search measured, without timings, so that equal runs give equal files. report.html is made
+ * from it alone. */
+#ifndef PN_SEARCH_RESULT_H
+#define PN_SEARCH_RESULT_H
+
+#include <jansson.h>
+
+#include "search_config.h"
+#include "table.h"
+
+/* One path the search looked at, in order. */
+typedef struct pn_history {
+    pn_path path;
+    pn_metrics *metrics; /* per task; owned */
+    double objective;    /* as the metric reads */
+} pn_history;
+
+typedef struct pn_result {
+    const pn_search_config *config; /* borrowed, like the rest */
+    const pn_model *supernet;
+    pn_space space;
+    const pn_history *history;
+    int n_history;
+    pn_path winner;
+    const pn_local_error *errors;
+    int n_errors;
+    const pn_curve *supernet_curve, *distill_curve;
+    const pn_table *table;
+    uint64_t weights_hash;
+} pn_result;
+
+/* The rows of a table, every metric with mean, min, max and values; the caller owns it. */
+json_t *pn_table_json(const pn_table *t);
+
+pn_status pn_result_json(const pn_result *r, json_t **out);
+
+#endif

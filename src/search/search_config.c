@@ -1,0 +1,202 @@
+#include "search_config.h"
+
+#include <string.h>
+
+const char *const pn_export_dtypes[] = { "f32", "bf16", "f16", NULL };
+
+pn_dtype pn_export_dtype(int64_t index) {
+    static const pn_dtype types[] = { PN_F32, PN_BF16, PN_F16 };
+    return types[index];
+}
+
+/* Rows whose key is not the path of the nested field it fills. */
+#define ROW(kind_, name_, field_, def_, help_)                                                                         \
+    { .name = name_, .kind = kind_, .offset = offsetof(pn_search_config, field_), .def = def_, .help = help_ }
+#define ROW_INT(name_, field_, def_, min_, max_, help_)                                                                \
+    {                                                                                                                  \
+        .name = name_, .kind = PN_OPTION_INT, .offset = offsetof(pn_search_config, field_), .def = def_, .min = min_,  \
+        .max = max_, .help = help_                                                                                     \
+    }
+
+static const pn_option top_table[] = {
+    ROW(PN_OPTION_STRING, "model", top.model, NULL, "model directory of the base"),
+    ROW(PN_OPTION_STRING, "output", top.output, NULL, "directory of the run"),
+    ROW_INT("seed", top.seed, "1", 0, 9e15, "of new weights and training data"),
+    ROW_INT("sequence_length", top.sequence_length, "512", 2, 1e9, "tokens of a row of packed training documents"),
+    { .name = "dtype",
+      .kind = PN_OPTION_ENUM,
+      .offset = offsetof(pn_search_config, top.dtype),
+      .def = "bf16",
+      .choices = pn_export_dtypes,
+      .help = "of the matrices of the exported model" },
+    PN_OPT_SECTION("mixture", "training data: a list of skills and token shards with weights"),
+    PN_OPT_SECTION("supernet", "how candidates are made and trained"),
+    PN_OPT_SECTION("search", "what is searched, how, and measured on what"),
+    PN_OPT_SECTION("distill", "training of the winner; tokens: 0 leaves it out"),
+    PN_OPT_SECTION("compare", "rivals at equal budget in the final table"),
+    PN_OPT_SECTION("heldout", "samples of the final table"),
+    PN_OPT_END,
+};
+
+static const pn_option supernet_sections[] = {
+    PN_OPT_SECTION("blocks", "linear blocks offered to every layer: a list of type and options"),
+    PN_OPT_END,
+};
+
+typedef struct search_options {
+    const char *strategy, *objective;
+} search_options;
+static const pn_option search_table[] = {
+    PN_OPT_STRING(search_options, strategy, "beam", "see `postnas list searches`"),
+    PN_OPT_STRING(search_options, objective, NULL, "task.metric that decides, for example recall.nll"),
+    PN_OPT_SECTION("limits", "what may be spent"),
+    PN_OPT_SECTION("tasks", "what paths are measured on"),
+    PN_OPT_SECTION("beam", "options of that strategy"),
+    PN_OPT_SECTION("exhaustive", "options of that strategy"),
+    PN_OPT_END,
+};
+
+static const pn_option limits_table[] = {
+    ROW_INT("full_attention", full_attention, "2", 0, PN_MAX_LAYERS,
+            "layers that keep full attention: exactly this many"),
+    ROW_INT("none", none, "0", 0, PN_MAX_LAYERS, "layers that may lose their mixer: at most this many"),
+    PN_OPT_END,
+};
+
+static const pn_option compare_table[] = {
+    ROW(PN_OPTION_BOOL, "uniform", compare.uniform, "true", "attention at even distances"),
+    ROW(PN_OPTION_BOOL, "all_linear", compare.all_linear, "true", "no attention at all"),
+    ROW(PN_OPTION_BOOL, "exhaustive", compare.exhaustive, "false", "the best of all placements, measured held-out"),
+    ROW(PN_OPTION_BOOL, "distill", compare.distill, "true", "distil uniform and all_linear as the winner is"),
+    PN_OPT_END,
+};
+
+static const pn_option heldout_table[] = {
+    ROW_INT("samples", heldout_samples, "3", 1, 100, "held-out samples of every task: seeds, or slices of shards"),
+    PN_OPT_END,
+};
+
+typedef struct block_options {
+    const char *type;
+} block_options;
+static const pn_option block_table[] = {
+    PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`"),
+    PN_OPT_END,
+};
+
+static pn_status read_blocks(pn_config *file, pn_search_config *c) {
+    PN_TRY(pn_config_list_size(file, "supernet.blocks", &c->n_blocks));
+    PN_CHECK(c->n_blocks >= 1 && c->n_blocks <= PN_MAX_BLOCKS, PN_USAGE, "%s: supernet.blocks must list 1 to %d blocks",
+             pn_config_name(file), PN_MAX_BLOCKS);
+    for (int i = 0; i < c->n_blocks; i++) {
+        char path[64];
+        block_options o;
+        snprintf(path, sizeof path, "supernet.blocks.%d", i);
+        PN_TRY(pn_config_read(file, path, block_table, &o));
+        const pn_block_type *type = o.type ? pn_block_find(o.type) : NULL;
+        PN_CHECK(type && type->role == PN_MIXER && type->state_create && type != &pn_block_attention, PN_USAGE,
+                 "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
+                 pn_config_where(file, path), o.type ? o.type : "");
+        PN_TRY(pn_block_spec_default(type, &c->blocks[i]));
+        if (type->options) PN_TRY(pn_config_read(file, path, type->options, c->blocks[i].options));
+    }
+    return PN_OK;
+}
+
+static pn_status read_strategy(pn_config *file, pn_search_config *c, const search_options *o) {
+    c->strategy = pn_search_find(o->strategy);
+    PN_CHECK(c->strategy, PN_USAGE, "%s: no strategy named %s; see `postnas list searches`",
+             pn_config_where(file, "search.strategy"), o->strategy);
+    int n;
+    const pn_search_type *const *types = pn_search_types(&n);
+    for (int i = 0; i < n; i++) { /* sections of strategies that are not chosen are read too: their keys are checked */
+        char path[64];
+        _Alignas(8) unsigned char options[sizeof c->strategy_options];
+        snprintf(path, sizeof path, "search.%s", types[i]->name);
+        PN_ASSERT(types[i]->options_bytes <= sizeof options);
+        if (!types[i]->options || (types[i] != c->strategy && !pn_config_has(file, path))) continue;
+        PN_TRY(pn_config_read(file, path, types[i]->options, options));
+        if (types[i] == c->strategy) memcpy(c->strategy_options, options, types[i]->options_bytes);
+    }
+    return PN_OK;
+}
+
+static pn_status read_objective(pn_config *file, pn_search_config *c, const char *text) {
+    const char *where = pn_config_where(file, "search.objective"), *dot = text ? strrchr(text, '.') : NULL;
+    PN_CHECK(dot && dot > text && dot[1], PN_USAGE, "%s: write the objective as task.metric, for example recall.nll",
+             where);
+    PN_CHECK((size_t)(dot - text) < sizeof c->objective_task && strlen(dot + 1) < sizeof c->objective_metric, PN_USAGE,
+             "%s: \"%s\" is too long", where, text);
+    memcpy(c->objective_task, text, (size_t)(dot - text));
+    strcpy(c->objective_metric, dot + 1);
+    const pn_task_options *task = NULL;
+    for (int i = 0; i < c->n_tasks; i++)
+        if (!strcmp(c->tasks[i].options.name, c->objective_task)) task = &c->tasks[i].options;
+    PN_CHECK(task, PN_USAGE, "%s: no task is named %s", where, c->objective_task);
+    int n_kinds;
+    const char *const *metrics = pn_task_kinds(&n_kinds)[task->kind].metrics;
+    bool known = false;
+    for (int i = 0; i < 2; i++) known = known || !strcmp(metrics[i], c->objective_metric);
+    PN_CHECK(known, PN_USAGE, "%s: task %s measures %s and %s, not %s", where, c->objective_task,
+             metrics[0], metrics[1], c->objective_metric);
+    return PN_OK;
+}
+
+static pn_status read_all(pn_config *file, pn_search_config *c) {
+    search_options search;
+    PN_TRY(pn_config_read(file, "", top_table, c));
+    PN_CHECK(c->top.model, PN_USAGE, "%s: model: name the directory of the base model", pn_config_name(file));
+    PN_TRY(pn_config_read(file, "supernet", pn_supernet_option_table, &c->supernet));
+    PN_TRY(pn_config_read(file, "supernet", pn_train_option_table, &c->supernet_train));
+    PN_TRY(pn_config_read(file, "supernet", supernet_sections, c));
+    PN_TRY(read_blocks(file, c));
+    PN_TRY(pn_config_read(file, "search", search_table, &search));
+    PN_TRY(pn_config_read(file, "search.limits", limits_table, c));
+    PN_TRY(pn_task_specs_read(file, "search.tasks", &c->tasks, &c->n_tasks));
+    PN_TRY(read_strategy(file, c, &search));
+    PN_TRY(read_objective(file, c, search.objective));
+    if (pn_config_has(file, "distill")) {
+        PN_TRY(pn_config_read(file, "distill", pn_train_option_table, &c->distill_train));
+        c->distill_tokens = c->distill_train.tokens;
+    }
+    PN_TRY(pn_config_read(file, "compare", compare_table, c));
+    PN_TRY(pn_config_read(file, "heldout", heldout_table, c));
+    return PN_OK;
+}
+
+pn_status pn_search_config_read(pn_config *file, pn_search_config *c) {
+    memset(c, 0, sizeof *c);
+    c->file = file;
+    pn_status s = read_all(file, c);
+    if (s) pn_search_config_free(c);
+    return s;
+}
+
+void pn_search_config_free(pn_search_config *c) {
+    if (c->tasks) pn_task_specs_free(&c->tasks, c->n_tasks);
+    memset(c, 0, sizeof *c);
+}
+
+pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer *tokenizer, pn_mixture **out) {
+    const pn_mixture_config base = { .tokenizer = tokenizer,
+                                     .frame = pn_doc_frame_default(tokenizer),
+                                     .sequence_length = c->top.sequence_length,
+                                     .seed = (uint64_t)c->top.seed };
+    PN_TRY(pn_mixture_read(c->file, "mixture", &base, out));
+    pn_status s = pn_config_finish(c->file);
+    if (s) pn_mixture_destroy(out);
+    return s;
+}
+
+pn_status pn_search_config_check(pn_config *file) {
+    pn_search_config c;
+    pn_tokenizer *tokenizer = NULL;
+    pn_mixture *mixture = NULL;
+    PN_TRY(pn_search_config_read(file, &c));
+    pn_status s = pn_tokenizer_open(c.top.model, &tokenizer);
+    if (!s) s = pn_search_config_mixture(&c, tokenizer, &mixture);
+    pn_mixture_destroy(&mixture);
+    pn_tokenizer_destroy(&tokenizer);
+    pn_search_config_free(&c);
+    return s;
+}
