@@ -111,7 +111,8 @@ pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint
     PN_TRY(newest(dir, before, sizeof before));
     snprintf(name, sizeof name, "step-%" PRId64, step);
     PN_TRY(pn_path_join(path, dir, name));
-    if (pn_is_directory(path)) PN_TRY(pn_remove_tree(path));
+    if (!strcmp(before, name)) return PN_OK; /* the same job at the same step: the state that is there is this one */
+    if (pn_is_directory(path)) PN_TRY(pn_remove_tree(path)); /* left over: never became the latest */
     pn_directory_writer w;
     PN_TRY(pn_directory_writer_open(path, &w));
     pn_status s = pn_path_join(state, w.temporary, "state.h5");
@@ -124,7 +125,7 @@ pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint
     PN_TRY(pn_directory_writer_commit(&w));
     PN_TRY(pn_path_join(path, dir, "latest"));
     PN_TRY(pn_file_write(path, name, strlen(name)));
-    if (before[0] && strcmp(before, name)) {
+    if (before[0]) {
         PN_TRY(pn_path_join(path, dir, before));
         PN_TRY(pn_remove_tree(path));
     }

@@ -19,7 +19,7 @@ typedef struct pn_checkpoint_array {
     void *data;     /* read by save, written by load */
 } pn_checkpoint_array;
 
-/* fingerprint: identifies the job; a state of another job is refused on load. */
+/* fingerprint: identifies the job; a state of another job is refused on load, which comes before any save. */
 pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint, const pn_checkpoint_array *arrays,
                              int n);
 /* The newest step into the arrays; *step = -1 when there is none. PN_FORMAT for a damaged state, PN_USAGE for one of

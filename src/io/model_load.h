@@ -33,7 +33,8 @@ typedef struct pn_save_options {
 } pn_save_options;
 
 /* Writes config.json, generation_config.json and the weights of candidate 0 of every layer into an existing directory.
- * An attention layer without QKV biases is written with zero ones where the model type always has them. */
+ * An attention layer without QKV biases is written with zero ones where the model type always has them. A jet_nemotron
+ * directory with layer types that only postnas knows also gets a postnas.json that says so. */
 pn_status pn_model_save(const pn_model *m, const char *dir, const pn_save_options *options);
 
 #endif

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "json.h"
 #include "model_load.h"
 #include "weights_writer.h"
 
@@ -83,6 +84,38 @@ done:
     return s;
 }
 
+/* ---- what config.json cannot say to its own readers ---- */
+
+/* Layer types that the published jet_nemotron modelling code loads. */
+static bool published(const pn_block_type *type) {
+    return !strcmp(type->hf_name, "attn") || !strcmp(type->hf_name, "swa") || !strcmp(type->hf_name, "jet");
+}
+
+/* postnas.json: present when some layer is of a type that only postnas reads, and says so. */
+static pn_status write_extensions(const pn_model *m, const char *dir) {
+    json_t *types = json_array();
+    for (int l = 0; l < m->config.n_layers; l++) {
+        const pn_block_type *type = m->config.layer[l].type;
+        bool known = published(type);
+        for (size_t i = 0; i < json_array_size(types) && !known; i++)
+            known = !strcmp(json_string_value(json_array_get(types, i)), type->hf_name);
+        if (!known) json_array_append_new(types, json_string(type->hf_name));
+    }
+    char path[PN_PATH_MAX];
+    pn_status s = PN_OK;
+    if (json_array_size(types)) {
+        json_t *root = json_pack(
+            "{s:i, s:O, s:s}", "format", 1, "extended_layer_types", types, "note",
+            "config.json uses layer_types that the published jet_nemotron modelling code does not know; postnas reads "
+            "them (names and settings under efficient_attention_config), transformers cannot load this model yet");
+        s = root ? pn_path_join(path, dir, "postnas.json") : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+        if (!s) s = pn_json_write(path, root);
+        json_decref(root);
+    }
+    json_decref(types);
+    return s;
+}
+
 pn_status pn_model_save(const pn_model *m, const char *dir, const pn_save_options *o) {
     PN_CHECK(o->dtype == PN_F32 || o->dtype == PN_BF16 || o->dtype == PN_F16, PN_USAGE,
              "%s: weights are written as f32, bf16 or f16, not as %s", dir, pn_dtype_name(o->dtype));
@@ -94,5 +127,6 @@ pn_status pn_model_save(const pn_model *m, const char *dir, const pn_save_option
     PN_TRY(pn_hf_config_write(path, &config, kind));
     PN_TRY(pn_path_join(path, dir, "generation_config.json"));
     PN_TRY(pn_hf_generation_config_write(path, &config));
+    if (kind == PN_HF_JET_NEMOTRON) PN_TRY(write_extensions(m, dir));
     return write_weights(m, dir, o, kind);
 }
