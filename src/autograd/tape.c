@@ -21,6 +21,8 @@ struct pn_tape {
     int n_nodes, cap_nodes;
     pn_tensor **owned; /* the scope stack: one reference and hold each */
     int n_owned, cap_owned;
+    pn_tensor **planned; /* shells whose gradients a plan made: they have no memory and must not outlive it */
+    int n_planned, cap_planned;
     pn_op_cost cost;
 };
 
@@ -53,6 +55,11 @@ static void node_free(node *n) {
 void pn_tape_reset(pn_tape *t) {
     while (t->n_nodes > 0) node_free(&t->nodes[--t->n_nodes]);
     while (t->n_owned > 0) pn_tensor_release(&t->owned[--t->n_owned]);
+    while (t->n_planned > 0) {
+        pn_tensor *x = t->planned[--t->n_planned];
+        pn_tensor_release(&x->grad);
+        pn_tensor_release_shell(&x);
+    }
     t->cost = (pn_op_cost){ 0 };
 }
 
@@ -63,6 +70,7 @@ void pn_tape_destroy(pn_tape **tp) {
     pn_pool_destroy(&t->pool);
     free(t->nodes);
     free(t->owned);
+    free(t->planned);
     free(t);
     *tp = NULL;
 }
@@ -221,7 +229,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
 
 static void accumulate(pn_tensor *dst, const pn_tensor *src) {
     int64_t n = pn_tensor_elems(dst);
-    if (!dst->storage->data) return;
+    if (!dst->storage->data || !src->storage->data) return; /* planned */
     if (dst->dtype == PN_F64) {
         double *d = pn_f64(dst);
         const double *s = pn_f64(src);
@@ -234,7 +242,17 @@ static void accumulate(pn_tensor *dst, const pn_tensor *src) {
 }
 
 static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
-    if (!x->grad) PN_TRY(pn_tensor_zeros(t->pool, x->dtype, x->rank, x->shape, &x->grad));
+    if (x->grad) return PN_OK;
+    PN_TRY(pn_tensor_zeros(t->pool, x->dtype, x->rank, x->shape, &x->grad));
+    if (t->backend != PN_PLAN) return PN_OK;
+    if (t->n_planned == t->cap_planned) {
+        int cap = t->cap_planned ? 2 * t->cap_planned : 256;
+        pn_tensor **grown = realloc(t->planned, (size_t)cap * sizeof *grown);
+        PN_CHECK(grown, PN_MEMORY, "out of memory");
+        t->planned = grown;
+        t->cap_planned = cap;
+    }
+    t->planned[t->n_planned++] = pn_tensor_retain_shell(x);
     return PN_OK;
 }
 

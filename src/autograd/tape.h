@@ -19,7 +19,8 @@
 
 #include "op.h"
 
-/* Owns its pool; backend PN_PLAN gets a counting pool. */
+/* Owns its pool; backend PN_PLAN gets a counting pool, and gradients that it made go with the next reset: real leaves
+ * can be planned with and then trained. */
 pn_status pn_tape_create(pn_backend backend, pn_tape **out);
 void pn_tape_destroy(pn_tape **t);
 /* End of step: forgets all records and gives every value back to the pool. */

@@ -370,6 +370,31 @@ START_TEST(loss_gradients_are_derivatives) {
 }
 END_TEST
 
+/* How much memory a step takes, asked before it: with the real weights, which the step then uses. */
+START_TEST(a_plan_knows_a_steps_peak) {
+    static const int64_t offset[] = { 0, 5, TOKENS };
+    pn_model *m = model_of(mixed, true, PN_F32);
+    pn_params_train(m->params, "*.self_attn.*", true);
+    size_t peak[2];
+    for (int plan = 1; plan >= 0; plan--) {
+        pn_tape *t, *memory;
+        pn_tensor *hidden, *loss;
+        ck_ok(pn_tape_create(plan ? PN_PLAN : PN_CPU, &t));
+        ck_ok(pn_tape_create(PN_CPU, &memory));
+        pn_tensor *ids = ids_of(memory, 0, TOKENS), *targets = ids_of(memory, 1, TOKENS);
+        ck_ok(pn_model_hidden(m, NULL, t, ids, &(pn_docs){ .n = 2, .offset = offset }, &hidden));
+        ck_ok(pn_linear_cross_entropy(t, hidden, m->head, targets, NULL, &loss, NULL));
+        ck_ok(pn_tape_backward(t, loss));
+        peak[plan] = pn_pool_peak_bytes(pn_tape_pool(t));
+        ck_assert_int_eq(pn_pool_system_bytes(pn_tape_pool(t)) == 0, plan);
+        pn_tape_destroy(&t);
+        pn_tape_destroy(&memory);
+    }
+    ck_assert_uint_eq(peak[0], peak[1]);
+    pn_model_destroy(&m);
+}
+END_TEST
+
 /* ---- wrong configurations ---- */
 
 START_TEST(absurd_sizes_are_refused) {
@@ -426,4 +451,5 @@ START_TEST(absurd_sizes_are_refused) {
 END_TEST
 
 TEST_MAIN("model", a_model_is_its_layers, extend_equals_forward, paths_round_trip, a_path_runs_its_candidates,
-          a_student_shares_its_teachers_weights, loss_gradients_are_derivatives, absurd_sizes_are_refused)
+          a_student_shares_its_teachers_weights, loss_gradients_are_derivatives, a_plan_knows_a_steps_peak,
+          absurd_sizes_are_refused)
