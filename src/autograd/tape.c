@@ -17,6 +17,8 @@ struct pn_tape {
     pn_backend backend;
     pn_pool *pool;
     bool recording;
+    bool
+        rehearsing; /* inside a recompute's forward: nothing is recorded, but outputs say whether they want gradients */
     node *nodes;
     int n_nodes, cap_nodes;
     pn_tensor **owned; /* the scope stack: one reference and hold each */
@@ -202,8 +204,9 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     for (int i = 0; i < n_in; i++) {
         c->in[i] = in[i];
         c->wants[i] = t->recording && in[i] && in[i]->wants_grad;
-        any = any || c->wants[i];
+        any = any || (in[i] && in[i]->wants_grad);
     }
+    any = any && (t->recording || t->rehearsing);
     pn_out_spec spec[PN_OP_OUT] = { 0 };
     for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = pn_tape_dtype(t);
     PN_TRY(op->contract->infer(c, &c->n_out, spec));
@@ -215,7 +218,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
     PN_TRY(run_impl(t, n.impl, c, false));
     add_cost(t, c, false);
-    if (any) {
+    if (any && t->recording) {
         PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);
         n.saved = op->contract->saves(c);
         PN_TRY(push_node(t, &n));
@@ -349,6 +352,23 @@ pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
 
 /* ---- recompute ---- */
 
+/* An output that is an input, or an earlier output, becomes a tensor of its own over the same values: its gradient then
+ * belongs to this record alone. */
+static pn_status own_output(pn_tape *t, pn_op_call *c, int i, pn_tensor **out) {
+    pn_tensor *x = *out;
+    bool shared = false;
+    for (int k = 0; k < c->n_in; k++) shared = shared || x == c->in[k];
+    for (int k = 0; k < i; k++) shared = shared || x == c->out[k];
+    if (shared) {
+        bool wants = x->wants_grad;
+        PN_TRY(pn_tensor_detach(x, &x));
+        PN_TRY(pn_tape_own(t, x));
+        x->wants_grad = wants;
+    }
+    *out = c->out[i] = x;
+    return PN_OK;
+}
+
 pn_status pn_tape_recompute(pn_tape *t, pn_tape_body body, const void *ctx, size_t ctx_bytes, pn_tensor *const *in,
                             int n_in, pn_tensor **out, int n_out) {
     PN_ASSERT(n_in <= PN_OP_IN && n_out <= PN_OP_OUT && ctx_bytes <= PN_OP_ATTR_BYTES);
@@ -357,22 +377,25 @@ pn_status pn_tape_recompute(pn_tape *t, pn_tape_body body, const void *ctx, size
     memset(&n, 0, sizeof n);
     memcpy(n.attr, ctx, ctx_bytes);
     n.body = body;
-    pn_tape_record(t, false);
-    pn_scope scope = pn_scope_open(t);
-    pn_status s = body(t, ctx, in, n_in, out, n_out);
-    pn_tape_record(t, true);
-    PN_TRY(s);
-    pn_scope_close(t, scope, out, n_out);
     n.call.n_in = n_in;
     n.call.n_out = n_out;
+    pn_scope scope = pn_scope_open(t);
+    t->recording = false;
+    t->rehearsing = true;
+    pn_status s = body(t, ctx, in, n_in, out, n_out);
+    t->recording = true;
+    t->rehearsing = false;
+    PN_TRY(s);
+    pn_scope_close(t, scope, out, n_out);
+    bool any = false;
     for (int i = 0; i < n_in; i++) {
         n.call.in[i] = in[i];
         n.call.wants[i] = in[i] && in[i]->wants_grad;
         n.saved |= PN_SAVE_IN(i);
     }
     for (int i = 0; i < n_out; i++) {
-        n.call.out[i] = out[i];
-        out[i]->wants_grad = true;
+        PN_TRY(own_output(t, &n.call, i, &out[i]));
+        any = any || out[i]->wants_grad;
     }
-    return push_node(t, &n);
+    return any ? push_node(t, &n) : PN_OK;
 }

@@ -309,6 +309,7 @@ START_TEST(recompute_of_frozen_parts) {
     for (int l = 0; l < 4; l++) (*net_leaf(&n, l))->wants_grad = false;
     x->wants_grad = false;
     ck_ok(pn_tape_recompute(t, net_forward, &n, sizeof n, &x, 1, &h, 1));
+    ck_assert(!h->wants_grad);
     ck_ok(pn_linear(t, h, w, NULL, &y));
     ck_ok(pn_tape_backward_from(t, &y, &dy, 1));
     ck_assert_ptr_nonnull(w->grad);
@@ -318,6 +319,47 @@ START_TEST(recompute_of_frozen_parts) {
     net_destroy(&n);
     pn_tensor_release(&x);
     pn_tensor_release(&w);
+    pn_tensor_release(&dy);
+    teardown();
+}
+END_TEST
+
+/* Hands its input on beside the net's output, as a layer without a mixer does. */
+static pn_status passing(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
+    PN_TRY(net_forward(t, ctx, in, n_in, out, n_out));
+    out[1] = in[0];
+    return PN_OK;
+}
+
+START_TEST(recompute_of_a_body_that_returns_its_input) {
+    setup();
+    pn_tape *t;
+    ck_ok(pn_tape_create(PN_CPU, &t));
+    net n = net_create(PN_F32);
+    pn_tensor *x = leaf(PN_F32, N, D), *dy = leaf(PN_F32, N, D), *want[2] = { 0 };
+    pn_tensor *leaves[] = { n.gate, x }, *grads[] = { dy, dy };
+    for (int way = 0; way < 2; way++) { /* both outputs of the second body are used */
+        pn_tensor *h, *out[2];
+        ck_ok(net_forward(t, &n, &x, 1, &h, 1));
+        if (way)
+            ck_ok(pn_tape_recompute(t, passing, &n, sizeof n, &h, 1, out, 2));
+        else
+            ck_ok(passing(t, &n, &h, 1, out, 2));
+        ck_ok(pn_tape_backward_from(t, out, grads, 2));
+        pn_tape_reset(t);
+        for (int l = 0; l < 2; l++) {
+            ck_assert_ptr_nonnull(leaves[l]->grad);
+            for (int64_t i = 0; way && i < pn_tensor_elems(leaves[l]); i++) /* two addends more, in another order */
+                ck_assert_float_eq_tol(pn_f32(want[l])[i], pn_f32(leaves[l]->grad)[i], 1e-4f);
+            if (way) continue;
+            want[l] = leaves[l]->grad;
+            leaves[l]->grad = NULL;
+        }
+    }
+    for (int l = 0; l < 2; l++) pn_tensor_release(&want[l]);
+    pn_tape_destroy(&t);
+    net_destroy(&n);
+    pn_tensor_release(&x);
     pn_tensor_release(&dy);
     teardown();
 }
@@ -415,4 +457,5 @@ END_TEST
 
 TEST_MAIN("tape", gradients_are_derivatives, gradients_accumulate, scopes_give_memory_back,
           saves_keep_what_backward_reads, a_steady_step_allocates_nothing, recompute_changes_no_gradient,
-          recompute_of_frozen_parts, a_plan_reports_what_a_run_needs, failures_leave_the_tape_usable)
+          recompute_of_frozen_parts, recompute_of_a_body_that_returns_its_input, a_plan_reports_what_a_run_needs,
+          failures_leave_the_tape_usable)
