@@ -86,6 +86,7 @@ double pn_model_cache_bytes(const pn_model *m, const pn_path *path, int64_t cont
 
 /* ---- paths as text: names joined by commas with repeats, "gated_deltanet*3,attention,none" ---- */
 
+enum { PN_PATH_TEXT_MAX = 8192 }; /* holds any path: PN_MAX_LAYERS names of at most 63 bytes and their commas */
 /* Writes at most n bytes; returns buffer. */
 const char *pn_path_text(const pn_model *m, const pn_path *path, char *buffer, size_t n);
 pn_status pn_path_parse(const pn_model *m, const char *text, pn_path *out);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(PN_PATH_TEXT_MAX >= PN_MAX_LAYERS * 64, "a path's text has room for every layer's name");
+
 /* "jet", or "jet_2" for the second candidate of the same type. */
 static void candidate_name(const pn_layer *layer, int choice, char *out, size_t n) {
     const pn_block_type *type = layer->candidate[choice]->spec.type;

@@ -21,7 +21,7 @@ static pn_status measure(eval *e, const char *dir, pn_config *file) {
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, e->tokenizer, &e->heldout));
     PN_TRY(pn_table_create(c->tasks, c->n_tasks, (int)c->heldout_samples, &e->table));
     pn_path own = pn_model_own_path(e->model);
-    char text[1024];
+    char text[PN_PATH_TEXT_MAX];
     pn_table_row *row;
     PN_TRY(pn_table_add_row(e->table, dir, pn_path_text(e->model, &own, text, sizeof text), false, &row));
     PN_TRY(pn_heldout_measure(&e->heldout, e->model, &own, false, "held-out", row));

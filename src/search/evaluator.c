@@ -1,5 +1,6 @@
 #include "evaluator.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +119,14 @@ static pn_status run_task(pn_evaluator *e, int task_index, item *items, int n, p
     return PN_OK;
 }
 
+static pn_status check_finite(const pn_metrics *m, const char *task, const char *path) {
+    for (int i = 0; i < m->n; i++)
+        PN_CHECK(isfinite(m->value[i]), PN_NUMERIC,
+                 "task %s: %s of %s is %g, nothing to rank by; check the base model, and lower the learning rate", task,
+                 m->name[i], path, m->value[i]);
+    return PN_OK;
+}
+
 pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, const char *what, pn_metrics *metrics) {
     pn_status s = PN_OK;
     item *items = malloc((size_t)(n_paths + 1) * sizeof *items);
@@ -142,10 +151,11 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
         for (int i = 0; i < n && !s; i++) {
             pn_metrics m = pn_task_metrics(task, &items[i].tally);
             metrics[items[i].index * e->n_tasks + k] = m;
-            char text[1024];
-            if (e->scores)
-                s = pn_scores_add(e->scores, pn_scores_path_key(e->m, items[i].path),
-                                  pn_path_text(e->m, items[i].path, text, sizeof text), task->key, &m);
+            char text[PN_PATH_TEXT_MAX];
+            pn_path_text(e->m, items[i].path, text, sizeof text);
+            s = check_finite(&m, task->name, text);
+            if (!s && e->scores)
+                s = pn_scores_add(e->scores, pn_scores_path_key(e->m, items[i].path), text, task->key, &m);
         }
     }
     if (!s && what) pn_progress_end(&progress);

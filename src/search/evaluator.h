@@ -15,7 +15,8 @@ pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_ta
                               pn_evaluator **out);
 void pn_evaluator_destroy(pn_evaluator **e);
 
-/* metrics: n_paths x n_tasks. `what` names the progress line; NULL: none. PN_INTERRUPTED between batches. */
+/* metrics: n_paths x n_tasks. `what` names the progress line; NULL: none. PN_INTERRUPTED between batches;
+ * PN_NUMERIC when a metric is not finite. */
 pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, const char *what, pn_metrics *metrics);
 /* How many (path, task) pairs were measured and how many came from the table, so far. */
 void pn_evaluator_counts(const pn_evaluator *e, int64_t *measured, int64_t *known);

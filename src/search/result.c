@@ -28,7 +28,7 @@ static json_t *history_json(const pn_result *r) {
     for (int i = 0; i < r->n_history; i++) {
         const pn_history *h = &r->history[i];
         json_t *o = json_object();
-        char text[1024];
+        char text[PN_PATH_TEXT_MAX];
         json_object_set_new(o, "path", json_string(pn_path_text(r->supernet, &h->path, text, sizeof text)));
         json_object_set_new(o, "layers", path_json(r->supernet, &h->path));
         json_object_set_new(o, "complete", json_boolean(pn_space_complete(&r->space, &h->path)));
@@ -141,7 +141,7 @@ static json_t *cache_json(const pn_result *r) {
 
 pn_status pn_result_json(const pn_result *r, json_t **out) {
     const pn_search_config *c = r->config;
-    char text[1024], hash[32], objective[128];
+    char text[PN_PATH_TEXT_MAX], hash[32], objective[128];
     snprintf(hash, sizeof hash, "%016" PRIx64, r->weights_hash);
     snprintf(objective, sizeof objective, "%s.%s", c->objective_task, c->objective_metric);
     json_t *root = json_object();

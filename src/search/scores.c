@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 #include <xxhash.h>
@@ -89,6 +90,30 @@ static pn_status parse_row(pn_scores *s, const char *line, size_t n, int number)
     return status;
 }
 
+/* Every whole line. An append that was cut short is removed, so that the next row starts a line of its own; what it
+ * said is measured again. */
+static pn_status read_rows(pn_scores *s, FILE *f) {
+    char *line = NULL;
+    size_t cap = 0;
+    off_t whole = 0;
+    pn_status status = PN_OK;
+    ssize_t n;
+    for (int number = 1; !status && (n = getline(&line, &cap, f)) > 0; number++) {
+        if (line[n - 1] != '\n') {
+            if (truncate(s->file, whole))
+                status = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot remove the unfinished line %d: %s", s->file,
+                                    number, strerror(errno));
+            break;
+        }
+        whole += n;
+        status = parse_row(s, line, (size_t)n, number);
+    }
+    if (!status && ferror(f))
+        status = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot read the scores: %s", s->file, strerror(errno));
+    free(line);
+    return status;
+}
+
 pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out) {
     pn_scores *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
@@ -96,15 +121,9 @@ pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **ou
     pn_status status = PN_OK;
     if (file && !(s->file = strdup(file))) status = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     FILE *f = s->file ? fopen(file, "re") : NULL;
-    char *line = NULL;
-    size_t cap = 0;
-    int number = 0;
-    for (ssize_t n; f && !status && (n = getline(&line, &cap, f)) > 0;) {
-        number++;
-        if (line[n - 1] != '\n') break; /* an append was cut short: that row is measured again */
-        status = parse_row(s, line, (size_t)n, number);
-    }
-    free(line);
+    if (s->file && !f && errno != ENOENT)
+        status = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot open the scores: %s", file, strerror(errno));
+    if (f && !status) status = read_rows(s, f);
     if (f) fclose(f);
     if (status) {
         pn_scores_close(&s);
@@ -141,8 +160,9 @@ static pn_status append_row(const pn_scores *s, uint64_t path_key, const char *p
     FILE *f = fopen(s->file, "ae");
     bool ok = f && fprintf(f, "%s\n", text) > 0;
     ok = f && !fclose(f) && ok;
+    int error = errno;
     free(text);
-    PN_CHECK(ok, PN_IO, "%s: cannot append a score: %s", s->file, strerror(errno));
+    PN_CHECK(ok, PN_IO, "%s: cannot append a score: %s", s->file, strerror(error));
     return PN_OK;
 }
 

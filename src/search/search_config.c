@@ -137,8 +137,8 @@ static pn_status read_objective(pn_config *file, pn_search_config *c, const char
     const char *const *metrics = pn_task_kinds(&n_kinds)[task->kind].metrics;
     bool known = false;
     for (int i = 0; i < 2; i++) known = known || !strcmp(metrics[i], c->objective_metric);
-    PN_CHECK(known, PN_USAGE, "%s: task %s measures %s and %s, not %s", where, c->objective_task,
-             metrics[0], metrics[1], c->objective_metric);
+    PN_CHECK(known, PN_USAGE, "%s: task %s measures %s and %s, not %s", where, c->objective_task, metrics[0],
+             metrics[1], c->objective_metric);
     return PN_OK;
 }
 

@@ -198,7 +198,7 @@ static pn_status run_strategy(run *r, pn_search *search) {
     static pn_path paths[ASK_ROOM];
     for (int round = 0;; round++) {
         int n;
-        char what[64], text[1024];
+        char what[64], text[PN_PATH_TEXT_MAX];
         PN_TRY(search->type->ask(search, paths, ASK_ROOM, &n));
         if (!n) return PN_OK;
         snprintf(what, sizeof what, "%s search, round %d, %d paths", search->type->name, round, n);
@@ -233,7 +233,7 @@ static pn_status choose(run *r) {
             best = i;
     PN_ASSERT(best >= 0);
     r->winner = r->history[best].path;
-    char text[1024];
+    char text[PN_PATH_TEXT_MAX];
     pn_info("chosen: %s", pn_path_text(r->net, &r->winner, text, sizeof text));
     return PN_OK;
 }
@@ -241,7 +241,7 @@ static pn_status choose(run *r) {
 /* ---- the table ---- */
 
 static pn_status add_row(run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled) {
-    char text[1024], what[96];
+    char text[PN_PATH_TEXT_MAX], what[96];
     pn_table_row *row;
     pn_path_text(m, path, text, sizeof text);
     snprintf(what, sizeof what, "held-out: %s", name);
@@ -410,7 +410,7 @@ static pn_status write_results(run *r) {
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
                                .weights_hash = r->scores->weights_hash };
-    char path[PN_PATH_MAX], text[1024];
+    char path[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
     json_t *root;
     PN_TRY(pn_result_json(&result, &root));
     pn_status s = pn_run_dir_file(&r->dir, "result.json", path);

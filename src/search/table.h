@@ -10,7 +10,7 @@ enum { PN_TABLE_ROWS = 16 };
 
 typedef struct pn_table_row {
     char name[48]; /* "teacher", "uniform", "PostNAS", "uniform, distilled" */
-    char path[1024];
+    char path[PN_PATH_TEXT_MAX];
     bool distilled;
     pn_metrics *metrics; /* tasks x samples, task-major; owned */
     bool *measured;      /* tasks */

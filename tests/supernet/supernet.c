@@ -160,6 +160,39 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
 }
 END_TEST
 
+static pn_task *recall_task(void) {
+    pn_task_spec spec = { .options = { .name = "recall",
+                                       .kind = PN_TASK_RECALL,
+                                       .skill = "recall",
+                                       .documents = 8,
+                                       .document_bytes = 96,
+                                       .seed = 1 } };
+    ck_ok(pn_skill_create(&pn_skill_recall, NULL, "test", &spec.skill));
+    pn_task *task;
+    ck_ok(pn_task_prepare(&spec, tokenizer, PN_SPLIT_SEARCH, 0, &task));
+    pn_skill_destroy(&spec.skill);
+    return task;
+}
+
+/* A path whose score is no number must not win or vanish: the search stops and says which. */
+START_TEST(scores_that_are_no_numbers_are_refused) {
+    setup();
+    pn_model *m = tiny_base();
+    pn_task *task = recall_task();
+    pn_evaluator *e;
+    pn_metrics metrics;
+    pn_path own = pn_model_own_path(m);
+    for (int64_t i = 0; i < pn_tensor_elems(m->norm); i++) pn_f32(m->norm)[i] = NAN;
+    ck_ok(pn_evaluator_create(m, &task, 1, NULL, &e));
+    ck_assert_int_eq(pn_evaluator_run(e, &own, 1, NULL, &metrics), PN_NUMERIC);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "task recall: nll of attention*3 is"));
+    pn_evaluator_destroy(&e);
+    pn_task_destroy(&task);
+    pn_model_destroy(&m);
+    teardown();
+}
+END_TEST
+
 START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
     setup();
     pn_model *m = tiny_supernet();
@@ -171,15 +204,7 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
     pn_path own = pn_model_own_path(hybrid);
     ck_assert_str_eq(pn_path_text(hybrid, &own, text, sizeof text), "gated_deltanet,attention,none");
 
-    pn_task_spec spec = { .options = { .name = "recall",
-                                       .kind = PN_TASK_RECALL,
-                                       .skill = "recall",
-                                       .documents = 8,
-                                       .document_bytes = 96,
-                                       .seed = 1 } };
-    ck_ok(pn_skill_create(&pn_skill_recall, NULL, "test", &spec.skill));
-    pn_task *task;
-    ck_ok(pn_task_prepare(&spec, tokenizer, PN_SPLIT_SEARCH, 0, &task));
+    pn_task *task = recall_task();
     pn_evaluator *net, *alone;
     ck_ok(pn_evaluator_create(m, &task, 1, NULL, &net));
     ck_ok(pn_evaluator_create(hybrid, &task, 1, NULL, &alone));
@@ -200,7 +225,6 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
     pn_evaluator_destroy(&net);
     pn_evaluator_destroy(&alone);
     pn_task_destroy(&task);
-    pn_skill_destroy(&spec.skill);
     pn_model_destroy(&hybrid);
     pn_model_destroy(&m);
     teardown();
@@ -208,4 +232,5 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
 END_TEST
 
 TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
-          a_resumed_run_equals_an_undisturbed_one, extraction_keeps_the_function_and_prefixes_are_shared)
+          a_resumed_run_equals_an_undisturbed_one, scores_that_are_no_numbers_are_refused,
+          extraction_keeps_the_function_and_prefixes_are_shared)
