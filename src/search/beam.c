@@ -34,6 +34,9 @@ typedef struct state {
 static pn_status start(pn_search *s) {
     state *d = s->data;
     const options *o = s->options;
+    PN_CHECK(!o->expand || o->expand >= s->space.full_attention, PN_USAGE,
+             "search.beam.expand %lld leaves too few layers for limits.full_attention %d; raise it, or use 0 for all",
+             (long long)o->expand, s->space.full_attention);
     size_t most = (size_t)o->width * (size_t)s->space.n_layers + 1;
     d->beam = calloc(most, sizeof *d->beam);
     d->proposal = calloc(most, sizeof *d->proposal);

@@ -93,6 +93,7 @@ static pn_status teach(pn_evaluator *e, pn_task_batch *b) {
     PN_TRY(pn_batch_tensors(&b->tokens, e->tape, &ids, &targets, &weights));
     PN_TRY(pn_model_hidden(e->m, NULL, e->tape, ids, &b->tokens.docs, &hidden));
     b->teacher = pn_tensor_retain(hidden);
+    b->teacher_head = pn_tensor_retain(e->m->head);
     return PN_OK;
 }
 

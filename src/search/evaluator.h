@@ -9,8 +9,8 @@
 
 typedef struct pn_evaluator pn_evaluator;
 
-/* The model's own path is the teacher of kl tasks. Tasks are borrowed; scores (NULL: none) is read before and written
- * after every measurement. */
+/* The model's own path is the teacher of kl tasks that have not been measured before; a kl task keeps its teacher.
+ * Tasks are borrowed; scores (NULL: none) is read before and written after every measurement. */
 pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_tasks, pn_scores *scores,
                               pn_evaluator **out);
 void pn_evaluator_destroy(pn_evaluator **e);

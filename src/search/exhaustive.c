@@ -31,10 +31,11 @@ static pn_status start(pn_search *s) {
     for (int k = 0; k <= (s->space.none < 0 ? 0 : s->space.max_none); k++)
         paths +=
             choose(s->space.n_layers, s->space.full_attention) * choose(s->space.n_layers - s->space.full_attention, k);
-    PN_CHECK(
-        paths <= (double)o->max_paths, PN_USAGE,
-        "exhaustive search has %.0f paths, more than max_paths %lld; use beam, or raise search.exhaustive.max_paths",
-        paths, (long long)o->max_paths);
+    PN_CHECK(paths <= (double)o->max_paths, PN_USAGE,
+             "exhaustive search has %.0f paths, more than max_paths %lld; use beam (and compare.exhaustive: false), or "
+             "raise "
+             "search.exhaustive.max_paths",
+             paths, (long long)o->max_paths);
     d->next = pn_space_all_linear(&s->space);
     return PN_OK;
 }

@@ -24,8 +24,8 @@ const pn_search_type *pn_search_find(const char *name) {
 pn_status pn_search_create(const pn_search_type *type, const pn_space *space, const void *options, pn_search **out) {
     PN_CHECK(space->full_attention >= 0 && space->max_none >= 0 &&
                  space->full_attention + space->max_none <= space->n_layers,
-             PN_USAGE, "search limits: %d full_attention and %d none do not fit %d layers", space->full_attention,
-             space->max_none, space->n_layers);
+             PN_USAGE, "search.limits: %d full_attention and %d none do not fit %d layers; lower one of them",
+             space->full_attention, space->max_none, space->n_layers);
     pn_search *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
     s->type = type;

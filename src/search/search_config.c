@@ -39,7 +39,7 @@ static const pn_option top_table[] = {
 };
 
 static const pn_option supernet_sections[] = {
-    PN_OPT_SECTION("blocks", "linear blocks offered to every layer: a list of type and options"),
+    PN_OPT_SECTION("blocks", "the linear block offered to every layer: a list of one type with its options"),
     PN_OPT_END,
 };
 
@@ -86,8 +86,9 @@ static const pn_option block_table[] = {
 
 static pn_status read_blocks(pn_config *file, pn_search_config *c) {
     PN_TRY(pn_config_list_size(file, "supernet.blocks", &c->n_blocks));
-    PN_CHECK(c->n_blocks >= 1 && c->n_blocks <= PN_MAX_BLOCKS, PN_USAGE, "%s: supernet.blocks must list 1 to %d blocks",
-             pn_config_name(file), PN_MAX_BLOCKS);
+    PN_CHECK(c->n_blocks >= 1 && c->n_blocks <= PN_MAX_BLOCKS, PN_USAGE,
+             "%s: lists %d blocks; name one, the linear block whose placement is searched",
+             pn_config_where(file, "supernet.blocks"), c->n_blocks);
     for (int i = 0; i < c->n_blocks; i++) {
         char path[64];
         block_options o;
@@ -109,6 +110,8 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
              pn_config_where(file, "search.strategy"), o->strategy);
     int n;
     const pn_search_type *const *types = pn_search_types(&n);
+    PN_ASSERT(pn_search_exhaustive.options_bytes <= sizeof c->exhaustive_options);
+    PN_TRY(pn_options_defaults(pn_search_exhaustive.options, c->exhaustive_options));
     for (int i = 0; i < n; i++) { /* sections of strategies that are not chosen are read too: their keys are checked */
         char path[64];
         _Alignas(8) unsigned char options[sizeof c->strategy_options];
@@ -117,6 +120,7 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
         if (!types[i]->options || (types[i] != c->strategy && !pn_config_has(file, path))) continue;
         PN_TRY(pn_config_read(file, path, types[i]->options, options));
         if (types[i] == c->strategy) memcpy(c->strategy_options, options, types[i]->options_bytes);
+        if (types[i] == &pn_search_exhaustive) memcpy(c->exhaustive_options, options, types[i]->options_bytes);
     }
     return PN_OK;
 }
@@ -184,6 +188,9 @@ pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer
                                      .seed = (uint64_t)c->top.seed };
     PN_TRY(pn_mixture_read(c->file, "mixture", &base, out));
     pn_status s = pn_config_finish(c->file);
+    if (!s) s = pn_train_options_check(&c->supernet_train, *out, pn_config_where(c->file, "supernet"));
+    if (!s && c->distill_tokens)
+        s = pn_train_options_check(&c->distill_train, *out, pn_config_where(c->file, "distill"));
     if (s) pn_mixture_destroy(out);
     return s;
 }

@@ -14,7 +14,7 @@
 #include "supernet.h"
 #include "task.h"
 
-enum { PN_MAX_BLOCKS = 8 };
+enum { PN_MAX_BLOCKS = 1 }; /* placement is searched with one linear block */
 
 typedef struct pn_search_config {
     pn_config *file; /* borrowed */
@@ -29,6 +29,7 @@ typedef struct pn_search_config {
     int n_blocks;
     const pn_search_type *strategy;
     _Alignas(8) unsigned char strategy_options[256];
+    _Alignas(8) unsigned char exhaustive_options[64]; /* of the comparison with all placements */
     char objective_task[64], objective_metric[32];
     int64_t full_attention, none;
     pn_task_spec *tasks; /* owned */
@@ -44,7 +45,8 @@ pn_dtype pn_export_dtype(int64_t index);
 
 /* Reads everything but the mixture, which needs the model's tokenizer. The config file must outlive *out. */
 pn_status pn_search_config_read(pn_config *file, pn_search_config *out);
-/* The mixture; with it everything is read, and unknown keys are refused. The tokenizer must outlive *out. */
+/* The mixture; with it everything is read, unknown keys are refused and the budgets are checked against its rows. The
+ * tokenizer must outlive *out. */
 pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer *tokenizer, pn_mixture **out);
 void pn_search_config_free(pn_search_config *c);
 /* For `postnas config`. */

@@ -1,5 +1,6 @@
 #include "search_run.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,26 +54,54 @@ static void end_phase(run *r, const char *name) {
 
 /* ---- preparation ---- */
 
-static pn_status prepare(run *r, pn_config *file) {
+static pn_status open_inputs(run *r, pn_config *file) {
     PN_TRY(pn_search_config_read(file, &r->config));
-    pn_search_config *c = &r->config;
+    const pn_search_config *c = &r->config;
     PN_TRY(pn_tokenizer_open(c->top.model, &r->tokenizer));
     PN_TRY(pn_search_config_mixture(c, r->tokenizer, &r->mixture));
     PN_TRY(pn_model_load(c->top.model, PN_F32, &r->net));
     PN_CHECK(pn_tokenizer_vocab(r->tokenizer) <= r->net->config.vocab, PN_FORMAT,
              "%s: the tokenizer has %lld tokens, the model only %lld", c->top.model,
              (long long)pn_tokenizer_vocab(r->tokenizer), (long long)r->net->config.vocab);
+    for (int l = 0; l < r->net->config.n_layers; l++)
+        PN_CHECK(r->net->config.layer[l].type == &pn_block_attention, PN_USAGE,
+                 "%s: layer %d is %s; a search starts from a model with full attention in every layer", c->top.model, l,
+                 r->net->config.layer[l].type->name);
+    return PN_OK;
+}
+
+/* Whether a strategy takes this space with these options: asked before anything is trained. */
+static pn_status try_strategy(const run *r, const pn_search_type *type, const void *options) {
+    pn_search *search = NULL;
+    PN_TRY(pn_search_create(type, &r->space, options, &search));
+    pn_search_destroy(&search);
+    return PN_OK;
+}
+
+static pn_status prepare_space(run *r) {
+    const pn_search_config *c = &r->config;
     r->space = (pn_space){ .n_layers = r->net->config.n_layers,
                            .linear = 1,
                            .attention = 0,
                            .none = c->none > 0 ? 1 + c->n_blocks : -1,
                            .full_attention = (int)c->full_attention,
                            .max_none = (int)c->none };
+    PN_TRY(try_strategy(r, c->strategy, c->strategy_options));
+    if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive, c->exhaustive_options));
+    return PN_OK;
+}
+
+/* Everything that can be wrong with the input is found here, before the directory of the run is made. */
+static pn_status prepare(run *r, pn_config *file) {
+    PN_TRY(open_inputs(r, file));
+    PN_TRY(prepare_space(r));
+    const pn_search_config *c = &r->config;
     r->search_task = calloc((size_t)c->n_tasks, sizeof *r->search_task);
     PN_CHECK(r->search_task, PN_MEMORY, "out of memory");
     for (int k = 0; k < c->n_tasks; k++)
         PN_TRY(pn_task_prepare(&c->tasks[k], r->tokenizer, PN_SPLIT_SEARCH, 0, &r->search_task[k]));
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
+    PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->none > 0, (uint64_t)c->top.seed));
     PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));
     if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
     return PN_OK;
@@ -110,7 +139,6 @@ static uint64_t net_fingerprint(const run *r) {
 
 static pn_status build_net(run *r) {
     pn_search_config *c = &r->config;
-    PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->none > 0, (uint64_t)c->top.seed));
     int trained = pn_supernet_error_count(r->net), n = 0;
     uint64_t fingerprint = net_fingerprint(r);
     char dir[PN_PATH_MAX], sampled[PN_PATH_MAX];
@@ -253,10 +281,8 @@ static pn_status add_row(run *r, const char *name, const pn_model *m, const pn_p
 /* The best of all placements on the held-out samples themselves: nothing can be above it but noise. */
 static pn_status add_exhaustive_row(run *r) {
     const pn_search_type *type = &pn_search_exhaustive;
-    _Alignas(8) unsigned char options[64];
-    PN_TRY(pn_options_defaults(type->options, options));
     pn_search *search;
-    PN_TRY(pn_search_create(type, &r->space, options, &search));
+    PN_TRY(pn_search_create(type, &r->space, r->config.exhaustive_options, &search));
     static pn_path paths[ASK_ROOM];
     int n, samples = r->heldout.n_samples, task = 0;
     while (strcmp(r->config.tasks[task].options.name, r->config.objective_task)) task++;
@@ -334,17 +360,21 @@ static pn_status distill_rival(run *r, const char *name, const char *state, cons
 }
 
 static pn_status export_model(run *r, const pn_model *m) {
-    char path[PN_PATH_MAX];
+    char path[PN_PATH_MAX], fresh[PN_PATH_MAX];
     PN_TRY(pn_run_dir_file(&r->dir, "model", path));
-    if (pn_is_directory(path)) PN_TRY(pn_remove_tree(path)); /* of an earlier, interrupted end of this run */
+    PN_TRY(
+        pn_run_dir_file(&r->dir, "state/model", fresh)); /* then in place of one that an earlier end of this run left */
+    PN_TRY(pn_remove_tree(fresh));
     pn_directory_writer w = { 0 };
-    PN_TRY(pn_directory_writer_open(path, &w));
+    PN_TRY(pn_directory_writer_open(fresh, &w));
     const pn_save_options save = { .dtype = pn_export_dtype(r->config.top.dtype), .kind = PN_HF_JET_NEMOTRON };
     pn_status s = pn_model_save(m, w.temporary, &save);
     if (!s) s = pn_tokenizer_write_dir(r->tokenizer, w.temporary);
     if (!s) s = pn_directory_writer_commit(&w);
     pn_directory_writer_abort(&w);
     PN_TRY(s);
+    PN_TRY(pn_remove_tree(path));
+    PN_CHECK(!rename(fresh, path), PN_IO, "%s: cannot put the exported model in place: %s", path, strerror(errno));
     pn_info("wrote %s", path);
     return PN_OK;
 }
@@ -360,8 +390,8 @@ static pn_status finish_winner(run *r) {
     pn_model_destroy(&m);
     PN_TRY_GOTO(s, pn_run_dir_file(&r->dir, "model", path), done);
     PN_TRY_GOTO(s, pn_model_load(path, PN_F32, &back), done);
-    PN_TRY_GOTO(s, add_row(r, r->config.distill_tokens ? "PostNAS, distilled" : "PostNAS, exported", back, &own, true),
-                done);
+    bool distilled = r->config.distill_tokens > 0;
+    PN_TRY_GOTO(s, add_row(r, distilled ? "PostNAS, distilled" : "PostNAS, exported", back, &own, distilled), done);
 done:
     pn_model_destroy(&m);
     pn_model_destroy(&back);

@@ -250,6 +250,19 @@ static pn_status prepare_shards(const pn_task_options *o, const pn_tokenizer *to
     return s;
 }
 
+/* A task that scores nothing would give every path the same perfect number. */
+static pn_status check_scored(const pn_task *t, const pn_task_options *o) {
+    int64_t n_targets = 0;
+    for (int i = 0; i < t->n_batches; i++) n_targets += t->batch[i].tokens.n_tokens - t->batch[i].tokens.n_docs;
+    bool asks = t->kind == PN_TASK_RECALL || t->kind == PN_TASK_CHOICE;
+    PN_CHECK(!asks || t->n_questions > 0, PN_USAGE,
+             "task %s: documents of skill %s hold no %s; use another skill or kind, or longer documents", o->name,
+             o->skill, t->kind == PN_TASK_RECALL ? "answers" : "answers with choices");
+    PN_CHECK(asks || n_targets > 0, PN_USAGE, "task %s: no document has a next token; use more tokens or documents",
+             o->name);
+    return PN_OK;
+}
+
 pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenizer, pn_split split, int instance,
                           pn_task **out) {
     const pn_task_options *o = &spec->options;
@@ -277,6 +290,7 @@ pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenize
         s = prepare_shards(o, tokenizer, dir, begin, &p);
     }
     if (!s) s = flush(&p);
+    if (!s) s = check_scored(t, o);
     free(p.ids);
     free(p.offset);
     free(p.row);
@@ -299,6 +313,7 @@ void pn_task_destroy(pn_task **tp) {
         free(t->batch[i].target);
         free(t->batch[i].span);
         pn_tensor_release(&t->batch[i].teacher);
+        pn_tensor_release(&t->batch[i].teacher_head);
     }
     free(t->batch);
     free(t);

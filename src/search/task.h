@@ -61,7 +61,8 @@ typedef struct pn_task_batch {
     int64_t n_rows;
     pn_span *span;
     int64_t n_spans;
-    pn_tensor *teacher; /* kl: the teacher's hidden states */
+    pn_tensor *teacher;      /* kl: the teacher's hidden states, */
+    pn_tensor *teacher_head; /* and its output matrix: a model read back from files has one of its own */
 } pn_task_batch;
 
 typedef struct pn_task {
@@ -74,7 +75,7 @@ typedef struct pn_task {
 } pn_task;
 
 /* split PN_SPLIT_SEARCH: the search data (`instance` must be 0). PN_SPLIT_HELDOUT: instance i = 0, 1, .. are disjoint
- * held-out samples: seed + i for skills, the i-th slice for shards. */
+ * held-out samples: seed + i for skills, the i-th slice for shards. PN_USAGE when there would be nothing to score. */
 pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenizer, pn_split split, int instance,
                           pn_task **out);
 void pn_task_destroy(pn_task **t);

@@ -206,14 +206,11 @@ static void report(const local *r, pn_local_error *errors, int *n_errors) {
 
 pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
                                   pn_mixture *mixture, pn_local_error *errors, int *n_errors) {
-    int64_t row = pn_mixture_row_tokens(mixture);
-    PN_CHECK(train->batch_tokens % row == 0, PN_USAGE,
-             "batch_tokens %lld is not a multiple of the data's sequence_length %lld", (long long)train->batch_tokens,
-             (long long)row);
-    local r = {
-        .m = m, .train = train, .rows = train->batch_tokens / row, .steps = train->tokens / train->batch_tokens
-    };
-    if (r.steps < 1) r.steps = 1;
+    PN_TRY(pn_train_options_check(train, mixture, "supernet"));
+    local r = { .m = m,
+                .train = train,
+                .rows = train->batch_tokens / pn_mixture_row_tokens(mixture),
+                .steps = train->tokens / train->batch_tokens };
     pn_status s = PN_OK;
     r.learner = calloc((size_t)pn_supernet_error_count(m) + 1, sizeof *r.learner);
     if (!r.learner) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");

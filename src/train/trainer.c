@@ -47,6 +47,19 @@ const pn_option pn_train_option_table[] = {
     PN_OPT_END,
 };
 
+pn_status pn_train_options_check(const pn_train_options *o, const pn_mixture *mixture, const char *where) {
+    int64_t row = pn_mixture_row_tokens(mixture);
+    PN_CHECK(pn_mixture_has(mixture, PN_SPLIT_TRAIN), PN_USAGE,
+             "%s: the mixture has no training rows; add a skill, or shards made for the train split", where);
+    PN_CHECK(o->batch_tokens % row == 0, PN_USAGE,
+             "%s: batch_tokens %lld is not a multiple of sequence_length %lld; use %lld", where,
+             (long long)o->batch_tokens, (long long)row, (long long)((o->batch_tokens / row + 1) * row));
+    PN_CHECK(o->tokens >= o->batch_tokens, PN_USAGE,
+             "%s: tokens %lld is less than one step of batch_tokens %lld; raise tokens or lower batch_tokens", where,
+             (long long)o->tokens, (long long)o->batch_tokens);
+    return PN_OK;
+}
+
 typedef struct trainer {
     const pn_train_job *job;
     pn_tape *tape;
@@ -230,12 +243,11 @@ static pn_status loop(trainer *r) {
 
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     const pn_train_options *o = job->options;
-    int64_t row = pn_mixture_row_tokens(job->mixture);
-    PN_CHECK(o->batch_tokens % row == 0, PN_USAGE,
-             "batch_tokens %lld is not a multiple of the data's sequence_length %lld", (long long)o->batch_tokens,
-             (long long)row);
-    trainer r = { .job = job, .rows = o->batch_tokens / row, .steps = o->tokens / o->batch_tokens, .curve = curve };
-    if (r.steps < 1) r.steps = 1;
+    PN_TRY(pn_train_options_check(o, job->mixture, job->name));
+    trainer r = { .job = job,
+                  .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture),
+                  .steps = o->tokens / o->batch_tokens,
+                  .curve = curve };
     char *names = NULL;
     pn_status s;
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);

@@ -12,7 +12,7 @@
 
 typedef struct pn_train_options {
     int64_t tokens;       /* budget */
-    int64_t batch_tokens; /* per step, a multiple of the mixture's sequence length */
+    int64_t batch_tokens; /* per step, a multiple of the mixture's sequence length; at most tokens */
     pn_schedule schedule;
     double weight_decay, beta1, beta2, epsilon, clip;
     pn_loss_weights loss;
@@ -21,6 +21,10 @@ typedef struct pn_train_options {
 } pn_train_options;
 
 extern const pn_option pn_train_option_table[];
+
+/* PN_USAGE, starting with `where`, when the mixture cannot serve the budget: no training rows, batch_tokens that is not
+ * a whole number of rows, tokens for less than one step. */
+pn_status pn_train_options_check(const pn_train_options *o, const pn_mixture *mixture, const char *where);
 
 typedef struct pn_curve_point {
     int64_t step, tokens;

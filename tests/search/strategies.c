@@ -98,6 +98,14 @@ START_TEST(limits_are_checked) {
         int64_t max_paths;
     } few = { 10 };
     ck_assert_int_eq(pn_search_create(&pn_search_exhaustive, &eight, &few, &s), PN_USAGE);
+    struct {
+        int64_t width, expand;
+    } narrow = { 2, 1 }; /* one layer open, two to fill: the budget could never be spent */
+    ck_assert_int_eq(pn_search_create(&pn_search_beam, &eight, &narrow, &s), PN_USAGE);
+    narrow.expand = 2;
+    outcome r = run(&pn_search_beam, &eight, &narrow);
+    ck_assert_int_eq(r.complete, 1);
+    ck_assert_double_eq(r.value, -(gain[1] + gain[5]));
 }
 END_TEST
 

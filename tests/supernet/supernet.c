@@ -7,6 +7,7 @@
 
 #include "evaluator.h"
 #include "files.h"
+#include "linear/linear.h"
 #include "search.h"
 #include "supernet.h"
 
@@ -160,19 +161,87 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
 }
 END_TEST
 
-static pn_task *recall_task(void) {
-    pn_task_spec spec = { .options = { .name = "recall",
-                                       .kind = PN_TASK_RECALL,
-                                       .skill = "recall",
+static pn_status prepare_task(pn_task_kind kind, const pn_skill_type *skill, pn_task **out) {
+    pn_task_spec spec = { .options = { .name = "asked",
+                                       .kind = kind,
+                                       .skill = skill->name,
                                        .documents = 8,
                                        .document_bytes = 96,
                                        .seed = 1 } };
-    ck_ok(pn_skill_create(&pn_skill_recall, NULL, "test", &spec.skill));
-    pn_task *task;
-    ck_ok(pn_task_prepare(&spec, tokenizer, PN_SPLIT_SEARCH, 0, &task));
+    ck_ok(pn_skill_create(skill, NULL, "test", &spec.skill));
+    pn_status s = pn_task_prepare(&spec, tokenizer, PN_SPLIT_SEARCH, 0, out);
     pn_skill_destroy(&spec.skill);
+    return s;
+}
+
+static pn_task *recall_task(void) {
+    pn_task *task;
+    ck_ok(prepare_task(PN_TASK_RECALL, &pn_skill_recall, &task));
     return task;
 }
+
+START_TEST(tasks_that_score_nothing_are_refused) {
+    setup();
+    pn_task *task = NULL;
+    ck_assert_int_eq(prepare_task(PN_TASK_RECALL, &pn_skill_text, &task), PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "task asked: documents of skill text hold no answers;"));
+    ck_assert_int_eq(prepare_task(PN_TASK_CHOICE, &pn_skill_recall, &task), PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "hold no answers with choices;"));
+    ck_assert_ptr_null(task);
+    ck_ok(prepare_task(PN_TASK_PERPLEXITY, &pn_skill_text, &task));
+    pn_task_destroy(&task);
+    teardown();
+}
+END_TEST
+
+/* The teacher of a kl task stays the model that was measured first, its output matrix included. */
+START_TEST(a_kl_task_keeps_its_teacher) {
+    setup();
+    pn_model *teacher = tiny_base(), *other = tiny_base();
+    pn_task *task;
+    pn_metrics metrics;
+    pn_path own = pn_model_own_path(teacher);
+    for (int64_t i = 0; i < pn_tensor_elems(other->head); i++) pn_f32(other->head)[i] *= 2;
+    ck_ok(prepare_task(PN_TASK_KL, &pn_skill_text, &task));
+    pn_model *models[] = { teacher, other };
+    for (int i = 0; i < 2; i++) {
+        pn_evaluator *e;
+        ck_ok(pn_evaluator_create(models[i], &task, 1, NULL, &e));
+        ck_ok(pn_evaluator_run(e, &own, 1, NULL, &metrics));
+        pn_evaluator_destroy(&e);
+        if (!i) {
+            ck_assert_double_eq_tol(*pn_metrics_get(&metrics, "kl"), 0, 1e-6);
+            pn_model_destroy(&teacher); /* what the task keeps does not need the model */
+        }
+    }
+    /* Rows of the embedding twice as large change the tied logits, and with them the distribution. */
+    pn_tape *t;
+    ck_ok(pn_tape_create(PN_CPU, &t));
+    pn_tape_record(t, false);
+    double want = 0, n = 0;
+    for (int b = 0; b < task->n_batches; b++) {
+        pn_tensor *ids, *targets, *weights, *hidden, *mine, *theirs;
+        const pn_task_batch *batch = &task->batch[b];
+        ck_ok(pn_batch_tensors(&batch->tokens, t, &ids, &targets, &weights));
+        ck_ok(pn_model_hidden(other, NULL, t, ids, &batch->tokens.docs, &hidden));
+        ck_ok(pn_model_logits(other, t, hidden, &mine));
+        ck_ok(pn_linear(t, batch->teacher, batch->teacher_head, NULL, &theirs));
+        int64_t V = other->config.vocab;
+        for (int64_t i = 0; i < batch->tokens.n_tokens; i++, n++) {
+            const float *p = pn_f32(theirs) + i * V, *q = pn_f32(mine) + i * V;
+            double zp = 0, zq = 0;
+            for (int64_t v = 0; v < V; v++) zp += exp((double)p[v]), zq += exp((double)q[v]);
+            for (int64_t v = 0; v < V; v++) want += exp((double)p[v]) / zp * ((double)p[v] - q[v] - log(zp) + log(zq));
+        }
+    }
+    pn_tape_destroy(&t);
+    ck_assert_double_gt(want / n, 0.01);
+    ck_assert_double_eq_tol(*pn_metrics_get(&metrics, "kl"), want / n, 1e-5);
+    pn_task_destroy(&task);
+    pn_model_destroy(&other);
+    teardown();
+}
+END_TEST
 
 /* A path whose score is no number must not win or vanish: the search stops and says which. */
 START_TEST(scores_that_are_no_numbers_are_refused) {
@@ -185,7 +254,7 @@ START_TEST(scores_that_are_no_numbers_are_refused) {
     for (int64_t i = 0; i < pn_tensor_elems(m->norm); i++) pn_f32(m->norm)[i] = NAN;
     ck_ok(pn_evaluator_create(m, &task, 1, NULL, &e));
     ck_assert_int_eq(pn_evaluator_run(e, &own, 1, NULL, &metrics), PN_NUMERIC);
-    ck_assert_ptr_nonnull(strstr(pn_error_message(), "task recall: nll of attention*3 is"));
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "task asked: nll of attention*3 is"));
     pn_evaluator_destroy(&e);
     pn_task_destroy(&task);
     pn_model_destroy(&m);
@@ -233,4 +302,5 @@ END_TEST
 
 TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
           a_resumed_run_equals_an_undisturbed_one, scores_that_are_no_numbers_are_refused,
+          tasks_that_score_nothing_are_refused, a_kl_task_keeps_its_teacher,
           extraction_keeps_the_function_and_prefixes_are_shared)
