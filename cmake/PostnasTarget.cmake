@@ -60,5 +60,6 @@ function(postnas_test room file)
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 300)
   endif()
-  set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77)
+  set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77
+    ENVIRONMENT "OMP_WAIT_POLICY=passive") # tests run side by side: threads that wait must sleep
 endfunction()

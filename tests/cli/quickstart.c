@@ -1,0 +1,74 @@
+/* postnas search from end to end on the quickstart's base with small budgets: the placement that matters is found, the
+ * exported model gives the table's numbers, another setting is refused in the same directory. */
+#include "cli_fixture.h"
+
+#include "../io/io_fixture.h"
+
+#include "files.h"
+#include "json.h"
+#include "model_load.h"
+
+#define CONFIG                                                                                                         \
+    "--config " POSTNAS_SOURCE_DIR "/configs/quickstart.yaml --set model=" POSTNAS_SOURCE_DIR "/data/quickstart-base "
+#define SMALL "--set distill.tokens=8192 --set compare.exhaustive=false --set heldout.samples=2 "
+
+/* The mean of a metric in a table row of result.json. */
+static double mean_of(const json_t *table, const char *row, const char *task, const char *metric) {
+    size_t i;
+    json_t *r;
+    json_array_foreach(table, i, r) {
+        if (row && strcmp(json_string_value(json_object_get(r, "name")), row)) continue;
+        char path[128];
+        double value;
+        snprintf(path, sizeof path, "tasks.%s.%s.mean", task, metric);
+        ck_ok(pn_json_get_f64(r, "result.json", path, -1e9, 1e9, &value));
+        return value;
+    }
+    ck_abort_msg("no row %s", row ? row : "at all");
+}
+
+START_TEST(finds_distils_exports) {
+    char run[256], command[2048], path[512];
+    strcpy(run, scratch("run"));
+    snprintf(command, sizeof command, "search " CONFIG SMALL "--set output=%s", run);
+    program_result r = program(command);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "2 of 8 layers keep full attention");
+    holds(r.out, "chance");
+
+    json_t *result, *scores;
+    snprintf(path, sizeof path, "%s/result.json", run);
+    ck_ok(pn_json_load(path, 1 << 24, &result));
+    const json_t *table = json_object_get(result, "table");
+    double best = mean_of(table, "PostNAS", "recall", "accuracy");
+    ck_assert_double_ge(best, mean_of(table, "uniform", "recall", "accuracy") + 0.3);
+    ck_assert_double_ge(best, mean_of(table, "all linear", "recall", "accuracy") + 0.3);
+    ck_assert_double_ge(mean_of(table, "teacher", "recall", "accuracy"), 0.95);
+
+    /* eval of the exported directory gives the table's numbers, to the last bit */
+    snprintf(path, sizeof path, "%s/scores.json", run);
+    snprintf(command, sizeof command, "eval %s/model " CONFIG SMALL "--output %s", run, path);
+    r = program(command);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    ck_ok(pn_json_load(path, 1 << 24, &scores));
+    ck_assert_double_eq(mean_of(scores, NULL, "recall", "nll"), mean_of(table, "PostNAS, distilled", "recall", "nll"));
+    ck_assert_double_eq(mean_of(scores, NULL, "text", "nll"), mean_of(table, "PostNAS, distilled", "text", "nll"));
+    json_decref(scores);
+    json_decref(result);
+
+    snprintf(path, sizeof path, "%s/model", run);
+    pn_model *m;
+    ck_ok(pn_model_load(path, PN_F32, &m));
+    ck_assert_int_eq(m->config.n_layers, 8);
+    pn_model_destroy(&m);
+
+    /* another setting into the same directory is refused */
+    snprintf(command, sizeof command, "search " CONFIG SMALL "--set seed=2 --set output=%s", run);
+    char message[1024];
+    snprintf(message, sizeof message,
+             "%s holds a run with other settings; use another output directory, or remove this one", run);
+    refuses(command, 2, message);
+}
+END_TEST
+
+TEST_MAIN("cli_quickstart", finds_distils_exports)
