@@ -13,4 +13,11 @@
  * the model. */
 pn_status pn_check_model(const char *path, const char *expected, FILE *out);
 
+typedef struct pn_check_agreement {
+    double kl, top1; /* most mean KL(expected || model) in nats, least share of equal first choices */
+} pn_check_agreement;
+/* The same file against another program's logits, which differ beyond rounding: the two distributions of every token
+ * are compared instead, in one pass. */
+pn_status pn_check_model_agrees(const char *path, const char *expected, const pn_check_agreement *limit, FILE *out);
+
 #endif

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "args.h"
@@ -28,7 +29,11 @@ static pn_status run_vectors(const pn_args *args) {
 static pn_status run_model(const pn_args *args) {
     const char *dir, *expected;
     PN_TRY(need_expected(args, "model", &dir, &expected));
-    return pn_check_model(dir, expected, stdout);
+    if (!pn_args_has(args, "kl") && !pn_args_has(args, "top1")) return pn_check_model(dir, expected, stdout);
+    pn_check_agreement limit = { .kl = INFINITY, .top1 = 0 };
+    PN_TRY(pn_args_f64(args, "kl", 0, 1e9, &limit.kl));
+    PN_TRY(pn_args_f64(args, "top1", 0, 1, &limit.top1));
+    return pn_check_model_agrees(dir, expected, &limit, stdout);
 }
 
 static pn_status run_tokenizer(const pn_args *args) {
@@ -61,6 +66,8 @@ static pn_status run(const pn_args *args) {
 
 static const pn_flag flags[] = {
     { .name = "expected", .value = "FILE", .help = "what a model or a tokenizer must give" },
+    { .name = "kl", .value = "NATS", .help = "model: at most this mean KL from the expected distributions" },
+    { .name = "top1", .value = "SHARE", .help = "model: at least this share of tokens with the expected first choice" },
     { .name = "slow", .help = "ops: also the large cases" },
     PN_FLAG_END,
 };
@@ -75,6 +82,9 @@ const pn_command pn_cmd_check = {
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH...\n"
         "        golden .safetensors files, or folders of them: a row per file and implementation\n"
+        "    postnas check model DIR --expected FILE.safetensors [--kl NATS] [--top1 SHARE]\n"
+        "        logits (and hidden states) of input_ids, in one pass and decoding; with --kl or --top1 the file's\n"
+        "        logits are another program's, and the distributions are compared\n"
         "    postnas check tokenizer DIR --expected FILE.jsonl\n"
         "        lines of {\"text\", \"ids\", \"decoded\"}\n"
         "\n"

@@ -33,6 +33,7 @@ const pn_option pn_task_option_table[] = {
     PN_OPT_STRING(pn_task_options, shards, NULL, "token shards used instead of a skill"),
     PN_OPT_STRING(pn_task_options, heldout_shards, NULL, "token shards of the held-out split"),
     PN_OPT_INT(pn_task_options, tokens, 4096, 1, 1e12, "shards: tokens of a slice"),
+    PN_OPT_INT(pn_task_options, heldout_tokens, 0, 0, 1e12, "shards: tokens of a held-out slice; 0: as tokens"),
     PN_OPT_INT(pn_task_options, sequence_length, 1024, 2, 1e9, "shards: documents are cut to this many tokens"),
     PN_OPT_INT(pn_task_options, offset, 0, 0, 1e15, "shards: token at which the first slice starts"),
     PN_OPT_INT(pn_task_options, documents, 64, 1, 1e9, "skill: documents"),
@@ -222,23 +223,23 @@ static pn_status prepare_skill(const pn_task_spec *spec, const pn_tokenizer *tok
 }
 
 static pn_status prepare_shards(const pn_task_options *o, const pn_tokenizer *tokenizer, const char *dir, int64_t begin,
-                                packer *p) {
+                                int64_t tokens, packer *p) {
     pn_token_set *set;
     PN_TRY(pn_token_set_open(dir, &set));
     int32_t *ids = NULL;
     int64_t *offsets = NULL, n_docs, first;
     pn_status s = pn_token_set_needs(set, pn_tokenizer_hash(tokenizer));
     int64_t have = pn_token_set_info(set)->n_tokens;
-    if (!s && begin + o->tokens > have)
+    if (!s && begin + tokens > have)
         s = pn_fail_at(__FILE__, __LINE__, PN_USAGE,
                        "task %s: tokens %" PRId64 " .. %" PRId64 " are wanted, but %s holds %" PRId64
                        "; use fewer tokens or more data",
-                       o->name, begin, begin + o->tokens, dir, have);
-    if (!s && (!(ids = malloc((size_t)o->tokens * sizeof *ids)) ||
-               !(offsets = malloc(((size_t)o->tokens + 1) * sizeof *offsets))))
+                       o->name, begin, begin + tokens, dir, have);
+    if (!s &&
+        (!(ids = malloc((size_t)tokens * sizeof *ids)) || !(offsets = malloc(((size_t)tokens + 1) * sizeof *offsets))))
         s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    if (!s) s = pn_token_set_read(set, begin, o->tokens, ids);
-    if (!s) s = pn_token_set_offsets(set, begin, o->tokens, offsets, &n_docs);
+    if (!s) s = pn_token_set_read(set, begin, tokens, ids);
+    if (!s) s = pn_token_set_offsets(set, begin, tokens, offsets, &n_docs);
     for (int64_t d = 0; !s && d < n_docs; d++)
         for (int64_t at = offsets[d]; !s && at < offsets[d + 1]; at += o->sequence_length) {
             int64_t n = offsets[d + 1] - at < o->sequence_length ? offsets[d + 1] - at : o->sequence_length;
@@ -281,13 +282,14 @@ pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenize
                  pn_skill_hash(spec->skill));
         s = prepare_skill(spec, tokenizer, split, seed, &p);
     } else {
-        bool apart = split == PN_SPLIT_HELDOUT && o->heldout_shards;
+        bool heldout = split == PN_SPLIT_HELDOUT, apart = heldout && o->heldout_shards;
         const char *dir = apart ? o->heldout_shards : o->shards;
+        int64_t tokens = heldout && o->heldout_tokens ? o->heldout_tokens : o->tokens;
         /* without shards of their own, held-out slices follow the search slice */
-        int64_t slice = split == PN_SPLIT_HELDOUT ? instance + !apart : 0, begin = o->offset + slice * o->tokens;
+        int64_t begin = o->offset + (heldout && !apart ? o->tokens : 0) + instance * tokens;
         snprintf(t->key, sizeof t->key, "%s kind=%s shards=%s tokens=%" PRId64 "+%" PRId64 " length=%" PRId64, o->name,
-                 kinds[o->kind], dir, begin, o->tokens, o->sequence_length);
-        s = prepare_shards(o, tokenizer, dir, begin, &p);
+                 kinds[o->kind], dir, begin, tokens, o->sequence_length);
+        s = prepare_shards(o, tokenizer, dir, begin, tokens, &p);
     }
     if (!s) s = flush(&p);
     if (!s) s = check_scored(t, o);
@@ -314,6 +316,7 @@ void pn_task_destroy(pn_task **tp) {
         free(t->batch[i].span);
         pn_tensor_release(&t->batch[i].teacher);
         pn_tensor_release(&t->batch[i].teacher_head);
+        pn_tensor_release(&t->batch[i].teacher_first);
     }
     free(t->batch);
     free(t);

@@ -47,6 +47,10 @@ START_TEST(model_and_tokenizer) {
     r = program("check model " GOLDEN "/llama_tiny --expected " GOLDEN "/qwen2_tiny/expected_outputs.safetensors");
     ck_assert_int_eq(r.code, 2); /* another model's vocabulary */
     refused("check model " GOLDEN "/llama_tiny", 2, "--expected FILE");
+    r = program("check model " GOLDEN "/llama_tiny --expected " GOLDEN
+                "/llama_tiny/expected_outputs.safetensors --kl 1e-9 --top1 1");
+    ck_assert_int_eq(r.code, 0);
+    holds(r.out, "1 passed, 0 failed\n");
     r = program("check tokenizer " POSTNAS_SOURCE_DIR "/tests/data/tokenizer --expected " POSTNAS_SOURCE_DIR
                 "/tests/data/tokenizer/expected.jsonl");
     ck_assert_int_eq(r.code, 0);

@@ -130,4 +130,34 @@ START_TEST(what_does_not_fit_fails) {
 }
 END_TEST
 
-TEST_MAIN("model golden", stored_models_pass, what_does_not_fit_fails)
+/* Another program's logits: compared as distributions, against the two limits. */
+static void agrees(const char *expected, double kl, double top1, pn_status status, const char *text) {
+    outcome o;
+    size_t n;
+    FILE *out = open_memstream(&o.text, &n);
+    o.status = pn_check_model_agrees(GOLDEN "/qwen2_tiny", expected, &(pn_check_agreement){ kl, top1 }, out);
+    fclose(out);
+    ck_assert_msg(o.status == status && strstr(o.text, text), "%s: %s\n%s", pn_status_text(o.status),
+                  pn_error_message(), o.text);
+    free(o.text);
+}
+
+START_TEST(distributions_are_compared) {
+    const char *expected = GOLDEN "/qwen2_tiny/expected_outputs.safetensors";
+    agrees(expected, 1e-9, 1, PN_OK, "first choice equal for 150 of 150 tokens");
+    char path[] = "/tmp/postnas-expected-XXXXXX";
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    golden_file g = golden_load(expected);
+    nudge(&g, "logits", 30); /* the first token's distribution moves to word 0 */
+    golden_store(&g, path);
+    golden_free(&g);
+    agrees(path, 1e-3, 0.9, PN_MISMATCH, "FAIL  logits, 150 tokens | cpu | mean KL");
+    agrees(path, 10, 0.999, PN_MISMATCH, "top-1 differs 6.7e-03/1e-03!");
+    agrees(path, 10, 0.9, PN_OK, "first choice equal for 149 of 150 tokens");
+    unlink(path);
+}
+END_TEST
+
+TEST_MAIN("model golden", stored_models_pass, what_does_not_fit_fails, distributions_are_compared)
