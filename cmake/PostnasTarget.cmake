@@ -60,6 +60,11 @@ function(postnas_test room file)
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 300)
   endif()
+  set(environment OMP_WAIT_POLICY=passive) # tests run side by side: threads that wait must sleep
+  if(POSTNAS_SANITIZE)
+    math(EXPR T_TIMEOUT "${T_TIMEOUT} * 4")
+    list(APPEND environment CK_TIMEOUT_MULTIPLIER=4 UBSAN_OPTIONS=print_stacktrace=1)
+  endif()
   set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77
-    ENVIRONMENT "OMP_WAIT_POLICY=passive") # tests run side by side: threads that wait must sleep
+    ENVIRONMENT "${environment}")
 endfunction()

@@ -1,5 +1,5 @@
-/* Every product below is exact in float32 (an f16 scale has 11 bits, the integers it meets at most 12 together), so each
- * value is rounded once at most and contraction into fused multiply-adds changes nothing. */
+/* Every product below is exact in float32 (an f16 scale has 11 bits, the integers it meets at most 12 together), so
+ * each value is rounded once at most and contraction into fused multiply-adds changes nothing. */
 #include "gguf_quant.h"
 
 #include <string.h>

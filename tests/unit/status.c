@@ -1,7 +1,9 @@
 #include "harness.h"
 #include <string.h>
 
-static pn_status inner(void) { PN_FAIL(PN_FORMAT, "shard 3: row %d is cut short", 7); }
+static pn_status inner(void) {
+    PN_FAIL(PN_FORMAT, "shard 3: row %d is cut short", 7);
+}
 static pn_status outer(void) {
     PN_TRY(inner());
     return PN_OK;
