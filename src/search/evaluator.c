@@ -22,13 +22,16 @@ typedef struct item {
     const pn_path *path;
     int index; /* into the caller's paths */
     pn_tally tally;
+    pn_metrics metrics;
 } item;
 
 typedef struct walk {
     pn_evaluator *e;
     const pn_task *task;
     const pn_task_batch *batch;
+    bool last; /* of the task's batches: what is scored is finished */
     item *items;
+    pn_progress *progress; /* NULL: silent */
 } walk;
 
 pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_tasks, pn_scores *scores,
@@ -63,16 +66,42 @@ static pn_status embed(pn_evaluator *e, const pn_task_batch *b, pn_tensor **h) {
     return PN_OK;
 }
 
+static pn_status check_finite(const pn_metrics *m, const char *task, const char *path) {
+    for (int i = 0; i < m->n; i++)
+        PN_CHECK(isfinite(m->value[i]), PN_NUMERIC,
+                 "task %s: %s of %s is %g, nothing to rank by; check the base model, and lower the learning rate", task,
+                 m->name[i], path, m->value[i]);
+    return PN_OK;
+}
+
+/* All batches of an item are scored: its metrics, kept at once so that a stop loses no finished path. */
+static pn_status finish(pn_evaluator *e, const pn_task *task, item *x) {
+    char text[PN_PATH_TEXT_MAX];
+    x->metrics = pn_task_metrics(task, &x->tally);
+    pn_path_text(e->m, x->path, text, sizeof text);
+    PN_TRY(check_finite(&x->metrics, task->name, text));
+    if (e->scores) PN_TRY(pn_scores_add(e->scores, pn_scores_path_key(e->m, x->path), text, task->key, &x->metrics));
+    return PN_OK;
+}
+
+static pn_status score(walk *w, int lo, int hi, pn_tensor *h) {
+    pn_evaluator *e = w->e;
+    pn_tensor *hidden;
+    PN_TRY(pn_model_final(e->m, e->tape, h, &hidden));
+    for (int i = lo; i < hi; i++) {
+        PN_TRY(pn_task_score(w->task, w->batch, e->m, e->tape, hidden, &w->items[i].tally));
+        if (w->last) PN_TRY(finish(e, w->task, &w->items[i]));
+        if (w->progress)
+            pn_progress_update(w->progress, w->progress->done + w->batch->tokens.n_tokens, "%s", w->task->name);
+    }
+    return PN_OK;
+}
+
 /* Items lo .. hi agree on all layers before `layer`; h is the hidden state there. */
 static pn_status descend(walk *w, int lo, int hi, int layer, pn_tensor *h) {
     pn_evaluator *e = w->e;
-    if (layer == e->m->config.n_layers) {
-        pn_tensor *hidden;
-        PN_TRY(pn_model_final(e->m, e->tape, h, &hidden));
-        for (int i = lo; i < hi; i++)
-            PN_TRY(pn_task_score(w->task, w->batch, e->m, e->tape, hidden, &w->items[i].tally));
-        return PN_OK;
-    }
+    if (layer == e->m->config.n_layers) return score(w, lo, hi, h);
+    PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while measuring paths");
     for (int i = lo; i < hi;) {
         int end = i, choice = w->items[i].path->choice[layer];
         while (end < hi && w->items[end].path->choice[layer] == choice) end++;
@@ -109,25 +138,19 @@ static pn_status run_task(pn_evaluator *e, int task_index, item *items, int n, p
     pn_task *task = e->tasks[task_index];
     qsort(items, (size_t)n, sizeof *items, by_path);
     for (int i = 0; i < task->n_batches; i++) {
-        PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while measuring paths");
         pn_tape_reset(e->tape);
         pn_tensor *h;
         if (task->kind == PN_TASK_KL) PN_TRY(teach(e, &task->batch[i]));
         PN_TRY(embed(e, &task->batch[i], &h));
-        walk w = { e, task, &task->batch[i], items };
+        walk w = { .e = e,
+                   .task = task,
+                   .batch = &task->batch[i],
+                   .last = i + 1 == task->n_batches,
+                   .items = items,
+                   .progress = progress };
         PN_TRY(descend(&w, 0, n, 0, h));
-        if (progress)
-            pn_progress_update(progress, progress->done + task->batch[i].tokens.n_tokens * n, "%s", task->name);
     }
     pn_tape_reset(e->tape);
-    return PN_OK;
-}
-
-static pn_status check_finite(const pn_metrics *m, const char *task, const char *path) {
-    for (int i = 0; i < m->n; i++)
-        PN_CHECK(isfinite(m->value[i]), PN_NUMERIC,
-                 "task %s: %s of %s is %g, nothing to rank by; check the base model, and lower the learning rate", task,
-                 m->name[i], path, m->value[i]);
     return PN_OK;
 }
 
@@ -152,15 +175,7 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
         e->known += n_paths - n;
         e->measured += n;
         if (n) s = run_task(e, k, items, n, what ? &progress : NULL);
-        for (int i = 0; i < n && !s; i++) {
-            pn_metrics m = pn_task_metrics(task, &items[i].tally);
-            metrics[items[i].index * e->n_tasks + k] = m;
-            char text[PN_PATH_TEXT_MAX];
-            pn_path_text(e->m, items[i].path, text, sizeof text);
-            s = check_finite(&m, task->name, text);
-            if (!s && e->scores)
-                s = pn_scores_add(e->scores, pn_scores_path_key(e->m, items[i].path), text, task->key, &m);
-        }
+        for (int i = 0; i < n && !s; i++) metrics[items[i].index * e->n_tasks + k] = items[i].metrics;
     }
     if (!s && what) pn_progress_end(&progress);
     pn_tape_reset(e->tape);
