@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "rng.h"
 
 pn_status pn_params_create(pn_dtype dtype, pn_params **out) {
@@ -147,6 +149,16 @@ int pn_params_train(pn_params *p, const char *pattern, bool train) {
         matched++;
     }
     return matched;
+}
+
+uint64_t pn_params_hash(const pn_params *p) {
+    uint64_t sum = 0;
+    for (int i = 0; i < p->n; i++) {
+        const pn_param *x = p->item[i];
+        uint64_t seed = XXH3_64bits(x->name, strlen(x->name));
+        sum += XXH3_64bits_withSeed(pn_data(x->value), pn_tensor_bytes(x->value), seed);
+    }
+    return sum;
 }
 
 int64_t pn_params_count(const pn_params *p, bool training) {

@@ -64,6 +64,8 @@ void pn_params_init(pn_params *p, uint64_t seed);
 void pn_param_init(pn_param *p, uint64_t seed);
 /* Sets wants_grad on every weight whose name matches the glob pattern ("*.mlp.*"); returns how many matched. */
 int pn_params_train(pn_params *p, const char *pattern, bool train);
+/* xxh3 over the names and values of every weight, whatever their order: equal weights, equal hash. */
+uint64_t pn_params_hash(const pn_params *p);
 /* Number of values in all weights; trainable ones only when `training`. */
 int64_t pn_params_count(const pn_params *p, bool training);
 

@@ -16,6 +16,7 @@ enum { CHUNK = 1 << 16 };
 static hid_t stored_type(pn_dtype t) {
     switch (t) {
     case PN_F32: return H5T_IEEE_F32LE;
+    case PN_F64: return H5T_IEEE_F64LE;
     case PN_I32: return H5T_STD_I32LE;
     case PN_I64: return H5T_STD_I64LE;
     default: PN_ASSERT(!"a dtype that run state uses");
@@ -23,7 +24,12 @@ static hid_t stored_type(pn_dtype t) {
 }
 
 static hid_t memory_type(pn_dtype t) {
-    return t == PN_F32 ? H5T_NATIVE_FLOAT : t == PN_I32 ? H5T_NATIVE_INT32 : H5T_NATIVE_INT64;
+    switch (t) {
+    case PN_F32: return H5T_NATIVE_FLOAT;
+    case PN_F64: return H5T_NATIVE_DOUBLE;
+    case PN_I32: return H5T_NATIVE_INT32;
+    default: return H5T_NATIVE_INT64;
+    }
 }
 
 /* xxh3-64 and size of a file, read in pieces. */
@@ -173,6 +179,8 @@ pn_status pn_checkpoint_load(const char *dir, uint64_t fingerprint, const pn_che
     PN_TRY(newest(dir, name, sizeof name));
     if (!name[0]) return PN_OK;
     PN_TRY(pn_path_join(step_dir, dir, name));
+    PN_CHECK(pn_is_directory(step_dir), PN_FORMAT, "%s: named by %s/latest, but not there; remove %s to start over",
+             step_dir, dir, dir);
     int64_t found;
     PN_TRY(check_manifest(step_dir, dir, fingerprint, &found));
     PN_TRY(pn_path_join(state, step_dir, "state.h5"));

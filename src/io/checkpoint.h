@@ -14,7 +14,7 @@
 
 typedef struct pn_checkpoint_array {
     const char *name;
-    pn_dtype dtype; /* F32, I32 or I64 */
+    pn_dtype dtype; /* F32, F64, I32 or I64 */
     int64_t n;      /* elements */
     void *data;     /* read by save, written by load */
 } pn_checkpoint_array;

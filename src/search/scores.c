@@ -27,16 +27,6 @@ uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path) {
     return XXH3_64bits(spec, (size_t)path->n * sizeof *spec);
 }
 
-uint64_t pn_scores_weights_hash(const pn_model *m) {
-    uint64_t sum = 0;
-    for (int i = 0; i < m->params->n; i++) {
-        const pn_param *p = m->params->item[i];
-        uint64_t seed = XXH3_64bits(p->name, strlen(p->name));
-        sum += XXH3_64bits_withSeed(pn_data(p->value), pn_tensor_bytes(p->value), seed);
-    }
-    return sum;
-}
-
 static pn_status insert(pn_scores *s, uint64_t path_key, const char *path, const char *task,
                         const pn_metrics *metrics) {
     if (s->n == s->cap) {

@@ -36,7 +36,8 @@ typedef struct pn_scores {
     char *file; /* owned; NULL: memory only */
 } pn_scores;
 
-/* Reads the rows of `file` (NULL: memory only) that carry the same weights hash; a last line without its end is removed
+/* weights_hash: pn_params_hash of the super-network: equal weights give equal scores.
+ * Reads the rows of `file` (NULL: memory only) that carry the same weights hash; a last line without its end is removed
  * from the file. PN_FORMAT with file and line for a broken one. */
 pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out);
 void pn_scores_close(pn_scores **s);
@@ -46,8 +47,5 @@ uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path);
 const pn_metrics *pn_scores_find(const pn_scores *s, uint64_t path_key, const char *task);
 /* Metrics are finite. */
 pn_status pn_scores_add(pn_scores *s, uint64_t path_key, const char *path, const char *task, const pn_metrics *metrics);
-
-/* xxh3 over every weight of the model: two super-networks of equal hash give equal scores. */
-uint64_t pn_scores_weights_hash(const pn_model *m);
 
 #endif

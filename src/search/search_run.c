@@ -6,7 +6,6 @@
 
 #include <xxhash.h>
 
-#include "checkpoint.h"
 #include "clock.h"
 #include "json.h"
 #include "log.h"
@@ -109,75 +108,14 @@ static pn_status prepare(run *r, pn_config *file) {
 
 /* ---- super-network ---- */
 
-/* What trained candidates are a function of: stored with their state. */
-static uint64_t net_fingerprint(const run *r) {
-    const pn_train_options *o = &r->config.supernet_train;
-    const pn_supernet_options *s = &r->config.supernet;
-    const double part[] = { (double)s->mode,
-                            (double)s->order,
-                            (double)s->store,
-                            (double)o->tokens,
-                            (double)o->batch_tokens,
-                            (double)o->schedule.kind,
-                            o->schedule.learning_rate,
-                            o->schedule.warmup,
-                            o->schedule.final,
-                            o->schedule.decay,
-                            o->weight_decay,
-                            o->beta1,
-                            o->beta2,
-                            o->epsilon,
-                            o->clip,
-                            o->loss.ce,
-                            o->loss.kl,
-                            o->loss.feature,
-                            o->loss.temperature };
-    const uint64_t whole[] = { pn_scores_weights_hash(r->net), pn_mixture_hash(r->mixture),
-                               XXH3_64bits(part, sizeof part) };
-    return XXH3_64bits(whole, sizeof whole);
-}
-
-static pn_status build_net(run *r) {
-    pn_search_config *c = &r->config;
-    int trained = pn_supernet_error_count(r->net), n = 0;
-    uint64_t fingerprint = net_fingerprint(r);
-    char dir[PN_PATH_MAX], sampled[PN_PATH_MAX];
+static pn_status train_net(run *r) {
+    const pn_search_config *c = &r->config;
+    char dir[PN_PATH_MAX];
     PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
-    PN_TRY(pn_run_dir_file(&r->dir, "state/sampled", sampled));
-    r->errors = calloc((size_t)trained + 1, sizeof *r->errors);
-    pn_checkpoint_array *arrays = calloc((size_t)r->net->params->n + 2, sizeof *arrays);
-    float *error_table = calloc((size_t)trained * 4 + 1, sizeof *error_table); /* layer, choice, first, last */
-    pn_status s =
-        r->errors && arrays && error_table ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    for (int i = 0; !s && i < r->net->params->n; i++) {
-        pn_param *p = r->net->params->item[i];
-        if (p->value->wants_grad)
-            arrays[n++] = (pn_checkpoint_array){ p->name, PN_F32, pn_tensor_elems(p->value), pn_f32(p->value) };
-    }
-    bool local = c->supernet.mode == PN_SUPERNET_LOCAL;
-    if (local) arrays[n++] = (pn_checkpoint_array){ "local_errors", PN_F32, (int64_t)trained * 4, error_table };
-    int64_t step = -1;
-    if (!s) s = pn_checkpoint_load(dir, fingerprint, arrays, n, &step);
-    if (!s && step < 0) {
-        s = pn_supernet_train(r->net, &c->supernet, &c->supernet_train, r->mixture, (uint64_t)c->top.seed, sampled,
-                              r->errors, &r->n_errors, &r->net_curve);
-        for (int i = 0; i < r->n_errors; i++) {
-            const pn_local_error *e = &r->errors[i];
-            memcpy(error_table + 4 * i, (float[]){ (float)e->layer, (float)e->choice, (float)e->first, (float)e->last },
-                   4 * sizeof(float));
-        }
-        if (!s) s = pn_checkpoint_save(dir, 0, fingerprint, arrays, n);
-    } else if (!s) {
-        pn_info("super-network: trained before, read from %s", dir);
-    }
-    for (int i = 0; local && !s && i < trained; i++) { /* fresh or read: the same numbers */
-        const float *e = error_table + 4 * i;
-        r->errors[i] = (pn_local_error){ (int)e[0], (int)e[1], e[2], e[3] };
-        r->n_errors = trained;
-    }
-    free(arrays);
-    free(error_table);
-    PN_TRY(s);
+    r->errors = calloc((size_t)pn_supernet_error_count(r->net) + 1, sizeof *r->errors);
+    PN_CHECK(r->errors, PN_MEMORY, "out of memory");
+    PN_TRY(pn_supernet_train(r->net, &c->supernet, &c->supernet_train, r->mixture, (uint64_t)c->top.seed, dir,
+                             r->errors, &r->n_errors, &r->net_curve));
     pn_params_train(r->net->params, "*", false);
     return PN_OK;
 }
@@ -246,7 +184,7 @@ static pn_status choose(run *r) {
     PN_TRY(pn_run_dir_file(&r->dir, "state", file));
     PN_TRY(pn_make_directories(file));
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", file));
-    PN_TRY(pn_scores_open(file, pn_scores_weights_hash(r->net), &r->scores));
+    PN_TRY(pn_scores_open(file, pn_params_hash(r->net->params), &r->scores));
     PN_TRY(pn_evaluator_create(r->net, r->search_task, r->config.n_tasks, r->scores, &r->evaluator));
     pn_search *search;
     PN_TRY(pn_search_create(r->config.strategy, &r->space, r->config.strategy_options, &search));
@@ -337,12 +275,14 @@ static pn_status distill(run *r, const char *name, const char *state, const pn_p
     snprintf(what, sizeof what, "distil %s", name);
     PN_TRY(pn_run_dir_file(&r->dir, part, dir));
     pn_path teacher = pn_model_own_path(r->net);
+    const uint64_t start[] = { r->scores->weights_hash, pn_scores_path_key(r->net, path) };
     const pn_train_job job = { .name = what,
                                .options = &r->config.distill_train,
                                .mixture = r->mixture,
                                .student = *out,
                                .teacher = r->net,
                                .teacher_path = &teacher,
+                               .identity = XXH3_64bits(start, sizeof start),
                                .state_dir = dir };
     PN_TRY(pn_train_run(&job, curve));
     return PN_OK;
@@ -458,7 +398,7 @@ static pn_status phases(run *r, pn_config *file) {
     r->started = pn_seconds();
     PN_TRY(prepare(r, file));
     end_phase(r, "prepare_seconds");
-    PN_TRY(build_net(r));
+    PN_TRY(train_net(r));
     end_phase(r, "supernet_seconds");
     PN_TRY(choose(r));
     end_phase(r, "search_seconds");

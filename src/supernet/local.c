@@ -6,17 +6,21 @@
  *
  *     order: step    for each step, walk all layers: all optimizers in memory, nothing stored
  *     order: layer   for each layer, walk all steps over an activation store that holds h of every token; afterwards
- * the store holds the next layer's h: one layer's optimizer in memory, the data read once
+ *                    the store holds the next layer's h: one layer's optimizer in memory, the data read once
  *
  * Both do the same updates in the same order per layer, from the same batches: with an F32 store the weights agree bit
- * for bit. */
+ * for bit. Layers do not depend on each other's candidates, so a run that was stopped keeps the finished ones. */
 #include "local.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "add/add.h"
+#include "checkpoint.h"
 #include "feature_loss/feature_loss.h"
+#include "files.h"
 #include "log.h"
 #include "progress.h"
 #include "signals.h"
@@ -25,7 +29,8 @@
 typedef struct learner {
     int layer, choice;
     pn_adamw *optim;
-    double first, last; /* sums over the first and last tenth */
+    double first, last; /* mean errors over the first and last tenth */
+    bool done;          /* trained by an earlier run and read from its state */
 } learner;
 
 typedef struct local {
@@ -36,8 +41,11 @@ typedef struct local {
     learner *learner; /* by layer, then choice */
     int n_learners;
     pn_progress progress;
-    int64_t done; /* layer-tokens */
-    double error; /* smoothed, for the progress line */
+    int64_t done;          /* layer-tokens */
+    double error;          /* smoothed, for the progress line */
+    bool by_layers;        /* order: layer */
+    const char *state_dir; /* NULL: none */
+    uint64_t fingerprint;
 } local;
 
 static bool has_weights(const pn_model *m, int l, int choice) {
@@ -51,7 +59,72 @@ int pn_supernet_error_count(const pn_model *m) {
     return n;
 }
 
+/* ---- state: <state_dir>/layer-<l> holds what layer l learnt, once it has ---- */
+
+static uint64_t fingerprint(const local *r, const pn_supernet_options *o, const pn_mixture *mixture) {
+    const uint64_t parts[] = { pn_params_hash(r->m->params), pn_mixture_hash(mixture), pn_train_options_hash(r->train),
+                               (uint64_t)o->order, (uint64_t)o->store };
+    return XXH3_64bits(parts, sizeof parts);
+}
+
+/* The weights of a layer's candidates, and their errors into or from `errors`. Returns how many arrays. */
+static int layer_arrays(local *r, int l, pn_checkpoint_array *arrays, float *errors) {
+    pn_params *p = r->m->params;
+    int n = 0, n_errors = 0;
+    for (int k = 0; k < r->n_learners; k++) {
+        if (r->learner[k].layer != l) continue;
+        const char *prefix = r->m->layer[l].candidate[r->learner[k].choice]->prefix;
+        for (int i = 0; i < p->n; i++) {
+            pn_param *w = p->item[i];
+            if (strncmp(w->name, prefix, strlen(prefix))) continue;
+            arrays[n++] = (pn_checkpoint_array){ w->name, PN_F32, pn_tensor_elems(w->value), pn_f32(w->value) };
+        }
+        errors[n_errors++] = (float)r->learner[k].first;
+        errors[n_errors++] = (float)r->learner[k].last;
+    }
+    arrays[n++] = (pn_checkpoint_array){ "errors", PN_F32, n_errors, errors };
+    return n;
+}
+
+static pn_status layer_state(local *r, int l, bool save) {
+    if (!r->state_dir) return PN_OK;
+    char name[32], dir[PN_PATH_MAX];
+    snprintf(name, sizeof name, "layer-%d", l);
+    PN_TRY(pn_path_join(dir, r->state_dir, name));
+    pn_checkpoint_array *arrays = calloc((size_t)r->m->params->n + 1, sizeof *arrays);
+    PN_CHECK(arrays, PN_MEMORY, "out of memory");
+    float errors[2 * PN_MAX_CANDIDATES];
+    int n = layer_arrays(r, l, arrays, errors);
+    int64_t step = -1;
+    pn_status s = save ? pn_checkpoint_save(dir, 0, r->fingerprint, arrays, n)
+                       : pn_checkpoint_load(dir, r->fingerprint, arrays, n, &step);
+    free(arrays);
+    PN_TRY(s);
+    const float *e = errors;
+    for (int k = 0; k < r->n_learners && step >= 0; k++) {
+        learner *x = &r->learner[k];
+        if (x->layer != l) continue;
+        x->done = true;
+        x->first = *e++;
+        x->last = *e++;
+    }
+    return PN_OK;
+}
+
+/* Reads the layers that earlier runs have finished. */
+static pn_status resume(local *r, bool *all) {
+    for (int l = 0; l < r->m->config.n_layers; l++) PN_TRY(layer_state(r, l, false));
+    int done = 0;
+    for (int k = 0; k < r->n_learners; k++) done += r->learner[k].done;
+    *all = done == r->n_learners;
+    if (done) pn_info("local training: %d of %d candidates read from %s", done, r->n_learners, r->state_dir);
+    return PN_OK;
+}
+
+/* ---- training ---- */
+
 static pn_status start_learner(local *r, learner *x) {
+    if (x->done) return PN_OK;
     pn_params *p = r->m->params;
     const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
     pn_adamw_slot *slots = calloc((size_t)p->n, sizeof *slots);
@@ -93,14 +166,17 @@ static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const p
     PN_TRY(pn_model_mixer_input(r->m, l, r->tape, h, &x));
     PN_TRY(pn_block_forward(r->m->layer[l].candidate[0], r->tape, x, docs, &carry, &y));
     for (int i = 0; i < r->n_learners; i++)
-        if (r->learner[i].layer == l) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
+        if (r->learner[i].layer == l && !r->learner[i].done) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
     if (next) {
         PN_TRY(pn_add(r->tape, h, y, &sum));
         PN_TRY(pn_model_mlp_half(r->m, l, r->tape, sum, next));
     }
     r->done += docs->offset[docs->n];
     pn_progress_update(&r->progress, r->done, "layer %d  error %.3f", l, r->error);
-    PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while training layer %d locally", l);
+    PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "local training: stopped by a signal in layer %d%s", l,
+             !r->state_dir  ? ""
+             : r->by_layers ? "; finished layers are kept: the same command goes on with this one"
+                            : "; with supernet.order: step, the same command trains the candidates again");
     return PN_OK;
 }
 
@@ -123,6 +199,7 @@ static pn_status step_order(local *r, pn_mixture *mixture) {
             h = next;
         }
     }
+    for (int l = 0; l < r->m->config.n_layers; l++) PN_TRY_GOTO(s, layer_state(r, l, true), done);
 done:
     pn_batch_free(&batch);
     return s;
@@ -148,11 +225,15 @@ static pn_status store_open(local *r, pn_mixture *mixture, pn_dtype dtype, store
     s->dtype = dtype;
     s->elems = r->train->batch_tokens * D;
     s->step_bytes = (size_t)s->elems * pn_dtype_bytes(dtype);
-    s->batch = calloc((size_t)r->steps, sizeof *s->batch);
-    s->data = malloc((size_t)r->steps * s->step_bytes);
+    double n_bytes = (double)r->steps * (double)s->step_bytes; /* may be more than a size_t holds */
+    if (n_bytes < (double)PTRDIFF_MAX) {
+        s->batch = calloc((size_t)r->steps, sizeof *s->batch);
+        s->data = malloc((size_t)r->steps * s->step_bytes);
+    }
     PN_CHECK(s->batch && s->data, PN_MEMORY,
-             "the activation store needs %.1f GB: train on fewer tokens, use supernet.store: bf16, or order: step",
-             (double)r->steps * (double)s->step_bytes / 1e9);
+             "the activation store needs %.1f GB: lower supernet.tokens, or use supernet.store: bf16 or "
+             "supernet.order: step",
+             n_bytes / 1e9);
     for (int64_t step = 0; step < r->steps; step++) {
         pn_tensor *ids, *targets, *weights, *h;
         pn_tape_reset(r->tape);
@@ -184,16 +265,28 @@ static pn_status layer_order(local *r, pn_mixture *mixture, pn_dtype dtype) {
         }
         for (int i = 0; i < r->n_learners; i++)
             if (r->learner[i].layer == l) pn_adamw_destroy(&r->learner[i].optim);
+        PN_TRY_GOTO(s, layer_state(r, l, true), done);
     }
 done:
     store_free(&st, r->steps);
     return s;
 }
 
+static pn_status train_all(local *r, const pn_supernet_options *options, pn_mixture *mixture) {
+    r->progress = pn_progress_begin("local training", 0, r->steps * r->train->batch_tokens * r->m->config.n_layers,
+                                    "layer tokens");
+    if (r->by_layers)
+        PN_TRY(layer_order(r, mixture, options->store ? PN_BF16 : PN_F32));
+    else
+        PN_TRY(step_order(r, mixture));
+    pn_progress_end(&r->progress);
+    return PN_OK;
+}
+
 static void report(const local *r, pn_local_error *errors, int *n_errors) {
     for (int i = 0; i < r->n_learners; i++) {
         const learner *x = &r->learner[i];
-        errors[i] = (pn_local_error){ x->layer, x->choice, x->first, x->last };
+        errors[i] = (pn_local_error){ x->layer, x->choice, (float)x->first, (float)x->last }; /* as the state has it */
         pn_event e = pn_event_begin("local_error");
         pn_event_i64(&e, "layer", x->layer);
         pn_event_str(&e, "block", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
@@ -205,10 +298,12 @@ static void report(const local *r, pn_local_error *errors, int *n_errors) {
 }
 
 pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
-                                  pn_mixture *mixture, pn_local_error *errors, int *n_errors) {
+                                  pn_mixture *mixture, const char *state_dir, pn_local_error *errors, int *n_errors) {
     PN_TRY(pn_train_options_check(train, mixture, "supernet"));
     local r = { .m = m,
                 .train = train,
+                .state_dir = state_dir,
+                .by_layers = options->order == PN_ORDER_LAYER,
                 .rows = train->batch_tokens / pn_mixture_row_tokens(mixture),
                 .steps = train->tokens / train->batch_tokens };
     pn_status s = PN_OK;
@@ -219,13 +314,10 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *option
             if (has_weights(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
     pn_tape_record(r.tape, false);
-    r.progress =
-        pn_progress_begin("local training", 0, r.steps * train->batch_tokens * m->config.n_layers, "layer tokens");
-    if (options->order == PN_ORDER_STEP)
-        PN_TRY_GOTO(s, step_order(&r, mixture), done);
-    else
-        PN_TRY_GOTO(s, layer_order(&r, mixture, options->store ? PN_BF16 : PN_F32), done);
-    pn_progress_end(&r.progress);
+    r.fingerprint = fingerprint(&r, options, mixture);
+    bool all = false;
+    if (state_dir) PN_TRY_GOTO(s, resume(&r, &all), done);
+    if (!all) PN_TRY_GOTO(s, train_all(&r, options, mixture), done);
     report(&r, errors, n_errors);
 done:
     for (int i = 0; r.learner && i < r.n_learners; i++) pn_adamw_destroy(&r.learner[i].optim);

@@ -33,7 +33,8 @@ typedef struct pn_local_error { /* of one candidate of one layer: error over the
 } pn_local_error;
 
 /* Trains all candidates. errors: layers x candidates rows in local mode, filled in (layer, choice) order; *n_errors.
- * sampled mode fills `curve` instead. state_dir: resume of sampled mode; NULL: none. */
+ * sampled mode fills `curve` instead. state_dir: where finished layers (local) or checkpoints (sampled) are kept, and
+ * looked for; NULL: none. seed: of the sampled paths. */
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
                             pn_mixture *mixture, uint64_t seed, const char *state_dir, pn_local_error *errors,
                             int *n_errors, pn_curve *curve);

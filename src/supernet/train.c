@@ -1,5 +1,7 @@
 #include "supernet.h"
 
+#include <xxhash.h>
+
 #include "local.h"
 
 typedef struct sampler {
@@ -17,11 +19,12 @@ pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, con
                             int *n_errors, pn_curve *curve) {
     *n_errors = 0;
     if (options->mode == PN_SUPERNET_LOCAL) {
-        PN_TRY(pn_supernet_train_local(m, options, train, mixture, errors, n_errors));
+        PN_TRY(pn_supernet_train_local(m, options, train, mixture, state_dir, errors, n_errors));
         return PN_OK;
     }
     pn_path teacher = pn_model_own_path(m);
     sampler s = { m, seed };
+    const uint64_t whole[] = { pn_params_hash(m->params), seed };
     const pn_train_job job = { .name = "super-network, sampled paths",
                                .options = train,
                                .mixture = mixture,
@@ -30,6 +33,7 @@ pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, con
                                .pick_ctx = &s,
                                .teacher = m,
                                .teacher_path = &teacher,
+                               .identity = XXH3_64bits(whole, sizeof whole),
                                .state_dir = state_dir };
     PN_TRY(pn_train_run(&job, curve));
     return PN_OK;

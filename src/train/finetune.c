@@ -117,7 +117,9 @@ static pn_status read_all(finetune *f) {
         f->stages[i].train.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
         pn_mixture *m;
         PN_TRY(read_mixture(f, i, &m));
+        pn_status s = pn_train_options_check(&f->stages[i].train, m, pn_config_where(f->config, path));
         pn_mixture_destroy(&m);
+        PN_TRY(s);
     }
     PN_TRY(pn_config_finish(f->config));
     return PN_OK;
@@ -145,6 +147,9 @@ static pn_status random_model(finetune *f) {
                           .max_position = f->top.sequence_length,
                           .initializer_range = o->initializer_range,
                           .file_dtype = dtype_of[f->top.dtype] };
+    PN_CHECK(o->head_dim || o->hidden_size % o->num_attention_heads == 0, PN_USAGE,
+             "%s: hidden_size %lld is not a multiple of num_attention_heads %lld; give head_dim",
+             pn_config_where(f->config, "random"), (long long)o->hidden_size, (long long)o->num_attention_heads);
     for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
     PN_TRY(pn_model_create(&c, PN_F32, NULL, &f->model));
     for (int i = 0; i < f->model->params->n; i++) {
@@ -155,6 +160,16 @@ static pn_status random_model(finetune *f) {
         }
         pn_param_init(p, (uint64_t)f->top.seed);
     }
+    return PN_OK;
+}
+
+static pn_status make_model(finetune *f) {
+    if (!f->top.model) return random_model(f);
+    PN_TRY(pn_model_load(f->top.model, PN_F32, &f->model));
+    PN_CHECK(pn_tokenizer_vocab(f->tokenizer) <= f->model->config.vocab, PN_USAGE,
+             "%s: the tokenizer has %lld tokens, the model in %s only %lld; leave tokenizer out to use the model's own",
+             pn_config_where(f->config, f->top.tokenizer ? "tokenizer" : "model"),
+             (long long)pn_tokenizer_vocab(f->tokenizer), f->top.model, (long long)f->model->config.vocab);
     return PN_OK;
 }
 
@@ -170,6 +185,7 @@ static pn_status choose_trained(finetune *f) {
 }
 
 static pn_status train(finetune *f) {
+    uint64_t start = pn_params_hash(f->model->params);
     for (int i = 0; i < f->n_stages; i++) {
         char state[PN_PATH_MAX], name[96], part[64];
         snprintf(part, sizeof part, "state/stage-%d", i + 1);
@@ -177,9 +193,12 @@ static pn_status train(finetune *f) {
         PN_TRY(pn_run_dir_file(&f->run, part, state));
         pn_mixture *mixture;
         PN_TRY(read_mixture(f, i, &mixture));
-        const pn_train_job job = {
-            .name = name, .options = &f->stages[i].train, .mixture = mixture, .student = f->model, .state_dir = state
-        };
+        const pn_train_job job = { .name = name,
+                                   .options = &f->stages[i].train,
+                                   .mixture = mixture,
+                                   .student = f->model,
+                                   .identity = start,
+                                   .state_dir = state };
         pn_status s = pn_train_run(&job, NULL);
         pn_mixture_destroy(&mixture);
         PN_TRY(s);
@@ -205,17 +224,14 @@ static pn_status write_model(finetune *f) {
 static pn_status run(finetune *f) {
     char done[PN_PATH_MAX];
     PN_TRY(read_all(f));
-    PN_TRY(pn_run_dir_open(f->top.output, f->config, &f->run));
+    PN_TRY(make_model(f));
+    PN_TRY(choose_trained(f));
+    PN_TRY(pn_run_dir_open(f->top.output, f->config, &f->run)); /* the input is good: now something may be written */
     PN_TRY(pn_run_dir_file(&f->run, "model", done));
     if (pn_is_directory(done)) {
         pn_info("%s is already there: nothing to do", done);
         return PN_OK;
     }
-    if (f->top.model)
-        PN_TRY(pn_model_load(f->top.model, PN_F32, &f->model));
-    else
-        PN_TRY(random_model(f));
-    PN_TRY(choose_trained(f));
     pn_info("%lld weights, %lld of them train", (long long)pn_params_count(f->model->params, false),
             (long long)pn_params_count(f->model->params, true));
     PN_TRY(train(f));

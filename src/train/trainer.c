@@ -11,7 +11,7 @@
 #include "progress.h"
 #include "signals.h"
 
-enum { CURVE_POINTS = 400 };
+enum { CURVE_POINTS = 400, POINT_VALUES = 8 };
 
 #define ROW_FLOAT(name_, field_, def_, min_, max_, help_)                                                              \
     {                                                                                                                  \
@@ -66,10 +66,11 @@ typedef struct trainer {
     pn_adamw *optim;
     pn_batch batch;
     int64_t step, steps, rows;
-    pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps */
+    pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps, the curve */
     int n_arrays;
     uint64_t fingerprint;
-    pn_curve *curve;
+    int64_t stride, n_points; /* a point of the curve every `stride` steps and at the end; n_points in all */
+    double *points;           /* n_points x POINT_VALUES: part of the state, so that a resumed run has them all */
 } trainer;
 
 void pn_curve_free(pn_curve *c) {
@@ -77,16 +78,36 @@ void pn_curve_free(pn_curve *c) {
     *c = (pn_curve){ 0 };
 }
 
-static pn_status curve_add(pn_curve *c, const pn_curve_point *p) {
-    if (!c) return PN_OK;
-    if (c->n == c->cap) {
-        int cap = c->cap ? 2 * c->cap : 64;
-        pn_curve_point *grown = realloc(c->point, (size_t)cap * sizeof *grown);
-        PN_CHECK(grown, PN_MEMORY, "out of memory");
-        c->point = grown;
-        c->cap = cap;
+static pn_status curve_start(trainer *r) {
+    r->stride = r->steps / CURVE_POINTS + 1;
+    r->n_points = (r->steps + r->stride - 1) / r->stride;
+    r->points = calloc((size_t)r->n_points * POINT_VALUES, sizeof *r->points);
+    PN_CHECK(r->points, PN_MEMORY, "out of memory");
+    return PN_OK;
+}
+
+static bool on_curve(const trainer *r) {
+    return r->step % r->stride == 0 || r->step == r->steps;
+}
+
+static void curve_add(trainer *r, const pn_curve_point *p) {
+    const double values[POINT_VALUES] = { (double)p->step, (double)p->tokens, p->learning_rate, p->norm,
+                                          p->loss.total,   p->loss.ce,        p->loss.kl,       p->loss.feature };
+    int64_t index = (r->step + r->stride - 1) / r->stride - 1;
+    memcpy(r->points + index * POINT_VALUES, values, sizeof values);
+}
+
+/* The points up to the present step. */
+static pn_status curve_copy(const trainer *r, pn_curve *out) {
+    int64_t n = r->step == r->steps ? r->n_points : r->step / r->stride;
+    pn_curve_point *point = malloc((size_t)(n + 1) * sizeof *point);
+    PN_CHECK(point, PN_MEMORY, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        const double *v = r->points + i * POINT_VALUES;
+        point[i] = (pn_curve_point){ (int64_t)v[0], (int64_t)v[1], v[2], v[3], { v[4], v[5], v[6], v[7] } };
     }
-    c->point[c->n++] = *p;
+    pn_curve_free(out);
+    *out = (pn_curve){ point, (int)n };
     return PN_OK;
 }
 
@@ -94,7 +115,7 @@ static pn_status make_optimizer(trainer *r) {
     pn_params *p = r->job->student->params;
     const pn_train_options *o = r->job->options;
     pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
-    r->arrays = calloc((size_t)p->n * 3 + 1, sizeof *r->arrays);
+    r->arrays = calloc((size_t)p->n * 3 + 2, sizeof *r->arrays);
     if (!slots || !r->arrays) {
         free(slots);
         PN_FAIL(PN_MEMORY, "out of memory");
@@ -129,17 +150,12 @@ static pn_status list_arrays(trainer *r, char **names) {
         slot++;
     }
     r->arrays[k] = (pn_checkpoint_array){ "optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim) };
-    r->n_arrays = k + 1;
+    r->arrays[k + 1] = (pn_checkpoint_array){ "curve", PN_F64, r->n_points * POINT_VALUES, r->points };
+    r->n_arrays = k + 2;
     return PN_OK;
 }
 
-/* What must be the same for a resumed run to go on: the job's settings, its data, and the shape of what trains. */
-static uint64_t fingerprint(const trainer *r) {
-    const pn_train_options *o = r->job->options;
-    XXH3_state_t *h = XXH3_createState();
-    PN_ASSERT(h);
-    XXH3_64bits_reset(h);
-    XXH3_64bits_update(h, r->job->name, strlen(r->job->name));
+uint64_t pn_train_options_hash(const pn_train_options *o) {
     const double settings[] = { (double)o->tokens,
                                 (double)o->batch_tokens,
                                 (double)o->schedule.kind,
@@ -156,16 +172,20 @@ static uint64_t fingerprint(const trainer *r) {
                                 o->loss.kl,
                                 o->loss.feature,
                                 o->loss.temperature };
-    XXH3_64bits_update(h, settings, sizeof settings);
-    uint64_t data = pn_mixture_hash(r->job->mixture);
-    XXH3_64bits_update(h, &data, sizeof data);
+    return XXH3_64bits(settings, sizeof settings);
+}
+
+/* What must be the same for a resumed run to go on: the job's settings, its data, and the shape of what trains. */
+static uint64_t fingerprint(const trainer *r) {
+    const pn_train_job *job = r->job;
+    const uint64_t parts[] = { XXH3_64bits(job->name, strlen(job->name)), pn_train_options_hash(job->options),
+                               pn_mixture_hash(job->mixture), job->identity };
+    uint64_t hash = XXH3_64bits(parts, sizeof parts);
     for (int i = 0; i < r->n_arrays; i++) {
-        XXH3_64bits_update(h, r->arrays[i].name, strlen(r->arrays[i].name));
-        XXH3_64bits_update(h, &r->arrays[i].n, sizeof r->arrays[i].n);
+        hash = XXH3_64bits_withSeed(r->arrays[i].name, strlen(r->arrays[i].name), hash);
+        hash = XXH3_64bits_withSeed(&r->arrays[i].n, sizeof r->arrays[i].n, hash);
     }
-    uint64_t result = XXH3_64bits_digest(h);
-    XXH3_freeState(h);
-    return result;
+    return hash;
 }
 
 static pn_status one_step(trainer *r, pn_curve_point *p) {
@@ -216,14 +236,14 @@ static pn_status loop(trainer *r) {
     pn_progress progress =
         pn_progress_begin(r->job->name, r->step * o->batch_tokens, r->steps * o->batch_tokens, "tokens");
     double saved = pn_seconds(), smooth = 0;
-    int64_t stride = r->steps / CURVE_POINTS + 1, first = r->step;
+    int64_t first = r->step;
     while (r->step < r->steps) {
         pn_curve_point p = { 0 };
         PN_TRY(one_step(r, &p));
         smooth = smooth == 0 ? p.loss.total : 0.95 * smooth + 0.05 * p.loss.total;
-        if (r->step % stride == 0 || r->step == r->steps) {
+        if (on_curve(r)) {
             log_point(r, &p);
-            PN_TRY(curve_add(r->curve, &p));
+            curve_add(r, &p);
         }
         pn_progress_update(&progress, p.tokens, "loss %.4f  step %lld/%lld", smooth, (long long)r->step,
                            (long long)r->steps);
@@ -246,11 +266,11 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY(pn_train_options_check(o, job->mixture, job->name));
     trainer r = { .job = job,
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture),
-                  .steps = o->tokens / o->batch_tokens,
-                  .curve = curve };
+                  .steps = o->tokens / o->batch_tokens };
     char *names = NULL;
     pn_status s;
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
+    PN_TRY_GOTO(s, curve_start(&r), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r, &names), done);
     r.fingerprint = fingerprint(&r);
@@ -264,11 +284,13 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     }
     PN_TRY_GOTO(s, loop(&r), done);
     PN_TRY_GOTO(s, save(&r), done);
+    if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
     pn_batch_free(&r.batch);
     pn_adamw_destroy(&r.optim);
     pn_tape_destroy(&r.tape);
     free(r.arrays);
+    free(r.points);
     free(names);
     return s;
 }

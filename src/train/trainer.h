@@ -34,7 +34,7 @@ typedef struct pn_curve_point {
 
 typedef struct pn_curve { /* loss over training, thinned to a few hundred points */
     pn_curve_point *point;
-    int n, cap;
+    int n;
 } pn_curve;
 void pn_curve_free(pn_curve *c);
 
@@ -48,13 +48,18 @@ typedef struct pn_train_job {
     void *pick_ctx;
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    uint64_t identity;     /* hash of what else the result depends on: first weights, teacher, choice of paths */
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
 } pn_train_job;
 
+/* Identifies everything in the options that the trained weights depend on. */
+uint64_t pn_train_options_hash(const pn_train_options *o);
+
 /* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
- * losses; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC when a loss or
- * gradient is not finite. The same job, seed and thread count give the same weights bit for bit, interrupted or not. */
+ * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC
+ * when a loss or gradient is not finite. The same job, seed and thread count give the same weights bit for bit,
+ * interrupted or not. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif

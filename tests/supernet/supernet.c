@@ -3,12 +3,14 @@
 #include "harness.h"
 
 #include <math.h>
+#include <signal.h>
 #include <string.h>
 
 #include "evaluator.h"
 #include "files.h"
 #include "linear/linear.h"
 #include "search.h"
+#include "signals.h"
 #include "supernet.h"
 
 static pn_tokenizer *tokenizer;
@@ -141,7 +143,9 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
     pn_model *models[] = { whole, half, rest };
     for (int i = 0; i < 3; i++) pn_params_train(models[i]->params, "*", true);
     pn_train_job job = { .name = "base", .options = &o, .mixture = mixture, .student = whole };
-    ck_ok(pn_train_run(&job, NULL));
+    pn_curve undisturbed = { 0 }, curve = { 0 };
+    ck_ok(pn_train_run(&job, &undisturbed));
+    ck_assert_int_eq(undisturbed.n, 12);
 
     job.student = half;
     job.state_dir = dir;
@@ -150,13 +154,61 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
     ck_assert(!same_weights(whole, half));
     job.student = rest;
     job.stop_after = 0;
-    ck_ok(pn_train_run(&job, NULL));
-    ck_assert(same_weights(whole, rest));
+    for (int again = 0; again < 2; again++) { /* the rest of the steps, then the finished state alone */
+        ck_ok(pn_train_run(&job, &curve));
+        ck_assert(same_weights(whole, rest));
+        ck_assert_int_eq(curve.n, undisturbed.n);
+        ck_assert_mem_eq(curve.point, undisturbed.point, (size_t)curve.n * sizeof *curve.point);
+    }
+    pn_curve_free(&curve);
+    pn_curve_free(&undisturbed);
+    job.identity = 1; /* other first weights */
+    ck_assert_int_eq(pn_train_run(&job, NULL), PN_USAGE);
+    job.identity = 0;
 
     o.weight_decay = 0.5; /* another job must not continue from this state */
     ck_assert_int_eq(pn_train_run(&job, NULL), PN_USAGE);
     for (int i = 0; i < 3; i++) pn_model_destroy(&models[i]);
     ck_ok(pn_remove_tree(dir));
+    teardown();
+}
+END_TEST
+
+/* A stopped run keeps the layers it has finished, and trains nothing that it has. */
+START_TEST(local_training_goes_on_with_the_layer_it_was_in) {
+    setup();
+    char dir[] = "/tmp/pn_local_XXXXXX", layer[64];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    pn_train_options o = options(256 * 4);
+    pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER }, { .order = PN_ORDER_STEP } };
+    pn_local_error errors[16], again[16];
+    int n, n_again;
+    for (int w = 0; w < 2; w++) {
+        pn_model *whole = tiny_supernet(), *rest = tiny_supernet(), *known = tiny_supernet();
+        ck_ok(pn_supernet_train(whole, &ways[w], &o, mixture, 1, dir, errors, &n, NULL));
+        snprintf(layer, sizeof layer, "%s/layer-1", dir);
+        ck_ok(pn_remove_tree(layer));
+        ck_ok(pn_supernet_train(rest, &ways[w], &o, mixture, 1, dir, again, &n_again, NULL));
+        ck_assert(same_weights(whole, rest));
+        ck_assert_int_eq(n, n_again);
+        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+        o.clip = 0.5; /* another job must not use this state */
+        ck_assert_int_eq(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL), PN_USAGE);
+        o.clip = 1;
+        pn_model_destroy(&known);
+        known = tiny_supernet();
+        if (w == 1) { /* from now on the first training step stops */
+            pn_signals_install();
+            raise(SIGINT);
+        }
+        ck_ok(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL));
+        ck_assert(same_weights(whole, known));
+        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+        pn_model_destroy(&whole);
+        pn_model_destroy(&rest);
+        pn_model_destroy(&known);
+        ck_ok(pn_remove_tree(dir));
+    }
     teardown();
 }
 END_TEST
@@ -301,6 +353,6 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
 END_TEST
 
 TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
-          a_resumed_run_equals_an_undisturbed_one, scores_that_are_no_numbers_are_refused,
-          tasks_that_score_nothing_are_refused, a_kl_task_keeps_its_teacher,
+          a_resumed_run_equals_an_undisturbed_one, local_training_goes_on_with_the_layer_it_was_in,
+          scores_that_are_no_numbers_are_refused, tasks_that_score_nothing_are_refused, a_kl_task_keeps_its_teacher,
           extraction_keeps_the_function_and_prefixes_are_shared)

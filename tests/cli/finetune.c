@@ -1,0 +1,35 @@
+/* postnas finetune: what is refused, before anything is trained or written. */
+#include "cli_fixture.h"
+
+#include "files.h"
+
+START_TEST(finetune_checks_its_input_first) {
+    static const struct {
+        const char *set, *message;
+    } cases[] = {
+        { "trains=[attn]", "--set: trains: no weight is called \"attn\"" },
+        { "stages.0.batch_tokens=100", "stages.0: batch_tokens 100 is not a multiple of "
+                                       "sequence_length 256; use 256" },
+        { "random.num_attention_heads=3", "random: hidden_size 64 is not a "
+                                          "multiple of num_attention_heads 3; give head_dim" },
+    };
+    char dir[] = "/tmp/pn_finetune_XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    char arguments[512], run[64];
+    snprintf(run, sizeof run, "%s/run", dir);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(arguments, sizeof arguments,
+                 "finetune -q --config experiments/01-quickstart-base/base.yaml --set output=%s --set %s", run,
+                 cases[i].set);
+        program_result r = program(arguments);
+        ck_assert_int_eq(r.code, 2);
+        holds(r.err, cases[i].message);
+        ck_assert_str_eq(r.out, "");
+        ck_assert(!pn_file_exists(run));
+    }
+    ck_ok(pn_remove_tree(dir));
+}
+END_TEST
+
+TEST_MAIN("finetune", finetune_checks_its_input_first)
