@@ -4,7 +4,7 @@
 #include "../io/io_fixture.h"
 #include "model_load.h"
 
-#define GOLDEN POSTNAS_SOURCE_DIR "/tests/golden/"
+#define GOLDEN POSTNAS_SOURCE_DIR "/tests/data/golden/"
 
 START_TEST(writes_a_model) {
     char out[256], command[1024];

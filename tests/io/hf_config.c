@@ -29,7 +29,7 @@ static pn_status read_llama(const char *extra, const char *without) {
 #define refused(status, extra, without, ...) ck_refused(read_llama(extra, without), status, "config.json", __VA_ARGS__)
 
 START_TEST(qwen2_of_today) {
-    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/qwen2_tiny", &c));
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/data/golden/qwen2_tiny", &c));
     ck_assert_int_eq(c.dims.hidden, 64);
     ck_assert_int_eq(c.dims.intermediate, 160);
     ck_assert_int_eq(c.dims.heads, 4);
@@ -49,7 +49,7 @@ START_TEST(qwen2_of_today) {
 END_TEST
 
 START_TEST(llama_of_old) {
-    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/llama_tiny/config.json", &c));
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/data/golden/llama_tiny/config.json", &c));
     ck_assert_int_eq(c.dims.head_dim, 20);
     ck_assert_int_eq(c.dims.kv_heads, 1);
     ck_assert_double_eq(c.dims.rope_theta, 1e5);
@@ -284,11 +284,11 @@ static void round_trip(pn_hf_kind kind, const char *needle) {
 }
 
 START_TEST(written_as_it_was_read) {
-    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/qwen2_tiny", &c));
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/data/golden/qwen2_tiny", &c));
     round_trip(PN_HF_AUTO, "\"Qwen2ForCausalLM\"");
     round_trip(PN_HF_JET_NEMOTRON, "\"jet-ai/Jet-Nemotron-2B--modeling_jet_nemotron.JetNemotronForCausalLM\"");
     ck_refused(pn_hf_config_write(scratch("no.json"), &c, PN_HF_LLAMA), PN_UNSUPPORTED, "no.json", "biases");
-    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/golden/llama_tiny", &c));
+    ck_ok(pn_hf_config_read(POSTNAS_SOURCE_DIR "/tests/data/golden/llama_tiny", &c));
     c.file_dtype = PN_BF16;
     c.eos = -1;
     c.initializer_range = 0.1 + 0.2; /* not a short decimal */

@@ -4,7 +4,7 @@
 #include "gguf_build.h"
 #include "tokenizer.h"
 
-#define GOLDEN POSTNAS_SOURCE_DIR "/tests/golden/"
+#define GOLDEN POSTNAS_SOURCE_DIR "/tests/data/golden/"
 
 enum { HIDDEN = 32, WIDE = 64, VOCAB = 128, LETTERS = 94 };
 

@@ -9,7 +9,7 @@
 #include "safetensors.h"
 #include "weights_writer.h"
 
-#define GOLDEN POSTNAS_SOURCE_DIR "/tests/golden/"
+#define GOLDEN POSTNAS_SOURCE_DIR "/tests/data/golden/"
 
 /* Relative root mean square difference of the model's logits from the file's. */
 static double logits_error(const pn_model *m, const char *expected) {
