@@ -24,7 +24,7 @@ static pn_status measure(eval *e, const char *dir, pn_config *file) {
     char text[PN_PATH_TEXT_MAX];
     pn_table_row *row;
     PN_TRY(pn_table_add_row(e->table, dir, pn_path_text(e->model, &own, text, sizeof text), false, &row));
-    PN_TRY(pn_heldout_measure(&e->heldout, e->model, &own, false, "held-out", row));
+    PN_TRY(pn_heldout_measure(&e->heldout, e->model, &own, false, NULL, "held-out", row));
     return PN_OK;
 }
 

@@ -134,6 +134,17 @@ static int by_path(const void *a, const void *b) {
     return memcmp(x->path->choice, y->path->choice, sizeof x->path->choice);
 }
 
+pn_status pn_evaluator_teach(pn_evaluator *e) {
+    for (int k = 0; k < e->n_tasks; k++) {
+        for (int i = 0; i < e->tasks[k]->n_batches && e->tasks[k]->kind == PN_TASK_KL; i++) {
+            PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while the teacher was measured");
+            PN_TRY(teach(e, &e->tasks[k]->batch[i]));
+            pn_tape_reset(e->tape);
+        }
+    }
+    return PN_OK;
+}
+
 static pn_status run_task(pn_evaluator *e, int task_index, item *items, int n, pn_progress *progress) {
     pn_task *task = e->tasks[task_index];
     qsort(items, (size_t)n, sizeof *items, by_path);

@@ -14,8 +14,11 @@ typedef struct pn_evaluator pn_evaluator;
 pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_tasks, pn_scores *scores,
                               pn_evaluator **out);
 void pn_evaluator_destroy(pn_evaluator **e);
+/* Makes the model the teacher of its kl tasks now: needed where known scores may leave nothing to measure on it before
+ * another model is. */
+pn_status pn_evaluator_teach(pn_evaluator *e);
 
-/* metrics: n_paths x n_tasks. `what` names the progress line; NULL: none. PN_INTERRUPTED between batches;
+/* metrics: n_paths x n_tasks. `what` names the progress line; NULL: none. PN_INTERRUPTED between layers;
  * PN_NUMERIC when a metric is not finite. */
 pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, const char *what, pn_metrics *metrics);
 /* How many (path, task) pairs were measured and how many came from the table, so far. */

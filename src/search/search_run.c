@@ -212,7 +212,7 @@ static pn_status add_row(run *r, const char *name, const pn_model *m, const pn_p
     pn_path_text(m, path, text, sizeof text);
     snprintf(what, sizeof what, "held-out: %s", name);
     PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
-    PN_TRY(pn_heldout_measure(&r->heldout, m, path, true, what, row));
+    PN_TRY(pn_heldout_measure(&r->heldout, m, path, true, m == r->net ? r->scores : NULL, what, row));
     return PN_OK;
 }
 
@@ -256,6 +256,7 @@ static pn_status table_before(run *r) {
     PN_TRY(pn_table_create(c->tasks, c->n_tasks, (int)c->heldout_samples, &r->table));
     pn_path teacher = pn_model_own_path(r->net), linear = pn_space_all_linear(&r->space),
             uniform = pn_space_uniform(&r->space);
+    PN_TRY(pn_heldout_teach(&r->heldout, r->net));
     PN_TRY(add_row(r, "teacher", r->net, &teacher, false));
     if (c->compare.all_linear) PN_TRY(add_row(r, "all linear", r->net, &linear, false));
     if (c->compare.uniform) PN_TRY(add_row(r, "uniform", r->net, &uniform, false));

@@ -128,13 +128,21 @@ void pn_heldout_free(pn_heldout *h) {
     *h = (pn_heldout){ 0 };
 }
 
+pn_status pn_heldout_teach(const pn_heldout *h, const pn_model *m) {
+    pn_evaluator *e;
+    PN_TRY(pn_evaluator_create(m, h->task, h->n_tasks * h->n_samples, NULL, &e));
+    pn_status s = pn_evaluator_teach(e);
+    pn_evaluator_destroy(&e);
+    return s;
+}
+
 pn_status pn_heldout_measure(const pn_heldout *h, const pn_model *m, const pn_path *path, bool teacher,
-                             const char *what, pn_table_row *row) {
+                             pn_scores *scores, const char *what, pn_table_row *row) {
     for (int k = 0; k < h->n_tasks; k++) {
         pn_task *const *tasks = &h->task[k * h->n_samples];
         if (tasks[0]->kind == PN_TASK_KL && !teacher) continue;
         pn_evaluator *e;
-        PN_TRY(pn_evaluator_create(m, tasks, h->n_samples, NULL, &e));
+        PN_TRY(pn_evaluator_create(m, tasks, h->n_samples, scores, &e));
         pn_status s = pn_evaluator_run(e, path, 1, what, &row->metrics[k * h->n_samples]);
         pn_evaluator_destroy(&e);
         PN_TRY(s);

@@ -41,8 +41,11 @@ typedef struct pn_heldout {
 pn_status pn_heldout_prepare(const pn_task_spec *specs, int n_tasks, int n_samples, const pn_tokenizer *tokenizer,
                              pn_heldout *out);
 void pn_heldout_free(pn_heldout *h);
-/* teacher: false leaves kl tasks out (a model on its own has no teacher, unless their hidden states are known). */
+/* Makes the model the teacher of all kl tasks. */
+pn_status pn_heldout_teach(const pn_heldout *h, const pn_model *m);
+/* teacher: false leaves kl tasks out (a model on its own has no teacher, unless their hidden states are known). scores:
+ * of the model's weights, so that a run that goes on does not measure again; NULL: none. */
 pn_status pn_heldout_measure(const pn_heldout *h, const pn_model *m, const pn_path *path, bool teacher,
-                             const char *what, pn_table_row *row);
+                             pn_scores *scores, const char *what, pn_table_row *row);
 
 #endif
