@@ -4,8 +4,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* HDF5 prints its own error stack by default; ours is the one the user reads. The setting is per thread. */
+/* HDF5 prints its own error stack by default; ours is the one the user reads. The setting is per thread. And it tidies
+ * up at exit, where it reads freed memory when a file could not be closed on a full disk; every file is closed here, so
+ * nothing is left to tidy. Only a call before all others has an effect. */
 static void quiet(void) {
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
