@@ -178,10 +178,13 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
         for (int i = 0; i < n_paths; i++) {
             const pn_metrics *known =
                 e->scores ? pn_scores_find(e->scores, pn_scores_path_key(e->m, &paths[i]), task->key) : NULL;
-            if (known)
+            if (known) {
                 metrics[i * e->n_tasks + k] = *known;
-            else
+                progress.first += task->n_tokens;
+                progress.done += task->n_tokens;
+            } else {
                 items[n++] = (item){ .path = &paths[i], .index = i };
+            }
         }
         e->known += n_paths - n;
         e->measured += n;
