@@ -1,0 +1,91 @@
+/* The page: reads what several sections need, then lets each append its part. */
+#include "report_internal.h"
+
+#include <string.h>
+
+#include "files.h"
+
+/* The first row of the table that is `name` or "name, ...", of the asked kind. */
+static const json_t *find_row(const json_t *root, const char *name, bool distilled) {
+    const json_t *table = json_object_get(root, "table");
+    for (size_t i = 0; i < json_array_size(table); i++) {
+        const json_t *row = json_array_get(table, i);
+        const char *have = pn_page_string(row, "name");
+        size_t n = strlen(name);
+        if (have && !strncmp(have, name, n) && (!have[n] || have[n] == ',') &&
+            json_is_true(json_object_get(row, "distilled")) == distilled)
+            return row;
+    }
+    return NULL;
+}
+
+static void read_objective(pn_page *r) {
+    const char *text = pn_page_string(r->root, "objective"), *dot = text ? strrchr(text, '.') : NULL;
+    if (!dot || dot - text >= PN_PAGE_NAME || strlen(dot + 1) >= PN_PAGE_NAME) return;
+    snprintf(r->objective_task, sizeof r->objective_task, "%.*s", (int)(dot - text), text);
+    snprintf(r->objective_metric, sizeof r->objective_metric, "%s", dot + 1);
+}
+
+/* Gives every block its colour before anything is drawn, so that the legend is whole. */
+static void read_blocks(pn_page *r) {
+    static const char *const lists[] = { "table", "history" };
+    pn_page_path p = r->winner;
+    for (int l = 0; l < r->winner.n; l++) pn_page_block(r, r->winner.name[l]);
+    for (int l = 0; l < r->base.n; l++) pn_page_block(r, r->base.name[l]);
+    for (int k = 0; k < 2; k++) {
+        const json_t *list = json_object_get(r->root, lists[k]);
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            if (!pn_page_path_read(json_array_get(list, i), &p)) continue;
+            for (int l = 0; l < p.n; l++) pn_page_block(r, p.name[l]);
+        }
+    }
+}
+
+static void page(pn_page *r) {
+    const char *model = pn_page_string(r->root, "model");
+    pn_buf_text(r->out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n"
+                        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
+                        "<meta name=\"color-scheme\" content=\"light dark\" />\n");
+    pn_html(r->out, "<title>postnas search%s%s</title>\n<style>\n", model ? ": " : "", model ? model : "");
+    pn_buf_text(r->out, pn_page_style);
+    pn_buf_text(r->out, "</style>\n</head>\n<body>\n<main>\n");
+    pn_page_summary(r);
+    pn_page_stack(r);
+    pn_page_table(r);
+    pn_page_distances(r);
+    pn_page_cache(r);
+    pn_page_importance(r);
+    pn_page_history(r);
+    pn_page_local_errors(r);
+    pn_page_curve(r, "supernet_curve", "supernet", "Training the super-network");
+    pn_page_curve(r, "distill_curve", "distillation", "Distilling the chosen hybrid");
+    pn_page_configuration(r);
+    pn_buf_text(r->out, "</main>\n</body>\n</html>\n");
+}
+
+pn_status pn_page_render(const json_t *result, pn_buf *out) {
+    PN_CHECK(json_is_object(result), PN_FORMAT, "report: the result is not a JSON object; give a search's result.json");
+    pn_page r = { .root = result, .out = out };
+    pn_page_path_read(result, &r.winner);
+    read_objective(&r);
+    r.teacher_row = find_row(result, "teacher", false);
+    r.winner_row = find_row(result, "PostNAS", true);
+    if (!r.winner_row) r.winner_row = find_row(result, "PostNAS", false);
+    if (r.winner_row) /* a fair rival was trained the same way */
+        r.uniform_row = find_row(result, "uniform", json_is_true(json_object_get(r.winner_row, "distilled")));
+    pn_page_path_read(r.teacher_row, &r.base);
+    read_blocks(&r);
+    page(&r);
+    PN_TRY(pn_buf_status(out));
+    return PN_OK;
+}
+
+pn_status pn_report_write(const json_t *result, const char *html_path) {
+    pn_buf out = { 0 };
+    pn_status s;
+    PN_TRY_GOTO(s, pn_page_render(result, &out), done);
+    PN_TRY_GOTO(s, pn_file_write(html_path, out.data, out.n_bytes), done);
+done:
+    pn_buf_free(&out);
+    return s;
+}

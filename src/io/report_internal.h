@@ -1,0 +1,114 @@
+/* Shared by the sections of the report.
+ *
+ * A section is a function that appends one <section> to the page, or nothing when its part of the result is missing or
+ * empty. Text that comes from the result reaches the page only through pn_html, which escapes it. */
+#ifndef PN_IO_REPORT_INTERNAL_H
+#define PN_IO_REPORT_INTERNAL_H
+
+#include "buffer.h"
+#include "model.h"
+#include "report.h"
+
+enum {
+    PN_PAGE_NAME = 64,
+    PN_PAGE_BLOCKS = 32,
+    PN_PAGE_COLUMNS = 64,
+    PN_PAGE_TEXT = 64, /* buffer for a number as text */
+};
+
+typedef struct pn_page_path { /* block names, layer by layer; at most PN_MAX_LAYERS of them are read */
+    int n;
+    char name[PN_MAX_LAYERS][PN_PAGE_NAME];
+} pn_page_path;
+
+typedef struct pn_page {
+    const json_t *root;
+    pn_buf *out;
+    pn_page_path base, winner;                /* n 0: not in the result */
+    char block[PN_PAGE_BLOCKS][PN_PAGE_NAME]; /* in order of appearance; the index picks the colour */
+    int n_blocks;
+    char objective_task[PN_PAGE_NAME], objective_metric[PN_PAGE_NAME]; /* "" when unknown */
+    const json_t *teacher_row, *uniform_row, *winner_row;              /* of the table; NULL: none */
+} pn_page;
+
+/* Appends the whole page. */
+pn_status pn_page_render(const json_t *result, pn_buf *out);
+
+/* ---- report_html.c: text ---- */
+
+/* printf whose %s arguments are HTML-escaped (the format itself is not). Conversions: %s %d %ld %lld %f %g %%, with
+ * flags, width and precision on the numeric ones. Control characters become U+FFFD. */
+void pn_html(pn_buf *b, const char *fmt, ...) PN_PRINTF(2, 3);
+/* At most `most` characters of text, the last one an ellipsis when it was longer; buffer of PN_PAGE_NAME bytes. */
+const char *pn_page_short(const char *text, int most, char *buffer);
+/* A value of a metric as tables show it: shares in percent, others with three decimals; the minus is a minus sign. */
+const char *pn_page_value(const char *metric, double value, char buffer[PN_PAGE_TEXT]);
+/* The same with a sign, percentage points for shares. */
+const char *pn_page_gain(const char *metric, double value, char buffer[PN_PAGE_TEXT]);
+/* A path's text, escaped, that may break after its commas. */
+void pn_page_path_text(pn_buf *b, const char *path);
+const char *pn_page_bytes(double n_bytes, char buffer[PN_PAGE_TEXT]);  /* "64.0 MiB" */
+const char *pn_page_context(double tokens, char buffer[PN_PAGE_TEXT]); /* "256K" */
+void pn_page_section(pn_buf *b, const char *id, const char *title);    /* <section><h2>..</h2>; close with */
+void pn_page_section_end(pn_buf *b);
+extern const char pn_page_style[];
+
+/* ---- report_data.c: reading the result ---- */
+
+/* A finite number of reasonable size (below 1e100, so that differences and sums stay finite; 0 when below
+ * 1e-100, so that quotients do), or false. */
+bool pn_page_number(const json_t *object, const char *key, double *out);
+const char *pn_page_string(const json_t *object, const char *key); /* NULL: none */
+/* Reads `path` ("jet*3,attention") of an object, or its list `layers`. */
+bool pn_page_path_read(const json_t *object, pn_page_path *out);
+int pn_page_path_count(const pn_page_path *p, const char *block);
+/* Index of a block's name, which picks its colour; a name not seen before is added, or is the last one's twin when
+ * there is no room. */
+int pn_page_block(pn_page *r, const char *name);
+/* CSS class of that colour. */
+const char *pn_page_block_class(pn_page *r, const char *name);
+/* mean, min, max of a table row's metric; min and max are the mean where they are missing. */
+typedef struct pn_page_cell {
+    double mean, min, max;
+    int n_samples;
+} pn_page_cell;
+bool pn_page_cell_read(const json_t *row, const char *task, const char *metric, pn_page_cell *out);
+bool pn_page_ascending(const char *metric); /* larger is better; twin of pn_metric_ascending in search/task.h */
+bool pn_page_is_share(const char *metric);  /* a share of one, shown in percent */
+bool pn_page_is_chance(const char *metric);
+
+/* ---- report_plot.c: drawing ---- */
+
+typedef struct pn_plot { /* data range and its box in SVG units */
+    double x_min, x_max, y_min, y_max;
+    double left, top, width, height;
+} pn_plot;
+double pn_plot_x(const pn_plot *p, double x);
+double pn_plot_y(const pn_plot *p, double y);
+/* Widens an empty range, and both ranges a little when `pad`. */
+void pn_plot_settle(pn_plot *p, bool pad);
+/* Opens <div class="scroll"><svg>. In a narrow window it shrinks, or scrolls at its full size. */
+void pn_plot_open(pn_buf *b, double width, double height, bool shrinks, const char *title);
+void pn_plot_close(pn_buf *b);
+/* Grid lines and labels; caption in the upper left corner. */
+void pn_plot_y_axis(pn_buf *b, const pn_plot *p, const char *caption);
+void pn_plot_x_axis(pn_buf *b, const pn_plot *p, const char *caption);
+/* A row of small boxes, one per layer. */
+void pn_page_strip(pn_page *r, const pn_page_path *p);
+/* Names the blocks' colours: those of `only` (per block); NULL: all, with their counts in the hybrid. */
+void pn_page_legend(pn_page *r, const bool *only);
+
+/* ---- the sections, in page order ---- */
+
+void pn_page_summary(pn_page *r);
+void pn_page_stack(pn_page *r);
+void pn_page_table(pn_page *r);
+void pn_page_distances(pn_page *r);
+void pn_page_cache(pn_page *r);
+void pn_page_importance(pn_page *r);
+void pn_page_history(pn_page *r);
+void pn_page_local_errors(pn_page *r);
+void pn_page_curve(pn_page *r, const char *key, const char *id, const char *title);
+void pn_page_configuration(pn_page *r);
+
+#endif

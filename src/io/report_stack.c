@@ -1,0 +1,49 @@
+/* The chosen stack, layer by layer, beside the base it came from. */
+#include "report_internal.h"
+
+#include <string.h>
+
+enum { LABEL = 26, BOX = 138, GAP = 42, ROW = 22, HEAD = 24 };
+
+static void box(pn_page *r, const char *name, int layer, double x, double y, const char *whose) {
+    char label[PN_PAGE_NAME];
+    const char *k = pn_page_block_class(r, name);
+    pn_html(r->out,
+            "<g><title>layer %d, %s: %s</title><rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" "
+            "rx=\"3\"/><text class=\"mid on-%s\" x=\"%.1f\" y=\"%.1f\">%s</text></g>\n",
+            layer, whose, name, k, x, y, BOX, ROW - 4, k, x + BOX / 2.0, y + 13, pn_page_short(name, 19, label));
+}
+
+void pn_page_stack(pn_page *r) {
+    const pn_page_path *w = &r->winner, *base = &r->base;
+    if (!w->n) return;
+    bool pair = base->n == w->n;
+    pn_page_section(r->out, "stack", "The chosen stack");
+    pn_html(
+        r->out,
+        "<p class=\"how\">Layer 0 reads the token embeddings, the last layer feeds the output head; each box is the "
+        "layer's token mixer%s.</p>\n",
+        pair ? ", the base on the left, the hybrid on the right; a solid line joins a layer that stays, a dotted "
+               "one a layer that was replaced"
+             : "");
+    double left = LABEL, right = pair ? LABEL + BOX + GAP : LABEL, height = HEAD + w->n * ROW;
+    pn_buf_text(r->out, "<div class=\"pair\">\n");
+    pn_plot_open(r->out, right + BOX + 1, height, false, "Token mixer of every layer");
+    if (pair) pn_html(r->out, "<text class=\"mid soft\" x=\"%.1f\" y=\"14\">base</text>\n", left + BOX / 2.0);
+    pn_html(r->out, "<text class=\"mid soft\" x=\"%.1f\" y=\"14\">hybrid</text>\n", right + BOX / 2.0);
+    for (int l = 0; l < w->n; l++) {
+        double y = HEAD + l * ROW;
+        pn_html(r->out, "<text class=\"end soft\" x=\"%d\" y=\"%.1f\">%d</text>\n", LABEL - 6, y + 13, l);
+        if (pair) {
+            pn_html(r->out, "<line class=\"%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
+                    strcmp(base->name[l], w->name[l]) ? "replaced" : "kept", left + BOX + 4, right - 4,
+                    y + (ROW - 4) / 2.0, y + (ROW - 4) / 2.0);
+            box(r, base->name[l], l, left, y, "base");
+        }
+        box(r, w->name[l], l, right, y, "hybrid");
+    }
+    pn_plot_close(r->out);
+    pn_page_legend(r, NULL);
+    pn_buf_text(r->out, "</div>\n");
+    pn_page_section_end(r->out);
+}

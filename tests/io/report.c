@@ -1,0 +1,464 @@
+/* The report page: whole and well formed for any result, nothing from the result read as markup, nothing invented. */
+#include "harness.h"
+#include <ctype.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "json.h"
+#include "report.h"
+#include "report_internal.h"
+#include "task.h"
+
+static const char example[] = POSTNAS_SOURCE_DIR "/tests/data/report/result.json"; /* made up, not measured */
+
+static const char *const sections[] = { "stack",   "table",        "distances",    "cache",        "importance",
+                                        "history", "local-errors", "distillation", "configuration" };
+enum { N_SECTIONS = sizeof sections / sizeof *sections };
+
+/* ---- a small checker of well-formedness, stricter than HTML: every element closed, every attribute quoted ---- */
+
+static const char *name_end(const char *p) {
+    while (isalnum((unsigned char)*p) || *p == '-') p++;
+    return p;
+}
+
+/* "" when well formed, else what is wrong and where. */
+static const char *malformed(const char *page) {
+    static char why[160];
+    struct {
+        const char *name;
+        size_t n;
+    } open[64];
+    int depth = 0;
+    const char *p = page;
+#define BAD(what) return snprintf(why, sizeof why, "%s at \"%.60s\"", what, p), why
+    if (strncmp(p, "<!DOCTYPE html>\n", 16)) BAD("no doctype");
+    for (p += 16; *p;) {
+        if (*p == '&') {
+            const char *end = p + 1 + (p[1] == '#');
+            end = name_end(end);
+            if (*end != ';' || end == p + 1) BAD("bare ampersand");
+            p = end + 1;
+        } else if (*p == '>') {
+            BAD("bare >");
+        } else if (*p != '<') {
+            if ((unsigned char)*p < 0x20 && *p != '\n') BAD("control character");
+            p++;
+        } else if (p[1] == '/') {
+            const char *name = p + 2, *end = name_end(name);
+            if (!depth || open[depth - 1].n != (size_t)(end - name) || strncmp(open[depth - 1].name, name, end - name))
+                BAD("closes what is not open");
+            if (*end != '>') BAD("no > after a closing tag");
+            depth--;
+            p = end + 1;
+        } else {
+            const char *name = p + 1, *end = name_end(name);
+            if (end == name) BAD("no element name");
+            size_t n = (size_t)(end - name);
+            for (; *end == ' ' && end[1] != '/';) { /* attributes */
+                const char *key = end + 1, *equals = name_end(key);
+                if (equals == key || equals[0] != '=' || equals[1] != '"') BAD("attribute without quotes");
+                end = equals + 2 + strcspn(equals + 2, "\"<");
+                if (*end != '"') BAD("attribute does not end");
+                end++;
+            }
+            while (*end == ' ') end++;
+            if (end[0] == '/' && end[1] == '>') {
+                p = end + 2;
+                continue;
+            }
+            if (*end != '>') BAD("no > after a tag");
+            if (depth == 64) BAD("too deep");
+            open[depth].name = name;
+            open[depth++].n = n;
+            p = end + 1;
+        }
+    }
+    if (depth) BAD("something is still open");
+#undef BAD
+    return "";
+}
+
+static json_t *load(void) {
+    json_t *root;
+    ck_ok(pn_json_load(example, 1 << 20, &root));
+    return root;
+}
+
+/* The page; the caller frees it. */
+static char *render(const json_t *root) {
+    pn_buf page = { 0 };
+    ck_ok(pn_page_render(root, &page));
+    ck_assert_uint_eq(strlen(page.data), page.n_bytes);
+    const char *why = malformed(page.data);
+    ck_assert_msg(!*why, "malformed: %s", why);
+    return page.data;
+}
+
+static bool has_section(const char *page, const char *id) {
+    char text[80];
+    snprintf(text, sizeof text, "<section id=\"%s\">", id);
+    return strstr(page, text) != NULL;
+}
+
+static void holds(const char *page, const char *text) {
+    ck_assert_msg(strstr(page, text) != NULL, "the page does not hold \"%s\"", text);
+}
+
+static void lacks(const char *page, const char *text) {
+    const char *at = strstr(page, text);
+    ck_assert_msg(!at, "the page holds \"%.80s\"", at);
+}
+
+START_TEST(checker_can_fail) {
+#define P "<!DOCTYPE html>\n"
+    ck_assert_str_eq(malformed(P "<p class=\"a\">x &amp; y<br /></p>"), "");
+    const char *const bad[] = {
+        "<p></p>",           P "<p>",          P "<p></b>",         P "a & b",       P "<p>a > b</p>",
+        P "<p class=a></p>", P "<p x=\"<\"/>", P "<p x=\"a\"b\"/>", P "<p>\001</p>", P "</p>"
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        ck_assert_msg(*malformed(bad[i]), "\"%s\" passes the checker", bad[i]);
+#undef P
+}
+END_TEST
+
+START_TEST(whole_page) {
+    json_t *root = load();
+    char *page = render(root);
+    for (int i = 0; i < N_SECTIONS; i++) ck_assert_msg(has_section(page, sections[i]), "no section %s", sections[i]);
+    ck_assert(!has_section(page, "supernet")); /* the example has no curve of that stage */
+    /* every section says how to read it */
+    int how = 0;
+    for (const char *p = page; (p = strstr(p, "<p class=\"how\">")); p++) how++;
+    ck_assert_int_eq(how, N_SECTIONS);
+    holds(page, "made-up example (not measured)");
+    holds(page, "2 of 8 layers keep full attention: layers 2 and 4 (counted from 0)");
+    holds(page,
+          "At 256K tokens of context one sequence's decode state takes 64.0\xc2\xa0MiB instead of 256.0\xc2\xa0MiB");
+    holds(page, "The beam search measured 28 paths, ranked by recall.nll");
+    holds(page, "is better than uniform in every one");
+    holds(page, "<dt>limits.full_attention</dt><dd>2</dd>");
+    holds(page, "<dt>supernet_weights</dt><dd>0123456789abcdef</dd>");
+    int dots = 0;
+    for (const char *p = page; (p = strstr(p, "<circle")); p++) dots++;
+    ck_assert_int_eq(dots, 28);
+    /* self-contained */
+    lacks(page, "http:");
+    lacks(page, "https:");
+    lacks(page, "<script");
+    lacks(page, "src=");
+    lacks(page, "href=");
+    lacks(page, "url(");
+    lacks(page, ">nan");
+    lacks(page, "\"nan");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+/* The numbers of the paragraph are the table's: change one, and it changes. */
+START_TEST(numbers_come_from_the_result) {
+    json_t *root = load(), *table = json_object_get(root, "table");
+    json_t *winner = json_array_get(table, json_array_size(table) - 1);
+    ck_assert_str_eq(json_string_value(json_object_get(winner, "name")), "PostNAS, distilled");
+    json_t *accuracy = json_object_get(json_object_get(json_object_get(winner, "tasks"), "recall"), "accuracy");
+    json_object_set_new(accuracy, "mean", json_real(0.12344));
+    json_object_set_new(accuracy, "min", json_real(0.01));
+    char *page = render(root);
+    holds(page, "its accuracy is 12.3\xc2\xa0% after distillation");
+    holds(page, "mean 0.12344, least 0.01");
+    holds(page, "the chosen placement and uniform overlap");
+    lacks(page, "better than uniform");
+    free(page);
+    /* a winner without distillation is held against the uniform one without */
+    json_array_remove(table, json_array_size(table) - 1);
+    page = render(root);
+    lacks(page, "after distillation");
+    holds(page, "uniform placement has");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+/* Replaces every string and every name of an object by a hostile one (names the report looks for stay). */
+static json_t *poison(const json_t *v, const char *evil, bool names) {
+    if (json_is_string(v)) return json_string(evil);
+    if (json_is_array(v)) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < json_array_size(v); i++)
+            json_array_append_new(list, poison(json_array_get(v, i), evil, names));
+        return list;
+    }
+    if (!json_is_object(v)) return json_deep_copy(v);
+    json_t *o = json_object(), *child;
+    const char *key;
+    json_object_foreach((json_t *)v, key, child) {
+        bool tasks = !strcmp(key, "tasks") || !strcmp(key, "gain");
+        char renamed[256];
+        snprintf(renamed, sizeof renamed, names ? "%s%s" : "%s", key, evil);
+        json_object_set_new(o, renamed, poison(child, evil, tasks));
+    }
+    return o;
+}
+
+START_TEST(hostile_strings) {
+    static const char *const evil[] = {
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "' onmouseover='alert(1)",
+        "</title></style></section><blink>",
+        "&lt;&#60;&amp;&",
+        "%s%n%d%%",
+        "\x01\x02\x7f\n\r\t",
+        "a,b*999999999999999999999,*3,,c*-1,d*x",
+        "\xe2\x80\xae\xf0\x9f\x98\x80\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+        "\xc3\xa9"
+        "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3"
+        "\xa9",
+        "",
+    };
+    for (size_t i = 0; i < sizeof evil / sizeof *evil; i++) {
+        json_t *root = load(), *bad = poison(root, evil[i], false);
+        /* one row keeps its name, so that the summary is written too */
+        json_object_set_new(json_array_get(json_object_get(bad, "table"), 0), "name", json_string("teacher"));
+        json_object_set_new(bad, evil[i], json_string(evil[i]));
+        char *page = render(bad);
+        lacks(page, "<script");
+        lacks(page, "<img");
+        lacks(page, "' onmouseover");
+        lacks(page, "<blink");
+        lacks(page, "alert(1)>");
+        ck_assert(has_section(page, "table"));
+        ck_assert(has_section(page, "history"));
+        free(page);
+        json_decref(bad);
+        json_decref(root);
+    }
+}
+END_TEST
+
+START_TEST(missing_sections) {
+    json_t *root = load();
+    const char *key;
+    json_t *unused;
+    json_object_foreach(root, key, unused) { /* one part less, one part null, one part of the wrong type */
+        json_t *less = json_deep_copy(root);
+        json_object_del(less, key);
+        free(render(less));
+        json_object_set_new(less, key, json_null());
+        free(render(less));
+        json_object_set_new(less, key, json_integer(7));
+        free(render(less));
+        json_object_set_new(less, key, json_string("text"));
+        free(render(less));
+        json_object_set_new(less, key, json_array());
+        free(render(less));
+        json_object_set_new(less, key, json_object());
+        free(render(less));
+        json_object_set_new(less, key, json_pack("[n, i, s, [], {}, {s: n}]", 3, "x", "layer"));
+        free(render(less));
+        json_decref(less);
+    }
+    /* alone, each list gives its own section */
+    static const char *const lists[][2] = { { "table", "table" },     { "cache_bytes", "cache" },
+                                            { "history", "history" }, { "importance", "importance" },
+                                            { "layers", "stack" },    { "local_errors", "local-errors" } };
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        json_t *alone = json_object();
+        json_object_set(alone, lists[i][0], json_object_get(root, lists[i][0]));
+        char *page = render(alone);
+        for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
+            ck_assert_msg(has_section(page, lists[k][1]) == (i == k), "%s alone: section %s", lists[i][0], lists[k][1]);
+        free(page);
+        json_decref(alone);
+    }
+    json_decref(root);
+    json_t *empty = json_object();
+    char *page = render(empty);
+    holds(page, "The result holds no placement, scores or cache sizes.");
+    for (int i = 0; i < N_SECTIONS; i++) ck_assert_int_eq(has_section(page, sections[i]), i == N_SECTIONS - 1);
+    free(page);
+    json_decref(empty);
+}
+END_TEST
+
+/* The n-th number anywhere in the tree becomes `with`; false when there are fewer. */
+static bool replace_number(json_t *v, int *n, const json_t *with) {
+    const char *key;
+    json_t *child;
+    if (json_is_object(v)) {
+        json_object_foreach(v, key, child) {
+            if (json_is_number(child) && (*n)-- == 0) return json_object_set(v, key, (json_t *)with), true;
+            if (replace_number(child, n, with)) return true;
+        }
+    }
+    for (size_t i = 0; i < json_array_size(v); i++)
+        if (replace_number(json_array_get(v, i), n, with)) return true;
+    return false;
+}
+
+static void replace_all(json_t *v, json_t *with) {
+    const char *key;
+    json_t *child;
+    json_object_foreach(v, key, child) {
+        if (json_is_number(child))
+            json_object_set(v, key, with);
+        else
+            replace_all(child, with);
+    }
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        if (json_is_number(json_array_get(v, i)))
+            json_array_set(v, i, with);
+        else
+            replace_all(json_array_get(v, i), with);
+    }
+}
+
+START_TEST(odd_numbers) {
+    json_t *root = load();
+    json_t *odd[] = {
+        json_null(),       json_real(1e308), json_real(-1e308), json_real(1e99),         json_real(-1e99),
+        json_real(5e-324), json_integer(0),  json_integer(-3),  json_integer(INT64_MAX), json_integer(INT64_MIN),
+        json_string("1"),  json_real(0.5)
+    };
+    const int n_odd = sizeof odd / sizeof *odd;
+    int n = 0;
+    for (; n < 2000; n += 7) { /* one place at a time, a seventh of all places */
+        int at = n;
+        json_t *copy = json_deep_copy(root);
+        bool replaced = replace_number(copy, &at, odd[n / 7 % n_odd]);
+        if (replaced) {
+            char *page = render(copy);
+            lacks(page, "=\"nan");
+            lacks(page, "=\"inf");
+            lacks(page, "=\"-nan");
+            lacks(page, "=\"-inf");
+            free(page);
+        }
+        json_decref(copy);
+        if (!replaced) break;
+    }
+    ck_assert_int_gt(n, 500);
+    for (int k = 0; k < n_odd; k++) {
+        json_t *copy = json_deep_copy(root);
+        replace_all(copy, odd[k]);
+        free(render(copy));
+        json_decref(copy);
+    }
+    for (int k = 0; k < n_odd; k++) json_decref(odd[k]);
+    json_decref(root);
+}
+END_TEST
+
+/* More layers, rounds, paths, blocks and columns than the page draws. */
+START_TEST(more_than_fits) {
+    json_t *root = load(), *history = json_array(), *errors = json_array(), *table = json_array(),
+           *curve = json_array();
+    char text[256];
+    for (int i = 0; i < 4000; i++) {
+        snprintf(text, sizeof text, "attention*%d,block_%d*%d", i % 90, i % 70, 200);
+        json_array_append_new(history, json_pack("{s:s, s:b, s:f}", "path", text, "complete", 1, "objective", i * 0.5));
+    }
+    for (int i = 0; i < 3000; i++) {
+        snprintf(text, sizeof text, "%0100d", i % 300);
+        json_array_append_new(
+            errors, json_pack("{s:i, s:s, s:f, s:f}", "layer", i % 200, "block", text, "first", 1.0, "last", 0.5));
+        json_array_append_new(curve, json_pack("{s:i, s:f}", "step", i, "loss", 3.0 / (i + 1)));
+    }
+    for (int i = 0; i < 40; i++) {
+        json_t *row = json_pack("{s:s, s:{}}", "name", "PostNAS", "tasks");
+        for (int k = 0; k < 9; k++) {
+            snprintf(text, sizeof text, "task_%d", i * 9 + k);
+            json_object_set_new(json_object_get(row, "tasks"), text, json_pack("{s:{s:f}}", "nll", "mean", 0.25));
+        }
+        json_array_append_new(table, row);
+    }
+    json_object_set_new(root, "history", history);
+    json_object_set_new(root, "local_errors", errors);
+    json_object_set_new(root, "table", table);
+    json_object_set_new(root, "distill_curve", curve);
+    json_object_set_new(root, "path", json_string("jet*2000000000"));
+    char *page = render(root);
+    holds(page, "0 of 128 layers keep full attention");
+    holds(page, "the best 3000 are drawn");
+    holds(page, "Each point is the mean of 8 records.");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(files) {
+    char directory[] = "/tmp/postnas-report-XXXXXX", path[PN_PATH_MAX], *data;
+    size_t n;
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    ck_ok(pn_path_join(path, directory, "report.html"));
+    json_t *root = load(), *list = json_array();
+    char *page = render(root);
+    ck_ok(pn_report_write(root, path));
+    ck_ok(pn_report_write(root, path)); /* over an older one */
+    ck_ok(pn_file_read(path, 1 << 26, &data, &n));
+    ck_assert_str_eq(data, page);
+    free(data);
+    ck_assert_int_eq(pn_report_write(list, path), PN_FORMAT);
+    ck_assert_int_eq(pn_report_write(NULL, path), PN_FORMAT);
+    ck_ok(pn_file_read(path, 1 << 26, &data, &n)); /* a refused result leaves the old page */
+    ck_assert_str_eq(data, page);
+    free(data);
+    ck_ok(pn_path_join(path, directory, "missing/report.html"));
+    ck_assert_int_eq(pn_report_write(root, path), PN_IO);
+    ck_ok(pn_remove_tree(directory));
+    free(page);
+    json_decref(list);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(text) {
+    char b[PN_PAGE_TEXT], name[PN_PAGE_NAME], input[200];
+    ck_assert_str_eq(pn_page_value("accuracy", 0.9965, b), "99.7\xc2\xa0%");
+    ck_assert_str_eq(pn_page_value("nll", -0.25, b), "\xe2\x88\x92"
+                                                     "0.250");
+    ck_assert_str_eq(pn_page_value("nll", 0.0001, b), "0.0001");
+    ck_assert_str_eq(pn_page_value("perplexity", 1e99, b), "1e+99");
+    ck_assert_str_eq(pn_page_gain("top1", 0.012, b), "+1.2\xc2\xa0points");
+    ck_assert_str_eq(pn_page_bytes(67108864, b), "64.0\xc2\xa0MiB");
+    ck_assert_str_eq(pn_page_bytes(1000, b), "1000\xc2\xa0"
+                                             "bytes");
+    ck_assert_str_eq(pn_page_context(262144, b), "256K");
+    ck_assert_str_eq(pn_page_context(1000, b), "1000");
+    ck_assert_str_eq(pn_page_short("attention", 9, name), "attention");
+    ck_assert_str_eq(pn_page_short("attention", 8, name), "attenti\xe2\x80\xa6");
+    ck_assert_str_eq(pn_page_short("\xc3\xa9\xc3\xa9\xc3\xa9", 2, name), "\xc3\xa9\xe2\x80\xa6");
+    for (size_t n = 50; n < 70; n++) { /* cut at whole characters, and shortening again changes nothing */
+        for (size_t first = 0; first < 3; first++) {
+            size_t len = 0;
+            for (; len < first; len++) input[len] = 'a';
+            for (; len < n; len += 2) memcpy(input + len, "\xc3\xa9", 3);
+            pn_page_short(input, PN_PAGE_NAME, name);
+            json_t *valid = json_string(name);
+            ck_assert_msg(valid != NULL, "\"%s\" is not UTF-8", name);
+            json_decref(valid);
+            char again[PN_PAGE_NAME];
+            ck_assert_str_eq(pn_page_short(name, PN_PAGE_NAME, again), name);
+            if (strlen(input) < 60) ck_assert_str_eq(name, input);
+        }
+    }
+}
+END_TEST
+
+/* Twins in two rooms: which way a metric improves. */
+START_TEST(metrics_agree_with_the_search) {
+    int n;
+    const pn_task_kind_info *kinds = pn_task_kinds(&n);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++)
+            if (kinds[i].metrics[k])
+                ck_assert_int_eq(pn_page_ascending(kinds[i].metrics[k]), pn_metric_ascending(kinds[i].metrics[k]));
+    ck_assert(pn_page_ascending("accuracy@64") && pn_metric_ascending("accuracy@64"));
+}
+END_TEST
+
+TEST_MAIN("report", checker_can_fail, whole_page, numbers_come_from_the_result, hostile_strings, missing_sections,
+          odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)
