@@ -10,6 +10,7 @@
 #include "json.h"
 #include "log.h"
 #include "model_load.h"
+#include "report.h"
 #include "result.h"
 #include "run_dir.h"
 #include "scores.h"
@@ -381,17 +382,19 @@ static pn_status write_results(run *r) {
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
                                .weights_hash = r->scores->weights_hash };
-    char path[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
+    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
     json_t *root;
     PN_TRY(pn_result_json(&result, &root));
     pn_status s = pn_run_dir_file(&r->dir, "result.json", path);
     if (!s) s = pn_json_write(path, root);
+    if (!s) s = pn_run_dir_file(&r->dir, "report.html", page);
+    if (!s) s = pn_report_write(root, page);
     json_decref(root);
     PN_TRY(s);
     fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention:\n  %s\n\n", r->n_history,
             r->space.full_attention, r->space.n_layers, pn_path_text(r->net, &r->winner, text, sizeof text));
     pn_table_print(r->table, r->out);
-    fprintf(r->out, "\nresults: %s\n", path);
+    fprintf(r->out, "\nresults: %s\nreport: %s\n", path, page);
     return PN_OK;
 }
 

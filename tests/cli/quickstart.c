@@ -36,6 +36,9 @@ START_TEST(finds_distils_exports) {
     holds(r.out, "2 of 8 layers keep full attention");
     holds(r.out, "chance");
 
+    snprintf(path, sizeof path, "%s/report.html", run);
+    ck_assert(pn_file_exists(path));
+
     json_t *result, *scores;
     snprintf(path, sizeof path, "%s/result.json", run);
     ck_ok(pn_json_load(path, 1 << 24, &result));
