@@ -68,7 +68,7 @@ typedef struct pn_task_batch {
 
 typedef struct pn_task {
     char name[64];
-    char key[256]; /* everything its numbers depend on besides path and weights */
+    char key[1024]; /* everything its numbers depend on besides path and weights */
     pn_task_kind kind;
     pn_task_batch *batch;
     int n_batches;
