@@ -17,7 +17,7 @@
 #include "status.h"
 #include "tensor.h"
 
-enum { PN_OP_IN = 10, PN_OP_OUT = 3, PN_OP_ATTR_BYTES = 192 };
+enum { PN_OP_IN = 10, PN_OP_OUT = 4, PN_OP_ATTR_BYTES = 192 };
 
 typedef enum pn_backend { PN_REF, PN_CPU, PN_CUDA, PN_PLAN, PN_BACKENDS } pn_backend;
 

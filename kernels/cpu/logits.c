@@ -62,6 +62,17 @@ PN_CLONES float pn_row_max(const float *x, int64_t n) {
     return max;
 }
 
+void pn_choice_add(pn_first_choice *c, const float *x, int64_t v0, float max) {
+    if (!(max > c->max)) return;
+    int64_t v = 0;
+    while (x[v] != max) v++;
+    *c = (pn_first_choice){ max, (int32_t)(v0 + v) };
+}
+
+void pn_choice_merge(pn_first_choice *c, const pn_first_choice *later) {
+    if (later->max > c->max) *c = *later;
+}
+
 PN_CLONES static float sum_exp(const float *x, int64_t n, float scale, float max) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -77,8 +88,8 @@ double pn_online_raise(pn_online_sum *s, float max) {
     return shrink;
 }
 
-void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale) {
-    pn_online_raise(s, scale * pn_row_max(x, n));
+void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale, float max) {
+    pn_online_raise(s, scale * max);
     s->sum += sum_exp(x, n, scale, s->max);
 }
 

@@ -48,9 +48,20 @@ typedef struct pn_online_sum {
     double sum;
 } pn_online_sum;
 
+/* The largest logit of a row so far and its word, the first of equal ones. Start: { -INFINITY, 0 }. */
+typedef struct pn_first_choice {
+    float max;
+    int32_t id;
+} pn_first_choice;
+
 float pn_row_max(const float *x, int64_t n);
-/* Folds scale * x[0 .. n) in. */
-void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale);
+/* Folds in the logits x of words v0 .. v0 + n - 1, of which max is the largest; words come in ascending order. */
+void pn_choice_add(pn_first_choice *c, const float *x, int64_t v0, float max);
+/* The same for later words that were folded elsewhere. */
+void pn_choice_merge(pn_first_choice *c, const pn_first_choice *later);
+
+/* Folds scale * x[0 .. n) in; max is the largest of x. */
+void pn_online_add(pn_online_sum *s, const float *x, int64_t n, float scale, float max);
 /* Raises s->max to max and returns the factor by which sums relative to it shrink. */
 double pn_online_raise(pn_online_sum *s, float max);
 void pn_online_merge(pn_online_sum *s, const pn_online_sum *other);

@@ -3,11 +3,11 @@
 #include "cpu/logits.h"
 #include "linear_argmax.h"
 
-typedef struct work {   /* R = PN_LOGIT_ROWS at most */
-    int parts;          /* P, of the vocabulary */
-    int64_t rows, cols; /* R and the width of a tile */
-    float *tile, *max;  /* [P, R, cols], [P, R] */
-    int32_t *id;        /* [P, R] */
+typedef struct work {      /* R = PN_LOGIT_ROWS at most */
+    int parts;             /* P, of the vocabulary */
+    int64_t rows, cols;    /* R and the width of a tile */
+    float *tile;           /* [P, R, cols] */
+    pn_first_choice *best; /* [P, R] */
 } work;
 
 static size_t carve(const pn_op_call *c, work *w) {
@@ -18,8 +18,7 @@ static size_t carve(const pn_op_call *c, work *w) {
     size_t all = (size_t)w->parts * (size_t)w->rows;
     pn_carve s = { .base = c->scratch };
     w->tile = pn_carve_take(&s, all * (size_t)w->cols * sizeof *w->tile);
-    w->max = pn_carve_take(&s, all * sizeof *w->max);
-    w->id = pn_carve_take(&s, all * sizeof *w->id);
+    w->best = pn_carve_take(&s, all * sizeof *w->best);
     return s.n_bytes;
 }
 
@@ -33,21 +32,13 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 /* The best of one part of the vocabulary for rows n0 .. n0 + n - 1. */
 static void part_best(const pn_op_call *c, const work *w, int part, int64_t n0, int64_t n) {
     int64_t D = c->in[0]->shape[1], V = c->in[1]->shape[0], end = pn_vocab_begin(V, w->parts, part + 1);
-    float *tile = w->tile + part * w->rows * w->cols, *best = w->max + part * w->rows;
-    int32_t *id = w->id + part * w->rows;
-    for (int64_t r = 0; r < n; r++) best[r] = -INFINITY, id[r] = 0;
+    float *tile = w->tile + part * w->rows * w->cols;
+    pn_first_choice *best = w->best + part * w->rows;
+    for (int64_t r = 0; r < n; r++) best[r] = (pn_first_choice){ .max = -INFINITY };
     for (int64_t v0 = pn_vocab_begin(V, w->parts, part); v0 < end; v0 += PN_LOGIT_COLS) {
         int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
         pn_logits_tile(tile, pn_f32(c->in[0]) + n0 * D, n, pn_f32(c->in[1]), v0, cols, D);
-        for (int64_t r = 0; r < n; r++) {
-            const float *z = tile + r * cols;
-            float max = pn_row_max(z, cols);
-            if (!(max > best[r])) continue; /* an equal one came first */
-            int64_t v = 0;
-            while (z[v] != max) v++;
-            best[r] = max;
-            id[r] = (int32_t)(v0 + v);
-        }
+        for (int64_t r = 0; r < n; r++) pn_choice_add(&best[r], tile + r * cols, v0, pn_row_max(tile + r * cols, cols));
     }
 }
 
@@ -60,10 +51,8 @@ static pn_status forward(const pn_op_call *c) {
 #pragma omp parallel for schedule(static, 1) num_threads(w.parts)
         for (int p = 0; p < w.parts; p++) part_best(c, &w, p, n0, rows);
         for (int64_t r = 0; r < rows; r++) {
-            int64_t best = r;
-            for (int p = 1; p < w.parts; p++)
-                if (w.max[p * w.rows + r] > w.max[best]) best = p * w.rows + r;
-            pn_i32(c->out[0])[n0 + r] = w.id[best];
+            for (int p = 1; p < w.parts; p++) pn_choice_merge(&w.best[r], &w.best[p * w.rows + r]);
+            pn_i32(c->out[0])[n0 + r] = w.best[r].id;
         }
     }
     return PN_OK;

@@ -72,7 +72,7 @@ static void forward_part(const pn_op_call *c, const work *w, int part, const int
         for (int64_t r = 0; r < n; r++) {
             int64_t v = target[row[r]] - v0;
             if (v >= 0 && v < cols) w->target_logit[r] = tile[r * cols + v];
-            pn_online_add(&sum[r], tile + r * cols, cols, 1);
+            pn_online_add(&sum[r], tile + r * cols, cols, 1, pn_row_max(tile + r * cols, cols));
         }
     }
 }

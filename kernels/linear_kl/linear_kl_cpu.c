@@ -12,6 +12,7 @@
 typedef struct kl_sums {
     pn_online_sum student, teacher;
     double cross;
+    pn_first_choice student_first, teacher_first;
 } kl_sums;
 
 typedef struct work {         /* R = PN_LOGIT_ROWS at most */
@@ -74,9 +75,13 @@ PN_CLONES static void teacher_sums(const float *z_t, const float *z_s, int64_t n
     *cross += (double)scale * x;
 }
 
-static void add_tile_row(kl_sums *k, const float *z_s, const float *z_t, int64_t n, float scale) {
-    pn_online_add(&k->student, z_s, n, scale);
-    k->cross *= pn_online_raise(&k->teacher, scale * pn_row_max(z_t, n));
+/* Logits of words v0 .. v0 + n - 1 of one row. */
+static void add_tile_row(kl_sums *k, const float *z_s, const float *z_t, int64_t v0, int64_t n, float scale) {
+    float max_s = pn_row_max(z_s, n), max_t = pn_row_max(z_t, n);
+    pn_choice_add(&k->student_first, z_s, v0, max_s);
+    pn_choice_add(&k->teacher_first, z_t, v0, max_t);
+    pn_online_add(&k->student, z_s, n, scale, max_s);
+    k->cross *= pn_online_raise(&k->teacher, scale * max_t);
     teacher_sums(z_t, z_s, n, scale, k->teacher.max, &k->teacher.sum, &k->cross);
 }
 
@@ -86,6 +91,8 @@ static void merge(kl_sums *k, const kl_sums *other) {
     double shrink = exp((double)other->teacher.max - k->teacher.max);
     k->teacher.sum += shrink * other->teacher.sum;
     k->cross += shrink * other->cross;
+    pn_choice_merge(&k->student_first, &other->student_first);
+    pn_choice_merge(&k->teacher_first, &other->teacher_first);
 }
 
 /* One part of the vocabulary for rows n0 .. n0 + n - 1. */
@@ -94,12 +101,14 @@ static void forward_part(const pn_op_call *c, const work *w, int part, int64_t n
     int64_t D = c->in[0]->shape[1], D_t = c->in[2]->shape[1], at = part * w->rows * w->cols;
     float *student = w->student + at, *teacher = w->teacher + at;
     kl_sums *sums = w->sums + part * w->rows;
-    for (int64_t r = 0; r < n; r++) sums[r] = (kl_sums){ .student.max = -INFINITY, .teacher.max = -INFINITY };
+    const pn_online_sum empty = { .max = -INFINITY };
+    const pn_first_choice none = { .max = -INFINITY };
+    for (int64_t r = 0; r < n; r++) sums[r] = (kl_sums){ empty, empty, 0, none, none };
     for (int64_t v0 = pn_vocab_begin(V, w->parts, part); v0 < end; v0 += PN_LOGIT_COLS) {
         int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
         pn_logits_tile(student, pn_f32(c->in[0]) + n0 * D, n, pn_f32(c->in[1]), v0, cols, D);
         pn_logits_tile(teacher, pn_f32(c->in[2]) + n0 * D_t, n, pn_f32(c->in[3]), v0, cols, D_t);
-        for (int64_t r = 0; r < n; r++) add_tile_row(&sums[r], student + r * cols, teacher + r * cols, cols, scale);
+        for (int64_t r = 0; r < n; r++) add_tile_row(&sums[r], student + r * cols, teacher + r * cols, v0, cols, scale);
     }
 }
 
@@ -107,6 +116,7 @@ static pn_status forward(const pn_op_call *c) {
     double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, sum = 0, total = total_weight(c);
     int64_t N = c->in[0]->shape[0];
     float *kl = pn_f32(c->out[1]), *lse = pn_f32(c->out[2]);
+    int32_t *first = pn_i32(c->out[3]);
     work w;
     carve(c, false, &w);
     PN_TRY(pn_need_weights("linear_kl", c->in[4]));
@@ -122,6 +132,8 @@ static pn_status forward(const pn_op_call *c) {
             lse[2 * (n0 + r)] = (float)lse_s;
             lse[2 * (n0 + r) + 1] = (float)lse_t;
             kl[n0 + r] = (float)row_kl;
+            first[2 * (n0 + r)] = k->student_first.id;
+            first[2 * (n0 + r) + 1] = k->teacher_first.id;
             sum += row_weight(c, n0 + r) * row_kl;
         }
     }

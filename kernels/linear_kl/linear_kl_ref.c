@@ -29,6 +29,13 @@ static double log_sum_exp(const double *z, int64_t V) {
     return max + log(sum);
 }
 
+static int32_t first_of_largest(const double *z, int64_t V) {
+    int64_t best = 0;
+    for (int64_t v = 1; v < V; v++)
+        if (z[v] > z[best]) best = v;
+    return (int32_t)best;
+}
+
 static pn_status forward(const pn_op_call *c) {
     double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, sum = 0, total = total_weight(c);
     int64_t N = c->in[0]->shape[0], V = c->in[1]->shape[0];
@@ -38,6 +45,8 @@ static pn_status forward(const pn_op_call *c) {
         logits(c->in[0], c->in[1], n, tau, z_s);
         logits(c->in[2], c->in[3], n, tau, z_t);
         double lse_s = lse[2 * n] = log_sum_exp(z_s, V), lse_t = lse[2 * n + 1] = log_sum_exp(z_t, V);
+        pn_i32(c->out[3])[2 * n] = first_of_largest(z_s, V);
+        pn_i32(c->out[3])[2 * n + 1] = first_of_largest(z_t, V);
         kl[n] = 0;
         for (int64_t v = 0; v < V; v++) kl[n] += exp(z_t[v] - lse_t) * ((z_t[v] - lse_t) - (z_s[v] - lse_s));
         sum += weight(c, n) * kl[n];

@@ -12,10 +12,11 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     if (c->in[4]) PN_TRY(pn_need_vector(c, 4, "weights", real, N));
     PN_CHECK(attr->temperature > 0, PN_USAGE, "linear_kl: the temperature is %g; it must be positive",
              attr->temperature);
-    *n_out = 3;
+    *n_out = 4;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 } };
     out[1] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { N }, .no_grad = true };
     out[2] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { N, 2 }, .no_grad = true };
+    out[3] = (pn_out_spec){ .dtype = PN_I32, .rank = 2, .shape = { N, 2 }, .no_grad = true };
     return PN_OK;
 }
 
@@ -31,7 +32,7 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
     double V = (double)c->in[1]->shape[0], width = (double)pn_dtype_bytes(c->in[0]->dtype);
     double read = N * (D + D_t) + V * (c->in[1] == c->in[3] ? D : D + D_t);
     double width_used = backward ? (c->wants[0] + c->wants[1]) * D : D + D_t;
-    double written = backward ? (c->wants[0] ? N * D : 0) + (c->wants[1] ? V * D : 0) : 3 * N;
+    double written = backward ? (c->wants[0] ? N * D : 0) + (c->wants[1] ? V * D : 0) : 4 * N;
     *cost = (pn_op_cost){ .flops = 2 * N * V * width_used + 6 * N * V, .bytes = width * (read + written) };
 }
 

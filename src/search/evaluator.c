@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "linear_argmax/linear_argmax.h"
 #include "progress.h"
 #include "signals.h"
 
@@ -116,16 +115,14 @@ static pn_status descend(walk *w, int lo, int hi, int layer, pn_tensor *h) {
     return PN_OK;
 }
 
-/* The teacher's hidden states and first choices of a kl batch, computed once and kept. */
+/* The teacher's hidden states of a kl batch, computed once and kept. */
 static pn_status teach(pn_evaluator *e, pn_task_batch *b) {
     if (b->teacher) return PN_OK;
-    pn_tensor *ids, *targets, *weights, *hidden, *first;
+    pn_tensor *ids, *targets, *weights, *hidden;
     PN_TRY(pn_batch_tensors(&b->tokens, e->tape, &ids, &targets, &weights));
     PN_TRY(pn_model_hidden(e->m, NULL, e->tape, ids, &b->tokens.docs, &hidden));
-    PN_TRY(pn_linear_argmax(e->tape, hidden, e->m->head, &first));
     b->teacher = pn_tensor_retain(hidden);
     b->teacher_head = pn_tensor_retain(e->m->head);
-    b->teacher_first = pn_tensor_retain(first);
     return PN_OK;
 }
 

@@ -106,8 +106,8 @@ pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path 
         weight[n++] = w->ce;
     }
     if (w->kl > 0) {
-        PN_TRY(
-            pn_linear_kl(t, hidden, student->head, hidden_t, teacher->head, weights, w->temperature, &term[n], NULL));
+        PN_TRY(pn_linear_kl(t, hidden, student->head, hidden_t, teacher->head, weights, w->temperature, &term[n], NULL,
+                            NULL));
         parts->kl = scalar(term[n]);
         weight[n++] = w->kl;
     }

@@ -68,10 +68,10 @@ START_TEST(wrong_input_is_a_usage_error) {
         pn_f32(weights)[0] = 1;
         pn_f32(weights)[1] = (float[]){ -1, NAN, INFINITY }[k];
         ck_usage(pn_linear_cross_entropy(tape, h, W, ids(2, (int32_t[]){ 0, 1 }), weights, &loss, NULL), "of row 1");
-        ck_usage(pn_linear_kl(tape, h, W, h, W, weights, 1, &loss, NULL), "of row 1");
+        ck_usage(pn_linear_kl(tape, h, W, h, W, weights, 1, &loss, NULL, NULL), "of row 1");
     }
-    ck_usage(pn_linear_kl(tape, h, W, h, odd, NULL, 1, &loss, NULL), "input W_t");
-    ck_usage(pn_linear_kl(tape, h, W, h, W, NULL, 0, &loss, NULL), "temperature");
+    ck_usage(pn_linear_kl(tape, h, W, h, odd, NULL, 1, &loss, NULL, NULL), "input W_t");
+    ck_usage(pn_linear_kl(tape, h, W, h, W, NULL, 0, &loss, NULL, NULL), "temperature");
     ck_usage(pn_l2_norm(tape, h, 3, false, &y), "4 channels are not a whole number of heads of 3");
     ck_usage(pn_gated_rms_norm(tape, h, NULL, filled(0, 0, 1, false), 0, 1e-6, &y), "heads of 0");
     ck_usage(pn_feature_loss(tape, h, W, &loss), "target");
@@ -91,7 +91,7 @@ START_TEST(known_values) {
     ck_assert_float_eq(pn_f32(report)[2], 0);
 
     /* A student that is its teacher: no divergence and no gradient. */
-    ck_ok(pn_linear_kl(tape, h, W, h, W, NULL, 2, &loss, &report));
+    ck_ok(pn_linear_kl(tape, h, W, h, W, NULL, 2, &loss, &report, NULL));
     ck_assert_float_eq_tol(pn_f32(loss)[0], 0, 1e-6f);
     ck_ok(pn_tape_backward(tape, loss));
     for (int i = 0; i < N * D; i++) ck_assert_float_eq(pn_f32(h->grad)[i], 0);
@@ -122,7 +122,9 @@ START_TEST(extreme_logits) {
     ck_ok(pn_linear_cross_entropy(tape, h, W, ids(2, (int32_t[]){ 1999, 1999 }), NULL, &loss, NULL));
     ck_assert_float_eq_tol(pn_f32(loss)[0], 40000, 1e-2f); /* (80000 + 0) / 2 */
     losses[0] = loss;
-    ck_ok(pn_linear_kl(tape, h, W, h_t, W, NULL, 1, &loss, NULL)); /* the teacher says 1999 twice */
+    pn_tensor *first;
+    ck_ok(pn_linear_kl(tape, h, W, h_t, W, NULL, 1, &loss, NULL, &first)); /* the teacher says 1999 twice */
+    ck_assert_mem_eq(pn_i32(first), ((int32_t[]){ 3, 1999, 1999, 1999 }), 4 * sizeof(int32_t));
     ck_assert_float_eq_tol(pn_f32(loss)[0], 40000, 1e-2f);
     losses[1] = loss;
     ck_ok(pn_weighted_sum(tape, losses, (double[]){ 1, 0.5 }, 2, &sum));
@@ -226,7 +228,7 @@ static size_t projections(double *value) {
     int32_t id[N];
     for (int i = 0; i < N; i++) id[i] = i % 7 ? i * 127 : PN_IGNORE;
     ck_ok(pn_linear_cross_entropy(tape, h, W, ids(N, id), NULL, &loss[0], NULL));
-    ck_ok(pn_linear_kl(tape, h, W, h_t, W, NULL, 2, &loss[1], NULL));
+    ck_ok(pn_linear_kl(tape, h, W, h_t, W, NULL, 2, &loss[1], NULL, NULL));
     ck_ok(pn_weighted_sum(tape, loss, (double[]){ 1, 1 }, 2, &loss[2]));
     ck_ok(pn_tape_backward(tape, loss[2]));
     pn_tensor *all[] = { loss[0], loss[1], h->grad, W->grad };
