@@ -36,6 +36,8 @@ const pn_option pn_task_option_table[] = {
     PN_OPT_INT(pn_task_options, heldout_tokens, 0, 0, 1e12, "shards: tokens of a held-out slice; 0: as tokens"),
     PN_OPT_INT(pn_task_options, sequence_length, 1024, 2, 1e9, "shards: documents are cut to this many tokens"),
     PN_OPT_INT(pn_task_options, offset, 0, 0, 1e15, "shards: token at which the first slice starts"),
+    PN_OPT_BOOL(pn_task_options, spread, false,
+                "shards: search on windows at even distances through the set instead of one slice"),
     PN_OPT_INT(pn_task_options, documents, 64, 1, 1e9, "skill: documents"),
     PN_OPT_INT(pn_task_options, document_bytes, 512, 2, 1e7, "skill: bytes of text per document"),
     PN_OPT_INT(pn_task_options, seed, 1, 0, 9e15, "skill: seed; held-out samples use seed, seed + 1, ..."),
@@ -52,6 +54,10 @@ static pn_status read_spec(pn_config *c, const char *section, pn_task_spec *spec
     PN_CHECK(!o->skill != !o->shards, PN_USAGE, "%s: give either skill or shards", where);
     PN_CHECK(o->skill || o->kind == PN_TASK_PERPLEXITY || o->kind == PN_TASK_KL, PN_USAGE,
              "%s: kind %s needs a skill, whose documents have known answers", where, kinds[o->kind]);
+    PN_CHECK(!o->spread || (o->shards && o->heldout_shards), PN_USAGE,
+             "%s: spread takes windows from all of shards; give heldout_shards, a set of its own", where);
+    PN_CHECK(!o->spread || (!o->offset && o->tokens >= o->sequence_length), PN_USAGE,
+             "%s: spread needs tokens of at least one sequence_length, and no offset", where);
     if (!o->skill) return PN_OK;
     const pn_skill_type *type = pn_skill_find(o->skill);
     PN_CHECK(type, PN_USAGE, "%s: no skill named %s; see `postnas list skills`", where, o->skill);
@@ -222,12 +228,33 @@ static pn_status prepare_skill(const pn_task_spec *spec, const pn_tokenizer *tok
     return s;
 }
 
+/* Adds tokens begin .. begin + n of a set, its documents cut to `length`. */
+static pn_status add_slice(pn_token_set *set, int64_t begin, int64_t n, int64_t length, packer *p) {
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    int64_t *offsets = malloc(((size_t)n + 1) * sizeof *offsets), n_docs, first;
+    pn_status s = PN_OK;
+    if (!ids || !offsets) s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    if (!s) s = pn_token_set_read(set, begin, n, ids);
+    if (!s) s = pn_token_set_offsets(set, begin, n, offsets, &n_docs);
+    for (int64_t d = 0; !s && d < n_docs; d++)
+        for (int64_t at = offsets[d]; !s && at < offsets[d + 1]; at += length)
+            s = add_doc(p, ids + at, offsets[d + 1] - at < length ? offsets[d + 1] - at : length, &first);
+    free(ids);
+    free(offsets);
+    return s;
+}
+
+/* tokens / length windows, the i-th of n beginning at i / n of the set: many texts where a slice would hold one. */
+static pn_status add_windows(pn_token_set *set, int64_t tokens, int64_t length, packer *p) {
+    int64_t n = tokens / length, there = pn_token_set_info(set)->n_tokens / length;
+    for (int64_t i = 0; i < n; i++) PN_TRY(add_slice(set, i * there / n * length, length, length, p));
+    return PN_OK;
+}
+
 static pn_status prepare_shards(const pn_task_options *o, const pn_tokenizer *tokenizer, const char *dir, int64_t begin,
-                                int64_t tokens, packer *p) {
+                                int64_t tokens, bool spread, packer *p) {
     pn_token_set *set;
     PN_TRY(pn_token_set_open(dir, &set));
-    int32_t *ids = NULL;
-    int64_t *offsets = NULL, n_docs, first;
     pn_status s = pn_token_set_needs(set, pn_tokenizer_hash(tokenizer));
     int64_t have = pn_token_set_info(set)->n_tokens;
     if (!s && begin + tokens > have)
@@ -235,18 +262,9 @@ static pn_status prepare_shards(const pn_task_options *o, const pn_tokenizer *to
                        "task %s: tokens %" PRId64 " .. %" PRId64 " are wanted, but %s holds %" PRId64
                        "; use fewer tokens or more data",
                        o->name, begin, begin + tokens, dir, have);
-    if (!s &&
-        (!(ids = malloc((size_t)tokens * sizeof *ids)) || !(offsets = malloc(((size_t)tokens + 1) * sizeof *offsets))))
-        s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    if (!s) s = pn_token_set_read(set, begin, tokens, ids);
-    if (!s) s = pn_token_set_offsets(set, begin, tokens, offsets, &n_docs);
-    for (int64_t d = 0; !s && d < n_docs; d++)
-        for (int64_t at = offsets[d]; !s && at < offsets[d + 1]; at += o->sequence_length) {
-            int64_t n = offsets[d + 1] - at < o->sequence_length ? offsets[d + 1] - at : o->sequence_length;
-            s = add_doc(p, ids + at, n, &first);
-        }
-    free(ids);
-    free(offsets);
+    if (!s)
+        s = spread ? add_windows(set, tokens, o->sequence_length, p)
+                   : add_slice(set, begin, tokens, o->sequence_length, p);
     pn_token_set_close(&set);
     return s;
 }
@@ -287,9 +305,10 @@ pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenize
         int64_t tokens = heldout && o->heldout_tokens ? o->heldout_tokens : o->tokens;
         /* without shards of their own, held-out slices follow the search slice */
         int64_t begin = o->offset + (heldout && !apart ? o->tokens : 0) + instance * tokens;
-        snprintf(t->key, sizeof t->key, "%s kind=%s shards=%s tokens=%" PRId64 "+%" PRId64 " length=%" PRId64, o->name,
-                 kinds[o->kind], dir, begin, tokens, o->sequence_length);
-        s = prepare_shards(o, tokenizer, dir, begin, tokens, &p);
+        bool spread = o->spread && !heldout;
+        snprintf(t->key, sizeof t->key, "%s kind=%s shards=%s tokens=%" PRId64 "+%" PRId64 " length=%" PRId64 "%s",
+                 o->name, kinds[o->kind], dir, begin, tokens, o->sequence_length, spread ? " spread" : "");
+        s = prepare_shards(o, tokenizer, dir, begin, tokens, spread, &p);
     }
     if (!s) s = flush(&p);
     if (!s) s = check_scored(t, o);
@@ -316,7 +335,6 @@ void pn_task_destroy(pn_task **tp) {
         free(t->batch[i].span);
         pn_tensor_release(&t->batch[i].teacher);
         pn_tensor_release(&t->batch[i].teacher_head);
-        pn_tensor_release(&t->batch[i].teacher_first);
     }
     free(t->batch);
     free(t);

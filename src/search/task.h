@@ -33,6 +33,7 @@ typedef struct pn_task_options {
     int64_t tokens, sequence_length;   /* of shards: size of a slice, documents longer than this are cut */
     int64_t heldout_tokens;            /* of shards: size of a held-out slice; 0: tokens */
     int64_t offset;                    /* of shards: where the first slice of a split starts */
+    bool spread;                       /* of shards: search on windows of sequence_length all through the set */
     int64_t documents, document_bytes; /* of skills */
     int64_t seed;                      /* of skills, search split */
 } pn_task_options;
@@ -62,8 +63,8 @@ typedef struct pn_task_batch {
     int64_t n_rows;
     pn_span *span;
     int64_t n_spans;
-    pn_tensor *teacher, *teacher_first; /* kl: the teacher's hidden states and first choices, */
-    pn_tensor *teacher_head;            /* and its output matrix: a model read back from files has one of its own */
+    pn_tensor *teacher;      /* kl: the teacher's hidden states */
+    pn_tensor *teacher_head; /* and its output matrix: a model read back from files has one of its own */
 } pn_task_batch;
 
 typedef struct pn_task {
