@@ -19,6 +19,8 @@ for metric, sign in (("kl", 1), ("top1", -1)):
             values = "  ".join(f"{v:.4f}" for v in row[metric]["values"])
             print(f"  {name:22s} {values}   mean {row[metric]['mean']:.4f}")
     for suffix in ("", ", distilled"):
+        if "uniform" + suffix not in rows:
+            continue
         uniform, postnas = (rows[name + suffix][metric]["values"] for name in ("uniform", "PostNAS"))
         gain = [sign * (u - p) for u, p in zip(uniform, postnas)]
         mean, spread = sum(gain) / len(gain), max(gain) - min(gain)
