@@ -69,6 +69,7 @@ get() {
 for tool in apt-get dpkg-deb awk zcat; do command -v $tool >/dev/null || fail "$tool is not installed"; done
 
 mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
 if [ -f "$out/SOURCES" ]; then
     echo "fetch-english: $out is there already"
 else
