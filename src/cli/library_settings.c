@@ -14,9 +14,9 @@ static bool set(const char *name, const char *overruled_by, const char *value) {
 }
 
 void pn_library_settings(char **argv) {
-    /* How often a waiting thread looks before it sleeps. libgomp's default keeps it busy for milliseconds: where another
-     * program has taken a processor, the thread that is waited for cannot run and every parallel region costs a time
-     * slice. A thousand looks outlast the pauses between our loops. */
+    /* How often a waiting thread looks before it sleeps. libgomp's default keeps it busy for milliseconds: where
+     * another program has taken a processor, the thread that is waited for cannot run and every parallel region costs a
+     * time slice. A thousand looks outlast the pauses between our loops. */
     bool again = set("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "1000");
     again |= set("OPENBLAS_CORETYPE", NULL, pn_blas_better_core());
     char program[PN_PATH_MAX];
