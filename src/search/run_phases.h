@@ -1,0 +1,53 @@
+/* The phases of a search run, each in a file of its own, over one shared state; search_run.c calls them in order. */
+#ifndef PN_SEARCH_RUN_PHASES_H
+#define PN_SEARCH_RUN_PHASES_H
+
+#include <stdio.h>
+
+#include "result.h"
+#include "run_dir.h"
+#include "scores.h"
+#include "search_config.h"
+
+enum { PN_RUN_ASK = 256, PN_RUN_PHASES = 16 };
+
+typedef struct pn_run_phase {
+    const char *name;
+    double seconds;
+} pn_run_phase;
+
+typedef struct pn_run {
+    pn_search_config config;
+    pn_run_dir dir;
+    pn_tokenizer *tokenizer;
+    pn_mixture *mixture;
+    pn_model *net; /* the super-network; its own path is the teacher */
+    pn_space space;
+    pn_local_error *errors;
+    int n_errors;
+    pn_curve net_curve, distill_curve;
+    pn_task **search_task; /* n_tasks */
+    pn_heldout heldout;
+    pn_scores *scores;
+    pn_evaluator *evaluator;
+    pn_history *history;
+    int n_history, cap_history;
+    pn_path winner;
+    pn_table *table;
+    pn_run_phase phase[PN_RUN_PHASES];
+    int n_phases;
+    double started;
+    FILE *out;
+} pn_run;
+
+/* Runs the strategy over the search tasks: history and winner. */
+pn_status pn_run_choose(pn_run *r);
+/* The table's rows of paths through the super-network. */
+pn_status pn_run_table(pn_run *r);
+/* Distils and exports: the winner, and the rivals for the table. */
+pn_status pn_run_distill(pn_run *r);
+pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled);
+/* result.json, report.html and what the user sees of them. */
+pn_status pn_run_results(pn_run *r);
+
+#endif
