@@ -23,6 +23,10 @@ typedef struct pn_run {
     pn_mixture *mixture;
     pn_model *net; /* the super-network; its own path is the teacher */
     pn_space space;
+    pn_stage stage[PN_MAX_LIMITS];
+    pn_path placed[PN_MAX_LIMITS]; /* by stage, once it is searched: its best path */
+    int n_stages;
+    pn_gates gates; /* of a super-network trained in gated mode */
     pn_local_error *errors;
     int n_errors;
     pn_curve net_curve, distill_curve;
@@ -40,6 +44,8 @@ typedef struct pn_run {
     FILE *out;
 } pn_run;
 
+/* What a strategy works from in a stage; placed: of the stage before, all linear at first. */
+pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options);
 /* Runs the strategy over the search tasks: history and winner. */
 pn_status pn_run_choose(pn_run *r);
 /* The table's rows of paths through the super-network. */

@@ -8,6 +8,9 @@ pn_status pn_run_results(pn_run *r) {
     const pn_result result = { .config = &r->config,
                                .supernet = r->net,
                                .space = r->space,
+                               .stage = r->stage,
+                               .placed = r->placed,
+                               .n_stages = r->n_stages,
                                .history = r->history,
                                .n_history = r->n_history,
                                .winner = r->winner,
@@ -26,8 +29,11 @@ pn_status pn_run_results(pn_run *r) {
     if (!s) s = pn_report_write(root, page);
     json_decref(root);
     PN_TRY(s);
-    fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention:\n  %s\n\n", r->n_history,
-            r->space.full_attention, r->space.n_layers, pn_path_text(r->net, &r->winner, text, sizeof text));
+    fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention", r->n_history,
+            pn_space_count(&r->winner, r->space.limit[0].choice), r->winner.n);
+    for (int k = 1; k < r->space.n_limits; k++)
+        fprintf(r->out, ", %d %s", pn_space_count(&r->winner, r->space.limit[k].choice), r->space.limit[k].name);
+    fprintf(r->out, ":\n  %s\n\n", pn_path_text(r->net, &r->winner, text, sizeof text));
     pn_table_print(r->table, r->out);
     fprintf(r->out, "\nresults: %s\nreport: %s\n", path, page);
     return PN_OK;

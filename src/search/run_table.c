@@ -14,37 +14,64 @@ pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const p
     return PN_OK;
 }
 
-/* The best of all placements on the held-out samples themselves: nothing can be above it but noise. */
-static pn_status add_exhaustive_row(pn_run *r) {
-    const pn_search_type *type = &pn_search_exhaustive;
-    pn_search *search;
-    PN_TRY(pn_search_create(type, &r->space, r->config.exhaustive_options, &search));
-    static pn_path paths[PN_RUN_ASK];
-    int n, samples = r->heldout.n_samples, task = 0;
-    while (strcmp(r->config.tasks[task].options.name, r->config.objective_task)) task++;
-    double sign = pn_metric_ascending(r->config.objective_metric) ? -1 : 1, best_value = 0;
-    pn_path best = { 0 };
+/* Mean objective over the held-out samples, which are measured for the tasks it uses. values: one per path. */
+static pn_status measure_heldout(pn_run *r, const pn_objective *o, const pn_path *paths, int n, double *values) {
+    int tasks = r->config.n_tasks, samples = r->heldout.n_samples;
     pn_status s = PN_OK;
-    while (!s && !(s = type->ask(search, paths, PN_RUN_ASK, &n)) && n) {
-        pn_evaluator *e = NULL;
-        pn_metrics *metrics = calloc((size_t)(n * samples), sizeof *metrics);
-        if (!metrics) s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-        if (!s) s = pn_evaluator_create(r->net, &r->heldout.task[task * samples], samples, NULL, &e);
-        if (!s) s = pn_evaluator_run(e, paths, n, "held-out: every placement", metrics);
-        for (int i = 0; i < n && !s; i++) {
-            double value = 0;
-            for (int k = 0; k < samples; k++)
-                value += sign * *pn_metrics_get(&metrics[i * samples + k], r->config.objective_metric) / samples;
-            if (!best.n || value < best_value) {
-                best_value = value;
-                best = paths[i];
-            }
-        }
+    pn_evaluator *e = NULL;
+    pn_metrics *measured = calloc((size_t)(n * samples), sizeof *measured);
+    pn_metrics *metrics = calloc((size_t)(n * samples * tasks), sizeof *metrics); /* paths x samples x tasks */
+    if (!measured || !metrics) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    for (int k = 0; k < tasks; k++) {
+        if (!pn_objective_uses(o, k)) continue;
+        PN_TRY_GOTO(s, pn_evaluator_create(r->net, &r->heldout.task[k * samples], samples, NULL, &e), done);
+        PN_TRY_GOTO(s, pn_evaluator_run(e, paths, n, "held-out: every placement", measured), done);
         pn_evaluator_destroy(&e);
-        free(metrics);
+        for (int i = 0; i < n * samples; i++) metrics[i * tasks + k] = measured[i];
+    }
+    for (int i = 0; i < n; i++) {
+        values[i] = 0;
+        for (int k = 0; k < samples; k++)
+            values[i] += pn_objective_value(o, &metrics[(i * samples + k) * tasks]) / samples;
+    }
+done:
+    pn_evaluator_destroy(&e);
+    free(measured);
+    free(metrics);
+    return s;
+}
+
+/* The best of a stage's placements on the held-out samples themselves. */
+static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
+    static pn_proposal asked[PN_RUN_ASK];
+    static pn_path paths[PN_RUN_ASK];
+    const pn_search_input in = pn_run_search_input(r, stage, placed, r->config.exhaustive_options);
+    const pn_objective *o = r->stage[stage].objective;
+    pn_search *search;
+    PN_TRY(pn_search_create(&pn_search_exhaustive, &in, &search));
+    double values[PN_RUN_ASK], best = 0;
+    bool any = false;
+    int n;
+    pn_status s;
+    while (!(s = pn_search_ask(search, asked, PN_RUN_ASK, &n)) && n) {
+        for (int i = 0; i < n; i++) paths[i] = asked[i].path;
+        if ((s = measure_heldout(r, o, paths, n, values))) break;
+        for (int i = 0; i < n; i++) {
+            double loss = pn_objective_loss(o, values[i]);
+            if (any && loss >= best) continue;
+            any = true;
+            best = loss;
+            *placed = paths[i];
+        }
     }
     pn_search_destroy(&search);
-    PN_TRY(s);
+    return s;
+}
+
+/* Nothing can be above this row but noise: every placement, stage by stage, is measured as the table measures. */
+static pn_status add_exhaustive_row(pn_run *r) {
+    pn_path best = pn_space_all_linear(&r->space);
+    for (int i = 0; i < r->n_stages; i++) PN_TRY(best_of_stage(r, i, &best));
     PN_TRY(pn_run_add_row(r, "best of all placements", r->net, &best, false));
     return PN_OK;
 }

@@ -32,22 +32,25 @@ static pn_status open_inputs(pn_run *r, pn_config *file) {
     return PN_OK;
 }
 
-/* Whether a strategy takes this space with these options: asked before anything is trained. */
+/* Whether a strategy takes every stage with these options: asked before anything is trained, with stand-ins for what
+ * the stages will place. */
 static pn_status try_strategy(const pn_run *r, const pn_search_type *type, const void *options) {
-    pn_search *search = NULL;
-    PN_TRY(pn_search_create(type, &r->space, options, &search));
-    pn_search_destroy(&search);
+    pn_path placed = pn_space_all_linear(&r->space);
+    for (int i = 0; i < r->n_stages; i++) {
+        const pn_search_input in = pn_run_search_input(r, i, &placed, options);
+        pn_search *search = NULL;
+        PN_TRY(pn_search_create(type, &in, &search));
+        pn_search_destroy(&search);
+        placed = pn_space_uniform(&in.space);
+    }
     return PN_OK;
 }
 
 static pn_status prepare_space(pn_run *r) {
     const pn_search_config *c = &r->config;
-    r->space = (pn_space){ .n_layers = r->net->config.n_layers,
-                           .linear = 1,
-                           .attention = 0,
-                           .none = c->none > 0 ? 1 + c->n_blocks : -1,
-                           .full_attention = (int)c->full_attention,
-                           .max_none = (int)c->none };
+    r->space = pn_search_config_space(c, r->net->config.n_layers);
+    PN_TRY(pn_space_check(&r->space));
+    r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
     PN_TRY(try_strategy(r, c->strategy, c->strategy_options));
     if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive, c->exhaustive_options));
     return PN_OK;
@@ -63,7 +66,7 @@ static pn_status prepare(pn_run *r, pn_config *file) {
     for (int k = 0; k < c->n_tasks; k++)
         PN_TRY(pn_task_prepare(&c->tasks[k], r->tokenizer, PN_SPLIT_SEARCH, 0, &r->search_task[k]));
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
-    PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->none > 0, (uint64_t)c->top.seed));
+    PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->limit[PN_KIND_NONE] > 0, (uint64_t)c->top.seed));
     PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));
     if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
     return PN_OK;
