@@ -44,6 +44,14 @@ typedef struct pn_run {
     FILE *out;
 } pn_run;
 
+/* Reads the configuration, the tokenizer, the training data and the base model, and checks them against each other. */
+pn_status pn_run_open(pn_run *r, pn_config *file);
+/* The space and its stages, which the strategies must take. */
+pn_status pn_run_space(pn_run *r);
+/* Adds the candidates to the base, then trains them, or reads them from the run's state. */
+pn_status pn_run_build_net(pn_run *r);
+pn_status pn_run_train_net(pn_run *r);
+void pn_run_free(pn_run *r); /* what it holds, not *r */
 /* What a strategy works from in a stage; placed: of the stage before, all linear at first. */
 pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options);
 /* Runs the strategy over the search tasks: history and winner. */

@@ -184,13 +184,15 @@ static pn_status read_objectives(pn_config *file, pn_search_config *c, const sea
     objectives_options o;
     PN_TRY(pn_config_read(file, "search.objectives", objectives_table, &o));
     const char *const own[PN_KINDS] = { o.full_attention, o.swa, o.none };
+    PN_TRY(pn_objective_parse(search->objective, pn_config_where(file, "search.objective"), c->tasks, c->n_tasks,
+                              search->normalise, &c->objective_all));
     for (int k = 0; k < PN_KINDS; k++) {
-        char key[64] = "search.objective";
-        if (own[k]) snprintf(key, sizeof key, "search.objectives.%s", pn_kind_names[k]);
-        PN_TRY(pn_objective_parse(own[k] ? own[k] : search->objective, pn_config_where(file, key), c->tasks, c->n_tasks,
-                                  search->normalise, &c->objective[k]));
-        PN_CHECK(!own[k] || c->limit[k], PN_USAGE, "%s: limits.%s is 0, so it decides nothing; remove it",
-                 pn_config_where(file, key), pn_kind_names[k]);
+        char key[64];
+        c->objective[k] = c->objective_all;
+        if (!own[k]) continue;
+        snprintf(key, sizeof key, "search.objectives.%s", pn_kind_names[k]);
+        PN_TRY(pn_objective_parse(own[k], pn_config_where(file, key), c->tasks, c->n_tasks, search->normalise,
+                                  &c->objective[k]));
     }
     return PN_OK;
 }

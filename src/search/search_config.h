@@ -36,6 +36,7 @@ typedef struct pn_search_config {
     int choice[PN_KINDS]; /* choice numbers; -1: not offered */
     int64_t limit[PN_KINDS];
     pn_objective objective[PN_KINDS]; /* that each kind is placed by */
+    pn_objective objective_all;       /* search.objective, by which whole paths are ranked */
     const pn_search_type *strategy;
     _Alignas(8) unsigned char strategy_options[256];
     _Alignas(8) unsigned char exhaustive_options[64]; /* of the comparison with all placements */

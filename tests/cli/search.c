@@ -42,8 +42,6 @@ START_TEST(contradictions_are_found_before_anything_is_written) {
           "--set: search.objective: weight -1 must be a positive number; whether more is better is known from the "
           "metric",
           NULL },
-        { "search.objectives.none=text.nll",
-          "--set: search.objectives.none: limits.none is 0, so it decides nothing; remove it", NULL },
         { "search.objectives.full_attention=recal.nll",
           "--set: search.objectives.full_attention: no task is named recal", NULL },
         { "search.strategy=bream", "--set: search.strategy: no strategy named bream; see `postnas list searches`",
