@@ -302,9 +302,7 @@ uint64_t pn_mixture_hash(const pn_mixture *m) {
             const pn_windows *w = &p->windows[split];
             for (int64_t k = 0; k < w->n; k++) {
                 const pn_token_info *info = pn_token_set_info(w->sets[k]);
-                const int64_t set[] = { info->n_tokens, info->n_docs, (int64_t)info->seed };
-                XXH3_64bits_update(h, set, sizeof set);
-                XXH3_64bits_update(h, info->source, strlen(info->source) + 1);
+                XXH3_64bits_update(h, &info->content_hash, sizeof info->content_hash);
             }
         }
     }

@@ -56,6 +56,7 @@ void pn_token_writer_abort(pn_token_writer **w);
 /* Borrowed from the set. */
 typedef struct pn_token_info {
     uint64_t tokenizer_hash, seed;
+    uint64_t content_hash; /* of the checksums of all shards: equal for equal sets, wherever they are */
     int64_t vocab, n_tokens, n_docs, n_shards, n_answers;
     const char *source, *split;
     bool classes;

@@ -3,6 +3,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <xxhash.h>
+
 #include "token_shards_internal.h"
 
 enum { OPEN_SHARDS_MAX = 16 };
@@ -57,6 +59,13 @@ static pn_status check_size(const pn_token_set *set, int64_t i) {
     return s;
 }
 
+static uint64_t content_hash(const pn_token_manifest *m) {
+    uint64_t hash = 0;
+    for (int64_t i = 0; i < m->n_shards; i++)
+        hash = XXH3_64bits_withSeed(&m->shards[i].hash, sizeof m->shards[i].hash, hash);
+    return hash;
+}
+
 static pn_status describe(pn_token_set *set) {
     const pn_token_manifest *m = &set->manifest;
     PN_ASSERT(m->n_shards > 0 && m->n_shards <= PN_SHARDS_MAX);
@@ -72,6 +81,7 @@ static pn_status describe(pn_token_set *set) {
         n_answers += m->shards[i].n_answers;
     }
     set->info = (pn_token_info){ .tokenizer_hash = m->tokenizer_hash,
+                                 .content_hash = content_hash(m),
                                  .seed = m->seed,
                                  .vocab = m->vocab,
                                  .n_tokens = set->first_token[m->n_shards],

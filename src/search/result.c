@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { HISTORY_CONTEXT = 65536 }; /* tokens at which the history's decode states are compared */
+
 /* A path as a list of block names, one per layer. */
 static json_t *path_json(const pn_model *m, const pn_path *path) {
     json_t *list = json_array();
@@ -23,6 +25,29 @@ static json_t *tasks_json(const pn_search_config *c, const pn_metrics *metrics) 
     return o;
 }
 
+static json_t *limits_json(const pn_search_config *c) {
+    json_t *o = json_object();
+    for (int k = 0; k < PN_KINDS; k++) json_object_set_new(o, pn_kind_names[k], json_integer(c->limit[k]));
+    return o;
+}
+
+/* Which kinds were placed together, by what objective, and the path after each. */
+static json_t *stages_json(const pn_result *r) {
+    json_t *list = json_array();
+    char text[PN_PATH_TEXT_MAX];
+    for (int i = 0; i < r->n_stages; i++) {
+        const pn_stage *g = &r->stage[i];
+        json_t *kinds = json_array();
+        for (int k = g->first; k < g->first + g->n; k++)
+            json_array_append_new(kinds, json_string(r->space.limit[k].name));
+        json_array_append_new(list,
+                              json_pack("{s:o, s:s, s:b, s:b, s:s}", "kinds", kinds, "objective", g->objective->text,
+                                        "ascending", g->objective->ascending, "normalised", g->objective->normalised,
+                                        "path", pn_path_text(r->supernet, &r->placed[i], text, sizeof text)));
+    }
+    return list;
+}
+
 static json_t *history_json(const pn_result *r) {
     json_t *list = json_array();
     for (int i = 0; i < r->n_history; i++) {
@@ -33,6 +58,11 @@ static json_t *history_json(const pn_result *r) {
         json_object_set_new(o, "layers", path_json(r->supernet, &h->path));
         json_object_set_new(o, "complete", json_boolean(pn_space_complete(&r->space, &h->path)));
         json_object_set_new(o, "objective", json_real(h->objective));
+        json_object_set_new(o, "stage", json_integer(h->stage));
+        json_object_set_new(o, "round", json_integer(h->round));
+        json_object_set_new(o, "parent", json_integer(h->parent));
+        json_object_set_new(o, "cache_bytes",
+                            json_real(pn_model_cache_bytes(r->supernet, &h->path, HISTORY_CONTEXT, 2)));
         json_object_set_new(o, "tasks", tasks_json(r->config, h->metrics));
         json_array_append_new(list, o);
     }
@@ -42,7 +72,7 @@ static json_t *history_json(const pn_result *r) {
 /* The all-linear path and the paths with attention in a single layer, where the search has measured them. */
 static const pn_history *find(const pn_result *r, int attention_layer) {
     pn_path want = pn_space_all_linear(&r->space);
-    if (attention_layer >= 0) want.choice[attention_layer] = (uint8_t)r->space.attention;
+    if (attention_layer >= 0) want.choice[attention_layer] = (uint8_t)r->config->choice[PN_KIND_ATTENTION];
     for (int i = 0; i < r->n_history; i++)
         if (pn_path_equal(&r->history[i].path, &want)) return &r->history[i];
     return NULL;
@@ -53,7 +83,7 @@ static const pn_history *find(const pn_result *r, int attention_layer) {
 static json_t *importance_json(const pn_result *r) {
     json_t *list = json_array();
     const pn_history *base = find(r, -1);
-    for (int l = 0; base && l < r->space.n_layers; l++) {
+    for (int l = 0; base && l < r->space.start.n; l++) {
         const pn_history *h = find(r, l);
         if (!h) continue;
         json_t *o = json_pack("{s:i}", "layer", l), *tasks = json_object();
@@ -141,9 +171,8 @@ static json_t *cache_json(const pn_result *r) {
 
 pn_status pn_result_json(const pn_result *r, json_t **out) {
     const pn_search_config *c = r->config;
-    char text[PN_PATH_TEXT_MAX], hash[32], objective[128];
+    char text[PN_PATH_TEXT_MAX], hash[32];
     snprintf(hash, sizeof hash, "%016" PRIx64, r->weights_hash);
-    snprintf(objective, sizeof objective, "%s.%s", c->objective_task, c->objective_metric);
     json_t *root = json_object();
     json_object_set_new(root, "format", json_integer(1));
     json_object_set_new(root, "model", json_string(c->top.model));
@@ -151,9 +180,10 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "backend", json_string("cpu"));
     json_object_set_new(root, "supernet_weights", json_string(hash));
     json_object_set_new(root, "strategy", json_string(c->strategy->name));
-    json_object_set_new(root, "objective", json_string(objective));
-    json_object_set_new(root, "limits",
-                        json_pack("{s:i, s:i}", "full_attention", r->space.full_attention, "none", r->space.max_none));
+    json_object_set_new(root, "refine", json_integer(c->refine));
+    json_object_set_new(root, "objective", json_string(r->stage[0].objective->text));
+    json_object_set_new(root, "limits", limits_json(c));
+    json_object_set_new(root, "stages", stages_json(r));
     json_object_set_new(root, "path", json_string(pn_path_text(r->supernet, &r->winner, text, sizeof text)));
     json_object_set_new(root, "layers", path_json(r->supernet, &r->winner));
     json_object_set_new(root, "table", pn_table_json(r->table));

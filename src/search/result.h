@@ -12,13 +12,18 @@
 typedef struct pn_history {
     pn_path path;
     pn_metrics *metrics; /* per task; owned */
-    double objective;    /* as the metric reads */
+    double objective;    /* of its stage, as it reads */
+    int stage, round;    /* rounds count on over the stages */
+    int parent;          /* the row whose path this one changes; -1: none */
 } pn_history;
 
 typedef struct pn_result {
     const pn_search_config *config; /* borrowed, like the rest */
     const pn_model *supernet;
     pn_space space;
+    const pn_stage *stage; /* n_stages */
+    const pn_path *placed; /* n_stages: the best path of each */
+    int n_stages;
     const pn_history *history;
     int n_history;
     pn_path winner;

@@ -80,9 +80,9 @@ static pn_status parse_row(pn_scores *s, const char *line, size_t n, int number)
     return status;
 }
 
-/* Every whole line. An append that was cut short is removed, so that the next row starts a line of its own; what it
- * said is measured again. */
-static pn_status read_rows(pn_scores *s, FILE *f) {
+/* Every whole line. An append that was cut short is left out, and with `mend` removed, so that the next row starts a
+ * line of its own; what it said is measured again. */
+static pn_status read_rows(pn_scores *s, FILE *f, bool mend) {
     char *line = NULL;
     size_t cap = 0;
     off_t whole = 0;
@@ -90,7 +90,7 @@ static pn_status read_rows(pn_scores *s, FILE *f) {
     ssize_t n;
     for (int number = 1; !status && (n = getline(&line, &cap, f)) > 0; number++) {
         if (line[n - 1] != '\n') {
-            if (truncate(s->file, whole))
+            if (mend && truncate(s->file, whole))
                 status = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot remove the unfinished line %d: %s", s->file,
                                     number, strerror(errno));
             break;
@@ -104,7 +104,7 @@ static pn_status read_rows(pn_scores *s, FILE *f) {
     return status;
 }
 
-pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out) {
+static pn_status open_rows(const char *file, uint64_t weights_hash, bool mend, pn_scores **out) {
     pn_scores *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
     s->weights_hash = weights_hash;
@@ -113,13 +113,25 @@ pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **ou
     FILE *f = s->file ? fopen(file, "re") : NULL;
     if (s->file && !f && errno != ENOENT)
         status = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot open the scores: %s", file, strerror(errno));
-    if (f && !status) status = read_rows(s, f);
+    if (f && !status) status = read_rows(s, f, mend);
     if (f) fclose(f);
     if (status) {
         pn_scores_close(&s);
         return status;
     }
     *out = s;
+    return PN_OK;
+}
+
+pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out) {
+    PN_TRY(open_rows(file, weights_hash, true, out));
+    return PN_OK;
+}
+
+pn_status pn_scores_read(const char *file, uint64_t weights_hash, pn_scores **out) {
+    PN_TRY(open_rows(file, weights_hash, false, out));
+    free((*out)->file);
+    (*out)->file = NULL;
     return PN_OK;
 }
 

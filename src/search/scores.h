@@ -40,6 +40,8 @@ typedef struct pn_scores {
  * Reads the rows of `file` (NULL: memory only) that carry the same weights hash; a last line without its end is removed
  * from the file. PN_FORMAT with file and line for a broken one. */
 pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out);
+/* The same rows in memory only: the file stays as it is. */
+pn_status pn_scores_read(const char *file, uint64_t weights_hash, pn_scores **out);
 void pn_scores_close(pn_scores **s);
 
 /* Which hybrid a path is: the chosen blocks' types and options, layer by layer. */

@@ -21,18 +21,16 @@ const pn_search_type *pn_search_find(const char *name) {
     return NULL;
 }
 
-pn_status pn_search_create(const pn_search_type *type, const pn_space *space, const void *options, pn_search **out) {
-    PN_CHECK(space->full_attention >= 0 && space->max_none >= 0 &&
-                 space->full_attention + space->max_none <= space->n_layers,
-             PN_USAGE, "search.limits: %d full_attention and %d none do not fit %d layers; lower one of them",
-             space->full_attention, space->max_none, space->n_layers);
+pn_status pn_search_create(const pn_search_type *type, const pn_search_input *in, pn_search **out) {
+    PN_TRY(pn_space_check(&in->space));
     pn_search *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
     s->type = type;
-    s->space = *space;
-    s->options = options;
+    s->in = *in;
     s->data = calloc(1, type->data_bytes + 1);
-    pn_status status = s->data ? type->start(s) : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    pn_status status = PN_OK;
+    if (!s->data) status = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    if (!status && type->start) status = type->start(s);
     if (status) {
         pn_search_destroy(&s);
         return status;
@@ -49,26 +47,19 @@ void pn_search_destroy(pn_search **s) {
     *s = NULL;
 }
 
-int pn_space_count(const pn_path *path, int choice) {
-    int n = 0;
-    for (int l = 0; l < path->n; l++) n += path->choice[l] == choice;
-    return n;
+pn_status pn_search_ask(pn_search *s, pn_proposal *out, int room, int *n) {
+    PN_TRY(s->type->ask(s, out, room, n));
+    return PN_OK;
 }
 
-bool pn_space_complete(const pn_space *s, const pn_path *path) {
-    return pn_space_count(path, s->attention) == s->full_attention &&
-           (s->none < 0 || pn_space_count(path, s->none) <= s->max_none);
+pn_status pn_search_tell(pn_search *s, const pn_path *path, double loss) {
+    if (s->type->tell) PN_TRY(s->type->tell(s, path, loss));
+    return PN_OK;
 }
 
-pn_path pn_space_all_linear(const pn_space *s) {
-    pn_path p = { .n = s->n_layers };
-    for (int l = 0; l < p.n; l++) p.choice[l] = (uint8_t)s->linear;
-    return p;
-}
-
-pn_path pn_space_uniform(const pn_space *s) {
-    pn_path p = pn_space_all_linear(s);
-    for (int i = 0; i < s->full_attention; i++)
-        p.choice[(2 * i + 1) * s->n_layers / (2 * s->full_attention)] = (uint8_t)s->attention;
-    return p;
+pn_status pn_search_needs_gates(const pn_search *s, const char *what) {
+    PN_CHECK(s->in.gates && s->in.gates->present, PN_USAGE,
+             "%s needs the gates of a super-network; train one with supernet.mode: gated, or search without gates",
+             what);
+    return PN_OK;
 }

@@ -1,49 +1,47 @@
 /* Search: strategies propose paths, the evaluator measures them. A strategy never evaluates; the driver never ranks.
  *
  * A strategy is a const table (src/search/<name>.c, one row in searches.def). The driver asks for paths until none
- * come, and tells each one's objective: lower is better. Scores live in a table of their own (scores.h). */
+ * come, and tells each one's loss: lower is better. Scores live in a table of their own (scores.h). */
 #ifndef PN_SEARCH_SEARCH_H
 #define PN_SEARCH_SEARCH_H
 
-#include "model.h"
+#include "gates.h"
 #include "options.h"
-
-/* What placement chooses among: every layer is the linear block unless one of the limited kinds is spent on it. */
-typedef struct pn_space {
-    int n_layers;
-    int linear;         /* choice number of the linear block: the default of every layer */
-    int attention;      /* choice number of full attention */
-    int none;           /* choice number of the removed mixer; -1: not offered */
-    int full_attention; /* layers of full attention: spent exactly */
-    int max_none;       /* layers without mixer, at most */
-} pn_space;
-
-int pn_space_count(const pn_path *path, int choice);
-/* The budget is spent: as many attention layers as allowed, not more `none` than allowed. */
-bool pn_space_complete(const pn_space *s, const pn_path *path);
-pn_path pn_space_all_linear(const pn_space *s);
-/* Attention at layers floor((2 i + 1) L / (2 k)), i = 0 .. k - 1. */
-pn_path pn_space_uniform(const pn_space *s);
+#include "space.h"
 
 typedef struct pn_search_type pn_search_type;
 
+typedef struct pn_search_input { /* what a strategy works from; what is pointed to must outlive the search */
+    pn_space space;
+    const void *options;   /* type->options_bytes; NULL: the type has none */
+    uint64_t seed;         /* of strategies that draw */
+    const pn_gates *gates; /* of the super-network; NULL or not present: it was trained without */
+} pn_search_input;
+
 typedef struct pn_search {
     const pn_search_type *type;
-    pn_space space;
-    const void *options; /* borrowed; type->options_bytes */
-    void *data;          /* owned; type->data_bytes, zeroed at start */
+    pn_search_input in;
+    void *data; /* owned; type->data_bytes, zeroed at start */
 } pn_search;
+
+typedef struct pn_proposal {
+    pn_path path;
+    int round;  /* from 0 */
+    int parent; /* the proposal that this one changes, counted from 0 since the start; -1: none of them */
+} pn_proposal;
 
 struct pn_search_type {
     const char *name, *summary;
     const pn_option *options; /* NULL: none */
     size_t options_bytes, data_bytes;
+    /* Refuses a space or options that it cannot meet (PN_USAGE), before anything is trained: gates may be present and
+     * still unknown here. NULL: nothing to do. */
     pn_status (*start)(pn_search *s);
     /* Up to `room` paths that can be evaluated side by side; *n = 0 when finished. Every path of an ask is told before
      * the next ask. */
-    pn_status (*ask)(pn_search *s, pn_path *out, int room, int *n);
-    pn_status (*tell)(pn_search *s, const pn_path *path, double objective);
-    void (*stop)(pn_search *s); /* frees what data points to; NULL: nothing */
+    pn_status (*ask)(pn_search *s, pn_proposal *out, int room, int *n);
+    pn_status (*tell)(pn_search *s, const pn_path *path, double loss); /* NULL: it does not learn */
+    void (*stop)(pn_search *s);                                        /* frees what data points to; NULL: nothing */
 };
 
 #define PN_SEARCH(name) extern const pn_search_type pn_search_##name;
@@ -53,7 +51,21 @@ struct pn_search_type {
 const pn_search_type *pn_search_find(const char *name);
 const pn_search_type *const *pn_search_types(int *n);
 
-pn_status pn_search_create(const pn_search_type *type, const pn_space *space, const void *options, pn_search **out);
+/* PN_USAGE when the limits do not fit, or the strategy refuses them. */
+pn_status pn_search_create(const pn_search_type *type, const pn_search_input *in, pn_search **out);
 void pn_search_destroy(pn_search **s);
+pn_status pn_search_ask(pn_search *s, pn_proposal *out, int room, int *n);
+pn_status pn_search_tell(pn_search *s, const pn_path *path, double loss);
+
+/* For strategies: PN_USAGE, with the remedy, when the super-network has no gates. */
+pn_status pn_search_needs_gates(const pn_search *s, const char *what);
+
+/* Not in the list: the refinement after any strategy (swap.c). */
+extern const pn_search_type pn_search_swap;
+typedef struct pn_swap_options {
+    int64_t rounds;
+    pn_path from; /* a complete path, and its loss */
+    double loss;
+} pn_swap_options;
 
 #endif

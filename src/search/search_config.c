@@ -4,6 +4,10 @@
 
 const char *const pn_export_dtypes[] = { "f32", "bf16", "f16", NULL };
 
+const char *const pn_kind_names[] = {
+    [PN_KIND_ATTENTION] = "full_attention", [PN_KIND_SWA] = "swa", [PN_KIND_NONE] = "none", NULL
+};
+
 pn_dtype pn_export_dtype(int64_t index) {
     static const pn_dtype types[] = { PN_F32, PN_BF16, PN_F16 };
     return types[index];
@@ -40,26 +44,48 @@ static const pn_option top_table[] = {
 
 static const pn_option supernet_sections[] = {
     PN_OPT_SECTION("blocks", "the linear block offered to every layer: a list of one type with its options"),
+    PN_OPT_SECTION("swa", "options of that block, which every layer is offered when limits.swa is not 0"),
     PN_OPT_END,
 };
 
 typedef struct search_options {
     const char *strategy, *objective;
+    bool normalise;
+    int64_t refine;
 } search_options;
 static const pn_option search_table[] = {
     PN_OPT_STRING(search_options, strategy, "beam", "see `postnas list searches`"),
-    PN_OPT_STRING(search_options, objective, NULL, "task.metric that decides, for example recall.nll"),
+    PN_OPT_STRING(search_options, objective, NULL,
+                  "what decides: task.metric, or a weighted sum such as recall.nll + 0.5 facts.nll"),
+    PN_OPT_BOOL(search_options, normalise, false,
+                "first put every metric on a scale from 0, all linear, to 1, the teacher"),
+    PN_OPT_SECTION("objectives", "what decides about one kind of layer, where that is something else"),
     PN_OPT_SECTION("limits", "what may be spent"),
+    PN_OPT_INT(search_options, refine, 0, 0, 1000,
+               "after the strategy, at most so many rounds of letting two layers change places"),
     PN_OPT_SECTION("tasks", "what paths are measured on"),
     PN_OPT_SECTION("beam", "options of that strategy"),
+    PN_OPT_SECTION("greedy", "options of that strategy"),
+    PN_OPT_SECTION("random", "options of that strategy"),
     PN_OPT_SECTION("exhaustive", "options of that strategy"),
     PN_OPT_END,
 };
 
 static const pn_option limits_table[] = {
-    ROW_INT("full_attention", full_attention, "2", 0, PN_MAX_LAYERS,
+    ROW_INT("full_attention", limit[PN_KIND_ATTENTION], "2", 0, PN_MAX_LAYERS,
             "layers that keep full attention: exactly this many"),
-    ROW_INT("none", none, "0", 0, PN_MAX_LAYERS, "layers that may lose their mixer: at most this many"),
+    ROW_INT("swa", limit[PN_KIND_SWA], "0", 0, PN_MAX_LAYERS, "layers of sliding-window attention: exactly this many"),
+    ROW_INT("none", limit[PN_KIND_NONE], "0", 0, PN_MAX_LAYERS, "layers that may lose their mixer: at most this many"),
+    PN_OPT_END,
+};
+
+typedef struct objectives_options {
+    const char *full_attention, *swa, *none;
+} objectives_options;
+static const pn_option objectives_table[] = {
+    PN_OPT_STRING(objectives_options, full_attention, NULL, "of layers with full attention; placed first"),
+    PN_OPT_STRING(objectives_options, swa, NULL, "of sliding windows; placed second"),
+    PN_OPT_STRING(objectives_options, none, NULL, "of layers without mixer; placed last"),
     PN_OPT_END,
 };
 
@@ -84,23 +110,52 @@ static const pn_option block_table[] = {
     PN_OPT_END,
 };
 
-static pn_status read_blocks(pn_config *file, pn_search_config *c) {
-    PN_TRY(pn_config_list_size(file, "supernet.blocks", &c->n_blocks));
-    PN_CHECK(c->n_blocks >= 1 && c->n_blocks <= PN_MAX_BLOCKS, PN_USAGE,
+static pn_status read_linear(pn_config *file, pn_search_config *c) {
+    int n;
+    PN_TRY(pn_config_list_size(file, "supernet.blocks", &n));
+    PN_CHECK(n >= 1 && n <= PN_MAX_BLOCKS, PN_USAGE,
              "%s: lists %d blocks; name one, the linear block whose placement is searched",
-             pn_config_where(file, "supernet.blocks"), c->n_blocks);
-    for (int i = 0; i < c->n_blocks; i++) {
+             pn_config_where(file, "supernet.blocks"), n);
+    for (int i = 0; i < n; i++) {
         char path[64];
         block_options o;
         snprintf(path, sizeof path, "supernet.blocks.%d", i);
         PN_TRY(pn_config_read(file, path, block_table, &o));
         const pn_block_type *type = o.type ? pn_block_find(o.type) : NULL;
-        PN_CHECK(type && type->role == PN_MIXER && type->state_create && type != &pn_block_attention, PN_USAGE,
-                 "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
+        PN_CHECK(type && type->role == PN_MIXER && type->state_create && type != &pn_block_attention &&
+                     type != pn_block_find("swa"),
+                 PN_USAGE, "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
                  pn_config_where(file, path), o.type ? o.type : "");
-        PN_TRY(pn_block_spec_default(type, &c->blocks[i]));
-        if (type->options) PN_TRY(pn_config_read(file, path, type->options, c->blocks[i].options));
+        pn_block_spec *spec = &c->blocks[c->n_blocks++];
+        PN_TRY(pn_block_spec_default(type, spec));
+        if (type->options) PN_TRY(pn_config_read(file, path, type->options, spec->options));
     }
+    return PN_OK;
+}
+
+static pn_status read_swa(pn_config *file, pn_search_config *c) {
+    const pn_block_type *swa = pn_block_find("swa");
+    bool offered = c->limit[PN_KIND_SWA] > 0;
+    PN_CHECK(swa || !offered, PN_USAGE, "%s: there is no block swa, see `postnas list blocks`; set it to 0",
+             pn_config_where(file, "search.limits.swa"));
+    if (!offered && !(swa && pn_config_has(file, "supernet.swa"))) return PN_OK;
+    pn_block_spec spec; /* its keys are checked also where it is not offered */
+    PN_TRY(pn_block_spec_default(swa, &spec));
+    if (swa->options) PN_TRY(pn_config_read(file, "supernet.swa", swa->options, spec.options));
+    if (!offered) return PN_OK;
+    c->blocks[c->n_blocks++] = spec;
+    c->choice[PN_KIND_SWA] = c->n_blocks;
+    return PN_OK;
+}
+
+/* What every layer is offered beside the base's own mixer, in the order of choice numbers: the linear block, sliding
+ * windows when limits.swa asks for some, no mixer when limits.none does. */
+static pn_status read_candidates(pn_config *file, pn_search_config *c) {
+    PN_TRY(read_linear(file, c));
+    for (int k = 0; k < PN_KINDS; k++) c->choice[k] = -1;
+    c->choice[PN_KIND_ATTENTION] = 0;
+    PN_TRY(read_swa(file, c));
+    if (c->limit[PN_KIND_NONE]) c->choice[PN_KIND_NONE] = c->n_blocks + 1;
     return PN_OK;
 }
 
@@ -125,24 +180,20 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
     return PN_OK;
 }
 
-static pn_status read_objective(pn_config *file, pn_search_config *c, const char *text) {
-    const char *where = pn_config_where(file, "search.objective"), *dot = text ? strrchr(text, '.') : NULL;
-    PN_CHECK(dot && dot > text && dot[1], PN_USAGE, "%s: write the objective as task.metric, for example recall.nll",
-             where);
-    PN_CHECK((size_t)(dot - text) < sizeof c->objective_task && strlen(dot + 1) < sizeof c->objective_metric, PN_USAGE,
-             "%s: \"%s\" is too long", where, text);
-    memcpy(c->objective_task, text, (size_t)(dot - text));
-    strcpy(c->objective_metric, dot + 1);
-    const pn_task_options *task = NULL;
-    for (int i = 0; i < c->n_tasks; i++)
-        if (!strcmp(c->tasks[i].options.name, c->objective_task)) task = &c->tasks[i].options;
-    PN_CHECK(task, PN_USAGE, "%s: no task is named %s", where, c->objective_task);
-    int n_kinds;
-    const char *const *metrics = pn_task_kinds(&n_kinds)[task->kind].metrics;
-    bool known = false;
-    for (int i = 0; i < 2; i++) known = known || !strcmp(metrics[i], c->objective_metric);
-    PN_CHECK(known, PN_USAGE, "%s: task %s measures %s and %s, not %s", where, c->objective_task, metrics[0],
-             metrics[1], c->objective_metric);
+static pn_status read_objectives(pn_config *file, pn_search_config *c, const search_options *search) {
+    objectives_options o;
+    PN_TRY(pn_config_read(file, "search.objectives", objectives_table, &o));
+    const char *const own[PN_KINDS] = { o.full_attention, o.swa, o.none };
+    PN_TRY(pn_objective_parse(search->objective, pn_config_where(file, "search.objective"), c->tasks, c->n_tasks,
+                              search->normalise, &c->objective_all));
+    for (int k = 0; k < PN_KINDS; k++) {
+        char key[64];
+        c->objective[k] = c->objective_all;
+        if (!own[k]) continue;
+        snprintf(key, sizeof key, "search.objectives.%s", pn_kind_names[k]);
+        PN_TRY(pn_objective_parse(own[k], pn_config_where(file, key), c->tasks, c->n_tasks, search->normalise,
+                                  &c->objective[k]));
+    }
     return PN_OK;
 }
 
@@ -153,12 +204,13 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
     PN_TRY(pn_config_read(file, "supernet", pn_supernet_option_table, &c->supernet));
     PN_TRY(pn_config_read(file, "supernet", pn_train_option_table, &c->supernet_train));
     PN_TRY(pn_config_read(file, "supernet", supernet_sections, c));
-    PN_TRY(read_blocks(file, c));
     PN_TRY(pn_config_read(file, "search", search_table, &search));
+    c->refine = search.refine;
     PN_TRY(pn_config_read(file, "search.limits", limits_table, c));
+    PN_TRY(read_candidates(file, c));
     PN_TRY(pn_task_specs_read(file, "search.tasks", &c->tasks, &c->n_tasks));
     PN_TRY(read_strategy(file, c, &search));
-    PN_TRY(read_objective(file, c, search.objective));
+    PN_TRY(read_objectives(file, c, &search));
     if (pn_config_has(file, "distill")) {
         PN_TRY(pn_config_read(file, "distill", pn_train_option_table, &c->distill_train));
         c->distill_tokens = c->distill_train.tokens;
@@ -179,6 +231,27 @@ pn_status pn_search_config_read(pn_config *file, pn_search_config *c) {
 void pn_search_config_free(pn_search_config *c) {
     if (c->tasks) pn_task_specs_free(&c->tasks, c->n_tasks);
     memset(c, 0, sizeof *c);
+}
+
+pn_space pn_search_config_space(const pn_search_config *c, int n_layers) {
+    pn_space s = pn_space_all_free(n_layers, 1);
+    for (int k = 0; k < PN_KINDS; k++)
+        if (c->choice[k] >= 0)
+            s.limit[s.n_limits++] = (pn_limit){ pn_kind_names[k], c->choice[k], (int)c->limit[k], k != PN_KIND_NONE };
+    return s;
+}
+
+int pn_search_config_stages(const pn_search_config *c, const pn_space *space, pn_stage *out) {
+    int n = 0, limit = 0;
+    for (int k = 0; k < PN_KINDS; k++) {
+        if (limit == space->n_limits || space->limit[limit].name != pn_kind_names[k]) continue;
+        if (n && !strcmp(out[n - 1].objective->text, c->objective[k].text))
+            out[n - 1].n++;
+        else
+            out[n++] = (pn_stage){ limit, 1, &c->objective[k] };
+        limit++;
+    }
+    return n;
 }
 
 pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer *tokenizer, pn_mixture **out) {

@@ -2,19 +2,24 @@
  *
  *     model: DIR        output: DIR        seed: 1        sequence_length: 256        dtype: bf16
  *     mixture: [ ... ]                       what candidates and the winner are trained on (mixture.h)
- *     supernet: { mode: local, tokens: ..., blocks: [ { type: gated_deltanet, ... } ] }
- *     search:   { strategy: beam, objective: recall.nll, limits: { full_attention: 2 }, tasks: [ ... ] }
+ *     supernet: { mode: local, tokens: ..., blocks: [ { type: gated_deltanet, ... } ], swa: { ... } }
+ *     search:   { strategy: beam, objective: recall.nll, limits: { full_attention: 2, swa: 2 }, tasks: [ ... ],
+ *                 objectives: { swa: facts.accuracy } }
  *     distill:  { tokens: ... }              0: the winner is exported as it was searched
  *     compare:  { uniform: true, all_linear: true, exhaustive: false }
  *     heldout:  { samples: 3 } */
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
+#include "objective.h"
 #include "search.h"
 #include "supernet.h"
-#include "task.h"
 
 enum { PN_MAX_BLOCKS = 1 }; /* placement is searched with one linear block */
+
+/* The limited kinds, in order of placement. */
+typedef enum pn_kind { PN_KIND_ATTENTION, PN_KIND_SWA, PN_KIND_NONE, PN_KINDS } pn_kind;
+extern const char *const pn_kind_names[]; /* their keys under search.limits and search.objectives */
 
 typedef struct pn_search_config {
     pn_config *file; /* borrowed */
@@ -25,14 +30,18 @@ typedef struct pn_search_config {
     pn_supernet_options supernet;
     pn_train_options supernet_train, distill_train;
     int64_t distill_tokens; /* 0: no distillation */
-    pn_block_spec blocks[PN_MAX_BLOCKS];
-    int n_blocks;
+    /* What every layer is offered beside the base's own mixer: choice number 1 is the linear block. */
+    pn_block_spec blocks[PN_MAX_BLOCKS + 1];
+    int n_blocks;         /* without none, which follows them */
+    int choice[PN_KINDS]; /* choice numbers; -1: not offered */
+    int64_t limit[PN_KINDS];
+    pn_objective objective[PN_KINDS]; /* that each kind is placed by */
+    pn_objective objective_all;       /* search.objective, by which whole paths are ranked */
     const pn_search_type *strategy;
     _Alignas(8) unsigned char strategy_options[256];
     _Alignas(8) unsigned char exhaustive_options[64]; /* of the comparison with all placements */
-    char objective_task[64], objective_metric[32];
-    int64_t full_attention, none;
-    pn_task_spec *tasks; /* owned */
+    int64_t refine;                                   /* rounds of the refinement after the strategy */
+    pn_task_spec *tasks;                              /* owned */
     int n_tasks;
     struct {
         bool uniform, all_linear, exhaustive, distill;
@@ -42,6 +51,18 @@ typedef struct pn_search_config {
 
 extern const char *const pn_export_dtypes[]; /* "f32", "bf16", "f16" */
 pn_dtype pn_export_dtype(int64_t index);
+
+/* The space of a model of n layers, with the limits of the kinds that are offered. */
+pn_space pn_search_config_space(const pn_search_config *c, int n_layers);
+
+/* Kinds that follow each other and share an objective are placed together, as a stage; what earlier stages have placed
+ * stays. */
+typedef struct pn_stage {
+    int first, n; /* limits of the space */
+    const pn_objective *objective;
+} pn_stage;
+/* out: room for PN_MAX_LIMITS. Returns how many. */
+int pn_search_config_stages(const pn_search_config *c, const pn_space *space, pn_stage *out);
 
 /* Reads everything but the mixture, which needs the model's tokenizer. The config file must outlive *out. */
 pn_status pn_search_config_read(pn_config *file, pn_search_config *out);

@@ -251,12 +251,14 @@ static pn_status add_windows(pn_token_set *set, int64_t tokens, int64_t length, 
     return PN_OK;
 }
 
+/* content receives what identifies the set, whose path says nothing about what is in it. */
 static pn_status prepare_shards(const pn_task_options *o, const pn_tokenizer *tokenizer, const char *dir, int64_t begin,
-                                int64_t tokens, bool spread, packer *p) {
+                                int64_t tokens, bool spread, packer *p, uint64_t *content) {
     pn_token_set *set;
     PN_TRY(pn_token_set_open(dir, &set));
     pn_status s = pn_token_set_needs(set, pn_tokenizer_hash(tokenizer));
     int64_t have = pn_token_set_info(set)->n_tokens;
+    *content = pn_token_set_info(set)->content_hash;
     if (!s && begin + tokens > have)
         s = pn_fail_at(__FILE__, __LINE__, PN_USAGE,
                        "task %s: tokens %" PRId64 " .. %" PRId64 " are wanted, but %s holds %" PRId64
@@ -292,12 +294,14 @@ pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenize
     t->kind = (pn_task_kind)o->kind;
     packer p = { .task = t };
     pn_status s;
+    uint64_t words = pn_tokenizer_hash(tokenizer);
     if (spec->skill) {
         uint64_t seed = (uint64_t)o->seed + (uint64_t)instance;
         snprintf(t->key, sizeof t->key,
-                 "%s kind=%s skill=%s split=%s seed=%" PRIu64 " documents=%" PRId64 "x%" PRId64 " options=%016" PRIx64,
+                 "%s kind=%s skill=%s split=%s seed=%" PRIu64 " documents=%" PRId64 "x%" PRId64 " options=%016" PRIx64
+                 " tokenizer=%016" PRIx64,
                  o->name, kinds[o->kind], o->skill, pn_split_names[split], seed, o->documents, o->document_bytes,
-                 pn_skill_hash(spec->skill));
+                 pn_skill_hash(spec->skill), words);
         s = prepare_skill(spec, tokenizer, split, seed, &p);
     } else {
         bool heldout = split == PN_SPLIT_HELDOUT, apart = heldout && o->heldout_shards;
@@ -306,9 +310,12 @@ pn_status pn_task_prepare(const pn_task_spec *spec, const pn_tokenizer *tokenize
         /* without shards of their own, held-out slices follow the search slice */
         int64_t begin = o->offset + (heldout && !apart ? o->tokens : 0) + instance * tokens;
         bool spread = o->spread && !heldout;
-        snprintf(t->key, sizeof t->key, "%s kind=%s shards=%s tokens=%" PRId64 "+%" PRId64 " length=%" PRId64 "%s",
-                 o->name, kinds[o->kind], dir, begin, tokens, o->sequence_length, spread ? " spread" : "");
-        s = prepare_shards(o, tokenizer, dir, begin, tokens, spread, &p);
+        uint64_t content = 0;
+        s = prepare_shards(o, tokenizer, dir, begin, tokens, spread, &p, &content);
+        snprintf(t->key, sizeof t->key,
+                 "%s kind=%s shards=%016" PRIx64 " tokens=%" PRId64 "+%" PRId64 " length=%" PRId64
+                 "%s tokenizer=%016" PRIx64,
+                 o->name, kinds[o->kind], content, begin, tokens, o->sequence_length, spread ? " spread" : "", words);
     }
     if (!s) s = flush(&p);
     if (!s) s = check_scored(t, o);

@@ -317,6 +317,9 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *option
     r.fingerprint = fingerprint(&r, options, mixture);
     bool all = false;
     if (state_dir) PN_TRY_GOTO(s, resume(&r, &all), done);
+    if (!all && options->finished)
+        PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no super-network that was trained to the end with these settings",
+                     state_dir);
     if (!all) PN_TRY_GOTO(s, train_all(&r, options, mixture), done);
     report(&r, errors, n_errors);
 done:

@@ -19,6 +19,7 @@ typedef struct pn_supernet_options {
     int64_t mode;  /* pn_supernet_mode */
     int64_t order; /* pn_local_order: memory against passes over the data; the same result */
     int64_t store; /* index into store dtypes: F32 or BF16 activations between layers (order: layer) */
+    bool finished; /* no key: PN_USAGE instead of training, unless state_dir holds all of it */
 } pn_supernet_options;
 
 extern const pn_option pn_supernet_option_table[];

@@ -34,7 +34,8 @@ pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, con
                                .teacher = m,
                                .teacher_path = &teacher,
                                .identity = XXH3_64bits(whole, sizeof whole),
-                               .state_dir = state_dir };
+                               .state_dir = state_dir,
+                               .finished = options->finished };
     PN_TRY(pn_train_run(&job, curve));
     return PN_OK;
 }

@@ -282,8 +282,10 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
             pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
         }
     }
+    if (job->finished && r.step < r.steps)
+        PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
-    PN_TRY_GOTO(s, save(&r), done);
+    if (!job->finished) PN_TRY_GOTO(s, save(&r), done);
     if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
     pn_batch_free(&r.batch);

@@ -50,6 +50,7 @@ typedef struct pn_train_job {
     const pn_path *teacher_path;
     uint64_t identity;     /* hash of what else the result depends on: first weights, teacher, choice of paths */
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
+    bool finished;         /* PN_USAGE instead of training, unless state_dir holds the end of the run */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
 } pn_train_job;
 

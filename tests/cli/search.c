@@ -32,8 +32,33 @@ START_TEST(contradictions_are_found_before_anything_is_written) {
         const char *set, *message;
         const char *section; /* of the configuration, whose line the message starts with; NULL: it does not */
     } cases[] = {
-        { "search.limits.full_attention=9",
-          "search.limits: 9 full_attention and 0 none do not fit 8 layers; lower one of them", NULL },
+        { "search.limits.full_attention=9", "search.limits: 9 full_attention do not fit 8 layers; lower it", NULL },
+        { "search.limits.none=7", "search.limits: 2 full_attention and 7 none do not fit 8 layers; lower one of them",
+          NULL },
+        { "search.objective=speech.nll", "--set: search.objective: no task is named speech", NULL },
+        { "'search.objective=recall.nll + 0.5 text.accuracy'",
+          "--set: search.objective: task text measures nll and perplexity, not accuracy", NULL },
+        { "'search.objective=recall.nll + -1 text.nll'",
+          "--set: search.objective: weight -1 must be a positive number; whether more is better is known from the "
+          "metric",
+          NULL },
+        { "search.objectives.full_attention=recal.nll",
+          "--set: search.objectives.full_attention: no task is named recal", NULL },
+        { "search.strategy=bream", "--set: search.strategy: no strategy named bream; see `postnas list searches`",
+          NULL },
+        { "search.strategy=gates",
+          "search.strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or search "
+          "without gates",
+          NULL },
+        { "search.beam.order=gates --set search.beam.expand=3",
+          "search.beam.order gates needs the gates of a super-network; train one with supernet.mode: gated, or search "
+          "without gates",
+          NULL },
+        { "search.strategy=random --set search.random.samples=29",
+          "search.random.samples 29 is more than the 28 placements there are; lower it, or use exhaustive", NULL },
+        { "search.strategy=greedy --set search.greedy.expand=1",
+          "search.greedy.expand 1 leaves too few layers for limits.full_attention 2; raise it, or use 0 for all",
+          NULL },
         { "search.beam.expand=1",
           "search.beam.expand 1 leaves too few layers for limits.full_attention 2; raise it, or use 0 for all", NULL },
         { "search.exhaustive.max_paths=5",

@@ -1,6 +1,7 @@
 /* The score table on disk: what a killed run leaves behind, rows of other weights, values that are no numbers. */
 #include "harness.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "files.h"
@@ -65,6 +66,29 @@ START_TEST(a_row_cut_short_is_measured_again) {
 }
 END_TEST
 
+START_TEST(reading_leaves_the_file_alone) {
+    setup();
+    add(7, 1, 1);
+    append("{\"key\": \"0000");
+    char *before, *after;
+    size_t n_before, n_after;
+    ck_ok(pn_file_read(file, 1 << 16, &before, &n_before));
+    pn_scores *s;
+    pn_metrics m = metrics(2);
+    ck_ok(pn_scores_read(file, 7, &s));
+    ck_assert_int_eq(s->n, 1);
+    ck_ok(pn_scores_add(s, 2, "attention*2", "task \"1\"", &m));
+    ck_assert_ptr_nonnull(pn_scores_find(s, 2, "task \"1\""));
+    pn_scores_close(&s);
+    ck_ok(pn_file_read(file, 1 << 16, &after, &n_after));
+    ck_assert_uint_eq(n_after, n_before);
+    ck_assert_str_eq(after, before);
+    free(before);
+    free(after);
+    ck_ok(pn_remove_tree(dir));
+}
+END_TEST
+
 START_TEST(a_broken_row_is_named) {
     setup();
     add(7, 1, 1);
@@ -96,5 +120,5 @@ START_TEST(files_that_cannot_be_used_are_named) {
 }
 END_TEST
 
-TEST_MAIN("scores", rows_come_back_exactly, a_row_cut_short_is_measured_again, a_broken_row_is_named,
-          files_that_cannot_be_used_are_named)
+TEST_MAIN("scores", rows_come_back_exactly, a_row_cut_short_is_measured_again, reading_leaves_the_file_alone,
+          a_broken_row_is_named, files_that_cannot_be_used_are_named)

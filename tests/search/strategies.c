@@ -1,51 +1,93 @@
-/* Strategies on objectives whose optimum is known: exhaustive visits every path once, beam finds an additive optimum.
- */
+/* Strategies on objectives whose optimum is known: exhaustive visits every path once, beam finds an additive optimum,
+ * and where layers depend on each other each strategy is held against exhaustive. */
+#include "config.h"
 #include "harness.h"
 #include "search.h"
 
 #include <math.h>
+#include <string.h>
 
-static const pn_space eight = { .n_layers = 8, .linear = 1, .attention = 0, .none = -1, .full_attention = 2 };
-static const pn_space with_none = {
-    .n_layers = 6, .linear = 1, .attention = 0, .none = 2, .full_attention = 2, .max_none = 1
-};
+enum { ATTENTION = 0, LINEAR = 1, WINDOW = 2, NONE = 3 };
+
+#define SPEND_ATTENTION(k)                                                                                             \
+    { "full_attention", ATTENTION, (k), true }
+#define SPEND_WINDOWS(k)                                                                                               \
+    { "swa", WINDOW, (k), true }
+#define SPEND_NONE(k)                                                                                                  \
+    { "none", NONE, (k), false }
+
+static pn_space space_of(int n_layers, int n_limits, const pn_limit *limits) {
+    pn_space s = pn_space_all_free(n_layers, LINEAR);
+    s.n_limits = n_limits;
+    memcpy(s.limit, limits, (size_t)n_limits * sizeof *limits);
+    return s;
+}
+
+static pn_space eight(void) {
+    return space_of(8, 1, (const pn_limit[]){ SPEND_ATTENTION(2) });
+}
+
+/* All three kinds on six layers. */
+static pn_space three_kinds(void) {
+    return space_of(6, 3, (const pn_limit[]){ SPEND_ATTENTION(2), SPEND_WINDOWS(1), SPEND_NONE(1) });
+}
 
 static const double gain[8] = { 0.1, 0.9, 0.2, 0.3, 0.05, 0.8, 0.4, 0.15 };
 
-/* Lower is better: attention at layers 1 and 5 is optimal; removing any mixer costs half its gain. */
-static double additive(const pn_space *s, const pn_path *p) {
+/* Lower is better: attention at layers 1 and 5 is optimal, a window at 6; removing any mixer costs half its gain. */
+static double additive(const pn_path *p) {
     double value = 0;
     for (int l = 0; l < p->n; l++) {
-        if (p->choice[l] == s->attention) value -= gain[l];
-        if (s->none >= 0 && p->choice[l] == s->none) value += gain[l] / 2;
+        if (p->choice[l] == ATTENTION) value -= gain[l];
+        if (p->choice[l] == WINDOW) value -= gain[l] / 4;
+        if (p->choice[l] == NONE) value += gain[l] / 2;
     }
     return value;
 }
 
+/* Layer 3 is the best alone, but 1 and 5 together are better than anything with 3: what is added first misleads. */
+static double misleading(const pn_path *p) {
+    bool one = p->choice[1] == ATTENTION, three = p->choice[3] == ATTENTION, five = p->choice[5] == ATTENTION;
+    return -(1.0 * three + 0.6 * one + 0.5 * five + (one && five ? 2 : 0));
+}
+
+typedef double (*objective)(const pn_path *p);
+
 typedef struct outcome {
-    int asked, complete;
+    int asked, complete, rounds;
     pn_path best;
     double value;
 } outcome;
 
-static outcome run(const pn_search_type *type, const pn_space *space, const void *options) {
+/* Every proposal is of the space, and has one more block placed than its parent (or another arrangement of them). */
+static outcome run_input(const pn_search_type *type, const pn_search_input *in, objective f) {
+    enum { MOST = 4096 };
+    static pn_path seen[MOST];
     pn_search *s;
     outcome r = { .value = INFINITY };
-    ck_ok(pn_search_create(type, space, options, &s));
+    ck_ok(pn_search_create(type, in, &s));
     for (;;) {
-        pn_path paths[16];
+        pn_proposal p[16];
         int n;
-        ck_ok(type->ask(s, paths, 16, &n));
+        ck_ok(pn_search_ask(s, p, 16, &n));
         if (!n) break;
         for (int i = 0; i < n; i++) {
-            double value = additive(space, &paths[i]);
-            ck_ok(type->tell(s, &paths[i], value));
-            r.asked++;
-            if (!pn_space_complete(space, &paths[i])) continue;
+            int before = r.asked, changed = 0;
+            ck_assert_int_lt(r.asked, MOST);
+            ck_assert_int_lt(p[i].parent, before);
+            for (int l = 0; l < p[i].path.n && p[i].parent >= 0; l++)
+                changed += p[i].path.choice[l] != seen[p[i].parent].choice[l];
+            ck_assert(p[i].parent < 0 || changed == 1 || (type == &pn_search_swap && changed == 2));
+            ck_assert_int_ge(p[i].round, r.rounds - 1);
+            r.rounds = p[i].round + 1;
+            seen[r.asked++] = p[i].path;
+            double value = f(&p[i].path);
+            ck_ok(pn_search_tell(s, &p[i].path, value));
+            if (!pn_space_complete(&in->space, &p[i].path)) continue;
             r.complete++;
             if (value < r.value) {
                 r.value = value;
-                r.best = paths[i];
+                r.best = p[i].path;
             }
         }
     }
@@ -53,61 +95,213 @@ static outcome run(const pn_search_type *type, const pn_space *space, const void
     return r;
 }
 
-static outcome run_defaults(const pn_search_type *type, const pn_space *space) {
-    _Alignas(8) char options[256] = { 0 };
-    if (type->options) ck_ok(pn_options_defaults(type->options, options));
-    return run(type, space, options);
+/* Options as YAML keys would give them; NULL: the defaults. */
+static outcome run(const pn_search_type *type, pn_space space, objective f, const char *options,
+                   const pn_gates *gates) {
+    _Alignas(8) char values[256] = { 0 };
+    pn_config *c;
+    ck_ok(pn_config_parse("test", options ? options : "{}", &c));
+    if (type->options) ck_ok(pn_config_read(c, "", type->options, values));
+    ck_ok(pn_config_finish(c));
+    const pn_search_input in = { .space = space, .options = values, .seed = 1, .gates = gates };
+    outcome r = run_input(type, &in, f);
+    pn_config_destroy(&c);
+    return r;
+}
+
+static void is_refused(const pn_search_type *type, pn_space space, const char *options, const pn_gates *gates,
+                       const char *message) {
+    _Alignas(8) char values[256] = { 0 };
+    pn_config *c;
+    pn_search *s = NULL;
+    ck_ok(pn_config_parse("test", options ? options : "{}", &c));
+    if (type->options) ck_ok(pn_config_read(c, "", type->options, values));
+    const pn_search_input in = { .space = space, .options = values, .gates = gates };
+    ck_assert_int_eq(pn_search_create(type, &in, &s), PN_USAGE);
+    ck_assert_str_eq(pn_error_message(), message);
+    ck_assert_ptr_null(s);
+    pn_config_destroy(&c);
 }
 
 START_TEST(exhaustive_visits_every_placement_once) {
-    outcome r = run_defaults(&pn_search_exhaustive, &eight);
+    outcome r = run(&pn_search_exhaustive, eight(), additive, NULL, NULL);
     ck_assert_int_eq(r.asked, 28);
     ck_assert_int_eq(r.complete, 28);
-    ck_assert_int_eq(r.best.choice[1], 0);
-    ck_assert_int_eq(r.best.choice[5], 0);
-    /* C(6,2) placements, each alone or with one of four layers removed */
-    outcome n = run_defaults(&pn_search_exhaustive, &with_none);
-    ck_assert_int_eq(n.asked, 15 * (1 + 4));
+    ck_assert_int_eq(r.best.choice[1], ATTENTION);
+    ck_assert_int_eq(r.best.choice[5], ATTENTION);
+    /* C(6,2) placements, a window in one of four, alone or with one of three layers removed */
+    outcome n = run(&pn_search_exhaustive, three_kinds(), additive, NULL, NULL);
+    ck_assert_int_eq(n.asked, 15 * 4 * (1 + 3));
     ck_assert_int_eq(n.complete, n.asked);
+    ck_assert_double_eq(pn_space_paths(&(pn_space){ 0 }), 1);
+}
+END_TEST
+
+START_TEST(earlier_placements_stay) {
+    pn_space whole = three_kinds();
+    pn_path placed = pn_space_all_linear(&whole);
+    placed.choice[0] = placed.choice[5] = ATTENTION;
+    pn_space windows = pn_space_part(&whole, 1, 1, &placed), none = pn_space_part(&whole, 2, 1, &placed);
+    ck_assert(pn_space_complete(&none, &placed)); /* at most one */
+    ck_assert(!pn_space_complete(&windows, &placed));
+    const pn_search_type *types[] = { &pn_search_exhaustive, &pn_search_beam, &pn_search_greedy, &pn_search_uniform,
+                                      &pn_search_random };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        outcome r = run(types[i], windows, additive, types[i] == &pn_search_random ? "samples: 4" : NULL, NULL);
+        ck_assert_int_ge(r.complete, 1);
+        ck_assert_int_eq(r.best.choice[0], ATTENTION);
+        ck_assert_int_eq(r.best.choice[5], ATTENTION);
+        ck_assert_int_eq(pn_space_count(&r.best, WINDOW), 1);
+        if (types[i] != &pn_search_uniform) ck_assert_int_eq(r.best.choice[1], WINDOW);
+    }
+    outcome e = run(&pn_search_exhaustive, none, additive, NULL, NULL);
+    ck_assert_int_eq(e.asked, 1 + 4);
+    ck_assert(pn_path_equal(&e.best, &placed)); /* removing a mixer only costs */
 }
 END_TEST
 
 START_TEST(beam_finds_the_additive_optimum) {
-    outcome all = run_defaults(&pn_search_exhaustive, &eight), beam = run_defaults(&pn_search_beam, &eight);
+    outcome all = run(&pn_search_exhaustive, eight(), additive, NULL, NULL);
+    outcome beam = run(&pn_search_beam, eight(), additive, NULL, NULL);
     ck_assert_double_eq(beam.value, all.value);
     ck_assert(pn_path_equal(&beam.best, &all.best));
     ck_assert_int_lt(beam.asked, all.asked + 1 + 8);
-    outcome none = run_defaults(&pn_search_beam, &with_none);
-    ck_assert_int_gt(none.complete, 0);
+    ck_assert_int_eq(beam.rounds, 3);
+    outcome three = run(&pn_search_beam, three_kinds(), additive, NULL, NULL);
+    outcome best = run(&pn_search_exhaustive, three_kinds(), additive, NULL, NULL);
+    ck_assert_double_eq(three.value, best.value);
+    ck_assert_int_eq(three.rounds, 1 + 2 + 1 + 1);
+}
+END_TEST
+
+/* What greedy took first it keeps; a beam that is wide enough, or the refinement, comes to the optimum. */
+START_TEST(layers_that_depend_on_each_other) {
+    outcome all = run(&pn_search_exhaustive, eight(), misleading, NULL, NULL);
+    outcome greedy = run(&pn_search_greedy, eight(), misleading, NULL, NULL);
+    outcome narrow = run(&pn_search_beam, eight(), misleading, "width: 1", NULL);
+    outcome wide = run(&pn_search_beam, eight(), misleading, "width: 2", NULL);
+    ck_assert_double_eq(all.value, -(0.6 + 0.5 + 2));
+    ck_assert_double_eq(greedy.value, -1.6);
+    ck_assert(pn_path_equal(&greedy.best, &narrow.best));
+    ck_assert_int_eq(greedy.asked, narrow.asked);
+    ck_assert_double_eq(wide.value, all.value);
+
+    pn_swap_options swap = { .rounds = 3, .from = greedy.best, .loss = greedy.value };
+    pn_search_input in = { .space = eight(), .options = &swap };
+    outcome refined = run_input(&pn_search_swap, &in, misleading);
+    ck_assert(pn_path_equal(&refined.best, &all.best));
+    ck_assert_int_eq(refined.asked, 2 * 12); /* 2 x 6 neighbours, and once more to see that none is better */
+    ck_assert_int_eq(refined.complete, refined.asked);
+    swap.rounds = 1;
+    ck_assert_int_eq(run_input(&pn_search_swap, &in, misleading).asked, 12);
+}
+END_TEST
+
+START_TEST(expand_tries_the_important_layers) {
+    outcome r = run(&pn_search_beam, eight(), additive, "expand: 2", NULL);
+    ck_assert_int_eq(r.asked, 1 + 8 + 1);
+    ck_assert_int_eq(r.complete, 1);
+    ck_assert_double_eq(r.value, -(gain[1] + gain[5]));
+    /* each kind has important layers of its own */
+    outcome three = run(&pn_search_greedy, three_kinds(), additive, "expand: 2", NULL);
+    ck_assert_int_eq(three.asked, 1 + 6 + 1 + 4 + 3);
+    ck_assert_int_eq(pn_space_count(&three.best, WINDOW), 1);
+}
+END_TEST
+
+/* Gates that prefer attention in layers 1 and 6 and no mixer in 4. */
+static void set_gates(pn_gates *g) {
+    *g = (pn_gates){ .present = true, .n_layers = 8, .n_candidates = 4 };
+    for (int l = 0; l < 8; l++) {
+        g->p[l][ATTENTION] = l == 1 ? 0.5 : l == 6 ? 0.4 : l == 5 ? 0.3 : 0.1;
+        g->p[l][NONE] = l == 4 ? 0.5 : 0.1;
+        g->p[l][WINDOW] = l == 1 ? 0.2 : l == 2 ? 0.15 : 0.05;
+        g->p[l][LINEAR] = 1 - g->p[l][ATTENTION] - g->p[l][NONE] - g->p[l][WINDOW];
+    }
+}
+
+START_TEST(gates_choose_and_order) {
+    static pn_gates g;
+    set_gates(&g);
+    pn_space space = space_of(8, 3, (const pn_limit[]){ SPEND_ATTENTION(2), SPEND_WINDOWS(1), SPEND_NONE(2) });
+    outcome r = run(&pn_search_gates, space, additive, NULL, &g);
+    ck_assert_int_eq(r.asked, 1);
+    static const uint8_t want[8] = { LINEAR, ATTENTION, WINDOW, LINEAR, NONE, LINEAR, ATTENTION, LINEAR };
+    for (int l = 0; l < 8; l++) ck_assert_int_eq(r.best.choice[l], want[l]);
+
+    /* the three layers of the largest gates: 1, 6 and 5, of which 1 and 5 are the best */
+    outcome beam = run(&pn_search_beam, eight(), additive, "{ width: 1, expand: 3, order: gates }", &g);
+    ck_assert_int_eq(beam.asked, 1 + 3 + 2);
+    ck_assert_double_eq(beam.value, -(gain[1] + gain[5]));
+
+    pn_gates none = { .present = false };
+    is_refused(&pn_search_gates, eight(), NULL, &none,
+               "search.strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or "
+               "search without gates");
+    is_refused(&pn_search_beam, eight(), "{ expand: 3, order: gates }", NULL,
+               "search.beam.order gates needs the gates of a super-network; train one with supernet.mode: gated, or "
+               "search without gates");
+    is_refused(&pn_search_greedy, eight(), "order: gates", &g,
+               "search.greedy.order gates changes nothing while every layer is tried; set expand to how many are");
 }
 END_TEST
 
 START_TEST(uniform_spreads_evenly) {
-    outcome r = run_defaults(&pn_search_uniform, &eight);
+    outcome r = run(&pn_search_uniform, eight(), additive, NULL, NULL);
     ck_assert_int_eq(r.asked, 1);
-    for (int l = 0; l < 8; l++) ck_assert_int_eq(r.best.choice[l], l == 2 || l == 6 ? 0 : 1);
+    for (int l = 0; l < 8; l++) ck_assert_int_eq(r.best.choice[l], l == 2 || l == 6 ? ATTENTION : LINEAR);
+    /* windows at even distances among the layers left: 0 1 3 4 5 7; what need not be spent is not */
+    pn_space space = space_of(8, 3, (const pn_limit[]){ SPEND_ATTENTION(2), SPEND_WINDOWS(2), SPEND_NONE(1) });
+    outcome w = run(&pn_search_uniform, space, additive, NULL, NULL);
+    static const uint8_t want[8] = { LINEAR, WINDOW, ATTENTION, LINEAR, LINEAR, WINDOW, ATTENTION, LINEAR };
+    for (int l = 0; l < 8; l++) ck_assert_int_eq(w.best.choice[l], want[l]);
+    ck_assert_int_eq(w.complete, 1);
 }
 END_TEST
 
-START_TEST(limits_are_checked) {
-    pn_space bad = eight;
-    bad.full_attention = 9;
-    pn_search *s = NULL;
-    ck_assert_int_eq(pn_search_create(&pn_search_uniform, &bad, NULL, &s), PN_USAGE);
+/* All 240 paths are drawn once; of many draws of one path each is as frequent as the others. */
+START_TEST(random_draws_evenly) {
+    outcome r = run(&pn_search_random, three_kinds(), additive, "samples: 240", NULL);
+    outcome all = run(&pn_search_exhaustive, three_kinds(), additive, NULL, NULL);
+    ck_assert_int_eq(r.complete, all.complete);
+    ck_assert_double_eq(r.value, all.value);
+    ck_assert(pn_path_equal(&r.best, &all.best));
+
+    int removed = 0;
+    enum { DRAWS = 2000 };
     struct {
-        int64_t max_paths;
-    } few = { 10 };
-    ck_assert_int_eq(pn_search_create(&pn_search_exhaustive, &eight, &few, &s), PN_USAGE);
-    struct {
-        int64_t width, expand;
-    } narrow = { 2, 1 }; /* one layer open, two to fill: the budget could never be spent */
-    ck_assert_int_eq(pn_search_create(&pn_search_beam, &eight, &narrow, &s), PN_USAGE);
-    narrow.expand = 2;
-    outcome r = run(&pn_search_beam, &eight, &narrow);
-    ck_assert_int_eq(r.complete, 1);
-    ck_assert_double_eq(r.value, -(gain[1] + gain[5]));
+        int64_t samples;
+    } one = { 1 };
+    for (uint64_t seed = 0; seed < DRAWS; seed++) {
+        const pn_search_input in = { .space = three_kinds(), .options = &one, .seed = seed };
+        outcome a = run_input(&pn_search_random, &in, additive), b = run_input(&pn_search_random, &in, additive);
+        ck_assert(pn_path_equal(&a.best, &b.best));
+        removed += pn_space_count(&a.best, NONE);
+    }
+    /* three of four paths have a layer removed: 1500 of 2000, standard deviation 19 */
+    ck_assert_int_gt(removed, 1500 - 80);
+    ck_assert_int_lt(removed, 1500 + 80);
 }
 END_TEST
 
-TEST_MAIN("strategies", exhaustive_visits_every_placement_once, beam_finds_the_additive_optimum, uniform_spreads_evenly,
-          limits_are_checked)
+START_TEST(what_cannot_be_met_is_refused) {
+    pn_space nine = space_of(8, 1, (const pn_limit[]){ SPEND_ATTENTION(9) });
+    pn_space much = space_of(8, 3, (const pn_limit[]){ SPEND_ATTENTION(4), SPEND_WINDOWS(4), SPEND_NONE(1) });
+    is_refused(&pn_search_uniform, nine, NULL, NULL, "search.limits: 9 full_attention do not fit 8 layers; lower it");
+    is_refused(&pn_search_uniform, much, NULL, NULL,
+               "search.limits: 4 full_attention and 4 swa and 1 none do not fit 8 layers; lower one of them");
+    is_refused(&pn_search_exhaustive, eight(), "max_paths: 10", NULL,
+               "exhaustive search has 28 paths, more than max_paths 10; use beam (and compare.exhaustive: false), or "
+               "raise search.exhaustive.max_paths");
+    is_refused(&pn_search_random, eight(), "samples: 29", NULL,
+               "search.random.samples 29 is more than the 28 placements there are; lower it, or use exhaustive");
+    is_refused(&pn_search_beam, eight(), "expand: 1", NULL,
+               "search.beam.expand 1 leaves too few layers for limits.full_attention 2; raise it, or use 0 for all");
+    is_refused(&pn_search_greedy, three_kinds(), "expand: 1", NULL,
+               "search.greedy.expand 1 leaves too few layers for limits.full_attention 2; raise it, or use 0 for all");
+}
+END_TEST
+
+TEST_MAIN("strategies", exhaustive_visits_every_placement_once, earlier_placements_stay,
+          beam_finds_the_additive_optimum, layers_that_depend_on_each_other, expand_tries_the_important_layers,
+          gates_choose_and_order, uniform_spreads_evenly, random_draws_evenly, what_cannot_be_met_is_refused)

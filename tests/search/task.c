@@ -11,14 +11,11 @@ enum { TOKENS = 2048, LENGTH = 8 };
 static char dir[PN_PATH_MAX];
 static pn_tokenizer *tokenizer;
 
-/* A set of one document whose token i is i / 8: windows of 8 tell where they stand. */
-static void setup(void) {
-    strcpy(dir, "/tmp/pn_task_XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    static const char *const specials[] = { "<|end|>" };
-    ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
+/* dir/set: one document whose token i is i / 8, its last one `last`. Windows of 8 tell where they stand. */
+static void write_set(int32_t last) {
     char set[PN_PATH_MAX];
     ck_ok(pn_path_join(set, dir, "set"));
+    ck_ok(pn_remove_tree(set));
     const pn_token_writer_config config = { .dir = set,
                                             .tokenizer_hash = pn_tokenizer_hash(tokenizer),
                                             .vocab = pn_tokenizer_vocab(tokenizer),
@@ -28,12 +25,20 @@ static void setup(void) {
     pn_token_doc doc = { 0 };
     ck_ok(pn_token_writer_open(&config, &w));
     for (int i = 0; i < TOKENS; i++) {
-        int32_t id = i / LENGTH;
+        int32_t id = i + 1 < TOKENS ? i / LENGTH : last;
         ck_ok(pn_token_doc_append(&doc, &id, 1, PN_CLASS_TEXT));
     }
     ck_ok(pn_token_writer_add(w, &doc));
     ck_ok(pn_token_writer_close(&w));
     pn_token_doc_free(&doc);
+}
+
+static void setup(void) {
+    strcpy(dir, "/tmp/pn_task_XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    static const char *const specials[] = { "<|end|>" };
+    ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
+    write_set((TOKENS - 1) / LENGTH);
 }
 
 static void teardown(void) {
@@ -113,5 +118,24 @@ START_TEST(spread_is_refused_where_it_would_mislead) {
 }
 END_TEST
 
+/* Scores are found by the task's key. */
+START_TEST(a_key_says_what_the_shards_hold) {
+    setup();
+    pn_task *before, *again, *after;
+    const char *keys = "tokens: 24, sequence_length: 8";
+    ck_ok(prepare(keys, PN_SPLIT_SEARCH, 0, &before));
+    write_set((TOKENS - 1) / LENGTH);
+    ck_ok(prepare(keys, PN_SPLIT_SEARCH, 0, &again));
+    write_set(0);
+    ck_ok(prepare(keys, PN_SPLIT_SEARCH, 0, &after));
+    ck_assert_str_eq(before->key, again->key);
+    ck_assert_str_ne(before->key, after->key);
+    pn_task_destroy(&before);
+    pn_task_destroy(&again);
+    pn_task_destroy(&after);
+    teardown();
+}
+END_TEST
+
 TEST_MAIN("search/task", slices_follow_each_other, spread_reaches_the_whole_set,
-          spread_is_refused_where_it_would_mislead)
+          spread_is_refused_where_it_would_mislead, a_key_says_what_the_shards_hold)

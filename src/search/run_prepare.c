@@ -1,0 +1,82 @@
+/* What a run works on: inputs, the space, the super-network. */
+#include "run_phases.h"
+
+#include <stdlib.h>
+
+#include "model_load.h"
+
+pn_status pn_run_open(pn_run *r, pn_config *file) {
+    PN_TRY(pn_search_config_read(file, &r->config));
+    const pn_search_config *c = &r->config;
+    PN_TRY(pn_tokenizer_open(c->top.model, &r->tokenizer));
+    PN_TRY(pn_search_config_mixture(c, r->tokenizer, &r->mixture));
+    PN_TRY(pn_model_load(c->top.model, PN_F32, &r->net));
+    PN_CHECK(pn_tokenizer_vocab(r->tokenizer) <= r->net->config.vocab, PN_FORMAT,
+             "%s: the tokenizer has %lld tokens, the model only %lld", c->top.model,
+             (long long)pn_tokenizer_vocab(r->tokenizer), (long long)r->net->config.vocab);
+    for (int l = 0; l < r->net->config.n_layers; l++)
+        PN_CHECK(r->net->config.layer[l].type == &pn_block_attention, PN_USAGE,
+                 "%s: layer %d is %s; a search starts from a model with full attention in every layer", c->top.model, l,
+                 r->net->config.layer[l].type->name);
+    return PN_OK;
+}
+
+/* Whether a strategy takes every stage with these options: asked before anything is trained, with stand-ins for what
+ * the stages will place. */
+static pn_status try_strategy(const pn_run *r, const pn_search_type *type, const void *options) {
+    pn_path placed = pn_space_all_linear(&r->space);
+    for (int i = 0; i < r->n_stages; i++) {
+        const pn_search_input in = pn_run_search_input(r, i, &placed, options);
+        pn_search *search = NULL;
+        PN_TRY(pn_search_create(type, &in, &search));
+        pn_search_destroy(&search);
+        placed = pn_space_uniform(&in.space);
+    }
+    return PN_OK;
+}
+
+pn_status pn_run_space(pn_run *r) {
+    const pn_search_config *c = &r->config;
+    r->space = pn_search_config_space(c, r->net->config.n_layers);
+    PN_TRY(pn_space_check(&r->space));
+    r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
+    PN_TRY(try_strategy(r, c->strategy, c->strategy_options));
+    if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive, c->exhaustive_options));
+    return PN_OK;
+}
+
+pn_status pn_run_build_net(pn_run *r) {
+    const pn_search_config *c = &r->config;
+    PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->limit[PN_KIND_NONE] > 0, (uint64_t)c->top.seed));
+    return PN_OK;
+}
+
+pn_status pn_run_train_net(pn_run *r) {
+    const pn_search_config *c = &r->config;
+    char dir[PN_PATH_MAX];
+    PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
+    r->errors = calloc((size_t)pn_supernet_error_count(r->net) + 1, sizeof *r->errors);
+    PN_CHECK(r->errors, PN_MEMORY, "out of memory");
+    PN_TRY(pn_supernet_train(r->net, &c->supernet, &c->supernet_train, r->mixture, (uint64_t)c->top.seed, dir,
+                             r->errors, &r->n_errors, &r->net_curve));
+    pn_params_train(r->net->params, "*", false);
+    return PN_OK;
+}
+
+void pn_run_free(pn_run *r) {
+    pn_evaluator_destroy(&r->evaluator);
+    pn_scores_close(&r->scores);
+    for (int k = 0; r->search_task && k < r->config.n_tasks; k++) pn_task_destroy(&r->search_task[k]);
+    free(r->search_task);
+    pn_heldout_free(&r->heldout);
+    for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
+    free(r->history);
+    free(r->errors);
+    pn_curve_free(&r->net_curve);
+    pn_curve_free(&r->distill_curve);
+    pn_table_destroy(&r->table);
+    pn_model_destroy(&r->net);
+    pn_mixture_destroy(&r->mixture);
+    pn_tokenizer_destroy(&r->tokenizer);
+    pn_search_config_free(&r->config);
+}

@@ -1,0 +1,40 @@
+/* What a finished run leaves for people: result.json, the report, the table on the terminal. */
+#include "run_phases.h"
+
+#include "json.h"
+#include "report.h"
+
+pn_status pn_run_results(pn_run *r) {
+    const pn_result result = { .config = &r->config,
+                               .supernet = r->net,
+                               .space = r->space,
+                               .stage = r->stage,
+                               .placed = r->placed,
+                               .n_stages = r->n_stages,
+                               .history = r->history,
+                               .n_history = r->n_history,
+                               .winner = r->winner,
+                               .errors = r->errors,
+                               .n_errors = r->n_errors,
+                               .supernet_curve = &r->net_curve,
+                               .distill_curve = &r->distill_curve,
+                               .table = r->table,
+                               .weights_hash = r->scores->weights_hash };
+    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
+    json_t *root;
+    PN_TRY(pn_result_json(&result, &root));
+    pn_status s = pn_run_dir_file(&r->dir, "result.json", path);
+    if (!s) s = pn_json_write(path, root);
+    if (!s) s = pn_run_dir_file(&r->dir, "report.html", page);
+    if (!s) s = pn_report_write(root, page);
+    json_decref(root);
+    PN_TRY(s);
+    fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention", r->n_history,
+            pn_space_count(&r->winner, r->space.limit[0].choice), r->winner.n);
+    for (int k = 1; k < r->space.n_limits; k++)
+        fprintf(r->out, ", %d %s", pn_space_count(&r->winner, r->space.limit[k].choice), r->space.limit[k].name);
+    fprintf(r->out, ":\n  %s\n\n", pn_path_text(r->net, &r->winner, text, sizeof text));
+    pn_table_print(r->table, r->out);
+    fprintf(r->out, "\nresults: %s\nreport: %s\n", path, page);
+    return PN_OK;
+}

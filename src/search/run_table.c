@@ -1,0 +1,91 @@
+/* The rows of the final table that are paths through the super-network: teacher, rivals, winner. */
+#include "run_phases.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled) {
+    char text[PN_PATH_TEXT_MAX], what[96];
+    pn_table_row *row;
+    pn_path_text(m, path, text, sizeof text);
+    snprintf(what, sizeof what, "held-out: %s", name);
+    PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
+    PN_TRY(pn_heldout_measure(&r->heldout, m, path, true, m == r->net ? r->scores : NULL, what, row));
+    return PN_OK;
+}
+
+/* Mean objective over the held-out samples, which are measured for the tasks it uses. values: one per path. */
+static pn_status measure_heldout(pn_run *r, const pn_objective *o, const pn_path *paths, int n, double *values) {
+    int tasks = r->config.n_tasks, samples = r->heldout.n_samples;
+    pn_status s = PN_OK;
+    pn_evaluator *e = NULL;
+    pn_metrics *measured = calloc((size_t)(n * samples), sizeof *measured);
+    pn_metrics *metrics = calloc((size_t)(n * samples * tasks), sizeof *metrics); /* paths x samples x tasks */
+    if (!measured || !metrics) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    for (int k = 0; k < tasks; k++) {
+        if (!pn_objective_uses(o, k)) continue;
+        PN_TRY_GOTO(s, pn_evaluator_create(r->net, &r->heldout.task[k * samples], samples, NULL, &e), done);
+        PN_TRY_GOTO(s, pn_evaluator_run(e, paths, n, "held-out: every placement", measured), done);
+        pn_evaluator_destroy(&e);
+        for (int i = 0; i < n * samples; i++) metrics[i * tasks + k] = measured[i];
+    }
+    for (int i = 0; i < n; i++) {
+        values[i] = 0;
+        for (int k = 0; k < samples; k++)
+            values[i] += pn_objective_value(o, &metrics[(i * samples + k) * tasks]) / samples;
+    }
+done:
+    pn_evaluator_destroy(&e);
+    free(measured);
+    free(metrics);
+    return s;
+}
+
+/* The best of a stage's placements on the held-out samples themselves. */
+static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
+    static pn_proposal asked[PN_RUN_ASK];
+    static pn_path paths[PN_RUN_ASK];
+    const pn_search_input in = pn_run_search_input(r, stage, placed, r->config.exhaustive_options);
+    const pn_objective *o = r->stage[stage].objective;
+    pn_search *search;
+    PN_TRY(pn_search_create(&pn_search_exhaustive, &in, &search));
+    double values[PN_RUN_ASK], best = 0;
+    bool any = false;
+    int n;
+    pn_status s;
+    while (!(s = pn_search_ask(search, asked, PN_RUN_ASK, &n)) && n) {
+        for (int i = 0; i < n; i++) paths[i] = asked[i].path;
+        if ((s = measure_heldout(r, o, paths, n, values))) break;
+        for (int i = 0; i < n; i++) {
+            double loss = pn_objective_loss(o, values[i]);
+            if (any && loss >= best) continue;
+            any = true;
+            best = loss;
+            *placed = paths[i];
+        }
+    }
+    pn_search_destroy(&search);
+    return s;
+}
+
+/* Nothing can be above this row but noise: every placement, stage by stage, is measured as the table measures. */
+static pn_status add_exhaustive_row(pn_run *r) {
+    pn_path best = pn_space_all_linear(&r->space);
+    for (int i = 0; i < r->n_stages; i++) PN_TRY(best_of_stage(r, i, &best));
+    PN_TRY(pn_run_add_row(r, "best of all placements", r->net, &best, false));
+    return PN_OK;
+}
+
+pn_status pn_run_table(pn_run *r) {
+    const pn_search_config *c = &r->config;
+    PN_TRY(pn_table_create(c->tasks, c->n_tasks, (int)c->heldout_samples, &r->table));
+    pn_path teacher = pn_model_own_path(r->net), linear = pn_space_all_linear(&r->space),
+            uniform = pn_space_uniform(&r->space);
+    PN_TRY(pn_heldout_teach(&r->heldout, r->net));
+    PN_TRY(pn_run_add_row(r, "teacher", r->net, &teacher, false));
+    if (c->compare.all_linear) PN_TRY(pn_run_add_row(r, "all linear", r->net, &linear, false));
+    if (c->compare.uniform) PN_TRY(pn_run_add_row(r, "uniform", r->net, &uniform, false));
+    PN_TRY(pn_run_add_row(r, "PostNAS", r->net, &r->winner, false));
+    if (c->compare.exhaustive) PN_TRY(add_exhaustive_row(r));
+    return PN_OK;
+}
