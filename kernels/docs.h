@@ -21,6 +21,15 @@ static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) {
     return d->past ? d->past[i] : 0;
 }
 
+/* Recurrent cores work on chunks of this many tokens, which start anew in every document. */
+enum { PN_CHUNK = 64 };
+/* Chunks in the documents before document `doc`; doc = d->n: in all of them. */
+static inline int64_t pn_docs_chunks(const pn_docs *d, int64_t doc) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < doc; i++) n += (d->offset[i + 1] - d->offset[i] + PN_CHUNK - 1) / PN_CHUNK;
+    return n;
+}
+
 /* PN_USAGE, naming the op, unless the offsets start at 0, never fall and end at `tokens`, and no past is negative. */
 pn_status pn_docs_check(const pn_docs *d, int64_t tokens, const char *op);
 

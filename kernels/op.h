@@ -106,6 +106,18 @@ struct pn_op {
 #include "ops.def"
 #undef PN_OP
 
+/* Whether any input's gradient is wanted: when a call is made (infer, saves), and in its backward. */
+static inline bool pn_op_wants(const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->wants[i]) return true;
+    return false;
+}
+static inline bool pn_op_has_din(const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->din[i]) return true;
+    return false;
+}
+
 const pn_op *pn_op_find(const char *name); /* NULL if unknown */
 const pn_op *const *pn_op_list(int *n);    /* every op, in ops.def order */
 const char *pn_backend_name(pn_backend b);

@@ -30,7 +30,7 @@
 
 #include "op.h"
 
-enum { PN_GATED_DELTA_CHUNK = 64, PN_GATED_DELTA_MAX_DK = 256 };
+enum { PN_GATED_DELTA_MAX_DK = 256 };
 
 typedef struct pn_gated_delta_attr {
     pn_docs docs;
@@ -38,21 +38,6 @@ typedef struct pn_gated_delta_attr {
     int dk, dv;
     double scale; /* usually dk^-1/2 */
 } pn_gated_delta_attr;
-
-/* Chunks of 64 tokens in the documents before document `doc`; doc = docs->n: in all of them. */
-static inline int64_t pn_gated_delta_chunks(const pn_docs *docs, int64_t doc) {
-    int64_t n = 0;
-    for (int64_t d = 0; d < doc; d++)
-        n += (docs->offset[d + 1] - docs->offset[d] + PN_GATED_DELTA_CHUNK - 1) / PN_GATED_DELTA_CHUNK;
-    return n;
-}
-
-/* Whether any input's gradient is wanted: din of a call. */
-static inline bool pn_gated_delta_any(pn_tensor *const *din) {
-    for (int i = 0; i < 6; i++)
-        if (din[i]) return true;
-    return false;
-}
 
 bool pn_gated_delta_case(int i, pn_op_case *out); /* the contract's cases: gated_delta_cases.c */
 

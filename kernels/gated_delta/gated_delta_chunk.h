@@ -3,9 +3,11 @@
 #define PN_KERNELS_GATED_DELTA_CHUNK_H
 
 #include "gated_delta.h"
+#include "cpu/chunk_decay.h"
+#include "cpu/rows.h"
 #include "cpu/tile_mm.h"
 
-enum { PN_DELTA_C = PN_GATED_DELTA_CHUNK, PN_DELTA_TILE = PN_DELTA_C * PN_DELTA_C };
+enum { PN_DELTA_C = PN_CHUNK, PN_DELTA_TILE = PN_DELTA_C * PN_DELTA_C };
 
 /* Sizes and strides of a call. */
 typedef struct pn_delta_dims {
@@ -13,17 +15,12 @@ typedef struct pn_delta_dims {
     int64_t dk, dv, size;          /* size = dk dv */
     int64_t ldk, ldv;              /* elements from token to token in q, k; in v, o */
     float scale;
-    bool decay;
 } pn_delta_dims;
 
-/* The gates of a chunk and value head. L_i = g_1 + .. + g_i in double: only differences are ever exponentiated, and
- * after a few strong gates float has lost the digits of the small ones. All exponents are <= 0. */
+/* The gates of a chunk and value head. */
 typedef struct pn_delta_gates {
-    double L[PN_DELTA_C];
+    pn_chunk_decay decay;
     float beta[PN_DELTA_C];
-    float in[PN_DELTA_C];  /* e^{L_i}: from the chunk's start state to token i */
-    float out[PN_DELTA_C]; /* e^{L_C - L_i}: from token i to the chunk's end */
-    float through;         /* e^{L_C} */
 } pn_delta_gates;
 
 /* One thread's tiles: [64, 64] where not said otherwise, row stride 64. */
@@ -41,8 +38,6 @@ pn_delta_dims pn_delta_dims_of(const pn_op_call *c);
 size_t pn_delta_tiles_floats(const pn_delta_dims *d);
 /* Takes its memory from *at, which moves on. */
 pn_delta_tiles pn_delta_tiles_at(const pn_delta_dims *d, float **at);
-/* n floats from *at, rounded up to whole cache lines. */
-float *pn_delta_take(float **at, int64_t n);
 
 /* Fills Q, K, KT, KK and QK. n tokens. q, k: the head's first element of the chunk. */
 void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const float *k, pn_delta_tiles *t);
@@ -51,11 +46,6 @@ void pn_delta_scores(const pn_delta_dims *d, int64_t n, const float *q, const fl
 void pn_delta_gates_of(const pn_delta_dims *d, int64_t n, const float *g, const float *beta, pn_delta_gates *gates);
 /* E, A, P, X of a value head from its gates and the scores. */
 void pn_delta_system(const pn_delta_dims *d, int64_t n, const pn_delta_gates *gates, pn_delta_tiles *t);
-/* dst_i = src_i, or zeros when src is NULL. */
-void pn_delta_copy_rows(int64_t n, int64_t cols, const float *src, int64_t ld_src, float *dst, int64_t ld_dst);
-/* dst [n, cols] (contiguous) = factor * row_factor_i * src_i. */
-void pn_delta_scale_rows(int64_t n, int64_t cols, float factor, const float *row_factor, const float *src, int64_t ld,
-                         float *dst);
 
 extern const pn_op_impl pn_gated_delta_cpu_step; /* decoding: gated_delta_cpu_step.c */
 /* Backward of the chunkwise implementation: gated_delta_cpu_backward.c. */

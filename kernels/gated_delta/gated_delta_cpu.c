@@ -39,15 +39,15 @@ typedef struct forward_work {
 } forward_work;
 
 static size_t forward_floats(const pn_delta_dims *d) {
-    int64_t states = (d->group * d->size + 15) & ~(int64_t)15;
+    int64_t states = pn_whole_lines(d->group * d->size);
     return pn_delta_tiles_floats(d) + (size_t)(states + C * d->dk + 2 * C * d->dv);
 }
 static forward_work forward_work_at(const pn_delta_dims *d, float *at) {
     forward_work w = { .t = pn_delta_tiles_at(d, &at) };
-    w.S = pn_delta_take(&at, d->group * d->size);
-    w.keys = pn_delta_take(&at, C * d->dk);
-    w.R = pn_delta_take(&at, C * d->dv);
-    w.U = pn_delta_take(&at, C * d->dv);
+    w.S = pn_take(&at, d->group * d->size);
+    w.keys = pn_take(&at, C * d->dk);
+    w.R = pn_take(&at, C * d->dv);
+    w.U = pn_take(&at, C * d->dv);
     return w;
 }
 
@@ -55,9 +55,9 @@ static forward_work forward_work_at(const pn_delta_dims *d, float *at) {
 static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const pn_delta_gates *x, const float *v,
                           float *S, bool zero, float *o, forward_work *w) {
     float in_beta[C];
-    for (int64_t i = 0; i < n; i++) in_beta[i] = x->in[i] * x->beta[i];
+    for (int64_t i = 0; i < n; i++) in_beta[i] = x->decay.in[i] * x->beta[i];
     if (zero) { /* R = beta V - beta e^L (K S) */
-        pn_delta_scale_rows(n, cols, 1, x->beta, v, d->ldv, w->R);
+        pn_scale_rows(n, cols, 1, x->beta, v, d->ldv, w->R);
     } else {
         pn_mm r = pn_mm_of(n, cols, d->dk, w->t.K, d->dk, S, cols, w->R, cols);
         pn_mm_keep(&r, 1, v, d->ldv);
@@ -74,16 +74,16 @@ static void chunk_forward(const pn_delta_dims *d, int64_t n, int64_t cols, const
     if (!zero) {
         pn_mm qs = pn_mm_of(n, cols, d->dk, w->t.Q, d->dk, S, cols, w->R, cols);
         qs.ahead = &w->t.ahead;
-        qs.scale = d->scale, qs.scale_row = x->in;
+        qs.scale = d->scale, qs.scale_row = x->decay.in;
         pn_tile_mm(&qs);
         pn_mm_keep(&out, 1, w->R, cols);
     }
     pn_tile_mm(&out);
 
     /* S = e^{L_C} S + (e^{L_C - L} K)^T U */
-    pn_delta_scale_rows(n, d->dk, 1, x->out, w->t.K, d->dk, w->keys);
+    pn_scale_rows(n, d->dk, 1, x->decay.out, w->t.K, d->dk, w->keys);
     pn_mm s = pn_mm_transposed_of(d->dk, cols, n, w->keys, d->dk, w->U, cols, S, cols);
-    if (!zero) pn_mm_keep(&s, x->through, S, cols);
+    if (!zero) pn_mm_keep(&s, x->decay.through, S, cols);
     s.ahead = &w->t.ahead;
     pn_tile_mm(&s);
 }
@@ -99,9 +99,9 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
     const float *S0 = c->n_in > 5 ? pn_f32_or_null(c->in[5]) : NULL;
     float *o = pn_f32(c->out[0]), *final = pn_f32(c->out[1]) + state_at, *kept = NULL;
     if (pn_tensor_elems(c->out[2]) > 0)
-        kept = pn_f32(c->out[2]) + (pn_gated_delta_chunks(&a->docs, doc) * d->v_heads + v_head) * d->size + first_col;
+        kept = pn_f32(c->out[2]) + (pn_docs_chunks(&a->docs, doc) * d->v_heads + v_head) * d->size + first_col;
     for (int64_t r = 0; r < d->group; r++)
-        pn_delta_copy_rows(d->dk, cols, S0 ? S0 + state_at + r * d->size : NULL, d->dv, w->S + r * own, cols);
+        pn_copy_rows(d->dk, cols, S0 ? S0 + state_at + r * d->size : NULL, d->dv, w->S + r * own, cols);
     for (int64_t t = begin; t < end; t += C) {
         int64_t n = end - t < C ? end - t : C, ahead = end - t - n < C ? end - t - n : C;
         pn_ahead_reset(&w->t.ahead);
@@ -118,7 +118,7 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
                 pn_ahead_add(&w->t.ahead, ahead, cols, v + at + C * d->ldv, d->ldv);
                 pn_ahead_add(&w->t.ahead, ahead, cols, o + at + C * d->ldv, d->ldv);
             }
-            if (kept) pn_delta_copy_rows(d->dk, cols, S, cols, kept + r * d->size, d->dv);
+            if (kept) pn_copy_rows(d->dk, cols, S, cols, kept + r * d->size, d->dv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
             pn_delta_system(d, n, &gates, &w->t);
@@ -126,8 +126,7 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
         }
         if (kept) kept += d->v_heads * d->size;
     }
-    for (int64_t r = 0; r < d->group; r++)
-        pn_delta_copy_rows(d->dk, cols, w->S + r * own, cols, final + r * d->size, d->dv);
+    for (int64_t r = 0; r < d->group; r++) pn_copy_rows(d->dk, cols, w->S + r * own, cols, final + r * d->size, d->dv);
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {

@@ -27,24 +27,24 @@ typedef struct backward_work {
 } backward_work;
 
 size_t pn_delta_backward_floats(const pn_delta_dims *d) {
-    int64_t size = (d->size + 15) & ~(int64_t)15, G = (d->group * d->size + 15) & ~(int64_t)15;
+    int64_t size = pn_whole_lines(d->size), G = pn_whole_lines(d->group * d->size);
     return pn_delta_tiles_floats(d) + (size_t)(G + size + 6 * C * d->dv + 2 * PN_DELTA_TILE + 4 * C * d->dk);
 }
 static backward_work backward_work_at(const pn_delta_dims *d, float *at) {
     backward_work w = { .t = pn_delta_tiles_at(d, &at) };
-    w.G = pn_delta_take(&at, d->group * d->size);
-    w.W = pn_delta_take(&at, C * d->dv);
-    w.R = pn_delta_take(&at, C * d->dv);
-    w.U = pn_delta_take(&at, C * d->dv);
-    w.dU = pn_delta_take(&at, C * d->dv);
-    w.UT = pn_delta_take(&at, C * d->dv);
-    w.dO = pn_delta_take(&at, C * d->dv);
-    w.ST = pn_delta_take(&at, d->size);
-    w.dP = pn_delta_take(&at, PN_DELTA_TILE);
-    w.dA = pn_delta_take(&at, PN_DELTA_TILE);
-    w.rows = pn_delta_take(&at, 2 * C * d->dk); /* and room for a transposed one */
-    w.dQ = pn_delta_take(&at, C * d->dk);
-    w.dK = pn_delta_take(&at, C * d->dk);
+    w.G = pn_take(&at, d->group * d->size);
+    w.W = pn_take(&at, C * d->dv);
+    w.R = pn_take(&at, C * d->dv);
+    w.U = pn_take(&at, C * d->dv);
+    w.dU = pn_take(&at, C * d->dv);
+    w.UT = pn_take(&at, C * d->dv);
+    w.dO = pn_take(&at, C * d->dv);
+    w.ST = pn_take(&at, d->size);
+    w.dP = pn_take(&at, PN_DELTA_TILE);
+    w.dA = pn_take(&at, PN_DELTA_TILE);
+    w.rows = pn_take(&at, 2 * C * d->dk); /* and room for a transposed one */
+    w.dQ = pn_take(&at, C * d->dk);
+    w.dK = pn_take(&at, C * d->dk);
     return w;
 }
 
@@ -53,21 +53,6 @@ typedef struct chunk_grad {
     const float *v, *dout, *S;
     float *dv, *dg, *dbeta;
 } chunk_grad;
-
-static PN_CLONES double dot(int64_t n, const float *x, const float *y) {
-    double sum = 0;
-    while (n > 0) { /* float inside runs of 512, double across them */
-        int64_t run = n < 512 ? n : 512;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t i = 0; i < run; i++) part += x[i] * y[i];
-        sum += (double)part;
-        x += run;
-        y += run;
-        n -= run;
-    }
-    return sum;
-}
 
 /* sum [n, cols] += factor_i x_i, and dots_i = <factor_i x_i, y_i>; all contiguous. */
 static PN_CLONES void add_term(int64_t n, int64_t cols, const float *factor, const float *x, const float *y, float *sum,
@@ -136,19 +121,19 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     int64_t dk = d->dk, dv = d->dv;
     double dL[C] = { 0 }, dbeta[C] = { 0 }, dots[C], to_end = 0;
     float minus_in_beta[C];
-    for (int64_t i = 0; i < n; i++) minus_in_beta[i] = -x->in[i] * x->beta[i];
+    for (int64_t i = 0; i < n; i++) minus_in_beta[i] = -x->decay.in[i] * x->beta[i];
 
     /* U again, keeping W = V - e^L (K S) */
     if (p->S) {
         pn_mm ks = pn_mm_of(n, dv, dk, w->t.K, dk, p->S, dv, w->W, dv);
         pn_mm_keep(&ks, 1, p->v, d->ldv);
-        ks.scale = -1, ks.scale_row = x->in;
+        ks.scale = -1, ks.scale_row = x->decay.in;
         ks.ahead = &w->t.ahead;
         pn_tile_mm(&ks);
     } else {
-        pn_delta_copy_rows(n, dv, p->v, d->ldv, w->W, dv);
+        pn_copy_rows(n, dv, p->v, d->ldv, w->W, dv);
     }
-    pn_delta_scale_rows(n, dv, 1, x->beta, w->W, dv, w->R);
+    pn_scale_rows(n, dv, 1, x->beta, w->W, dv, w->R);
     pn_unit_lower_solve(n, w->t.A, C, w->t.X, w->R, dv, w->U, dv, dv);
     pn_tile_transpose(w->UT, C, w->U, dv, n, dv);
 
@@ -156,12 +141,12 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     const float *dO = p->dout ? w->dO : NULL;
     if (have_G) {
         pn_mm kg = pn_mm_of(n, dv, dk, w->t.K, dk, G, dv, w->dU, dv);
-        kg.scale_row = x->out;
+        kg.scale_row = x->decay.out;
         kg.ahead = &w->t.ahead;
         pn_tile_mm(&kg);
     }
     if (dO) {
-        pn_delta_copy_rows(n, dv, p->dout, d->ldv, w->dO, dv);
+        pn_copy_rows(n, dv, p->dout, d->ldv, w->dO, dv);
         pn_mm po = pn_mm_transposed_of(n, dv, n, w->t.P, C, dO, dv, w->dU, dv);
         po.form = PN_MM_A_UPPER;
         if (have_G) pn_mm_keep(&po, 1, w->dU, dv);
@@ -197,12 +182,12 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
         add_term(n, dk, NULL, w->rows, w->t.K, w->dK, dots);
         for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
         if (dO) {
-            st.a = dO, st.scale = d->scale, st.scale_row = x->in;
+            st.a = dO, st.scale = d->scale, st.scale_row = x->decay.in;
             pn_tile_mm(&st);
             add_term(n, dk, NULL, w->rows, w->t.Q, w->dQ, dots);
             for (int64_t i = 0; i < n; i++) dL[i] += dots[i];
         }
-        if (have_G) to_end += (double)x->through * dot(d->size, p->S, G);
+        if (have_G) to_end += (double)x->decay.through * pn_long_dot(d->size, p->S, G);
     }
     /* through the end state: kS = e^{L_C - L} (U G^T), computed as G U^T */
     if (have_G) {
@@ -211,7 +196,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
         gu.ahead = &w->t.ahead;
         pn_tile_mm(&gu);
         pn_tile_transpose(w->rows, dk, turned, C, dk, n);
-        add_term(n, dk, x->out, w->rows, w->t.K, w->dK, dots);
+        add_term(n, dk, x->decay.out, w->rows, w->t.K, w->dK, dots);
         for (int64_t i = 0; i < n; i++) {
             dL[i] -= dots[i];
             to_end += dots[i];
@@ -227,18 +212,13 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     if (!keep_G) return;
 
     /* G <- e^{L_C} G + scale (e^L Q)^T dO - (beta e^L K)^T dR */
-    pn_delta_scale_rows(n, dk, 1, minus_in_beta, w->t.K, dk, w->rows);
+    pn_scale_rows(n, dk, 1, minus_in_beta, w->t.K, dk, w->rows);
     pn_mm g = pn_mm_transposed_of(dk, dv, n, w->rows, dk, dR, dv, G, dv);
-    if (have_G) pn_mm_keep(&g, x->through, G, dv);
+    if (have_G) pn_mm_keep(&g, x->decay.through, G, dv);
     pn_tile_mm(&g);
     if (!dO) return;
-    pn_delta_scale_rows(n, dk, d->scale, x->in, w->t.Q, dk, w->rows);
+    pn_scale_rows(n, dk, d->scale, x->decay.in, w->t.Q, dk, w->rows);
     add_product(pn_mm_transposed_of(dk, dv, n, w->rows, dk, dO, dv, G, dv), PN_MM_DENSE);
-}
-
-static PN_CLONES void add_rows(int64_t n, int64_t cols, const float *x, float *dst, int64_t ld) {
-    for (int64_t i = 0; dst && i < n; i++)
-        for (int64_t a = 0; a < cols; a++) dst[i * ld + a] += x[i * cols + a];
 }
 
 static float *grad_at(const pn_op_call *c, int i, int64_t offset) {
@@ -255,7 +235,7 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
                               backward_work *w) {
     const pn_gated_delta_attr *a = c->attr;
     int64_t begin = a->docs.offset[doc], end = a->docs.offset[doc + 1], states = d->group * d->size;
-    int64_t n_chunks = (end - begin + C - 1) / C, chunk = pn_gated_delta_chunks(&a->docs, doc) + n_chunks - 1;
+    int64_t n_chunks = (end - begin + C - 1) / C, chunk = pn_docs_chunks(&a->docs, doc) + n_chunks - 1;
     int64_t state_at = (doc * d->v_heads + head * d->group) * d->size;
     const float *dout = pn_f32_or_null(c->dout[0]), *dS_T = pn_f32_or_null(c->dout[1]);
     const float *g = pn_f32_or_null(c->in[3]), *beta = pn_f32(c->in[4]);
@@ -300,15 +280,15 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
             chunk_backward(d, n, &gates, &p, w->G + r * d->size, have_G, t > begin || dS0, w);
         }
         have_G = true;
-        add_rows(n, d->dk, w->dQ, dq, d->ldk);
-        add_rows(n, d->dk, w->dK, dk, d->ldk);
+        pn_add_rows(n, d->dk, 1, w->dQ, d->dk, dq, d->ldk);
+        pn_add_rows(n, d->dk, 1, w->dK, d->dk, dk, d->ldk);
     }
     for (int64_t i = 0; dS0 && have_G && i < states; i++) dS0[i] += w->G[i];
 }
 
 pn_status pn_delta_backward(const pn_op_call *c) {
     const pn_gated_delta_attr *a = c->attr;
-    if (!pn_gated_delta_any(c->din) || (!c->dout[0] && !c->dout[1])) return PN_OK;
+    if (!pn_op_has_din(c) || (!c->dout[0] && !c->dout[1])) return PN_OK;
     pn_delta_dims d = pn_delta_dims_of(c);
     int64_t tasks = a->docs.n * d.heads;
 #pragma omp parallel for schedule(dynamic) if (tasks > 1)

@@ -5,7 +5,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { C = PN_GATED_DELTA_CHUNK };
+enum { C = PN_CHUNK };
 
 /* One value head of one document. Rows of q, k are `ldk` apart, of v and o `ldv`, of g and beta `ldg`. */
 typedef struct head {
@@ -28,7 +28,7 @@ static head head_of(const pn_op_call *c, int64_t doc, int64_t j) {
     h.beta = pn_f64(c->in[4]) + first * h.ldg + j;
     h.state_step = a->v_heads * size;
     if (pn_tensor_elems(c->out[2]) > 0)
-        h.states = pn_f64(c->out[2]) + pn_gated_delta_chunks(&a->docs, doc) * h.state_step + j * size;
+        h.states = pn_f64(c->out[2]) + pn_docs_chunks(&a->docs, doc) * h.state_step + j * size;
     return h;
 }
 
@@ -146,7 +146,7 @@ static double *grad_at(const pn_op_call *c, int i, int64_t offset) {
 
 static pn_status backward(const pn_op_call *c) {
     const pn_gated_delta_attr *a = c->attr;
-    if (!pn_gated_delta_any(c->din)) return PN_OK;
+    if (!pn_op_has_din(c)) return PN_OK;
     int64_t size = (int64_t)a->dk * a->dv, group = a->v_heads / a->heads;
     const double *do_ = pn_f64_or_null(c->dout[0]), *dS_T = pn_f64_or_null(c->dout[1]);
 #pragma omp parallel for schedule(dynamic) if (a->docs.n * a->v_heads * size > 4096)

@@ -1,12 +1,6 @@
 #include "gated_delta.h"
 #include "infer.h"
 
-static bool wants_any(const pn_op_call *c) {
-    for (int i = 0; i < c->n_in; i++)
-        if (c->wants[i]) return true;
-    return false;
-}
-
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_gated_delta_attr *a = c->attr;
     pn_dtype real = out[0].dtype;
@@ -37,12 +31,12 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->v_heads * a->dv } };
     out[1] = out[2] = state;
     out[2].no_grad = true;
-    out[2].shape[0] = wants_any(c) ? pn_gated_delta_chunks(&a->docs, a->docs.n) : 0;
+    out[2].shape[0] = pn_op_wants(c) ? pn_docs_chunks(&a->docs, a->docs.n) : 0;
     return PN_OK;
 }
 
 static uint32_t saves(const pn_op_call *c) {
-    if (!wants_any(c)) return 0;
+    if (!pn_op_wants(c)) return 0;
     uint32_t bits = PN_SAVE_OUT(2);
     for (int i = 0; i < 5; i++) bits |= c->in[i] ? PN_SAVE_IN(i) : 0;
     return bits;
@@ -54,11 +48,12 @@ static uint32_t saves(const pn_op_call *c) {
 static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
     const pn_gated_delta_attr *a = c->attr;
     double width = (double)pn_dtype_bytes(c->in[0]->dtype), tokens = (double)c->in[0]->shape[0];
-    double state = (double)a->v_heads * a->dk * a->dv, chunks = (double)pn_gated_delta_chunks(&a->docs, a->docs.n);
+    double state = (double)a->v_heads * a->dk * a->dv, chunks = (double)pn_docs_chunks(&a->docs, a->docs.n);
     double gates = c->in[3] ? 2 : 1;
     double in = tokens * (2.0 * a->heads * a->dk + (double)a->v_heads * a->dv + gates * a->v_heads);
     double o = tokens * a->v_heads * a->dv;
-    double states = (double)a->docs.n * state * (c->n_in > 5 && c->in[5] ? 2 : 1) + (wants_any(c) ? chunks * state : 0);
+    double states =
+        (double)a->docs.n * state * (c->n_in > 5 && c->in[5] ? 2 : 1) + (pn_op_wants(c) ? chunks * state : 0);
     cost->flops = tokens * state * (backward ? (c->in[3] ? 15 : 12) : (c->in[3] ? 7 : 6));
     cost->bytes = width * (backward ? 2 * in + o + states : in + o + states);
 }

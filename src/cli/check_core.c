@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gated_delta/gated_delta.h"
+#include "gated_linear/gated_linear.h"
 #include "golden.h"
 #include "op.h"
 
@@ -33,6 +34,28 @@ static void delta_attr(const core_dims *d, const pn_docs *docs, double scale, vo
     memcpy(attr, &a, sizeof a);
 }
 
+static void linear_attr(const core_dims *d, const pn_docs *docs, double scale, bool vector_gate, void *attr) {
+    int heads = (int)d->heads;
+    pn_gated_linear_attr a = { .docs = *docs,
+                               .heads = heads,
+                               .q_heads = heads,
+                               .k_heads = heads,
+                               .v_heads = heads,
+                               .g_heads = heads,
+                               .dk = (int)d->dk,
+                               .dv = (int)d->dv,
+                               .vector_gate = vector_gate,
+                               .scale = scale };
+    _Static_assert(sizeof a <= PN_OP_ATTR_BYTES, "attributes fit a call");
+    memcpy(attr, &a, sizeof a);
+}
+static void scalar_attr(const core_dims *d, const pn_docs *docs, double scale, void *attr) {
+    linear_attr(d, docs, scale, false, attr);
+}
+static void vector_attr(const core_dims *d, const pn_docs *docs, double scale, void *attr) {
+    linear_attr(d, docs, scale, true, attr);
+}
+
 /* Every op here gives o first and the final state second. */
 static const core_kind kinds[] = {
     { .kind = "delta",
@@ -45,6 +68,16 @@ static const core_kind kinds[] = {
       .input = { "q", "kn", "v", "gs", "beta", "S0" },
       .n_in = 6,
       .attr = delta_attr },
+    { .kind = "la_scalar",
+      .op = &pn_op_gated_linear,
+      .input = { "q", "k", "v", "gs", "S0" },
+      .n_in = 5,
+      .attr = scalar_attr },
+    { .kind = "la_vector",
+      .op = &pn_op_gated_linear,
+      .input = { "q", "k", "v", "gv", "S0" },
+      .n_in = 5,
+      .attr = vector_attr },
 };
 enum { OUT_O, OUT_STATE };
 

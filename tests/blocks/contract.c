@@ -30,6 +30,18 @@ static const struct more {
     { .type = "gated_deltanet", .option = { { "conv_size", "7" }, { "head_dim", "16" }, { "expand_v", "1" } } },
     { .type = "jet", .option = { { "head_dim", "12" }, { "expand_v", "2.6666666667" }, { "conv_size", "3" } } },
     { .type = "jet", .option = { { "num_heads", "3" }, { "dconv_generator_reduction", "1" }, { "conv_size", "1" } } },
+    { .type = "gla",
+      .option = { { "num_heads", "4" }, { "num_kv_heads", "2" }, { "expand_k", "1" }, { "norm_eps", "1e-3" } } },
+    { .type = "gla",
+      .option = { { "num_heads", "1" },
+                  { "expand_k", "0.15" },
+                  { "gate_low_rank_dim", "3" },
+                  { "clamp_min", "-0.05" } } },
+    { .type = "gla",
+      .option = { { "use_short_conv", "true" },
+                  { "num_kv_heads", "1" },
+                  { "gate_logit_normalizer", "0.1" },
+                  { "fuse_norm", "false" } } },
 };
 
 typedef struct subject {
