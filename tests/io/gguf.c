@@ -427,5 +427,6 @@ START_TEST(survives_damage) {
 }
 END_TEST
 
-TEST_MAIN("gguf", metadata_of_every_type, dequantises, dequantises_any_bits_as_the_reference, plain_types_and_refusals_on_reading, refuses_a_bad_frame,
-          refuses_bad_metadata, refuses_bad_tensors, survives_damage)
+TEST_MAIN("gguf", metadata_of_every_type, dequantises, dequantises_any_bits_as_the_reference,
+          plain_types_and_refusals_on_reading, refuses_a_bad_frame, refuses_bad_metadata, refuses_bad_tensors,
+          survives_damage)
