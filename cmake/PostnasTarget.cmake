@@ -2,6 +2,7 @@
 
 option(POSTNAS_WERROR "treat warnings as errors" ON)
 set(POSTNAS_SANITIZE "" CACHE STRING "address, undefined or thread: build with that sanitizer")
+option(POSTNAS_FUZZ "make tests/fuzz libFuzzer programs (clang); otherwise they replay the files kept there" OFF)
 
 function(postnas_flags target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes
@@ -23,7 +24,7 @@ function(postnas_flags target)
   if(POSTNAS_SANITIZE)
     target_compile_definitions(${target} PRIVATE PN_NO_CLONES) # sanitizer runtimes start after clones are chosen
     target_compile_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE} -fno-omit-frame-pointer -g)
-    if(POSTNAS_SANITIZE STREQUAL "undefined")
+    if(POSTNAS_SANITIZE MATCHES "undefined")
       target_compile_options(${target} PRIVATE -fno-sanitize-recover=all)
     endif()
     target_link_options(${target} PRIVATE -fsanitize=${POSTNAS_SANITIZE})
@@ -67,4 +68,24 @@ function(postnas_test room file)
   endif()
   set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77
     ENVIRONMENT "${environment}")
+endfunction()
+
+# postnas_fuzz_target(name): tests/fuzz/<name>.c as the program fuzz_<name>: with POSTNAS_FUZZ a fuzzer (target `fuzz`
+# builds them all), otherwise a test that replays tests/fuzz/corpus/<name> and the cases found so far.
+function(postnas_fuzz_target name)
+  set(here ${CMAKE_SOURCE_DIR}/tests/fuzz)
+  add_executable(fuzz_${name} ${here}/${name}.c)
+  target_link_libraries(fuzz_${name} PRIVATE pn_search)
+  postnas_flags(fuzz_${name})
+  if(POSTNAS_FUZZ)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    if(NOT TARGET fuzz)
+      add_custom_target(fuzz)
+    endif()
+    add_dependencies(fuzz fuzz_${name})
+    return()
+  endif()
+  target_sources(fuzz_${name} PRIVATE ${here}/replay.c)
+  add_test(NAME fuzz/${name} COMMAND fuzz_${name} ${here}/corpus/${name} ${here}/cases/${name})
+  set_tests_properties(fuzz/${name} PROPERTIES TIMEOUT 300 LABELS cpu)
 endfunction()

@@ -1,6 +1,7 @@
 #include "status.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,12 +27,23 @@ static void add_trace(const char *file, int line, const char *what) {
         trace[trace_len] = '\0'; /* a full trace keeps its deepest, most telling lines */
 }
 
+/* Messages quote names and texts of files, whose bytes must neither break the line nor command a terminal: control
+ * characters, those of ISO 6429's second set (U+0080 to U+009F) included, become question marks. */
+static void make_printable(char *text) {
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        bool second_set = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+        if (second_set) p[0] = p[1] = '?';
+        if (*p < ' ' || *p == 0x7f) *p = '?';
+    }
+}
+
 pn_status pn_fail_at(const char *file, int line, pn_status s, const char *fmt, ...) {
     char fresh[STORY_BYTES]; /* the arguments may point into the old story */
     va_list args;
     va_start(args, fmt);
     vsnprintf(fresh, sizeof fresh, fmt, args);
     va_end(args);
+    make_printable(fresh);
     memcpy(story, fresh, sizeof story);
     trace_len = 0;
     trace[0] = '\0';

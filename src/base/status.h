@@ -42,7 +42,7 @@ typedef enum pn_status {
 #define PN_NORETURN
 #endif
 
-/* Starts the story; returns s, so `return pn_fail_at(...)` reads well. Use PN_FAIL. */
+/* Starts the story, one line: control characters in it become "?". Returns s: `return pn_fail_at(...)`. Use PN_FAIL. */
 pn_status pn_fail_at(const char *file, int line, pn_status s, const char *fmt, ...) PN_PRINTF(4, 5);
 /* Adds one line to it; returns s. Use PN_TRY. */
 pn_status pn_trace_at(const char *file, int line, pn_status s, const char *expr);

@@ -229,7 +229,7 @@ static pn_status check_overlaps(pn_gguf *f) {
 
 static pn_status place_tensors(pn_gguf *f, const uint64_t *offsets, size_t header_bytes, int64_t alignment) {
     size_t start = (header_bytes + (size_t)alignment - 1) / (size_t)alignment * (size_t)alignment;
-    size_t data_bytes = start <= f->file.n_bytes ? f->file.n_bytes - start : 0;
+    size_t data_bytes = start <= f->n_bytes ? f->n_bytes - start : 0;
     for (int64_t i = 0; i < f->n_tensors; i++) {
         pn_tensor_info *info = &f->tensor[i].info;
         PN_CHECK(offsets[i] % (uint64_t)alignment == 0, PN_FORMAT,
@@ -239,7 +239,7 @@ static pn_status place_tensors(pn_gguf *f, const uint64_t *offsets, size_t heade
             offsets[i] <= data_bytes && info->n_bytes <= data_bytes - offsets[i], PN_FORMAT,
             "%s: tensor %.200s: %zu bytes at offset %llu lie outside the file's %zu bytes of data; is it cut short?",
             f->path, info->name, info->n_bytes, (unsigned long long)offsets[i], data_bytes);
-        info->data = f->file.data + (data_bytes ? start + offsets[i] : 0);
+        info->data = f->data + (data_bytes ? start + offsets[i] : 0);
         f->by_name[i] = &f->tensor[i];
     }
     PN_TRY(check_overlaps(f));
@@ -275,7 +275,7 @@ done:
 /* ---- the file ---- */
 
 static pn_status parse(pn_gguf *f) {
-    cursor c = { .path = f->path, .data = f->file.data, .end = f->file.n_bytes };
+    cursor c = { .path = f->path, .data = f->data, .end = f->n_bytes };
     PN_CHECK(c.end >= 24 && !memcmp(c.data, "GGUF", 4), PN_FORMAT, "%s: this is not a GGUF file", f->path);
     c.at = 4;
     uint64_t version, n_tensors, n_keys;
@@ -291,19 +291,34 @@ static pn_status parse(pn_gguf *f) {
     return take_tensors(f, &c, n_tensors);
 }
 
-pn_status pn_gguf_open(const char *path, pn_gguf **out) {
-    *out = NULL;
-    pn_gguf *f = calloc(1, sizeof *f);
-    PN_CHECK(f, PN_MEMORY, "out of memory");
+/* Takes over the mapping, also on failure. */
+static pn_status open_bytes(const char *path, pn_mapped_file map, const void *data, size_t n_bytes, pn_gguf **out) {
     pn_status s;
-    if (!(f->path = strdup(path))) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    PN_TRY_GOTO(s, pn_mapped_file_open(path, &f->file), fail);
+    pn_gguf *f = calloc(1, sizeof *f);
+    if (!f) {
+        pn_mapped_file_close(&map);
+        PN_FAIL(PN_MEMORY, "out of memory");
+    }
+    *f = (pn_gguf){ .path = strdup(path), .map = map, .data = data, .n_bytes = n_bytes };
+    if (!f->path) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     PN_TRY_GOTO(s, parse(f), fail);
     *out = f;
     return PN_OK;
 fail:
     pn_gguf_close(&f);
     return s;
+}
+
+pn_status pn_gguf_open(const char *path, pn_gguf **out) {
+    *out = NULL;
+    pn_mapped_file map;
+    PN_TRY(pn_mapped_file_open(path, &map));
+    return open_bytes(path, map, map.data, map.n_bytes, out);
+}
+
+pn_status pn_gguf_parse(const char *name, const void *data, size_t n_bytes, pn_gguf **out) {
+    *out = NULL;
+    return open_bytes(name, (pn_mapped_file){ 0 }, data, n_bytes, out);
 }
 
 void pn_gguf_close(pn_gguf **f) {
@@ -316,7 +331,7 @@ void pn_gguf_close(pn_gguf **f) {
     free((*f)->value);
     free((*f)->tensor);
     free((*f)->by_name);
-    pn_mapped_file_close(&(*f)->file);
+    pn_mapped_file_close(&(*f)->map);
     free((*f)->path);
     free(*f);
     *f = NULL;

@@ -17,6 +17,8 @@ typedef struct pn_gguf pn_gguf;
 
 /* PN_IO: cannot be opened. PN_FORMAT: any rule of the format is broken; the message names file and place. */
 pn_status pn_gguf_open(const char *path, pn_gguf **out);
+/* The same from memory, borrowed until the reader is closed; `name` stands for the file in messages. */
+pn_status pn_gguf_parse(const char *name, const void *data, size_t n_bytes, pn_gguf **out);
 void pn_gguf_close(pn_gguf **f);
 const char *pn_gguf_path(const pn_gguf *f);
 

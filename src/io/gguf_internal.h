@@ -44,7 +44,9 @@ typedef struct pn_gguf_tensor {
 
 struct pn_gguf {
     char *path;
-    pn_mapped_file file;
+    pn_mapped_file map; /* {0} where the bytes are the caller's */
+    const unsigned char *data;
+    size_t n_bytes;
     pn_gguf_value *value; /* [n_values], sorted by key */
     int64_t n_values;
     pn_gguf_tensor *tensor; /* [n_tensors], in the order of the list */

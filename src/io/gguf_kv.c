@@ -100,30 +100,39 @@ pn_status pn_gguf_string(const pn_gguf *f, const char *key, const char **out) {
     return PN_OK;
 }
 
+/* The lengths were checked on opening; read again, they may be others if the file has changed since. */
+static bool list_strings(const pn_gguf *f, const pn_gguf_value *v, const char **text, uint32_t *n_bytes) {
+    const unsigned char *p = v->data, *end = f->data + f->n_bytes;
+    for (uint64_t i = 0; i < v->n; i++) {
+        uint64_t length = end - p >= 8 ? pn_gguf_le(p, 8) : UINT64_MAX;
+        if (length > UINT32_MAX || length > (uint64_t)(end - p) - 8) return false;
+        text[i] = (const char *)p + 8;
+        n_bytes[i] = (uint32_t)length;
+        p += 8 + length;
+    }
+    return true;
+}
+
 pn_status pn_gguf_strings(const pn_gguf *f, const char *key, const char ***text, uint32_t **n_bytes, int64_t *n) {
     const pn_gguf_value *v;
     *text = NULL;
     *n_bytes = NULL;
     PN_TRY(find(f, key, &v));
     if (v->kind != PN_GGUF_ARRAY || v->element != PN_GGUF_STRING) return wrong_kind(f, v, "an array of strings");
-    *text = malloc(((size_t)v->n + 1) * sizeof **text); /* n strings took 8 n bytes of the file at least */
-    *n_bytes = malloc(((size_t)v->n + 1) * sizeof **n_bytes);
-    if (!*text || !*n_bytes) {
-        free(*text);
-        free(*n_bytes);
-        *text = NULL;
-        *n_bytes = NULL;
-        PN_FAIL(PN_MEMORY, "out of memory");
-    }
-    const unsigned char *p = v->data;
-    for (uint64_t i = 0; i < v->n; i++) {
-        uint64_t length = pn_gguf_le(p, 8);
-        (*text)[i] = (const char *)p + 8;
-        (*n_bytes)[i] = (uint32_t)length;
-        p += 8 + length;
-    }
+    const char **strings = malloc(((size_t)v->n + 1) * sizeof *strings); /* n strings took 8 n bytes of the file */
+    uint32_t *lengths = malloc(((size_t)v->n + 1) * sizeof *lengths);
+    pn_status s = PN_OK;
+    if (!strings || !lengths) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
+    if (!list_strings(f, v, strings, lengths))
+        PN_FAIL_GOTO(s, PN_FORMAT, fail, "%s: key %.200s: the file changed while it was read", f->path, key);
+    *text = strings;
+    *n_bytes = lengths;
     *n = (int64_t)v->n;
     return PN_OK;
+fail:
+    free(strings);
+    free(lengths);
+    return s;
 }
 
 pn_status pn_gguf_ints(const pn_gguf *f, const char *key, int32_t **out, int64_t *n) {

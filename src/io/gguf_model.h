@@ -1,5 +1,5 @@
 /* A model in a GGUF file (general.architecture llama or qwen2): its config from the metadata, its weights under their
- * Hugging Face names.
+ * Hugging Face names, and its tokenizer.
  *
  * The llama architecture stores the rows of q and k of each head so that rotary pairs are neighbours (2i, 2i + 1); here
  * and in Hugging Face files channel i pairs with i + d/2 (blocks.md 1.5). Reading puts the rows back:
@@ -10,6 +10,7 @@
 
 #include "gguf.h"
 #include "model.h"
+#include "tokenizer.h"
 #include "weights.h"
 
 /* file_dtype: that of the matrices when all have one, F32 when any is quantised. PN_FORMAT, PN_UNSUPPORTED: the message
@@ -17,5 +18,7 @@
 pn_status pn_gguf_config(const pn_gguf *f, pn_model_config *out);
 /* f is borrowed until the weights are closed. PN_UNSUPPORTED: a tensor without a counterpart. */
 pn_status pn_gguf_weights(const pn_gguf *f, const pn_model_config *c, pn_weights **out);
+/* PN_FORMAT, PN_UNSUPPORTED: the message names file and key, or the token at fault. */
+pn_status pn_gguf_tokenizer(const pn_gguf *f, pn_tokenizer **out);
 
 #endif

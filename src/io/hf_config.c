@@ -1,5 +1,6 @@
 #include "hf_config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "files.h"
@@ -144,18 +145,24 @@ static pn_status read_config(pn_hf_file *f, pn_model_config *c) {
     return pn_in_file(f->path, pn_model_config_check(c));
 }
 
-pn_status pn_hf_config_read(const char *path, pn_model_config *out) {
+pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out) {
     memset(out, 0, sizeof *out);
-    char file[PN_PATH_MAX];
-    pn_hf_file f = { .path = path };
+    json_t *root;
+    PN_TRY(pn_json_parse(name, text, n_bytes, &root));
+    pn_status s = read_config(&(pn_hf_file){ .path = name, .root = root }, out);
+    json_decref(root);
+    return s;
+}
+
+pn_status pn_hf_config_read(const char *path, pn_model_config *out) {
+    char file[PN_PATH_MAX], *text;
+    size_t n_bytes;
     if (pn_is_directory(path)) {
         PN_TRY(pn_path_join(file, path, "config.json"));
-        f.path = file;
+        path = file;
     }
-    json_t *root;
-    PN_TRY(pn_json_load(f.path, MAX_CONFIG_BYTES, &root));
-    f.root = root;
-    pn_status s = read_config(&f, out);
-    json_decref(root);
+    PN_TRY(pn_file_read(path, MAX_CONFIG_BYTES, &text, &n_bytes));
+    pn_status s = pn_hf_config_parse(path, text, n_bytes, out);
+    free(text);
     return s;
 }

@@ -10,6 +10,8 @@
 /* path: the directory, or the file itself. The result has passed pn_model_config_check and its block options are
  * resolved. PN_IO: not readable. PN_FORMAT, PN_USAGE, PN_UNSUPPORTED: the message names file and field. */
 pn_status pn_hf_config_read(const char *path, pn_model_config *out);
+/* The same from memory; `name` stands for the file in messages. */
+pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out);
 
 typedef enum pn_hf_kind {
     PN_HF_AUTO, /* qwen2 or llama where every layer is full attention, else jet_nemotron */

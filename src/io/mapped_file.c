@@ -21,7 +21,7 @@ static pn_status map(const char *path, int fd, pn_mapped_file *out) {
 
 pn_status pn_mapped_file_open(const char *path, pn_mapped_file *out) {
     memset(out, 0, sizeof *out);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO is refused, not waited for */
     PN_CHECK(fd >= 0, PN_IO, "%s: %s", path, strerror(errno));
     pn_status s = map(path, fd, out);
     close(fd); /* the mapping keeps the file */

@@ -8,7 +8,9 @@
 
 struct pn_safetensors {
     char *path;
-    pn_mapped_file file;
+    pn_mapped_file map; /* {0} where the bytes are the caller's */
+    const unsigned char *data;
+    size_t n_bytes;
     json_t *header; /* owns names and metadata */
     json_t *metadata;
     pn_tensor_info *info;     /* [count], in the order of their data */
@@ -126,17 +128,17 @@ static pn_status parse_metadata(pn_safetensors *f, json_t *metadata) {
 }
 
 static pn_status parse(pn_safetensors *f) {
-    size_t n = f->file.n_bytes;
+    size_t n = f->n_bytes;
     PN_CHECK(n >= 8, PN_FORMAT, "%s: %zu bytes are too few for a safetensors file", f->path, n);
     uint64_t header_bytes = 0;
-    for (int i = 0; i < 8; i++) header_bytes |= (uint64_t)f->file.data[i] << (8 * i);
+    for (int i = 0; i < 8; i++) header_bytes |= (uint64_t)f->data[i] << (8 * i);
     PN_CHECK(header_bytes <= PN_SAFETENSORS_MAX_HEADER, PN_FORMAT,
              "%s: a header of %llu bytes is beyond the format's limit of %d; is this a safetensors file?", f->path,
              (unsigned long long)header_bytes, PN_SAFETENSORS_MAX_HEADER);
     PN_CHECK(header_bytes <= n - 8, PN_FORMAT,
              "%s: a header of %llu bytes does not fit the file's %zu; is it cut short?", f->path,
              (unsigned long long)header_bytes, n);
-    const char *text = (const char *)f->file.data + 8;
+    const char *text = (const char *)f->data + 8;
     PN_TRY(pn_json_parse(f->path, text, (size_t)header_bytes, &f->header));
     PN_CHECK(json_is_object(f->header), PN_FORMAT, "%s: the header is not a JSON object", f->path);
 
@@ -144,7 +146,7 @@ static pn_status parse(pn_safetensors *f) {
     f->info = calloc(entries + 1, sizeof *f->info);
     f->by_name = calloc(entries + 1, sizeof *f->by_name);
     PN_CHECK(f->info && f->by_name, PN_MEMORY, "out of memory");
-    const unsigned char *data = f->file.data + 8 + header_bytes;
+    const unsigned char *data = f->data + 8 + header_bytes;
     size_t data_bytes = n - 8 - (size_t)header_bytes;
     const char *name;
     json_t *entry;
@@ -160,13 +162,17 @@ static pn_status parse(pn_safetensors *f) {
     return check_tiling(f, data, data_bytes);
 }
 
-pn_status pn_safetensors_open(const char *path, pn_safetensors **out) {
-    *out = NULL;
-    pn_safetensors *f = calloc(1, sizeof *f);
-    PN_CHECK(f, PN_MEMORY, "out of memory");
+/* Takes over the mapping, also on failure. */
+static pn_status open_bytes(const char *path, pn_mapped_file map, const void *data, size_t n_bytes,
+                            pn_safetensors **out) {
     pn_status s;
-    if (!(f->path = strdup(path))) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    PN_TRY_GOTO(s, pn_mapped_file_open(path, &f->file), fail);
+    pn_safetensors *f = calloc(1, sizeof *f);
+    if (!f) {
+        pn_mapped_file_close(&map);
+        PN_FAIL(PN_MEMORY, "out of memory");
+    }
+    *f = (pn_safetensors){ .path = strdup(path), .map = map, .data = data, .n_bytes = n_bytes };
+    if (!f->path) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     PN_TRY_GOTO(s, parse(f), fail);
     *out = f;
     return PN_OK;
@@ -175,12 +181,24 @@ fail:
     return s;
 }
 
+pn_status pn_safetensors_open(const char *path, pn_safetensors **out) {
+    *out = NULL;
+    pn_mapped_file map;
+    PN_TRY(pn_mapped_file_open(path, &map));
+    return open_bytes(path, map, map.data, map.n_bytes, out);
+}
+
+pn_status pn_safetensors_parse(const char *name, const void *data, size_t n_bytes, pn_safetensors **out) {
+    *out = NULL;
+    return open_bytes(name, (pn_mapped_file){ 0 }, data, n_bytes, out);
+}
+
 void pn_safetensors_close(pn_safetensors **f) {
     if (!f || !*f) return;
     free((*f)->info);
     free((*f)->by_name);
     json_decref((*f)->header);
-    pn_mapped_file_close(&(*f)->file);
+    pn_mapped_file_close(&(*f)->map);
     free((*f)->path);
     free(*f);
     *f = NULL;

@@ -18,6 +18,8 @@ typedef struct pn_safetensors pn_safetensors;
 
 /* PN_IO: cannot be opened. PN_FORMAT: any rule of the format is broken; the message names file and tensor. */
 pn_status pn_safetensors_open(const char *path, pn_safetensors **out);
+/* The same from memory, borrowed until the reader is closed; `name` stands for the file in messages. */
+pn_status pn_safetensors_parse(const char *name, const void *data, size_t n_bytes, pn_safetensors **out);
 void pn_safetensors_close(pn_safetensors **f);
 
 /* Tensors in the order of their data. */

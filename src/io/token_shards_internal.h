@@ -34,6 +34,8 @@ typedef struct pn_token_manifest {
 pn_status pn_token_manifest_write(const pn_token_manifest *m, const char *path);
 /* Checks everything the file says, also against itself; the shards' files are not looked at. */
 pn_status pn_token_manifest_read(const char *path, pn_token_manifest *out);
+/* The same from memory; `path` is for messages. */
+pn_status pn_token_manifest_parse(const char *path, const char *text, size_t n_bytes, pn_token_manifest *out);
 void pn_token_manifest_free(pn_token_manifest *m);
 
 /* The columns of /answers, beside /answers/offsets (n_docs + 1): the answers of document i are rows offsets[i] to

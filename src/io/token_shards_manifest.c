@@ -1,11 +1,14 @@
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "files.h"
+#include "json.h"
 #include "token_shards_internal.h"
+
+enum { MAX_MANIFEST_BYTES = 64 << 20 }; /* 100,000 shards take half of it */
 
 static const char format_name[] = "postnas-token-shards";
 
@@ -162,18 +165,26 @@ static pn_status read_all(const char *path, const json_t *root, pn_token_manifes
     return read_shards(path, root, m);
 }
 
-pn_status pn_token_manifest_read(const char *path, pn_token_manifest *out) {
+pn_status pn_token_manifest_parse(const char *path, const char *text, size_t n_bytes, pn_token_manifest *out) {
     *out = (pn_token_manifest){ 0 };
-    FILE *f = fopen(path, "rb");
-    PN_CHECK(f, PN_IO, "%s: cannot read the manifest of the token shards: %s; make the set with `postnas data`", path,
-             strerror(errno));
-    json_error_t error;
-    json_t *root = json_loadf(f, JSON_REJECT_DUPLICATES, &error);
-    fclose(f);
-    PN_CHECK(root, PN_FORMAT, "%s:%d: not valid JSON: %s", path, error.line, error.text);
+    json_t *root;
+    PN_TRY(pn_json_parse(path, text, n_bytes, &root));
     pn_status s = read_all(path, root, out);
     json_decref(root);
     if (s) pn_token_manifest_free(out);
+    return s;
+}
+
+pn_status pn_token_manifest_read(const char *path, pn_token_manifest *out) {
+    *out = (pn_token_manifest){ 0 };
+    char *text;
+    size_t n_bytes;
+    PN_CHECK(access(path, R_OK) == 0, PN_IO,
+             "%s: cannot read the manifest of the token shards: %s; make the set with `postnas data`", path,
+             strerror(errno));
+    PN_TRY(pn_file_read(path, MAX_MANIFEST_BYTES, &text, &n_bytes));
+    pn_status s = pn_token_manifest_parse(path, text, n_bytes, out);
+    free(text);
     return s;
 }
 

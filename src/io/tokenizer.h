@@ -46,6 +46,8 @@ void pn_ids_free(pn_ids *ids);
  * PN_FORMAT: not a valid tokenizer. PN_UNSUPPORTED: valid, but a component has no counterpart here; the message names
  * it. */
 pn_status pn_tokenizer_open(const char *dir_or_file, pn_tokenizer **out);
+/* The same from the text of a tokenizer.json, without files beside it; `name` stands for the file in messages. */
+pn_status pn_tokenizer_parse(const char *name, const char *text, size_t n_bytes, pn_tokenizer **out);
 
 /* A tokenizer's parts as GGUF metadata holds them (tokenizer.ggml.*). Everything is borrowed for the call only. */
 typedef struct pn_tokenizer_parts {

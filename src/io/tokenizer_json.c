@@ -11,23 +11,30 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "files.h"
+
 enum { MAX_FILE_BYTES = 256 << 20 };
 
 /* ---- files ---- */
-static pn_status read_json(const char *path, json_t **out) {
-    *out = NULL;
-    FILE *f = fopen(path, "rb");
-    PN_CHECK(f, PN_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    struct stat st;
-    if (fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > MAX_FILE_BYTES) {
-        fclose(f);
-        PN_FAIL(PN_IO, "%s: is not a regular file of at most %d MiB", path, MAX_FILE_BYTES >> 20);
-    }
+/* A NUL may stand in the text of an added token, so this is not pn_json_parse. */
+static pn_status parse_json(const char *path, const char *text, size_t n_bytes, json_t **out) {
     json_error_t error;
-    *out = json_loadf(f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    fclose(f);
+    *out = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     PN_CHECK(*out, PN_FORMAT, "%s:%d:%d: not valid JSON: %s", path, error.line, error.column, error.text);
     return PN_OK;
+}
+
+static pn_status read_json(const char *path, json_t **out) {
+    *out = NULL;
+    struct stat st;
+    char *text;
+    size_t n_bytes;
+    PN_CHECK(stat(path, &st) == 0, PN_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    PN_CHECK(S_ISREG(st.st_mode), PN_IO, "%s: is not a regular file", path);
+    PN_TRY(pn_file_read(path, MAX_FILE_BYTES, &text, &n_bytes));
+    pn_status s = parse_json(path, text, n_bytes, out);
+    free(text);
+    return s;
 }
 
 /* ---- fields ---- */
@@ -351,7 +358,7 @@ static pn_status read_roles(pn_tokenizer *t, const char *path, bool known[3]) {
 static pn_status find_roles(pn_tokenizer *t, const char *dir) {
     static const char *const files[] = { "tokenizer_config.json", "special_tokens_map.json", "config.json" };
     bool known[3] = { t->bos >= 0, t->eos >= 0, false };
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    for (size_t i = 0; dir && i < sizeof files / sizeof *files; i++) {
         char path[PATH_MAX];
         if (snprintf(path, sizeof path, "%s/%s", dir, files[i]) >= (int)sizeof path) continue;
         PN_TRY(read_roles(t, path, known));
@@ -367,6 +374,7 @@ static pn_status find_roles(pn_tokenizer *t, const char *dir) {
 }
 
 /* ---- open ---- */
+/* dir: where files that name BOS, EOS and PAD may be; NULL: nowhere. */
 static pn_status from_root(const char *path, const char *dir, json_t *root, pn_tokenizer **out) {
     pn_tokenizer name_only = { .source = (char *)path };
     json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
@@ -406,6 +414,16 @@ pn_status pn_tokenizer_open(const char *dir_or_file, pn_tokenizer **out) {
     json_t *root;
     PN_TRY(read_json(path, &root));
     pn_status s = from_root(path, dir, root, out);
+    json_decref(root);
+    PN_TRY(s);
+    return PN_OK;
+}
+
+pn_status pn_tokenizer_parse(const char *name, const char *text, size_t n_bytes, pn_tokenizer **out) {
+    *out = NULL;
+    json_t *root;
+    PN_TRY(parse_json(name, text, n_bytes, &root));
+    pn_status s = from_root(name, NULL, root, out);
     json_decref(root);
     PN_TRY(s);
     return PN_OK;

@@ -229,9 +229,8 @@ static pn_status read_escape(reader *r) {
     }
     case 'x':
         if (r->at + 2 < r->n && r->pattern[r->at + 2] == '{') {
-            const char *end = strchr(r->pattern + r->at, '}');
-            if (!end) return refuse(r, "\\x{ without its }");
-            size_t len = (size_t)(end + 1 - (r->pattern + r->at));
+            size_t n_digits = strspn(r->pattern + r->at + 3, "0123456789abcdefABCDEF"), len = n_digits + 4;
+            if (!n_digits || r->pattern[r->at + len - 1] != '}') return refuse(r, "\\x{ without its number and }");
             PN_TRY(pn_tok_append(r->out, r->pattern + r->at, len));
             r->at += len;
             break;
@@ -262,10 +261,11 @@ static pn_status read_one(reader *r) {
     if (c == '\\') return read_escape(r);
     if (r->in_class) {
         if (at_text(r, "&&")) return refuse(r, "set intersection");
-        if (at_text(r, "[:")) { /* [:alpha:] */
-            const char *end = strstr(r->pattern + r->at, ":]");
-            if (!end) return refuse(r, "a set in a set");
-            size_t len = (size_t)(end + 2 - (r->pattern + r->at));
+        if (at_text(r, "[:")) { /* [:alpha:] and nothing else: what is copied is not looked at again */
+            const char *name = r->pattern + r->at + 2 + (r->pattern[r->at + 2] == '^');
+            size_t n_name = strspn(name, "abcdefghijklmnopqrstuvwxyz");
+            if (!n_name || strncmp(name + n_name, ":]", 2) != 0) return refuse(r, "a set in a set");
+            size_t len = (size_t)(name + n_name + 2 - (r->pattern + r->at));
             PN_TRY(pn_tok_append(r->out, r->pattern + r->at, len));
             r->at += len;
             return PN_OK;

@@ -25,7 +25,8 @@ static pn_status compile_step(const pn_tokenizer *t, pn_tok_step *step) {
     int error = 0;
     PCRE2_SIZE offset = 0;
     step->code = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED,
-                               PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK, &error, &offset, context);
+                               PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK | PCRE2_NEVER_BACKSLASH_C,
+                               &error, &offset, context);
     pcre2_compile_context_free(context);
     free(translated);
     if (!step->code) {

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "gguf_build.h"
+#include "gguf_hashes.h"
 #include "gguf_vectors.h"
 
 enum { VECTORS = sizeof vectors / sizeof *vectors };
@@ -175,6 +176,65 @@ START_TEST(dequantises) {
     }
     pn_pool_destroy(&pool);
     pn_gguf_close(&f);
+}
+END_TEST
+
+/* As gguf_vectors.py makes them: pseudo-random bytes, with the scales of one regime. */
+static void random_blocks(int row, unsigned char *bytes) {
+    const size_t size = (size_t)hashed[row].block_bytes, n = HASHED_BLOCKS * size;
+    uint64_t state = hashed[row].seed;
+    for (size_t i = 0; i < n; i++) {
+        if (i % 8 == 0) state += 0x9e3779b97f4a7c15u; /* splitmix64 */
+        uint64_t z = state;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        bytes[i] = (unsigned char)((z ^ z >> 31) >> 8 * (i % 8));
+    }
+    int n_scales = hashed[row].scale_at[0] == hashed[row].scale_at[1] ? 1 : 2;
+    for (size_t b = 0; b < n; b += size)
+        for (int k = 0; k < n_scales; k++) {
+            unsigned char *at = bytes + b + hashed[row].scale_at[k];
+            unsigned scale = (at[0] | (unsigned)at[1] << 8);
+            scale = (scale & hashed[row].scale_keep) | hashed[row].scale_set;
+            at[0] = (unsigned char)scale;
+            at[1] = (unsigned char)(scale >> 8);
+        }
+}
+
+static uint64_t fnv(const float *x, int64_t n) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        if (isnan(x[i])) bits = 0x7fc00000; /* which NaN it is depends on the machine */
+        for (int k = 0; k < 4; k++) h = (h ^ (bits >> 8 * k & 255)) * 0x100000001b3u;
+    }
+    return h;
+}
+
+START_TEST(dequantises_any_bits_as_the_reference) {
+    enum { ROWS = sizeof hashed / sizeof *hashed };
+    unsigned char bytes[HASHED_BLOCKS * 256];
+    pn_pool *pool;
+    pn_gguf *f;
+    pn_tensor *x;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    for (int row = 0; row < ROWS; row++) {
+        int per_block = hashed[row].type < 10 ? 32 : 256;
+        random_blocks(row, bytes);
+        add_tensor(&g, "t", 2, (uint64_t[]){ (uint64_t)per_block, HASHED_BLOCKS }, hashed[row].type, bytes,
+                   HASHED_BLOCKS * (size_t)hashed[row].block_bytes);
+        gguf_write(&g, scratch("t.gguf"));
+        ck_ok(pn_gguf_open(scratch("t.gguf"), &f));
+        ck_ok(pn_tensor_create(pool, PN_F32, 2, (int64_t[]){ HASHED_BLOCKS, per_block }, &x));
+        ck_ok(pn_gguf_read(f, "t", x));
+        uint64_t h = fnv(pn_f32(x), HASHED_BLOCKS * per_block);
+        ck_assert_msg(h == hashed[row].hash, "%s: %016llx, the reference has %016llx", hashed[row].name,
+                      (unsigned long long)h, (unsigned long long)hashed[row].hash);
+        pn_tensor_release(&x);
+        pn_gguf_close(&f);
+    }
+    pn_pool_destroy(&pool);
 }
 END_TEST
 
@@ -367,5 +427,6 @@ START_TEST(survives_damage) {
 }
 END_TEST
 
-TEST_MAIN("gguf", metadata_of_every_type, dequantises, plain_types_and_refusals_on_reading, refuses_a_bad_frame,
-          refuses_bad_metadata, refuses_bad_tensors, survives_damage)
+TEST_MAIN("gguf", metadata_of_every_type, dequantises, dequantises_any_bits_as_the_reference,
+          plain_types_and_refusals_on_reading, refuses_a_bad_frame, refuses_bad_metadata, refuses_bad_tensors,
+          survives_damage)

@@ -629,6 +629,8 @@ START_TEST(broken_files_are_refused_by_name) {
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"\"", PN_FORMAT, "pattern" },
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"[a&&b]\"", PN_UNSUPPORTED, "intersection" },
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"[a[b]]\"", PN_UNSUPPORTED, "set in a set" },
+        { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"[[:]\\\\C[:]\"", PN_UNSUPPORTED, "set in a set" },
+        { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"\\\\x{\\\\C}\"", PN_UNSUPPORTED, "\\x{" },
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"(a)(?1)\"", PN_UNSUPPORTED, "group" },
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"(*COMMIT)a\"", PN_UNSUPPORTED, "(*" },
         { "pre_tokenizer.pretokenizers.0.pattern", "Regex", "\"[a\"", PN_UNSUPPORTED, "]" },

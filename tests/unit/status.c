@@ -20,6 +20,19 @@ START_TEST(first_failure_writes_the_story) {
 }
 END_TEST
 
+static pn_status quoting(const char *name) {
+    PN_FAIL(PN_FORMAT, "tensor %s", name);
+}
+
+START_TEST(what_a_message_quotes_stays_on_its_line) {
+    quoting("a\nb\r\t\x1b[2J\x7f");
+    ck_assert_str_eq(pn_error_message(), "tensor a?b???[2J?");
+    quoting("caf\xc3\xa9 \xc2\x9b"
+            "2J \xc2\xa0 \xc2");
+    ck_assert_str_eq(pn_error_message(), "tensor caf\xc3\xa9 ??2J \xc2\xa0 \xc2");
+}
+END_TEST
+
 START_TEST(exit_codes) {
     ck_assert_int_eq(pn_exit_code(PN_OK), 0);
     ck_assert_int_eq(pn_exit_code(PN_MISMATCH), 1);
@@ -29,4 +42,4 @@ START_TEST(exit_codes) {
 }
 END_TEST
 
-TEST_MAIN("status", first_failure_writes_the_story, exit_codes)
+TEST_MAIN("status", first_failure_writes_the_story, what_a_message_quotes_stays_on_its_line, exit_codes)

@@ -1,0 +1,61 @@
+/* Written by gguf_vectors.py, which says what this is. */
+enum { HASHED_BLOCKS = 64 };
+
+static const struct {
+    const char *name;
+    uint32_t type;
+    int block_bytes, scale_at[2];   /* the same place twice where a block has one scale */
+    uint16_t scale_keep, scale_set; /* bits of each scale */
+    uint64_t seed, hash;
+} hashed[] = {
+    { "Q4_0, scales any", 2, 18, { 0, 0 }, 0xffff, 0x0000, 1, 0x488ce84103351488 },
+    { "Q4_0, scales subnormal", 2, 18, { 0, 0 }, 0x83ff, 0x0000, 2, 0xa366df757d55ef88 },
+    { "Q4_0, scales largest", 2, 18, { 0, 0 }, 0x83ff, 0x7800, 3, 0x2164eb6caefbf306 },
+    { "Q4_0, scales infinite", 2, 18, { 0, 0 }, 0x8000, 0x7c00, 4, 0x7a94a92a82fda065 },
+    { "Q4_0, scales no number", 2, 18, { 0, 0 }, 0x81ff, 0x7e00, 5, 0x534c529e9fcb6325 },
+    { "Q4_1, scales any", 3, 20, { 0, 2 }, 0xffff, 0x0000, 101, 0x688d2d32e9df1d49 },
+    { "Q4_1, scales subnormal", 3, 20, { 0, 2 }, 0x83ff, 0x0000, 102, 0x22ecf31a205cc273 },
+    { "Q4_1, scales largest", 3, 20, { 0, 2 }, 0x83ff, 0x7800, 103, 0x4cfd40a17b528c78 },
+    { "Q4_1, scales infinite", 3, 20, { 0, 2 }, 0x8000, 0x7c00, 104, 0x25c0beb8c0d56f65 },
+    { "Q4_1, scales no number", 3, 20, { 0, 2 }, 0x81ff, 0x7e00, 105, 0x534c529e9fcb6325 },
+    { "Q5_0, scales any", 6, 22, { 0, 0 }, 0xffff, 0x0000, 201, 0xe5eb2bea61e38a5a },
+    { "Q5_0, scales subnormal", 6, 22, { 0, 0 }, 0x83ff, 0x0000, 202, 0xf20e0d3af6e9c85f },
+    { "Q5_0, scales largest", 6, 22, { 0, 0 }, 0x83ff, 0x7800, 203, 0x89008f1fa67eb61c },
+    { "Q5_0, scales infinite", 6, 22, { 0, 0 }, 0x8000, 0x7c00, 204, 0xbe051abe98540025 },
+    { "Q5_0, scales no number", 6, 22, { 0, 0 }, 0x81ff, 0x7e00, 205, 0x534c529e9fcb6325 },
+    { "Q5_1, scales any", 7, 24, { 0, 2 }, 0xffff, 0x0000, 301, 0xc79bf4f0967bf665 },
+    { "Q5_1, scales subnormal", 7, 24, { 0, 2 }, 0x83ff, 0x0000, 302, 0xb2bf5403ab0a29ae },
+    { "Q5_1, scales largest", 7, 24, { 0, 2 }, 0x83ff, 0x7800, 303, 0xb80f136928edcd50 },
+    { "Q5_1, scales infinite", 7, 24, { 0, 2 }, 0x8000, 0x7c00, 304, 0x263d1a8b1ba4d225 },
+    { "Q5_1, scales no number", 7, 24, { 0, 2 }, 0x81ff, 0x7e00, 305, 0x534c529e9fcb6325 },
+    { "Q8_0, scales any", 8, 34, { 0, 0 }, 0xffff, 0x0000, 401, 0xbcea82342d87d746 },
+    { "Q8_0, scales subnormal", 8, 34, { 0, 0 }, 0x83ff, 0x0000, 402, 0xec6f32817dee7ad6 },
+    { "Q8_0, scales largest", 8, 34, { 0, 0 }, 0x83ff, 0x7800, 403, 0xd9aa9d08ce743e41 },
+    { "Q8_0, scales infinite", 8, 34, { 0, 0 }, 0x8000, 0x7c00, 404, 0x2cd827a68f6d94e5 },
+    { "Q8_0, scales no number", 8, 34, { 0, 0 }, 0x81ff, 0x7e00, 405, 0x534c529e9fcb6325 },
+    { "Q2_K, scales any", 10, 84, { 80, 82 }, 0xffff, 0x0000, 501, 0x01b24e30455a9f67 },
+    { "Q2_K, scales subnormal", 10, 84, { 80, 82 }, 0x83ff, 0x0000, 502, 0xf1b364d9d4d268dd },
+    { "Q2_K, scales largest", 10, 84, { 80, 82 }, 0x83ff, 0x7800, 503, 0x58443bcaf9c63a31 },
+    { "Q2_K, scales infinite", 10, 84, { 80, 82 }, 0x8000, 0x7c00, 504, 0xe1f591aa05fba625 },
+    { "Q2_K, scales no number", 10, 84, { 80, 82 }, 0x81ff, 0x7e00, 505, 0xbdb32056e16c2325 },
+    { "Q3_K, scales any", 11, 110, { 108, 108 }, 0xffff, 0x0000, 601, 0x41a9a54f622b3f12 },
+    { "Q3_K, scales subnormal", 11, 110, { 108, 108 }, 0x83ff, 0x0000, 602, 0x2f61f0d244226461 },
+    { "Q3_K, scales largest", 11, 110, { 108, 108 }, 0x83ff, 0x7800, 603, 0x1825e9c18020149c },
+    { "Q3_K, scales infinite", 11, 110, { 108, 108 }, 0x8000, 0x7c00, 604, 0xdeb622b9f4a197a5 },
+    { "Q3_K, scales no number", 11, 110, { 108, 108 }, 0x81ff, 0x7e00, 605, 0xbdb32056e16c2325 },
+    { "Q4_K, scales any", 12, 144, { 0, 2 }, 0xffff, 0x0000, 701, 0x698ec04bfadf67ea },
+    { "Q4_K, scales subnormal", 12, 144, { 0, 2 }, 0x83ff, 0x0000, 702, 0x10871ce59fcf152e },
+    { "Q4_K, scales largest", 12, 144, { 0, 2 }, 0x83ff, 0x7800, 703, 0x7edf0892ab87aa9d },
+    { "Q4_K, scales infinite", 12, 144, { 0, 2 }, 0x8000, 0x7c00, 704, 0x08a75f772a88b525 },
+    { "Q4_K, scales no number", 12, 144, { 0, 2 }, 0x81ff, 0x7e00, 705, 0xbdb32056e16c2325 },
+    { "Q5_K, scales any", 13, 176, { 0, 2 }, 0xffff, 0x0000, 801, 0x08291b301cbcd85b },
+    { "Q5_K, scales subnormal", 13, 176, { 0, 2 }, 0x83ff, 0x0000, 802, 0x52ffa7d19cf51204 },
+    { "Q5_K, scales largest", 13, 176, { 0, 2 }, 0x83ff, 0x7800, 803, 0xc8923db4c15f4c2a },
+    { "Q5_K, scales infinite", 13, 176, { 0, 2 }, 0x8000, 0x7c00, 804, 0xfd6d44f7f8b3b7e5 },
+    { "Q5_K, scales no number", 13, 176, { 0, 2 }, 0x81ff, 0x7e00, 805, 0xbdb32056e16c2325 },
+    { "Q6_K, scales any", 14, 210, { 208, 208 }, 0xffff, 0x0000, 901, 0x93804a40a6b514c0 },
+    { "Q6_K, scales subnormal", 14, 210, { 208, 208 }, 0x83ff, 0x0000, 902, 0x4c9cb09bb4cba9ef },
+    { "Q6_K, scales largest", 14, 210, { 208, 208 }, 0x83ff, 0x7800, 903, 0xdc4586ae0348a5dc },
+    { "Q6_K, scales infinite", 14, 210, { 208, 208 }, 0x8000, 0x7c00, 904, 0x8ee2171b4f1a43e5 },
+    { "Q6_K, scales no number", 14, 210, { 208, 208 }, 0x81ff, 0x7e00, 905, 0xbdb32056e16c2325 },
+};
