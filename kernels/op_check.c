@@ -1,8 +1,9 @@
 #include "op_check.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "op_case.h"
 
 /* Limits of blocks.md 13 for fp32 kernels where a case names none. */
 static const double default_out = 1e-5, default_din = 2e-5;
@@ -20,101 +21,6 @@ double pn_relative_error(const float *x, const double *ref, int64_t n) {
     return norm > 0 ? sqrt(diff / norm) : sqrt(diff);
 }
 
-/* A small generator of its own: the checks must not depend on the program's random streams. */
-static uint64_t next_u64(uint64_t *s) {
-    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-static double uniform(uint64_t *s) {
-    return (double)(next_u64(s) >> 11) * 0x1p-53;
-}
-static double normal(uint64_t *s) {
-    double u = 1.0 - uniform(s), v = uniform(s);
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
-}
-
-static void fill_input(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
-    double scale = in->hi != 0 ? in->hi : 1.0;
-    for (int64_t i = 0; i < n; i++) {
-        switch (in->fill) {
-        case PN_FILL_NORMAL: x[i] = scale * normal(rng); break;
-        case PN_FILL_L2ROWS: x[i] = normal(rng); break;
-        case PN_FILL_ONES: x[i] = 1.0 + in->hi * normal(rng); break;
-        case PN_FILL_UNIFORM: x[i] = in->lo + (in->hi - in->lo) * uniform(rng); break;
-        case PN_FILL_INT: x[i] = floor(in->lo + (in->hi - in->lo) * uniform(rng)); break;
-        }
-    }
-    if (in->fill == PN_FILL_L2ROWS) {
-        for (int64_t g = 0; g + in->group <= n; g += in->group) {
-            double sum = 0;
-            for (int64_t i = 0; i < in->group; i++) sum += x[g + i] * x[g + i];
-            for (int64_t i = 0; i < in->group; i++) x[g + i] /= sqrt(sum);
-        }
-    }
-    for (int64_t i = 0; i < n; i++) x[i] = (float)x[i]; /* both sides see the same numbers */
-}
-
-/* One side of a comparison: the call with its tensors, in the backend's dtype. */
-typedef struct side {
-    pn_op_call call;
-    pn_pool *pool;
-} side;
-
-static void side_free(side *s) {
-    for (int i = 0; i < PN_OP_IN; i++) {
-        pn_tensor_release(&s->call.in[i]);
-        pn_tensor_release(&s->call.din[i]);
-    }
-    for (int i = 0; i < PN_OP_OUT; i++) {
-        pn_tensor_release(&s->call.out[i]);
-        pn_tensor_release(&s->call.dout[i]);
-    }
-    free(s->call.scratch);
-    pn_pool_destroy(&s->pool);
-}
-
-static pn_status side_build(side *s, const pn_op *op, const pn_op_case *c, pn_backend backend) {
-    memset(s, 0, sizeof *s);
-    pn_dtype real = pn_backend_dtype(backend);
-    s->call.op = op;
-    s->call.attr = c->attr;
-    s->call.n_in = c->n_in;
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &s->pool));
-    uint64_t rng = 20;
-    for (int i = 0; i < c->n_in; i++) {
-        const pn_case_input *in = &c->in[i];
-        if (!in->present) continue;
-        PN_TRY(pn_tensor_create(s->pool, in->integer ? PN_I32 : real, in->rank, in->shape, &s->call.in[i]));
-        int64_t n = pn_tensor_elems(s->call.in[i]);
-        double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
-        PN_CHECK(values, PN_MEMORY, "out of memory");
-        fill_input(in, &rng, values, n);
-        pn_convert(pn_data(s->call.in[i]), s->call.in[i]->dtype, values, PN_F64, n);
-        free(values);
-        s->call.wants[i] = !in->integer && !in->no_grad;
-        if (s->call.wants[i]) PN_TRY(pn_tensor_zeros(s->pool, real, in->rank, in->shape, &s->call.din[i]));
-    }
-    pn_out_spec spec[PN_OP_OUT] = { 0 };
-    for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = real;
-    PN_TRY(op->contract->infer(&s->call, &s->call.n_out, spec));
-    for (int i = 0; i < s->call.n_out; i++) {
-        PN_TRY(pn_tensor_create(s->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &s->call.out[i]));
-        if (spec[i].dtype != real || spec[i].no_grad) continue;
-        PN_TRY(pn_tensor_create(s->pool, real, spec[i].rank, spec[i].shape, &s->call.dout[i]));
-        int64_t n = pn_tensor_elems(s->call.dout[i]);
-        for (int64_t k = 0; k < n; k++) {
-            double g = (float)normal(&rng);
-            if (real == PN_F64)
-                pn_f64(s->call.dout[i])[k] = g;
-            else
-                pn_f32(s->call.dout[i])[k] = (float)g;
-        }
-    }
-    return PN_OK;
-}
-
 /* Backward may read only what saves() names: as on a tape, the other values are gone (pn_data aborts on them). */
 static pn_storage *hide(pn_tensor *t, uint32_t saved) {
     if (!t || saved) return NULL;
@@ -126,15 +32,8 @@ static void unhide(pn_tensor *t, pn_storage *storage) {
     if (storage) t->storage = storage;
 }
 
-static pn_status run(side *s, const pn_op_impl *impl, bool backward) {
-    size_t need = impl->scratch_bytes ? impl->scratch_bytes(&s->call, backward) : 0;
-    free(s->call.scratch);
-    s->call.scratch = NULL;
-    if (need) {
-        s->call.scratch = aligned_alloc(64, (need + 63) / 64 * 64);
-        PN_CHECK(s->call.scratch, PN_MEMORY, "out of memory");
-        memset(s->call.scratch, 0xff, need); /* NaN: contents are undefined by contract */
-    }
+static pn_status run(pn_case_call *s, const pn_op_impl *impl, bool backward) {
+    PN_TRY(pn_case_call_scratch(s, impl, backward));
     if (!backward) return impl->forward(&s->call);
     pn_storage *unsaved_in[PN_OP_IN], *unsaved_out[PN_OP_OUT];
     uint32_t saved = s->call.op->contract->saves(&s->call);
@@ -170,7 +69,7 @@ static void print_row(const pn_op_check_options *o, const pn_op_case *c, const c
 }
 
 /* Compares what two runs of an implementation left behind, bit for bit. */
-static bool same_bits(const side *a, const side *b) {
+static bool same_bits(const pn_case_call *a, const pn_case_call *b) {
     for (int i = 0; i < PN_OP_OUT; i++)
         if (a->call.out[i] && memcmp(pn_data(a->call.out[i]), pn_data(b->call.out[i]), pn_tensor_bytes(a->call.out[i])))
             return false;
@@ -180,18 +79,18 @@ static bool same_bits(const side *a, const side *b) {
     return true;
 }
 
-static pn_status run_both_ways(side *s, const pn_op_impl *impl) {
+static pn_status run_both_ways(pn_case_call *s, const pn_op_impl *impl) {
     for (int i = 0; i < s->call.n_out; i++) poison(s->call.out[i]);
     PN_TRY(run(s, impl, false));
     if (impl->backward) PN_TRY(run(s, impl, true));
     return PN_OK;
 }
 
-static pn_status compare(const pn_op *op, const pn_op_case *c, const side *ref, const pn_op_impl *impl,
+static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_call *ref, const pn_op_impl *impl,
                          pn_backend backend, row *r) {
-    side s = { 0 }, again = { 0 };
+    pn_case_call s = { 0 }, again = { 0 };
     pn_status status;
-    PN_TRY_GOTO(status, side_build(&s, op, c, backend), done);
+    PN_TRY_GOTO(status, pn_case_call_make(op, c, backend, &s), done);
     if (impl->takes && !impl->takes(&s.call)) {
         r->len += (size_t)snprintf(r->text, sizeof r->text, " not taken");
         goto done;
@@ -215,17 +114,17 @@ static pn_status compare(const pn_op *op, const pn_op_case *c, const side *ref, 
                 pn_relative_error(pn_f32(s.call.din[i]), pn_f64(ref->call.din[i]), pn_tensor_elems(s.call.din[i])),
                 c->limit_din[i] > 0 ? c->limit_din[i] : default_din);
     }
-    PN_TRY_GOTO(status, side_build(&again, op, c, backend), done);
+    PN_TRY_GOTO(status, pn_case_call_make(op, c, backend, &again), done);
     PN_TRY_GOTO(status, run_both_ways(&again, impl), done);
     if (!same_bits(&s, &again)) row_add(r, "rerun", INFINITY, 0);
 done:
-    side_free(&s);
-    side_free(&again);
+    pn_case_call_free(&s);
+    pn_case_call_free(&again);
     return status;
 }
 
 /* <dout, out> as a function of one input element. */
-static pn_status objective(side *s, const pn_op_impl *impl, double *value) {
+static pn_status objective(pn_case_call *s, const pn_op_impl *impl, double *value) {
     PN_TRY(run(s, impl, false));
     *value = 0;
     for (int i = 0; i < s->call.n_out; i++) {
@@ -237,9 +136,9 @@ static pn_status objective(side *s, const pn_op_impl *impl, double *value) {
 }
 
 static pn_status gradcheck(const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, row *r) {
-    side s = { 0 };
+    pn_case_call s = { 0 };
     pn_status status;
-    PN_TRY_GOTO(status, side_build(&s, op, c, PN_REF), done);
+    PN_TRY_GOTO(status, pn_case_call_make(op, c, PN_REF, &s), done);
     PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
     for (int i = 0; i < c->n_in; i++) {
         if (!s.call.din[i]) continue;
@@ -262,7 +161,7 @@ static pn_status gradcheck(const pn_op *op, const pn_op_case *c, const pn_op_imp
         row_add(r, what, norm > 0 ? sqrt(diff / norm) : sqrt(diff), gradcheck_limit);
     }
 done:
-    side_free(&s);
+    pn_case_call_free(&s);
     return status;
 }
 
@@ -271,7 +170,7 @@ static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_ch
     const pn_op_impl *oracle = op->impl[PN_REF][0];
     PN_ASSERT(oracle);
     pn_status status = PN_OK;
-    side ref = { 0 };
+    pn_case_call ref = { 0 };
     if (o->backend == PN_REF) {
         if (!c->gradcheck) return PN_OK;
         row r = { .ok = true };
@@ -280,7 +179,7 @@ static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_ch
         *(r.ok ? passed : failed) += 1;
         return PN_OK;
     }
-    PN_TRY_GOTO(status, side_build(&ref, op, c, PN_REF), done);
+    PN_TRY_GOTO(status, pn_case_call_make(op, c, PN_REF, &ref), done);
     PN_TRY_GOTO(status, run_both_ways(&ref, oracle), done);
     for (const pn_op_impl *const *impl = op->impl[o->backend]; *impl; impl++) {
         row r = { .ok = true };
@@ -289,7 +188,7 @@ static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_ch
         *(r.ok ? passed : failed) += 1;
     }
 done:
-    side_free(&ref);
+    pn_case_call_free(&ref);
     return status;
 }
 

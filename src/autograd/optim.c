@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "profile.h"
+
 typedef struct slot {
     pn_tensor *value, *moment[2];
     bool decay;
@@ -80,7 +82,18 @@ static double sum_of_squares(const float *x, int64_t n) {
     return total;
 }
 
+/* Useful work of a step: read weight, gradient and moments, write them back. */
+static pn_op_cost step_cost(const pn_adamw *o) {
+    pn_op_cost cost = { 0 };
+    for (int i = 0; i < o->n; i++) {
+        cost.flops += 14.0 * (double)pn_tensor_elems(o->slots[i].value);
+        cost.bytes += 8.0 * (double)pn_tensor_bytes(o->slots[i].value);
+    }
+    return cost;
+}
+
 pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
+    double began = pn_profile_begin();
     double squares = 0;
     for (int i = 0; i < o->n; i++)
         squares += sum_of_squares(pn_f32(o->slots[i].value->grad), pn_tensor_elems(o->slots[i].value));
@@ -107,6 +120,8 @@ pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
             g[k] = 0;
         }
     }
+    pn_op_cost cost = step_cost(o);
+    pn_profile_end(began, "adamw", false, &cost);
     return PN_OK;
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profile.h"
+
 /* One recorded call. Shells of every input and output are retained, values only where the op declared to save them. */
 typedef struct node {
     const pn_op_impl *impl; /* backward uses the implementation that ran forward; NULL: a recompute node */
@@ -168,8 +170,8 @@ static pn_status push_node(pn_tape *t, const node *n) {
     return PN_OK;
 }
 
-/* Runs forward or backward with its scratch taken from the pool. A plan runs nothing but counts the scratch of the
- * implementation that it stands for. */
+/* Runs forward or backward with its scratch taken from the pool, and counts its cost. A plan runs nothing but counts
+ * the scratch of the implementation that it stands for. */
 static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, bool backward) {
     const pn_op_impl *real = impl;
     if (t->backend == PN_PLAN) PN_TRY(pn_op_pick(c, PN_CPU, &real));
@@ -177,17 +179,16 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     pn_storage *scratch = NULL;
     if (need) PN_TRY(pn_storage_create(t->pool, need, &scratch));
     c->scratch = scratch ? scratch->data : NULL;
-    pn_status s = backward ? impl->backward(c) : impl->forward(c);
-    c->scratch = NULL;
-    pn_storage_release(&scratch);
-    return s;
-}
-
-static void add_cost(pn_tape *t, const pn_op_call *c, bool backward) {
     pn_op_cost cost = { 0 };
     c->op->contract->cost(c, backward, &cost);
     t->cost.flops += cost.flops;
     t->cost.bytes += cost.bytes;
+    double began = pn_profile_begin();
+    pn_status s = backward ? impl->backward(c) : impl->forward(c);
+    pn_profile_end(began, impl->name, backward, &cost);
+    c->scratch = NULL;
+    pn_storage_release(&scratch);
+    return s;
 }
 
 pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
@@ -217,7 +218,6 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
     PN_TRY(run_impl(t, n.impl, c, false));
-    add_cost(t, c, false);
     if (any && t->recording) {
         PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);
         n.saved = op->contract->saves(c);
@@ -300,7 +300,6 @@ static pn_status op_backward(pn_tape *t, node *n) {
     }
     for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
     PN_TRY(run_impl(t, n->impl, c, true));
-    add_cost(t, c, true);
     return PN_OK;
 }
 

@@ -1,25 +1,10 @@
 #include "check_ops.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "check_report.h"
+#include "find_op.h"
 #include "op_check.h"
-#include "options.h"
-
-static pn_status find(const char *name, const pn_op **out) {
-    *out = pn_op_find(name);
-    if (*out) return PN_OK;
-    int n;
-    const pn_op *const *ops = pn_op_list(&n);
-    const char **names = malloc(sizeof *names * (size_t)n);
-    PN_CHECK(names, PN_MEMORY, "out of memory");
-    for (int i = 0; i < n; i++) names[i] = ops[i]->name;
-    const char *near = pn_nearest(name, names, n);
-    free(names);
-    PN_FAIL(PN_USAGE, "there is no op %s; %s%s%ssee `postnas list ops`", name, near ? "did you mean " : "",
-            near ? near : "", near ? "? " : "");
-}
 
 static pn_status check(const pn_op *op, bool slow, pn_report *report) {
     fprintf(report->out, "%s\n", op->name);
@@ -34,7 +19,7 @@ pn_status pn_check_ops(char *const *names, int n, bool slow, FILE *out) {
     pn_report report = { .out = out };
     for (int i = 0; i < n; i++) { /* all names are known before the first runs */
         const pn_op *op;
-        PN_TRY(find(names[i], &op));
+        PN_TRY(pn_find_op(names[i], &op));
     }
     int n_ops;
     const pn_op *const *ops = pn_op_list(&n_ops);

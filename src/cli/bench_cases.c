@@ -1,0 +1,368 @@
+#include "bench_cases.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "attention/attention.h"
+#include "causal_conv/causal_conv.h"
+#include "decay_gate/decay_gate.h"
+#include "dynamic_conv/dynamic_conv.h"
+#include "gated_delta/gated_delta.h"
+#include "gated_rms_norm/gated_rms_norm.h"
+#include "infer.h"
+#include "l2_norm/l2_norm.h"
+#include "linear_kl/linear_kl.h"
+#include "options.h"
+#include "rms_norm/rms_norm.h"
+#include "rope/rope.h"
+#include "sigmoid/sigmoid.h"
+#include "weighted_sum/weighted_sum.h"
+
+static const pn_bench_shape shapes[] = {
+    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false }, 49152, 30 },
+    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true }, 151936, 24 },
+    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true }, 151936, 28 },
+    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true }, 259, 8 },
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, DYNAMIC_RANK_OF = 32 };
+
+pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out) {
+    const char *names[N_SHAPES];
+    for (int i = 0; i < N_SHAPES; i++) {
+        *out = &shapes[i];
+        names[i] = shapes[i].name;
+        if (!strcmp(name, names[i])) return PN_OK;
+    }
+    char all[128];
+    const char *near = pn_nearest(name, names, N_SHAPES);
+    PN_FAIL(PN_USAGE, "postnas bench: there is no shape %s; %s%s%sthere are %s", name, near ? "did you mean " : "",
+            near ? near : "", near ? "? " : "", pn_bench_shape_names(all, sizeof all));
+}
+
+const char *pn_bench_shape_names(char *buffer, size_t n) {
+    size_t len = 0;
+    for (int i = 0; i < N_SHAPES && len < n; i++)
+        len += (size_t)snprintf(buffer + len, n - len, "%s%s", i ? ", " : "", shapes[i].name);
+    return buffer;
+}
+
+/* What a builder is asked for. */
+typedef struct ask {
+    const pn_dims *m;
+    int64_t vocab, tokens; /* tokens 0: decoding */
+    int i;
+} ask;
+
+static pn_docs docs_of(const ask *a, pn_bench_case *out) {
+    int64_t n = a->tokens ? 1 : PN_BENCH_DOCS, length = a->tokens ? a->tokens : 1;
+    for (int64_t d = 0; d <= n; d++) out->offset[d] = d * length;
+    return (pn_docs){ .n = n, .offset = out->offset };
+}
+
+static int64_t rows_of(const ask *a) {
+    return a->tokens ? a->tokens : PN_BENCH_DOCS;
+}
+
+#define ATTR(value)                                                                                                    \
+    do {                                                                                                               \
+        _Static_assert(sizeof(value) <= PN_OP_ATTR_BYTES, "attr");                                                     \
+        memcpy(out->op_case.attr, &(value), sizeof(value));                                                            \
+    } while (0)
+
+/* n_in matrices of rows x width. */
+static bool matrices(const ask *a, int n_in, int64_t width, pn_bench_case *out) {
+    if (a->i > 0) return false;
+    out->op_case.n_in = n_in;
+    for (int k = 0; k < n_in; k++) out->op_case.in[k] = pn_case_matrix(rows_of(a), width);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld", (long long)rows_of(a), (long long)width);
+    return true;
+}
+
+static pn_case_input scaled_matrix(int64_t rows, int64_t cols, double deviation) {
+    pn_case_input in = pn_case_matrix(rows, cols);
+    in.hi = deviation;
+    return in;
+}
+static pn_case_input uniform_matrix(int64_t rows, int64_t cols, double lo, double hi) {
+    pn_case_input in = pn_case_matrix(rows, cols);
+    in.fill = PN_FILL_UNIFORM;
+    in.lo = lo;
+    in.hi = hi;
+    return in;
+}
+static pn_case_input ones_vector(int64_t n) {
+    pn_case_input in = pn_case_vector(n);
+    in.fill = PN_FILL_ONES;
+    in.hi = 0.1;
+    return in;
+}
+
+/* While decoding nothing wants a gradient. */
+static bool decoding(const ask *a, pn_bench_case *out) {
+    for (int k = 0; !a->tokens && k < out->op_case.n_in; k++) out->op_case.in[k].no_grad = true;
+    return true;
+}
+
+static bool add(const ask *a, pn_bench_case *out) {
+    return a->tokens && matrices(a, 2, a->m->hidden, out);
+}
+static bool swiglu(const ask *a, pn_bench_case *out) {
+    return a->tokens && matrices(a, 2, a->m->intermediate, out);
+}
+static bool silu(const ask *a, pn_bench_case *out) {
+    return a->tokens && matrices(a, 1, a->m->hidden, out);
+}
+static bool feature_loss(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 2, a->m->hidden, out)) return false;
+    out->op_case.in[1].no_grad = true;
+    return true;
+}
+
+static bool sigmoid(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads, out)) return false;
+    ATTR(((pn_sigmoid_attr){ 1.0 }));
+    return true;
+}
+
+static bool decay_gate(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[1] = ones_vector(a->m->heads);
+    out->op_case.in[2] = ones_vector(a->m->heads);
+    return true;
+}
+
+static bool linear(const ask *a, pn_bench_case *out) {
+    const pn_dims *m = a->m;
+    const int64_t size[][2] = { { m->hidden, m->heads * m->head_dim },
+                                { m->hidden, m->kv_heads * m->head_dim },
+                                { m->hidden, m->intermediate },
+                                { m->intermediate, m->hidden },
+                                { m->hidden, m->heads } };
+    if (a->i >= (int)(sizeof size / sizeof *size)) return false;
+    int64_t in = size[a->i][0], to = size[a->i][1];
+    out->op_case.n_in = 3;
+    out->op_case.in[0] = pn_case_matrix(rows_of(a), in);
+    out->op_case.in[1] = scaled_matrix(to, in, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a), (long long)in,
+             (long long)to);
+    return decoding(a, out);
+}
+
+static bool embedding(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    out->op_case.n_in = 2;
+    out->op_case.in[0] = pn_case_ids(a->tokens, 0, a->vocab);
+    out->op_case.in[1] = scaled_matrix(a->vocab, a->m->hidden, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld of %lld", (long long)a->tokens,
+             (long long)a->m->hidden, (long long)a->vocab);
+    return true;
+}
+
+static bool rms_norm(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->hidden, out)) return false;
+    out->op_case.n_in = 2;
+    out->op_case.in[1] = ones_vector(a->m->hidden);
+    ATTR(((pn_rms_norm_attr){ .eps = a->m->rms_norm_eps }));
+    return true;
+}
+
+static bool gated_rms_norm(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 2, a->m->heads * a->m->head_dim, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = ones_vector(a->m->head_dim);
+    ATTR(((pn_gated_rms_norm_attr){ .head_dim = a->m->head_dim, .eps = 1e-5 }));
+    return true;
+}
+
+static bool l2_norm(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
+    ATTR(((pn_l2_norm_attr){ .head_dim = a->m->head_dim, .eps = 1e-6, .silu = false }));
+    return true;
+}
+
+static bool rope(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
+    ATTR(((pn_rope_attr){ docs_of(a, out), (int)a->m->heads, (int)a->m->head_dim, a->m->rope_theta }));
+    return true;
+}
+
+static bool attention(const ask *a, pn_bench_case *out) {
+    if (a->i > 0) return false;
+    const pn_dims *m = a->m;
+    pn_attention_attr attr = { .docs = docs_of(a, out),
+                               .heads = (int)m->heads,
+                               .kv_heads = (int)m->kv_heads,
+                               .head_dim = (int)m->head_dim,
+                               .scale = 1 / sqrt((double)m->head_dim) };
+    int64_t keys = a->tokens;
+    if (!a->tokens) {
+        for (int64_t d = 0; d < PN_BENCH_DOCS; d++) {
+            out->key_start[d] = d * DECODE_KEYS;
+            out->key_len[d] = DECODE_KEYS;
+        }
+        attr.key_start = out->key_start;
+        attr.key_len = out->key_len;
+        keys = (int64_t)PN_BENCH_DOCS * DECODE_KEYS;
+    }
+    ATTR(attr);
+    out->op_case.n_in = 3;
+    for (int k = 0; k < 3; k++)
+        out->op_case.in[k] = pn_case_matrix(k ? keys : rows_of(a), (k ? m->kv_heads : m->heads) * m->head_dim);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%s%lld, %lld/%lld heads of %lld", a->tokens ? "" : "1 of ",
+             (long long)(a->tokens ? a->tokens : DECODE_KEYS), (long long)m->heads, (long long)m->kv_heads,
+             (long long)m->head_dim);
+    return decoding(a, out);
+}
+
+static void head(const ask *a, int n_in, pn_bench_case *out) {
+    out->op_case.n_in = n_in;
+    out->op_case.in[0] = pn_case_matrix(rows_of(a), a->m->hidden);
+    out->op_case.in[1] = scaled_matrix(a->vocab, a->m->hidden, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
+             (long long)a->m->hidden, (long long)a->vocab);
+}
+
+static bool linear_cross_entropy(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 4, out);
+    out->op_case.in[2] = pn_case_ids(a->tokens, 0, a->vocab);
+    return true;
+}
+
+static bool linear_kl(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 5, out);
+    out->op_case.in[2] = pn_case_matrix(a->tokens, a->m->hidden);
+    out->op_case.in[3] = out->op_case.in[1];
+    for (int k = 2; k < 4; k++) out->op_case.in[k].no_grad = true;
+    ATTR(((pn_linear_kl_attr){ .temperature = 1 }));
+    return true;
+}
+
+static bool linear_argmax(const ask *a, pn_bench_case *out) {
+    if (a->i > 0) return false;
+    head(a, 2, out);
+    for (int k = 0; k < 2; k++) out->op_case.in[k].no_grad = true;
+    return true;
+}
+
+static bool causal_conv(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
+    out->op_case.n_in = 2;
+    out->op_case.in[1] =
+        (pn_case_input){ .present = true, .rank = 3, .shape = { a->m->heads * a->m->head_dim, 1, CONV_WIDTH } };
+    ATTR(((pn_causal_conv_attr){ .docs = docs_of(a, out), .width = CONV_WIDTH, .silu = true }));
+    return true;
+}
+
+static bool dynamic_conv(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
+    int64_t channels = a->m->heads * a->m->head_dim, rank = a->m->hidden / DYNAMIC_RANK_OF;
+    out->op_case.n_in = 4;
+    out->op_case.in[1] = pn_case_matrix(rows_of(a), rank);
+    out->op_case.in[2] = scaled_matrix(channels * CONV_WIDTH, rank, 0.3);
+    out->op_case.in[3] = pn_case_vector(channels * CONV_WIDTH);
+    ATTR(((pn_dynamic_conv_attr){ .docs = docs_of(a, out), .width = CONV_WIDTH }));
+    return true;
+}
+
+/* The model's own heads, then the head shapes of Gated DeltaNet and JetBlock models, 8 heads each. */
+static bool gated_delta(const ask *a, pn_bench_case *out) {
+    const int64_t head[][3] = { { a->m->heads, a->m->head_dim, a->m->head_dim },
+                                { 8, 96, 256 },
+                                { 8, 128, 128 },
+                                { 8, 128, 256 },
+                                { 8, 192, 384 } };
+    if (a->i >= (int)(sizeof head / sizeof *head)) return false;
+    int64_t heads = head[a->i][0], dk = head[a->i][1], dv = head[a->i][2], rows = rows_of(a);
+    pn_gated_delta_attr attr = { .docs = docs_of(a, out),
+                                 .heads = (int)heads,
+                                 .v_heads = (int)heads,
+                                 .dk = (int)dk,
+                                 .dv = (int)dv,
+                                 .scale = 1 / sqrt((double)dk) };
+    ATTR(attr);
+    out->op_case.n_in = 6;
+    for (int k = 0; k < 2; k++) {
+        out->op_case.in[k] = pn_case_matrix(rows, heads * dk);
+        out->op_case.in[k].fill = PN_FILL_L2ROWS;
+        out->op_case.in[k].group = dk;
+    }
+    out->op_case.in[2] = pn_case_matrix(rows, heads * dv);
+    out->op_case.in[3] = uniform_matrix(rows, heads, -0.1, 0);
+    out->op_case.in[4] = uniform_matrix(rows, heads, 0, 1);
+    if (!a->tokens)
+        out->op_case.in[5] =
+            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
+             (long long)heads, (long long)dk, (long long)dv);
+    return decoding(a, out);
+}
+
+static bool weighted_sum(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    out->op_case.n_in = 3;
+    for (int k = 0; k < 3; k++) out->op_case.in[k] = pn_case_vector(1);
+    ATTR(((pn_weighted_sum_attr){ .weight = { 1, 0.5, 0.25 } }));
+    snprintf(out->op_case.name, sizeof out->op_case.name, "3 numbers");
+    return true;
+}
+
+static const struct {
+    const char *op;
+    bool (*fill)(const ask *a, pn_bench_case *out);
+} builders[] = {
+#define ROW(op)                                                                                                        \
+    { #op, op }
+    ROW(add),
+    ROW(linear),
+    ROW(embedding),
+    ROW(rms_norm),
+    ROW(gated_rms_norm),
+    ROW(l2_norm),
+    ROW(swiglu),
+    ROW(silu),
+    ROW(sigmoid),
+    ROW(decay_gate),
+    ROW(rope),
+    ROW(attention),
+    ROW(linear_cross_entropy),
+    ROW(linear_kl),
+    ROW(linear_argmax),
+    ROW(feature_loss),
+    ROW(weighted_sum),
+    ROW(causal_conv),
+    ROW(dynamic_conv),
+    ROW(gated_delta),
+#undef ROW
+};
+
+static double input_elems(const pn_op_case *c) {
+    double total = 0;
+    for (int i = 0; i < c->n_in; i++) {
+        double n = c->in[i].present;
+        for (int k = 0; k < c->in[i].rank; k++) n *= (double)c->in[i].shape[k];
+        total += n;
+    }
+    return total;
+}
+
+static bool largest_own(const pn_op *op, pn_op_case *out) {
+    double most = -1;
+    for (int i = 0;; i++) {
+        pn_op_case c = { 0 };
+        if (!op->contract->case_at(i, &c)) return most >= 0;
+        if (input_elems(&c) <= most) continue;
+        most = input_elems(&c);
+        *out = c;
+    }
+}
+
+bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int i, pn_bench_case *out) {
+    memset(out, 0, sizeof *out);
+    const ask a = { .m = &shape->dims, .vocab = shape->vocab, .tokens = tokens, .i = i };
+    for (size_t k = 0; k < sizeof builders / sizeof *builders; k++)
+        if (!strcmp(builders[k].op, op->name)) return builders[k].fill(&a, out);
+    return i == 0 && tokens && largest_own(op, &out->op_case);
+}

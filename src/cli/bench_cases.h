@@ -1,0 +1,33 @@
+/* The shapes that `postnas bench` measures: those of models people have. */
+#ifndef PN_CLI_BENCH_CASES_H
+#define PN_CLI_BENCH_CASES_H
+
+#include "block.h"
+#include "op.h"
+
+typedef struct pn_bench_shape {
+    const char *name;
+    pn_dims dims;
+    int64_t vocab;
+    int n_layers;
+} pn_bench_shape;
+
+/* PN_USAGE with the nearest name for an unknown one. */
+pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out);
+/* "smollm2-135m, qwen2.5-0.5b, ..."; returns buffer. */
+const char *pn_bench_shape_names(char *buffer, size_t n);
+
+enum { PN_BENCH_DOCS = 8 };
+
+/* A case and the arrays its attributes point to: not to be copied. The name holds the shape. */
+typedef struct pn_bench_case {
+    pn_op_case op_case;
+    int64_t offset[PN_BENCH_DOCS + 1], key_start[PN_BENCH_DOCS], key_len[PN_BENCH_DOCS];
+} pn_bench_case;
+
+/* Variant i of an op in a model of that shape, on one document of so many tokens; false past the last. tokens 0: the
+ * variants for decoding, PN_BENCH_DOCS sequences by one token each. An op that has no shapes here is measured on the
+ * largest of its own cases. */
+bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int i, pn_bench_case *out);
+
+#endif

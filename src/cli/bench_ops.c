@@ -1,0 +1,214 @@
+#include "bench_ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench_machine.h"
+#include "json.h"
+#include "op_case.h"
+#include "progress.h"
+#include "signals.h"
+
+enum {
+    MOST_REPEATS = 1000,
+    LEAST_REPEATS = 3,
+    MOST_COPIES = 64,
+    WORKING_SET = 64 << 20, /* bytes that the runs go round in: what a step of training touches between two of them */
+};
+static const double least_sample = 2e-4, most_seconds = 2; /* of one timing, and of all of one row */
+
+typedef struct bench {
+    const pn_bench_ops_options *o;
+    pn_machine machine;
+    pn_progress progress;
+    int64_t done;
+    json_t *rows;
+    FILE *out;
+} bench;
+
+/* Copies of one call, used in turn so that a run does not find its operands where the last one left them. */
+typedef struct ring {
+    pn_case_call copy[MOST_COPIES];
+    int n, at;
+    void *scratch; /* of whichever runs, as on a tape */
+} ring;
+
+static void ring_free(ring *r) {
+    for (int i = 0; i < r->n; i++) {
+        r->copy[i].call.scratch = NULL;
+        pn_case_call_free(&r->copy[i]);
+    }
+    free(r->scratch);
+}
+
+static double bytes_of(const pn_op_call *c) {
+    double n = 0;
+    for (int i = 0; i < PN_OP_IN; i++) {
+        n += c->in[i] ? (double)pn_tensor_bytes(c->in[i]) : 0;
+        n += c->din[i] ? (double)pn_tensor_bytes(c->din[i]) : 0;
+    }
+    for (int i = 0; i < PN_OP_OUT; i++) {
+        n += c->out[i] ? (double)pn_tensor_bytes(c->out[i]) : 0;
+        n += c->dout[i] ? (double)pn_tensor_bytes(c->dout[i]) : 0;
+    }
+    return n;
+}
+
+static pn_status ring_make(const pn_op *op, const pn_op_case *c, ring *r) {
+    memset(r, 0, sizeof *r);
+    r->n = 1;
+    PN_TRY(pn_case_call_make(op, c, PN_CPU, &r->copy[0]));
+    double copies = ceil(WORKING_SET / (bytes_of(&r->copy[0].call) + 1));
+    int n = copies < MOST_COPIES ? (int)copies : MOST_COPIES;
+    while (r->n < n) {
+        r->n++;
+        PN_TRY(pn_case_call_copy(&r->copy[0], &r->copy[r->n - 1]));
+    }
+    return PN_OK;
+}
+
+static pn_status ring_scratch(ring *r, const pn_op_impl *impl, bool backward) {
+    r->copy[0].call.scratch = r->scratch;
+    pn_status s = pn_case_call_scratch(&r->copy[0], impl, backward);
+    r->scratch = r->copy[0].call.scratch;
+    for (int i = 0; i < r->n; i++) r->copy[i].call.scratch = r->scratch;
+    return s;
+}
+
+static pn_status run_once(ring *r, const pn_op_impl *impl, bool backward) {
+    const pn_op_call *c = &r->copy[r->at].call;
+    r->at = (r->at + 1) % r->n;
+    return backward ? impl->backward(c) : impl->forward(c);
+}
+
+static int ascending(const void *a_, const void *b_) {
+    double a = *(const double *)a_, b = *(const double *)b_;
+    return (a > b) - (a < b);
+}
+
+/* Sorted seconds of single runs. Short ones are timed several together. */
+static pn_status time_runs(bench *b, ring *r, const pn_op_impl *impl, bool backward, double *seconds, int *n) {
+    double (*now)(void) = b->machine.clock;
+    PN_TRY(ring_scratch(r, impl, backward));
+    double began = now();
+    for (int i = 0; i < r->n; i++)
+        PN_TRY(run_once(r, impl, backward)); /* warms up; forward fills what backward reads */
+    double estimate = (now() - began) / r->n, spent = 0;
+    int64_t together = estimate < least_sample ? (int64_t)(least_sample / (estimate + 1e-9)) + 1 : 1;
+    for (*n = 0; *n < b->o->repeat && (*n < LEAST_REPEATS || spent < most_seconds); ++*n) {
+        PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "bench: stopped by a signal");
+        began = now();
+        for (int64_t i = 0; i < together; i++) PN_TRY(run_once(r, impl, backward));
+        double took = now() - began;
+        spent += took;
+        seconds[*n] = took / (double)together;
+    }
+    qsort(seconds, (size_t)*n, sizeof *seconds, ascending);
+    return PN_OK;
+}
+
+static pn_status check_finite(const pn_op_impl *impl, const pn_op_case *c, const pn_tensor *t, const char *what,
+                              int i) {
+    if (!t || t->dtype != PN_F32) return PN_OK;
+    const float *x = pn_f32(t);
+    for (int64_t k = 0, n = pn_tensor_elems(t); k < n; k++)
+        PN_CHECK(isfinite(x[k]), PN_MISMATCH, "%s, %s: %s %d is not finite at element %lld", impl->name, c->name, what,
+                 i, (long long)k);
+    return PN_OK;
+}
+
+static const char *head = "implementation             shape                      dir  median us     min us  GFLOP/s   "
+                          "GB/s  sgemm strm bound of it\n";
+
+static void report(bench *b, const pn_op_impl *impl, const pn_op_case *c, bool backward, const pn_op_cost *cost,
+                   const double *seconds, int n) {
+    const pn_machine *m = &b->machine;
+    double best = seconds[0], median = seconds[n / 2], share = pn_machine_floor(m, cost) / best;
+    const char *direction = backward ? "bwd" : "fwd", *bound = pn_machine_bound_by_flops(m, cost) ? "flops" : "bytes";
+    fprintf(b->out, "%-26s %-26s %s %10.2f %10.2f %8.2f %6.2f %6.2f %4.2f %s %5.2f\n", impl->name, c->name, direction,
+            median * 1e6, best * 1e6, cost->flops / best / 1e9, cost->bytes / best / 1e9, cost->flops / best / m->sgemm,
+            cost->bytes / best / m->stream, bound, share);
+    fflush(b->out);
+    json_array_append_new(b->rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:s, s:f}", "op",
+                                             impl->name, "shape", c->name, "direction", direction, "clock",
+                                             m->threads == 1 ? "thread" : "wall", "median_us", median * 1e6, "min_us",
+                                             best * 1e6, "runs", n, "flops", cost->flops, "bytes", cost->bytes, "bound",
+                                             bound, "share_of_bound", share));
+}
+
+static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, ring *r) {
+    double seconds[MOST_REPEATS];
+    bool wants = false;
+    for (int i = 0; i < c->n_in; i++) wants = wants || r->copy[0].call.wants[i];
+    for (int backward = 0; backward <= (wants && impl->backward); backward++) {
+        int n;
+        pn_progress_update(&b->progress, b->done, "%s, %s", impl->name, c->name);
+        PN_TRY(time_runs(b, r, impl, backward, seconds, &n));
+        pn_machine_measure(&b->machine);
+        pn_op_cost cost = { 0 };
+        op->contract->cost(&r->copy[0].call, backward, &cost);
+        report(b, impl, c, backward, &cost, seconds, n);
+    }
+    for (int i = 0; i < PN_OP_OUT; i++) PN_TRY(check_finite(impl, c, r->copy[0].call.out[i], "output", i));
+    for (int i = 0; i < PN_OP_IN; i++) PN_TRY(check_finite(impl, c, r->copy[0].call.din[i], "gradient of input", i));
+    return PN_OK;
+}
+
+static pn_status bench_case(bench *b, const pn_op *op, const pn_op_case *c) {
+    pn_status s = PN_OK;
+    for (const pn_op_impl *const *impl = op->impl[PN_CPU]; *impl && !s; impl++) {
+        ring *r = calloc(1, sizeof *r); /* too large for a stack */
+        PN_CHECK(r, PN_MEMORY, "out of memory");
+        s = ring_make(op, c, r);
+        if (!s && (!(*impl)->takes || (*impl)->takes(&r->copy[0].call))) s = measure(b, op, c, *impl, r);
+        ring_free(r);
+        free(r);
+    }
+    b->done++;
+    return s;
+}
+
+/* All cases in the order they run; run: false only counts them. */
+static pn_status walk(bench *b, bool run, int64_t *count) {
+    int n_ops = b->o->n_ops;
+    const pn_op *const *ops = n_ops ? b->o->ops : pn_op_list(&n_ops);
+    pn_bench_case c;
+    *count = 0;
+    for (int i = 0; i < n_ops; i++)
+        for (int t = 0; t < b->o->n_tokens; t++)
+            for (int k = 0; pn_bench_case_at(ops[i], b->o->shape, b->o->tokens[t], k, &c); k++, ++*count)
+                if (run) PN_TRY(bench_case(b, ops[i], &c.op_case));
+    return PN_OK;
+}
+
+static pn_status write_json(const bench *b) {
+    if (!b->o->json) return PN_OK;
+    json_t *root = json_pack("{s:s, s:s, s:o, s:O}", "bench", "ops", "shape", b->o->shape->name, "machine",
+                             pn_machine_json(&b->machine), "rows", b->rows);
+    PN_CHECK(root, PN_MEMORY, "out of memory");
+    pn_status s = pn_json_write(b->o->json, root);
+    json_decref(root);
+    return s;
+}
+
+pn_status pn_bench_ops(const pn_bench_ops_options *o, FILE *out) {
+    PN_ASSERT(o->repeat >= LEAST_REPEATS && o->repeat <= MOST_REPEATS);
+    bench b = { .o = o, .out = out, .rows = json_array() };
+    int64_t total;
+    pn_status s = PN_OK;
+    if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine), done);
+    pn_machine_print(&b.machine, out);
+    fputs(head, out);
+    PN_TRY_GOTO(s, walk(&b, false, &total), done);
+    b.progress = pn_progress_begin("bench ops", 0, total, "shapes");
+    PN_TRY_GOTO(s, walk(&b, true, &total), done);
+    pn_progress_end(&b.progress);
+    pn_machine_print(&b.machine, out);
+    PN_TRY_GOTO(s, write_json(&b), done);
+done:
+    json_decref(b.rows);
+    pn_machine_free(&b.machine);
+    return s;
+}

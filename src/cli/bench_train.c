@@ -1,0 +1,184 @@
+#include "bench_train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench_machine.h"
+#include "json.h"
+#include "mixture.h"
+#include "model_load.h"
+#include "profile.h"
+#include "search_config.h"
+#include "supernet.h"
+
+enum { SHOWN = 24, MACHINE_SAMPLES = 3 };
+
+/* What is trained. */
+typedef struct job {
+    pn_search_config config; /* of a file; for a shape only `supernet` and `supernet_train` hold anything */
+    pn_tokenizer *tokenizer;
+    pn_mixture *mixture;
+    pn_model *net;
+    pn_local_error *errors;
+    pn_curve curve;
+} job;
+
+static void job_free(job *j) {
+    pn_curve_free(&j->curve);
+    free(j->errors);
+    pn_model_destroy(&j->net);
+    pn_mixture_destroy(&j->mixture);
+    pn_tokenizer_destroy(&j->tokenizer);
+    pn_search_config_free(&j->config);
+}
+
+static pn_status job_from_config(pn_config *file, int64_t steps, job *j) {
+    PN_TRY(pn_search_config_read(file, &j->config));
+    PN_TRY(pn_tokenizer_open(j->config.top.model, &j->tokenizer));
+    PN_TRY(pn_search_config_mixture(&j->config, j->tokenizer, &j->mixture));
+    PN_TRY(pn_model_load(j->config.top.model, PN_F32, &j->net));
+    PN_TRY(pn_supernet_build(j->net, j->config.blocks, j->config.n_blocks, j->config.none > 0,
+                             (uint64_t)j->config.top.seed));
+    j->config.supernet_train.tokens = steps * j->config.supernet_train.batch_tokens;
+    return PN_OK;
+}
+
+static pn_status random_model(const pn_bench_shape *shape, int64_t layers, pn_model **out) {
+    pn_model_config c = { .dims = shape->dims,
+                          .vocab = shape->vocab,
+                          .n_layers = layers && layers < shape->n_layers ? (int)layers : shape->n_layers,
+                          .tied = true,
+                          .bos = -1,
+                          .eos = -1,
+                          .initializer_range = 0.02,
+                          .file_dtype = PN_BF16 };
+    for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
+    PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
+    for (int i = 0; i < (*out)->params->n; i++) pn_param_init((*out)->params->item[i], 1);
+    return PN_OK;
+}
+
+/* As configs/smollm2-135m-cpu.yaml trains: Gated DeltaNet with as many heads of the same width, layer by layer. */
+static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
+    static const char *const specials[] = { "<|endoftext|>" };
+    static const char *const settings =
+        "{ mode: local, order: layer, store: bf16, learning_rate: 1e-3, warmup: 0.05, weight_decay: 0 }";
+    char yaml[512];
+    snprintf(yaml, sizeof yaml, "supernet: %s\nblock: { expand_v: 1 }\nmixture:\n  - { skill: text, weight: 1 }\n",
+             settings);
+    PN_TRY(pn_tokenizer_bytes(specials, 1, &j->tokenizer));
+    PN_TRY(random_model(o->shape, o->layers, &j->net));
+    pn_config *c = NULL;
+    pn_block_spec block;
+    pn_status s = pn_config_parse("bench", yaml, &c);
+    const pn_mixture_config base = {
+        .tokenizer = j->tokenizer, .frame = pn_doc_frame_default(j->tokenizer), .sequence_length = o->tokens, .seed = 1
+    };
+    if (!s) s = pn_config_read(c, "supernet", pn_supernet_option_table, &j->config.supernet);
+    if (!s) s = pn_config_read(c, "supernet", pn_train_option_table, &j->config.supernet_train);
+    if (!s) s = pn_block_spec_default(&pn_block_gated_deltanet, &block);
+    if (!s) s = pn_config_read(c, "block", pn_block_gated_deltanet.options, block.options);
+    if (!s) s = pn_mixture_read(c, "mixture", &base, &j->mixture);
+    if (!s) s = pn_supernet_build(j->net, &block, 1, false, 1);
+    pn_config_destroy(&c);
+    j->config.supernet_train.batch_tokens = o->tokens;
+    j->config.supernet_train.tokens = o->steps * o->tokens;
+    return s;
+}
+
+typedef struct result {
+    double seconds, measured; /* of everything; inside the profile's rows */
+    double layer_tokens;
+    pn_op_cost cost;
+    const pn_profile_row *row;
+    int n_rows;
+} result;
+
+static pn_status train(job *j, const pn_machine *m, result *r) {
+    int n_errors;
+    j->errors = calloc((size_t)pn_supernet_error_count(j->net) + 1, sizeof *j->errors);
+    PN_CHECK(j->errors, PN_MEMORY, "out of memory");
+    pn_profile_start(m->clock);
+    double began = m->clock();
+    pn_status s = pn_supernet_train(j->net, &j->config.supernet, &j->config.supernet_train, j->mixture, 1, NULL,
+                                    j->errors, &n_errors, &j->curve);
+    r->seconds = m->clock() - began;
+    pn_profile_stop();
+    PN_TRY(s);
+    r->layer_tokens = (double)j->config.supernet_train.tokens * j->net->config.n_layers;
+    r->row = pn_profile_rows(&r->n_rows);
+    for (int i = 0; i < r->n_rows; i++) {
+        r->measured += r->row[i].seconds;
+        r->cost.flops += r->row[i].cost.flops;
+        r->cost.bytes += r->row[i].cost.bytes;
+    }
+    return PN_OK;
+}
+
+static void print_row(const pn_machine *m, const result *r, const char *name, const char *direction, int64_t calls,
+                      double seconds, const pn_op_cost *cost, FILE *out) {
+    fprintf(out, "%-28s %-3s %9lld %10.3f %6.1f %%", name, direction, (long long)calls, seconds,
+            100 * seconds / r->seconds);
+    if (cost)
+        fprintf(out, " %9.2f %7.2f  %s %5.2f", cost->flops / seconds / 1e9, cost->bytes / seconds / 1e9,
+                pn_machine_bound_by_flops(m, cost) ? "flops" : "bytes", pn_machine_floor(m, cost) / seconds);
+    fputc('\n', out);
+}
+
+static void print(const job *j, const pn_machine *m, const result *r, FILE *out) {
+    pn_machine_print(m, out);
+    fputs("implementation               dir     calls    seconds    share   GFLOP/s    GB/s  bound of it\n", out);
+    double rest = r->seconds - r->measured;
+    for (int i = 0; i < r->n_rows; i++) {
+        const pn_profile_row *x = &r->row[i];
+        if (i < SHOWN)
+            print_row(m, r, x->name, x->backward ? "bwd" : "fwd", x->calls, x->seconds, &x->cost, out);
+        else
+            rest += x->seconds;
+    }
+    print_row(m, r, "everything else", "", 0, rest, NULL, out);
+    fprintf(out,
+            "%lld steps of %lld tokens, %d layers: %.2f s, %.0f layer-tokens/s (%.1f tokens/s through all layers)\n"
+            "useful work %.1f GFLOP/s, %.3f of sgemm\n",
+            (long long)(j->config.supernet_train.tokens / j->config.supernet_train.batch_tokens),
+            (long long)j->config.supernet_train.batch_tokens, j->net->config.n_layers, r->seconds,
+            r->layer_tokens / r->seconds, r->layer_tokens / r->seconds / j->net->config.n_layers,
+            r->cost.flops / r->seconds / 1e9, r->cost.flops / r->seconds / m->sgemm);
+}
+
+static pn_status write_json(const pn_bench_train_options *o, const pn_machine *m, const result *r) {
+    if (!o->json) return PN_OK;
+    json_t *rows = json_array();
+    for (int i = 0; i < r->n_rows; i++) {
+        const pn_profile_row *x = &r->row[i];
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:I, s:f, s:f, s:f}", "op", x->name, "direction",
+                                              x->backward ? "bwd" : "fwd", "calls", (json_int_t)x->calls, "seconds",
+                                              x->seconds, "flops", x->cost.flops, "bytes", x->cost.bytes));
+    }
+    json_t *root =
+        json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:o}", "bench", "train", "machine", pn_machine_json(m), "seconds",
+                  r->seconds, "layer_tokens_per_second", r->layer_tokens / r->seconds, "useful_gflops",
+                  r->cost.flops / r->seconds / 1e9, "of_sgemm", r->cost.flops / r->seconds / m->sgemm, "rows", rows);
+    PN_CHECK(root, PN_MEMORY, "out of memory");
+    pn_status s = pn_json_write(o->json, root);
+    json_decref(root);
+    return s;
+}
+
+pn_status pn_bench_train(const pn_bench_train_options *o, FILE *out) {
+    job j = { 0 };
+    pn_machine machine = { 0 };
+    result r = { 0 };
+    pn_status s = PN_OK;
+    PN_TRY_GOTO(s, o->config ? job_from_config(o->config, o->steps, &j) : job_from_shape(o, &j), done);
+    PN_TRY_GOTO(s, pn_machine_open(&machine), done);
+    for (int i = 0; i < MACHINE_SAMPLES; i++) pn_machine_measure(&machine);
+    PN_TRY_GOTO(s, train(&j, &machine, &r), done);
+    for (int i = 0; i < MACHINE_SAMPLES; i++) pn_machine_measure(&machine);
+    print(&j, &machine, &r, out);
+    PN_TRY_GOTO(s, write_json(o, &machine, &r), done);
+done:
+    pn_machine_free(&machine);
+    job_free(&j);
+    return s;
+}
