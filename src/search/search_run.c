@@ -10,6 +10,7 @@
 #include "json.h"
 #include "log.h"
 #include "model_load.h"
+#include "monitor.h"
 #include "report.h"
 #include "result.h"
 #include "run_dir.h"
@@ -175,6 +176,8 @@ static pn_status run_strategy(run *r, pn_search *search) {
         double sign = pn_metric_ascending(r->config.objective_metric) ? -1 : 1;
         for (int i = first; i < r->n_history; i++)
             if (sign * r->history[i].objective < sign * r->history[best].objective) best = i;
+        const pn_scalar scalars[] = { { "search/best_objective", r->history[best].objective }, { "search/paths", n } };
+        pn_monitor_point(search->type->name, round, scalars, 2);
         pn_info("  best %s.%s %.4f  %s", r->config.objective_task, r->config.objective_metric,
                 r->history[best].objective, pn_path_text(r->net, &r->history[best].path, text, sizeof text));
     }
