@@ -61,12 +61,12 @@ static void value(pn_buf *b, const char *name, const json_t *v, int depth) {
 }
 
 void pn_page_configuration(pn_page *r) {
-    pn_page_section(r->out, "configuration", "Configuration and provenance");
+    pn_page_section(r, "configuration", "Configuration and provenance");
     pn_buf_text(r->out, "<p class=\"how\">What was searched, with which settings and from which weights; the numbers "
                         "above can be repeated from these and the run's config.yaml.</p>\n<dl>\n");
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)r->root, key, v) if (!shown_elsewhere(key)) value(r->out, key, v, 0);
     pn_buf_text(r->out, "</dl>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

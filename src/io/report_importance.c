@@ -75,7 +75,7 @@ void pn_page_importance(pn_page *r) {
     heat_map m;
     read_map(r, &m);
     if (!m.n_rows) return;
-    pn_page_section(r->out, "importance", "Importance of every layer");
+    pn_page_section(r, "importance", "Importance of every layer");
     pn_buf_text(r->out, "<p class=\"how\">What full attention in that layer alone gains over the all-linear path: blue "
                         "is better, orange worse, each row shaded by its own largest value; accuracies and top1 in "
                         "percentage points, the others by how far the metric falls. Layers that keep attention are "
@@ -107,5 +107,5 @@ void pn_page_importance(pn_page *r) {
         pn_buf_text(r->out, "</tr>\n");
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

@@ -18,7 +18,7 @@ void pn_page_stack(pn_page *r) {
     const pn_page_path *w = &r->winner, *base = &r->base;
     if (!w->n) return;
     bool pair = base->n == w->n;
-    pn_page_section(r->out, "stack", "The chosen stack");
+    pn_page_section(r, "stack", "The chosen stack");
     pn_html(
         r->out,
         "<p class=\"how\">Layer 0 reads the token embeddings, the last layer feeds the output head; each box is the "
@@ -45,5 +45,5 @@ void pn_page_stack(pn_page *r) {
     pn_plot_close(r->out);
     pn_page_legend(r, NULL);
     pn_buf_text(r->out, "</div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

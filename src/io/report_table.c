@@ -160,14 +160,14 @@ static void table(pn_page *r, const columns *c, bool by_distance) {
     head(r, c, order, by_distance);
     body(r, c, order, by_distance);
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }
 
 void pn_page_table(pn_page *r) {
     columns c;
     find_columns(r, false, &c);
     if (!c.n) return;
-    pn_page_section(r->out, "table", "Held-out scores");
+    pn_page_section(r, "table", "Held-out scores");
     pn_buf_text(r->out, "<p class=\"how\">Mean over the held-out samples, smallest and largest beneath; \xe2\x86\x91 "
                         "higher is better, \xe2\x86\x93 lower is better, and an accuracy means something only beside "
                         "chance in the last row. The chosen hybrid is highlighted; the coloured strip is the row's "
@@ -179,7 +179,7 @@ void pn_page_distances(pn_page *r) {
     columns c;
     find_columns(r, true, &c);
     if (!c.n) return;
-    pn_page_section(r->out, "distances", "Accuracy by distance");
+    pn_page_section(r, "distances", "Accuracy by distance");
     pn_buf_text(r->out, "<p class=\"how\">How often the answer is right when it was stated that many tokens back "
                         "(columns): a model that forgets gets worse to the right. A column holds few questions when "
                         "its distances are rare, so compare neighbours too.</p>\n");
@@ -197,7 +197,7 @@ void pn_page_cache(pn_page *r) {
             !pn_page_number(o, "winner", &winner))
             continue;
         if (!open) {
-            pn_page_section(r->out, "cache", "Decode state");
+            pn_page_section(r, "cache", "Decode state");
             pn_buf_text(r->out, "<p class=\"how\">Bytes one sequence keeps while decoding (keys and values of full "
                                 "attention, recurrent states), for the base and the hybrid; the bar is the hybrid's "
                                 "part of the base.</p>\n<div class=\"scroll\"><table>\n<thead><tr>"
@@ -222,5 +222,5 @@ void pn_page_cache(pn_page *r) {
     }
     if (!open) return;
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }
