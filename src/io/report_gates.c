@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "progress.h"
+
 enum { POINTS_MAX = 60, CANDIDATES_MAX = 16 };
 
 typedef struct gates {
@@ -98,10 +100,12 @@ static void panel(pn_page *r, const gates *g, int layer) {
 
 static void training(pn_page *r, const gates *g) {
     double step[2], tokens, temperature[2];
+    char text[PN_PAGE_TEXT];
     const json_t *first = json_array_get(g->points, 0), *last = json_array_get(g->points, g->n - 1);
     if (g->n < 2 || !pn_page_number(first, "step", &step[0]) || !pn_page_number(last, "step", &step[1])) return;
     pn_html(r->out, " Steps %.0f to %.0f", step[0], step[1]);
-    if (pn_page_number(last, "tokens", &tokens)) pn_html(r->out, ", %.0f tokens", tokens);
+    if (pn_page_number(last, "tokens", &tokens))
+        pn_html(r->out, ", %s tokens", pn_compact_text(tokens, text, sizeof text));
     if (pn_page_number(first, "temperature", &temperature[0]) && pn_page_number(last, "temperature", &temperature[1]))
         pn_html(r->out, "; temperature %.3g at first, %.3g at last", temperature[0], temperature[1]);
     pn_buf_text(r->out, ".");

@@ -83,9 +83,10 @@ static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
         const pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
         pn_page_path path;
         int layer = e->line && parent ? changed_layer(parent, e, &path) : -1;
+        double y = pn_plot_y(p, e->objective);
         if (layer >= 0)
             pn_html(r->out, "<text class=\"mid halo\" x=\"%.1f\" y=\"%.1f\">layer %d</text>\n",
-                    pn_plot_x(p, dot_x(h, e)), pn_plot_y(p, e->objective) + 19, layer);
+                    pn_plot_x(p, dot_x(h, e)), y < p->top + p->height - 24 ? y + 19 : y - 11, layer);
     }
 }
 

@@ -35,7 +35,10 @@ void pn_plot_open(pn_buf *b, double width, double height, bool shrinks, const ch
     pn_html(b,
             "<div class=\"scroll\"><svg class=\"%s\" role=\"img\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
             "height=\"%.0f\">\n<title>%s</title>\n",
-            shrinks ? "plot" : "", width, height, width, height, title);
+            !shrinks      ? ""
+            : width > 450 ? "plot wide"
+                          : "plot",
+            width, height, width, height, title);
 }
 
 void pn_plot_close(pn_buf *b) {
