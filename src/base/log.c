@@ -72,15 +72,28 @@ void pn_log_quiet(bool q) {
     pthread_mutex_unlock(&lock);
 }
 
+bool pn_log_on_terminal(void) {
+    const char *kind = getenv("TERM");
+    return isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb"));
+}
+
+/* Bytes of the first `most` characters. */
+static int cut(const char *text, int most) {
+    int n = 0;
+    for (int characters = 0; text[n]; n++)
+        if (((unsigned char)text[n] & 0xc0) != 0x80 && characters++ == most) break;
+    return n;
+}
+
 void pn_log_status_line(const char *text) {
-    if (!isatty(STDERR_FILENO)) return;
+    if (!pn_log_on_terminal()) return;
     struct winsize size = { .ws_col = 0 };
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
     pthread_mutex_lock(&lock);
     if (!text)
         clear_status();
     else if (!quiet) {
-        fprintf(stderr, "\r%.*s\033[K", width, text);
+        fprintf(stderr, "\r%.*s\033[K", cut(text, width), text);
         status_shown = true;
     }
     fflush(stderr);

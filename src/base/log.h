@@ -22,8 +22,10 @@ void pn_warn(const char *fmt, ...) PN_PRINTF(1, 2);
 void pn_debug(const char *room, const char *fmt, ...) PN_PRINTF(2, 3);
 bool pn_debugging(const char *room);
 
+/* Standard error is a terminal that can rewrite its last line (TERM is not "dumb"). */
+bool pn_log_on_terminal(void);
 /* The last line of a terminal, rewritten in place and cut to its width; NULL removes it, and so does every message.
- * Does nothing when standard error is no terminal. */
+ * Does nothing when standard error is no such terminal. */
 void pn_log_status_line(const char *text);
 
 /* One structured record, to the JSON lines only: {"time": ..., "event": kind, <fields>}. Every begin has its end, which

@@ -1,14 +1,16 @@
 #include "progress.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "buffer.h"
 #include "clock.h"
 #include "log.h"
 
-static const double terminal_interval = 0.2, first_interval = 1, log_interval = 10;
+static const double terminal_interval = 0.2, log_interval = 10, longest_interval = 60, growth = 1.5;
+static const double memory = 20;   /* seconds that rate and remaining time look back */
+static const double too_short = 1; /* seconds of work that need no closing line */
 
 const char *pn_compact_text(double x, char *buffer, size_t n) {
     static const char *const units[] = { "", "k", "M", "G", "T" };
@@ -25,33 +27,44 @@ const char *pn_compact_text(double x, char *buffer, size_t n) {
 pn_progress pn_progress_begin(const char *what, int64_t first, int64_t total, const char *unit) {
     pn_progress p = { .unit = unit, .total = total, .done = first, .first = first, .started = pn_seconds() };
     snprintf(p.what, sizeof p.what, "%s", what);
-    p.terminal = isatty(STDERR_FILENO);
-    p.next = p.started + (p.terminal ? terminal_interval : first_interval);
+    p.terminal = pn_log_on_terminal();
+    p.interval = p.terminal ? terminal_interval : log_interval;
+    p.next = p.started + p.interval;
+    p.shown = p.started;
     return p;
 }
 
-static double rate_of(const pn_progress *p, double seconds) {
-    return seconds > 0 ? (double)(p->done - p->first) / seconds : 0;
+/* Units per second, weighted by age with a time constant of `memory`, or of half the time so far while that is shorter.
+ */
+static void look(pn_progress *p, double now) {
+    int64_t work = p->done - p->first;
+    double seconds = now - p->shown, constant = fmin(memory, (now - p->started) / 2);
+    if (seconds <= 0) return;
+    double lately = (double)(work - p->shown_work) / seconds;
+    p->rate = p->shown == p->started ? lately : p->rate + (1 - exp(-seconds / constant)) * (lately - p->rate);
+    p->shown = now;
+    p->shown_work = work;
 }
 
 static void describe(const pn_progress *p, double seconds, pn_buf *out) {
     char done[24], total[24], speed[24], elapsed[48], left[48];
-    double rate = rate_of(p, seconds);
     pn_buf_text(out, p->what);
-    if (p->total > 0) pn_buf_printf(out, " %3d%%", (int)(100.0 * (double)p->done / (double)p->total));
+    if (p->total > 0) pn_buf_printf(out, " %3d%%", (int)fmin(100, 100.0 * (double)p->done / (double)p->total));
     pn_buf_printf(out, "  %s", pn_compact_text((double)p->done, done, sizeof done));
     if (p->total > 0) pn_buf_printf(out, " of %s", pn_compact_text((double)p->total, total, sizeof total));
-    pn_buf_printf(out, " %s  %s/s  %s", p->unit, pn_compact_text(rate, speed, sizeof speed),
+    pn_buf_printf(out, " %s  %s/s  %s", p->unit, pn_compact_text(p->rate, speed, sizeof speed),
                   pn_duration_text(seconds, elapsed, sizeof elapsed));
-    if (p->total > p->done && rate > 0)
-        pn_buf_printf(out, ", %s left", pn_duration_text((double)(p->total - p->done) / rate, left, sizeof left));
+    if (p->total > p->done && p->rate > 0)
+        pn_buf_printf(out, ", %s left", pn_duration_text((double)(p->total - p->done) / p->rate, left, sizeof left));
 }
 
 void pn_progress_update(pn_progress *p, int64_t done, const char *fmt, ...) {
     p->done = done;
     double now = pn_seconds();
     if (now < p->next) return;
-    p->next = now + (p->terminal ? terminal_interval : log_interval);
+    look(p, now);
+    if (!p->terminal) p->interval = fmin(growth * p->interval, longest_interval);
+    p->next = now + p->interval;
     pn_buf line = { 0 };
     describe(p, now - p->started, &line);
     pn_buf_text(&line, "  ");
@@ -67,9 +80,19 @@ void pn_progress_update(pn_progress *p, int64_t done, const char *fmt, ...) {
 }
 
 void pn_progress_end(pn_progress *p) {
-    char rate[24], elapsed[48], done[24];
+    char rate[24], elapsed[48], done[24], now[24];
     double seconds = pn_seconds() - p->started;
-    pn_info("%s: %s %s in %s (%s/s)", p->what, pn_compact_text((double)p->done, done, sizeof done), p->unit,
-            pn_duration_text(seconds, elapsed, sizeof elapsed),
-            pn_compact_text(rate_of(p, seconds), rate, sizeof rate));
+    if (seconds < too_short) {
+        pn_log_status_line(NULL);
+        return;
+    }
+    double work = (double)(p->done - p->first);
+    pn_compact_text((double)p->done, done, sizeof done);
+    pn_compact_text(work, now, sizeof now);
+    pn_compact_text(work / seconds, rate, sizeof rate);
+    pn_duration_text(seconds, elapsed, sizeof elapsed);
+    if (p->first)
+        pn_info("%s: %s %s, %s of them now in %s (%s/s)", p->what, done, p->unit, now, elapsed, rate);
+    else
+        pn_info("%s: %s %s in %s (%s/s)", p->what, done, p->unit, elapsed, rate);
 }

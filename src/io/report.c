@@ -5,20 +5,6 @@
 
 #include "files.h"
 
-/* The first row of the table that is `name` or "name, ...", of the asked kind. */
-static const json_t *find_row(const json_t *root, const char *name, bool distilled) {
-    const json_t *table = json_object_get(root, "table");
-    for (size_t i = 0; i < json_array_size(table); i++) {
-        const json_t *row = json_array_get(table, i);
-        const char *have = pn_page_string(row, "name");
-        size_t n = strlen(name);
-        if (have && !strncmp(have, name, n) && (!have[n] || have[n] == ',') &&
-            json_is_true(json_object_get(row, "distilled")) == distilled)
-            return row;
-    }
-    return NULL;
-}
-
 static void read_objective(pn_page *r) {
     const char *text = pn_page_string(r->root, "objective"), *dot = text ? strrchr(text, '.') : NULL;
     if (!dot || dot - text >= PN_PAGE_NAME || strlen(dot + 1) >= PN_PAGE_NAME) return;
@@ -50,16 +36,29 @@ static void page(pn_page *r) {
     pn_buf_text(r->out, pn_page_style);
     pn_buf_text(r->out, "</style>\n</head>\n<body>\n<main>\n");
     pn_page_summary(r);
+    pn_buf sections = { 0 }, contents = { 0 }, *whole = r->out;
+    r->out = &sections;
+    r->contents = &contents;
     pn_page_stack(r);
     pn_page_table(r);
     pn_page_distances(r);
     pn_page_cache(r);
     pn_page_importance(r);
     pn_page_history(r);
+    pn_page_pareto(r);
+    pn_page_gates(r);
     pn_page_local_errors(r);
     pn_page_curve(r, "supernet_curve", "supernet", "Training the super-network");
     pn_page_curve(r, "distill_curve", "distillation", "Distilling the chosen hybrid");
     pn_page_configuration(r);
+    r->out = whole;
+    pn_buf_text(whole, "<nav aria-label=\"Sections\"><ul>\n");
+    pn_buf_append(whole, contents.data, contents.n_bytes);
+    pn_buf_text(whole, "</ul></nav>\n");
+    pn_buf_append(whole, sections.data, sections.n_bytes);
+    whole->failed |= sections.failed || contents.failed;
+    pn_buf_free(&sections);
+    pn_buf_free(&contents);
     pn_buf_text(r->out, "</main>\n</body>\n</html>\n");
 }
 
@@ -68,14 +67,16 @@ pn_status pn_page_render(const json_t *result, pn_buf *out) {
     pn_page r = { .root = result, .out = out };
     pn_page_path_read(result, &r.winner);
     read_objective(&r);
-    r.teacher_row = find_row(result, "teacher", false);
-    r.winner_row = find_row(result, "PostNAS", true);
-    if (!r.winner_row) r.winner_row = find_row(result, "PostNAS", false);
+    r.teacher_row = pn_page_row(&r, "teacher", false);
+    r.winner_row = pn_page_row(&r, "PostNAS", true);
+    if (!r.winner_row) r.winner_row = pn_page_row(&r, "PostNAS", false);
     if (r.winner_row) /* a fair rival was trained the same way */
-        r.uniform_row = find_row(result, "uniform", json_is_true(json_object_get(r.winner_row, "distilled")));
+        r.uniform_row = pn_page_row(&r, "uniform", json_is_true(json_object_get(r.winner_row, "distilled")));
     pn_page_path_read(r.teacher_row, &r.base);
     read_blocks(&r);
+    pn_page_paths_read(&r);
     page(&r);
+    pn_page_paths_free(&r);
     PN_TRY(pn_buf_status(out));
     return PN_OK;
 }

@@ -6,8 +6,8 @@
 enum { DEPTH = 6, LIST_MAX = 64 };
 
 static bool shown_elsewhere(const char *key) {
-    static const char *const keys[] = { "layers",  "table",        "cache_bytes",    "importance",
-                                        "history", "local_errors", "supernet_curve", "distill_curve" };
+    static const char *const keys[] = { "layers",       "table",          "cache_bytes",   "importance", "history",
+                                        "local_errors", "supernet_curve", "distill_curve", "gates" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;
@@ -60,13 +60,24 @@ static void value(pn_buf *b, const char *name, const json_t *v, int depth) {
     }
 }
 
+static void commands(pn_buf *b) {
+    pn_buf_text(
+        b, "<h3>To make it again</h3>\n<p class=\"how\">Beside this page lie config.yaml, with every value and "
+           "where it came from, result.json, which this page was made from, and model/, the hybrid.</p>\n"
+           "<div class=\"scroll\"><pre>postnas search --config config.yaml --set output=AGAIN   # the same search, "
+           "from the same weights\n"
+           "postnas eval model --config config.yaml                   # the last row of the held-out scores\n"
+           "postnas report .                                          # this page</pre></div>\n");
+}
+
 void pn_page_configuration(pn_page *r) {
-    pn_page_section(r->out, "configuration", "Configuration and provenance");
+    pn_page_section(r, "configuration", "Configuration and provenance");
     pn_buf_text(r->out, "<p class=\"how\">What was searched, with which settings and from which weights; the numbers "
                         "above can be repeated from these and the run's config.yaml.</p>\n<dl>\n");
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)r->root, key, v) if (!shown_elsewhere(key)) value(r->out, key, v, 0);
     pn_buf_text(r->out, "</dl>\n");
-    pn_page_section_end(r->out);
+    if (pn_page_string(r->root, "path")) commands(r->out);
+    pn_page_section_end(r);
 }

@@ -62,7 +62,7 @@ void pn_page_local_errors(pn_page *r) {
         p.y_min = 0;
         int width = n <= 32 ? 14 : n <= 60 ? 11 : 8, gap = width / 2 + 3; /* of a bar, between layers */
         p.width = n * (width + 2.0) + groups * gap;
-        pn_page_section(r->out, "local-errors", "Local error of the candidates");
+        pn_page_section(r, "local-errors", "Local error of the candidates");
         pn_buf_text(r->out,
                     "<p class=\"how\">Error of each candidate against the teacher's layer, over the variance of the "
                     "teacher's output: the faint bar over the first tenth of its training, the full bar over the last "
@@ -83,7 +83,7 @@ void pn_page_local_errors(pn_page *r) {
         pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">layer</text>\n", p.left + p.width / 2,
                 p.top + p.height + 33);
         pn_plot_close(r->out);
-        pn_page_section_end(r->out);
+        pn_page_section_end(r);
     }
     free(e);
 }
@@ -153,7 +153,7 @@ void pn_page_curve(pn_page *r, const char *key, const char *id, const char *titl
     }
     if (points < 2 || p.x_min == p.x_max) return;
     pn_plot_settle(&p, false);
-    pn_page_section(r->out, id, title);
+    pn_page_section(r, id, title);
     pn_html(r->out,
             "<p class=\"how\">Training losses over %s; lower is better, and a flat end means that more of the "
             "same data would change little.",
@@ -174,5 +174,5 @@ void pn_page_curve(pn_page *r, const char *key, const char *id, const char *titl
     for (int k = 0; k < N_SERIES; k++)
         if (used[k]) curve(r, list, &series[k], unit, bin, &p);
     pn_plot_close(r->out);
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

@@ -44,6 +44,13 @@ bool pn_page_path_read(const json_t *object, pn_page_path *out) {
     return out->n > 0;
 }
 
+bool pn_page_path_equal(const pn_page_path *a, const pn_page_path *b) {
+    if (a->n != b->n) return false;
+    for (int l = 0; l < a->n; l++)
+        if (strcmp(a->name[l], b->name[l])) return false;
+    return true;
+}
+
 int pn_page_path_count(const pn_page_path *p, const char *block) {
     int n = 0;
     for (int l = 0; l < p->n; l++) n += !strcmp(p->name[l], block);
@@ -94,4 +101,17 @@ bool pn_page_is_share(const char *metric) {
 bool pn_page_is_chance(const char *metric) {
     size_t n = strlen(metric);
     return n >= 7 && !strcmp(metric + n - 7, "_chance");
+}
+
+const json_t *pn_page_row(const pn_page *r, const char *name, bool distilled) {
+    const json_t *table = json_object_get(r->root, "table");
+    for (size_t i = 0; i < json_array_size(table); i++) {
+        const json_t *row = json_array_get(table, i);
+        const char *have = pn_page_string(row, "name");
+        size_t n = strlen(name);
+        if (have && !strncmp(have, name, n) && (!have[n] || have[n] == ',') &&
+            json_is_true(json_object_get(row, "distilled")) == distilled)
+            return row;
+    }
+    return NULL;
 }

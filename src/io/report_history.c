@@ -1,199 +1,236 @@
-/* Every path the search measured, round by round, and the best of them. */
+/* What the search measured: its paths in columns, a tree where it is known from which one each grew, and how the winner
+ * came about. */
 #include "report_internal.h"
 
-#include <limits.h>
 #include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
-enum { DOTS_MAX = 3000, LISTED = 5, KINDS = PN_MAX_LAYERS + 1 };
+enum { DOTS_MAX = 3000, LISTED = 5 };
 
-typedef struct entry {
-    const json_t *json;
-    double objective;
-    int attention, none, order; /* layers of either kind; place in the order of evaluation */
-    bool complete;
-} entry;
-
-typedef struct search_round { /* paths of equal numbers of attention and none */
-    int attention, none, first_order, last_order, n;
-    int index;         /* its column */
-    const entry *best; /* borrowed */
-} search_round;
-
-typedef struct history {
-    entry *at; /* owned; best first */
-    size_t n;
-    bool ascending;
-    search_round *round; /* owned; KINDS x KINDS by none and attention, n 0 where there is no such path */
-    int n_rounds;
-    bool any_none;
-} history;
-
-static int by_value(const void *a_, const void *b_) {
-    const entry *a = a_, *b = b_;
-    if (a->objective != b->objective) return a->objective < b->objective ? -1 : 1;
-    return a->order - b->order;
+static bool drawn(const pn_page_paths *h, const pn_page_entry *e) {
+    return e - h->at < DOTS_MAX || e->line;
 }
 
-static int by_value_descending(const void *a_, const void *b_) {
-    const entry *a = a_, *b = b_;
-    if (a->objective != b->objective) return a->objective > b->objective ? -1 : 1;
-    return a->order - b->order;
-}
-
-static search_round *round_of(const history *h, const entry *e) {
-    return &h->round[e->none * KINDS + e->attention];
-}
-
-static void add_to_round(history *h, const entry *e) {
-    search_round *r = round_of(h, e);
-    if (!r->n++) *r = (search_round){ e->attention, e->none, e->order, e->order, 1, 0, NULL };
-    r->last_order = e->order;
-    h->any_none |= e->none > 0;
-}
-
-static void read_history(const pn_page *r, history *h) {
-    const json_t *list = json_object_get(r->root, "history");
-    size_t n = json_array_size(list);
-    *h = (history){ .ascending = pn_page_ascending(r->objective_metric) };
-    if (!n || n > INT_MAX) return;
-    h->at = calloc(n, sizeof *h->at);
-    h->round = calloc((size_t)KINDS * KINDS, sizeof *h->round);
-    if (!h->at || !h->round) {
-        r->out->failed = true;
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        pn_page_path path;
-        entry *e = &h->at[h->n];
-        *e = (entry){ .json = json_array_get(list, i), .order = (int)i };
-        if (!pn_page_number(e->json, "objective", &e->objective) || !pn_page_path_read(e->json, &path)) continue;
-        e->attention = pn_page_path_count(&path, "attention");
-        e->none = pn_page_path_count(&path, "none");
-        e->complete = json_is_true(json_object_get(e->json, "complete"));
-        add_to_round(h, e);
-        h->n++;
-    }
-    qsort(h->at, h->n, sizeof *h->at, h->ascending ? by_value_descending : by_value);
-    for (int i = 0; i < KINDS * KINDS; i++)
-        if (h->round[i].n) h->round[i].index = h->n_rounds++;
-    for (size_t i = 0; i < h->n; i++)
-        if (!round_of(h, &h->at[i])->best) round_of(h, &h->at[i])->best = &h->at[i];
-}
-
-/* Middle part of the round's column, in the order of evaluation. */
-static double dot_x(const history *h, const entry *e) {
-    const search_round *r = round_of(h, e);
+/* Middle part of the column, in the order of evaluation. */
+static double dot_x(const pn_page_paths *h, const pn_page_entry *e) {
+    const pn_page_round *r = &h->round[e->column];
     double span = r->last_order - r->first_order;
-    return r->index + (span > 0 ? 0.64 * ((e->order - r->first_order) / span - 0.5) : 0);
+    return e->column + (span > 0 ? 0.64 * ((e->order - r->first_order) / span - 0.5) : 0);
 }
 
-static void dots(pn_page *r, const history *h, const pn_plot *p) {
-    char text[PN_PAGE_TEXT];
+/* The first layer whose mixer differs from the parent's; -1: none, or another number of layers. */
+static int changed_layer(const pn_page_entry *parent, const pn_page_entry *e, pn_page_path *path) {
+    pn_page_path before;
+    if (!pn_page_path_read(parent->json, &before) || !pn_page_path_read(e->json, path) || before.n != path->n)
+        return -1;
+    for (int l = 0; l < path->n; l++)
+        if (strcmp(before.name[l], path->name[l])) return l;
+    return -1;
+}
+
+/* Lines from each path to the one it grew from: all in one, then those of kept paths, then the winner's. */
+static void links(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
+    static const char *const kinds[] = { "link", "link kept", "link line" };
+    for (int kind = 0; kind < 3; kind++) {
+        pn_html(r->out, "<path class=\"%s\" d=\"", kinds[kind]);
+        for (size_t i = 0; i < h->n; i++) {
+            const pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
+            if (!parent || !drawn(h, e) || !drawn(h, parent) || kind != (e->line ? 2 : e->kept ? 1 : 0)) continue;
+            pn_html(r->out, "M%.1f %.1fL%.1f %.1f", pn_plot_x(p, dot_x(h, parent)), pn_plot_y(p, parent->objective),
+                    pn_plot_x(p, dot_x(h, e)), pn_plot_y(p, e->objective));
+        }
+        pn_buf_text(r->out, "\"/>\n");
+    }
+}
+
+/* Without parents: a line through the best of each column. */
+static void joined(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     pn_buf_text(r->out, "<polyline class=\"joined\" points=\"");
-    for (int i = 0; i < KINDS * KINDS; i++) {
-        const entry *best = h->round[i].best;
-        if (best && best - h->at < DOTS_MAX)
-            pn_html(r->out, "%.1f,%.1f ", pn_plot_x(p, dot_x(h, best)), pn_plot_y(p, best->objective));
+    for (int i = 0; i < h->n_rounds; i++) {
+        const pn_page_entry *best = h->round[i].best;
+        if (drawn(h, best)) pn_html(r->out, "%.1f,%.1f ", pn_plot_x(p, dot_x(h, best)), pn_plot_y(p, best->objective));
     }
     pn_buf_text(r->out, "\"/>\n");
-    for (size_t k = 0; k < h->n && k < DOTS_MAX; k++) {
-        const entry *e = &h->at[k];
-        bool best = round_of(h, e)->best == e;
-        const char *path = pn_page_string(e->json, "path");
-        pn_html(r->out,
-                "<circle class=\"k6 %s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\"><title>%s: %s (measured as number "
-                "%d)</title></circle>\n",
-                best ? "best" : "dot", pn_plot_x(p, dot_x(h, e)), pn_plot_y(p, e->objective), best ? "5" : "3.5",
-                path ? path : "?", pn_page_value(r->objective_metric, e->objective, text), e->order + 1);
+}
+
+static void dot(pn_page *r, const pn_page_paths *h, const pn_plot *p, const pn_page_entry *e) {
+    char text[PN_PAGE_TEXT];
+    const char *path = pn_page_string(e->json, "path");
+    bool strong = h->has_parents ? e->kept : h->round[e->column].best == e;
+    double x = pn_plot_x(p, dot_x(h, e)), y = pn_plot_y(p, e->objective);
+    pn_html(r->out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\"><title>%s: %s (",
+            e->winner ? "k0 best"
+            : strong  ? "k1 best"
+                      : "k6 dot",
+            x, y,
+            e->winner ? "6"
+            : strong  ? "4.5"
+                      : "3",
+            path ? path : "?", pn_page_value(r->objective_metric, e->objective, text));
+    if (h->has_rounds) pn_html(r->out, "round %d, ", e->round);
+    pn_html(r->out, "measured as number %d%s)</title></circle>\n", e->order + 1,
+            e->winner                     ? ", the winner"
+            : h->has_parents && e->kept   ? ", kept"
+            : h->has_parents && e->parent ? ", dropped"
+                                          : "");
+}
+
+static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
+    for (int strong = 0; strong < 2; strong++) /* the kept ones on top */
+        for (size_t i = 0; i < h->n; i++)
+            if (drawn(h, &h->at[i]) && (h->at[i].kept || h->at[i].winner) == (strong == 1)) dot(r, h, p, &h->at[i]);
+    for (size_t i = 0; i < h->n; i++) { /* what each step to the winner changed */
+        const pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
+        pn_page_path path;
+        int layer = e->line && parent ? changed_layer(parent, e, &path) : -1;
+        double y = pn_plot_y(p, e->objective);
+        if (layer >= 0)
+            pn_html(r->out, "<text class=\"mid halo\" x=\"%.1f\" y=\"%.1f\">layer %d</text>\n",
+                    pn_plot_x(p, dot_x(h, e)), y < p->top + p->height - 24 ? y + 19 : y - 11, layer);
     }
 }
 
-static void rounds_axis(pn_page *r, const history *h, const pn_plot *p) {
+static void columns_axis(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     double bottom = p->top + p->height;
     pn_html(r->out, "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", p->left,
             p->left + p->width, bottom, bottom);
-    for (int i = 0; i < KINDS * KINDS; i++) {
-        const search_round *at = &h->round[i];
-        if (!at->n) continue;
-        double x = pn_plot_x(p, at->index);
-        pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%d</text>\n", x, bottom + 16, at->attention);
-        if (at->none)
+    for (int i = 0; i < h->n_rounds; i++) {
+        const pn_page_round *at = &h->round[i];
+        double x = pn_plot_x(p, i);
+        pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%d</text>\n", x, bottom + 16,
+                h->has_rounds ? at->best->round : at->attention);
+        if (h->has_rounds)
+            pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%d path%s</text>\n", x, bottom + 31, at->n,
+                    at->n == 1 ? "" : "s");
+        else if (at->none)
             pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">+ %d none</text>\n", x, bottom + 31,
                     at->none);
     }
-    pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">layers with full attention</text>\n",
-            p->left + p->width / 2, bottom + (h->any_none ? 48 : 34));
+    pn_html(r->out, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", p->left + p->width / 2, bottom + 48,
+            h->has_rounds ? "round of the search" : "layers with full attention");
 }
 
-static void plot(pn_page *r, const history *h) {
-    double width = 70 + fmax(440, h->n_rounds * 72.0);
-    pn_plot p = { -0.5,
-                  h->n_rounds - 0.5,
-                  h->at[0].objective,
-                  h->at[h->n < DOTS_MAX ? h->n - 1 : DOTS_MAX - 1].objective,
-                  56,
-                  28,
-                  width - 64,
-                  250 };
-    if (p.y_min > p.y_max) {
-        double most = p.y_min;
-        p.y_min = p.y_max;
-        p.y_max = most;
+static void plot(pn_page *r, const pn_page_paths *h) {
+    double width = 70 + fmax(440, h->n_rounds * (h->has_parents ? 124.0 : 72.0)), height = h->has_parents ? 340 : 250;
+    pn_plot p = { -0.5, h->n_rounds - 0.5, INFINITY, -INFINITY, 56, 28, width - 64, height };
+    for (size_t i = 0; i < h->n; i++) {
+        if (!drawn(h, &h->at[i])) continue;
+        p.y_min = fmin(p.y_min, h->at[i].objective);
+        p.y_max = fmax(p.y_max, h->at[i].objective);
     }
     pn_plot_settle(&p, true);
     char caption[3 * PN_PAGE_NAME];
     snprintf(caption, sizeof caption, "%s %s, %s is better", r->objective_task, r->objective_metric,
              h->ascending ? "higher" : "lower");
-    pn_plot_open(r->out, width, h->any_none ? 332 : 318, width < 640, "Objective of every measured path");
+    pn_plot_open(r->out, width, p.top + height + 54, width < 640, "Objective of every measured path");
     pn_plot_y_axis(r->out, &p, caption);
-    rounds_axis(r, h, &p);
+    columns_axis(r, h, &p);
+    if (h->has_parents)
+        links(r, h, &p);
+    else
+        joined(r, h, &p);
     dots(r, h, &p);
     pn_plot_close(r->out);
 }
 
+static void legend(pn_page *r) {
+    static const char *const kinds[][2] = { { "k0 best", "the winner" },
+                                            { "k1 best", "kept: others grew from it" },
+                                            { "k6 dot", "dropped" } };
+    pn_buf_text(r->out, "<ul class=\"legend\">\n");
+    for (int i = 0; i < 3; i++)
+        pn_html(r->out,
+                "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"%s\" cx=\"7\" cy=\"7\" "
+                "r=\"5\"/></svg>%s</li>\n",
+                kinds[i][0], kinds[i][1]);
+    pn_buf_text(r->out, "</ul>\n");
+}
+
+static void path_cells(pn_page *r, const pn_page_entry *e) {
+    pn_page_path path;
+    const char *name = pn_page_string(e->json, "path");
+    pn_buf_text(r->out, "<td class=\"left\">");
+    if (pn_page_path_read(e->json, &path)) pn_page_strip(r, &path);
+    pn_buf_text(r->out, "</td><td class=\"left path\">");
+    pn_page_path_text(r->out, name ? name : "");
+    pn_buf_text(r->out, "</td></tr>\n");
+}
+
+static void objective_cell(pn_page *r, const pn_page_entry *e) {
+    char text[PN_PAGE_TEXT], exact[PN_PAGE_TEXT];
+    pn_double_text(e->objective, exact, sizeof exact);
+    pn_html(r->out, "<td title=\"%s\">%s</td>", exact, pn_page_value(r->objective_metric, e->objective, text));
+}
+
+static const char *objective_name(const pn_page *r) {
+    return *r->objective_metric ? r->objective_metric : "objective";
+}
+
+static void winners_line(pn_page *r, const pn_page_paths *h) {
+    const pn_page_entry *line[PN_MAX_LAYERS + 1];
+    int n = 0;
+    for (const pn_page_entry *e = h->winner; e && n <= PN_MAX_LAYERS; e = pn_page_entry_of(h, e->parent)) line[n++] = e;
+    if (n < 2) return;
+    pn_html(r->out,
+            "<h3>How the winner came about</h3>\n<div class=\"scroll\"><table>\n<thead><tr>"
+            "<th scope=\"col\" class=\"left\">what changed</th><th scope=\"col\">%s</th>"
+            "<th scope=\"col\" class=\"left\">layers, first to last</th><th scope=\"col\" class=\"left\">path</th></tr>"
+            "</thead>\n<tbody>\n",
+            objective_name(r));
+    while (n--) {
+        const pn_page_entry *e = line[n], *parent = pn_page_entry_of(h, e->parent);
+        pn_page_path path;
+        int layer = parent ? changed_layer(parent, e, &path) : -1;
+        pn_buf_text(r->out, "<tr><td class=\"left\">");
+        if (layer >= 0)
+            pn_html(r->out, "layer %d becomes %s", layer, path.name[layer]);
+        else
+            pn_buf_text(r->out, "start");
+        pn_buf_text(r->out, "</td>");
+        objective_cell(r, e);
+        path_cells(r, e);
+    }
+    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
+}
+
 /* The best complete paths; the best of all when none is complete. */
-static void best_paths(pn_page *r, const history *h) {
-    bool any_complete = false;
-    for (size_t i = 0; i < h->n; i++) any_complete |= h->at[i].complete;
+static void best_paths(pn_page *r, const pn_page_paths *h) {
     pn_html(r->out,
             "<h3>Best %s</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">%s</th>"
             "<th scope=\"col\" class=\"left\">layers, first to last</th><th scope=\"col\" class=\"left\">path</th></tr>"
             "</thead>\n<tbody>\n",
-            any_complete ? "complete paths" : "paths", *r->objective_metric ? r->objective_metric : "objective");
+            h->any_complete ? "complete paths" : "paths", objective_name(r));
     int listed = 0;
     for (size_t i = 0; i < h->n && listed < LISTED; i++) {
-        const entry *e = &h->at[i];
-        pn_page_path path;
-        char text[PN_PAGE_TEXT], exact[PN_PAGE_TEXT];
-        const char *name = pn_page_string(e->json, "path");
-        if ((any_complete && !e->complete) || !pn_page_path_read(e->json, &path)) continue;
-        pn_double_text(e->objective, exact, sizeof exact);
-        pn_html(r->out, "<tr><td title=\"%s\">%s</td><td class=\"left\">", exact,
-                pn_page_value(r->objective_metric, e->objective, text));
-        pn_page_strip(r, &path);
-        pn_buf_text(r->out, "</td><td class=\"left path\">");
-        pn_page_path_text(r->out, name ? name : "");
-        pn_buf_text(r->out, "</td></tr>\n");
+        if (h->any_complete && !h->at[i].complete) continue;
+        pn_buf_text(r->out, "<tr>");
+        objective_cell(r, &h->at[i]);
+        path_cells(r, &h->at[i]);
         listed++;
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
 }
 
 void pn_page_history(pn_page *r) {
-    history h;
-    read_history(r, &h);
-    if (h.n) {
-        pn_page_section(r->out, "history", "What the search saw");
-        pn_buf_text(r->out, "<p class=\"how\">Every dot is a measured path (point at it for its layers), in columns by "
-                            "how many layers have full attention; within a column from the first measured to the last. "
-                            "The line joins the best of each column, measured on search data.");
-        if (h.n > DOTS_MAX) pn_html(r->out, " Of %ld paths the best %d are drawn.", (long)h.n, DOTS_MAX);
-        pn_buf_text(r->out, "</p>\n");
-        plot(r, &h);
-        best_paths(r, &h);
-        pn_page_section_end(r->out);
-    }
-    free(h.at);
-    free(h.round);
+    const pn_page_paths *h = &r->paths;
+    if (!h->n) return;
+    pn_page_section(r, "history", "What the search saw");
+    if (h->has_parents)
+        pn_buf_text(r->out,
+                    "<p class=\"how\">Every dot is a path measured on search data (point at it for its layers), "
+                    "a column is a round, first measured to last. Lines lead from the path it grew from; the "
+                    "thick one leads to the winner and names the layer that each step changed.");
+    else
+        pn_html(r->out,
+                "<p class=\"how\">Every dot is a measured path (point at it for its layers), in columns by %s; within "
+                "a column from the first measured to the last. The line joins the best of each column, measured on "
+                "search data.",
+                h->has_rounds ? "round" : "how many layers have full attention");
+    if (h->n > DOTS_MAX) pn_html(r->out, " Of %ld paths the best %d are drawn.", (long)h->n, DOTS_MAX);
+    pn_buf_text(r->out, "</p>\n");
+    if (h->has_parents) legend(r);
+    plot(r, h);
+    winners_line(r, h);
+    best_paths(r, h);
+    pn_page_section_end(r);
 }

@@ -142,10 +142,11 @@ const char *pn_page_context(double tokens, char buffer[PN_PAGE_TEXT]) {
     return buffer;
 }
 
-void pn_page_section(pn_buf *b, const char *id, const char *title) {
-    pn_html(b, "<section id=\"%s\">\n<h2>%s</h2>\n", id, title);
+void pn_page_section(pn_page *r, const char *id, const char *title) {
+    pn_html(r->out, "<section id=\"%s\">\n<h2>%s</h2>\n", id, title);
+    pn_html(r->contents, "<li><a href=\"#%s\">%s</a></li>\n", id, title);
 }
 
-void pn_page_section_end(pn_buf *b) {
-    pn_buf_text(b, "</section>\n");
+void pn_page_section_end(pn_page *r) {
+    pn_buf_text(r->out, "</section>\n");
 }

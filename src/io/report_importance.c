@@ -64,48 +64,100 @@ static const char *shade(double gain, double most) {
     return gain > 0 ? up[step] : down[step];
 }
 
+/* Few characters: many layers stand side by side. */
 static void cell_text(const char *metric, double v, char buffer[PN_PAGE_TEXT]) {
     if (pn_page_is_share(metric)) v *= 100;
     double size = fabs(v);
-    const char *fmt = size >= 1e4 ? "%s%.1g" : size >= 10 ? "%s%.0f" : size >= 1 ? "%s%.1f" : "%s%.2f";
-    snprintf(buffer, PN_PAGE_TEXT, fmt, v < 0 && size >= 0.005 ? "\xe2\x88\x92" : "", size);
+    char digits[PN_PAGE_TEXT];
+    snprintf(digits, sizeof digits,
+             size >= 1e4    ? "%.0e"
+             : size >= 9.95 ? "%.0f"
+             : size >= 0.95 ? "%.1f"
+                            : "%.2f",
+             size);
+    snprintf(buffer, PN_PAGE_TEXT, "%s%.32s", v < 0 && size >= 0.005 ? "\xe2\x88\x92" : "",
+             digits[0] == '0' && digits[1] == '.' ? size < 0.005 ? "0" : digits + 1 : digits);
+}
+
+static void cells(pn_page *r, const heat_map *m, const heat_row *row) {
+    for (int l = 0; l < m->n_layers; l++) {
+        double v;
+        char text[PN_PAGE_TEXT], gain[PN_PAGE_TEXT];
+        if (!gain_of(m->gain[l], row, &v)) {
+            pn_buf_text(r->out, "<td></td>");
+            continue;
+        }
+        cell_text(row->metric, v, text);
+        pn_html(r->out, "<td class=\"%s\" title=\"layer %d, %s %s: %s\">%s</td>", shade(v, row->most), l, row->task,
+                row->metric, pn_page_gain(row->metric, v, gain), text);
+    }
+}
+
+/* Of a task's metrics, the one that stands for it: the objective's, else an accuracy, else the first. */
+static bool stands_for_task(const pn_page *r, const heat_map *m, int index) {
+    const heat_row *row = &m->row[index];
+    int best = -1, best_rank = -1;
+    for (int i = 0; i < m->n_rows; i++) {
+        if (strcmp(m->row[i].task, row->task)) continue;
+        bool objective = !strcmp(row->task, r->objective_task) && !strcmp(m->row[i].metric, r->objective_metric);
+        int rank = objective ? 2 : !strcmp(m->row[i].metric, "accuracy");
+        if (rank > best_rank) {
+            best = i;
+            best_rank = rank;
+        }
+    }
+    return best == index;
+}
+
+/* The rows that stand for their tasks, or all the others. */
+static void map(pn_page *r, const heat_map *m, bool main_rows) {
+    pn_html(r->out,
+            "<div class=\"scroll\"><table class=\"heat%s\">\n<caption>Gain of attention in one layer%s</caption>\n"
+            "<thead><tr><th scope=\"col\" class=\"left\">layer</th>",
+            m->n_layers > 20 ? " dense" : "", main_rows ? "" : ", the other metrics");
+    for (int l = 0; l < m->n_layers; l++)
+        pn_html(r->out, "<th scope=\"col\" class=\"%s\">%d</th>",
+                l < r->winner.n && !strcmp(r->winner.name[l], "attention") ? "kept" : "", l);
+    pn_buf_text(r->out, "</tr></thead>\n<tbody>\n");
+    for (int i = 0; i < m->n_rows; i++) {
+        const heat_row *row = &m->row[i];
+        bool objective = !strcmp(row->task, r->objective_task) && !strcmp(row->metric, r->objective_metric);
+        if (stands_for_task(r, m, i) != main_rows) continue;
+        pn_html(r->out,
+                objective ? "<tr><th scope=\"row\"><b>%s</b> <small>%s</small></th>"
+                          : "<tr><th scope=\"row\">%s <small>%s</small></th>",
+                row->task, row->metric);
+        cells(r, m, row);
+        pn_buf_text(r->out, "</tr>\n");
+    }
+    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
+}
+
+static void scale(pn_page *r) {
+    static const char *const steps[] = { "n5", "n4", "n3", "n2", "n1", "", "p1", "p2", "p3", "p4", "p5" };
+    pn_buf_text(r->out, "<p class=\"scale\">loses most<span aria-hidden=\"true\">");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) pn_html(r->out, "<i class=\"%s\"></i>", steps[i]);
+    pn_buf_text(r->out, "</span>gains most of its row</p>\n");
 }
 
 void pn_page_importance(pn_page *r) {
     heat_map m;
     read_map(r, &m);
     if (!m.n_rows) return;
-    pn_page_section(r->out, "importance", "Importance of every layer");
+    int n_main = 0;
+    for (int i = 0; i < m.n_rows; i++) n_main += stands_for_task(r, &m, i);
+    pn_page_section(r, "importance", "Importance of every layer");
     pn_buf_text(r->out, "<p class=\"how\">What full attention in that layer alone gains over the all-linear path: blue "
                         "is better, orange worse, each row shaded by its own largest value; accuracies and top1 in "
                         "percentage points, the others by how far the metric falls. Layers that keep attention are "
-                        "underlined. "
-                        "A layer may look unimportant alone and matter beside another.</p>\n"
-                        "<div class=\"scroll\">");
-    pn_html(r->out, "<table class=\"heat%s\">\n<thead><tr><td class=\"left\">layer</td>",
-            m.n_layers > 20 ? " dense" : "");
-    for (int l = 0; l < m.n_layers; l++)
-        pn_html(r->out, "<th scope=\"col\" class=\"%s\">%d</th>",
-                l < r->winner.n && !strcmp(r->winner.name[l], "attention") ? "kept" : "", l);
-    pn_buf_text(r->out, "</tr></thead>\n<tbody>\n");
-    for (int i = 0; i < m.n_rows; i++) {
-        const heat_row *row = &m.row[i];
-        bool objective = !strcmp(row->task, r->objective_task) && !strcmp(row->metric, r->objective_metric);
-        pn_html(r->out, objective ? "<tr><th scope=\"row\"><b>%s %s</b></th>" : "<tr><th scope=\"row\">%s %s</th>",
-                row->task, row->metric);
-        for (int l = 0; l < m.n_layers; l++) {
-            double v;
-            char text[PN_PAGE_TEXT], gain[PN_PAGE_TEXT];
-            if (!gain_of(m.gain[l], row, &v)) {
-                pn_buf_text(r->out, "<td></td>");
-                continue;
-            }
-            cell_text(row->metric, v, text);
-            pn_html(r->out, "<td class=\"%s\" title=\"layer %d, %s %s: %s\">%s</td>", shade(v, row->most), l, row->task,
-                    row->metric, pn_page_gain(row->metric, v, gain), text);
-        }
-        pn_buf_text(r->out, "</tr>\n");
+                        "underlined, the objective's row is bold. A layer may look unimportant alone and matter beside "
+                        "another.</p>\n");
+    scale(r);
+    map(r, &m, true);
+    if (n_main < m.n_rows) {
+        pn_buf_text(r->out, "<details><summary>Other metrics of these tasks</summary>\n");
+        map(r, &m, false);
+        pn_buf_text(r->out, "</details>\n");
     }
-    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

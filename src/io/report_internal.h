@@ -21,6 +21,32 @@ typedef struct pn_page_path { /* block names, layer by layer; at most PN_MAX_LAY
     char name[PN_MAX_LAYERS][PN_PAGE_NAME];
 } pn_page_path;
 
+typedef struct pn_page_entry {
+    const json_t *json;      /* borrowed */
+    double objective, cache; /* cache: bytes, -1 unknown */
+    int order;               /* its place in the history */
+    int round, parent;       /* parent: the order of the path it grew from; -1: none, or unknown */
+    int attention, none;     /* layers of either kind */
+    int column;
+    bool complete, winner, kept, line; /* kept: another grew from it; line: the winner, or an ancestor of it */
+} pn_page_entry;
+
+typedef struct pn_page_round { /* a column */
+    int attention, none;       /* of its best */
+    int first_order, last_order, n, column;
+    const pn_page_entry *best; /* borrowed */
+} pn_page_round;
+
+typedef struct pn_page_paths {
+    pn_page_entry *at; /* owned; best first */
+    size_t n;
+    pn_page_entry **by_order; /* owned; NULL where an entry could not be read */
+    int n_by_order;
+    pn_page_round *round; /* owned */
+    int n_rounds;
+    pn_page_entry *winner; /* borrowed; NULL: not among them */
+    bool ascending, has_rounds, has_parents, has_cache, any_none, any_complete;
+} pn_page_paths;
 typedef struct pn_page {
     const json_t *root;
     pn_buf *out;
@@ -29,6 +55,8 @@ typedef struct pn_page {
     int n_blocks;
     char objective_task[PN_PAGE_NAME], objective_metric[PN_PAGE_NAME]; /* "" when unknown */
     const json_t *teacher_row, *uniform_row, *winner_row;              /* of the table; NULL: none */
+    pn_page_paths paths;
+    pn_buf *contents; /* links to the sections */
 } pn_page;
 
 /* Appends the whole page. */
@@ -49,8 +77,8 @@ const char *pn_page_gain(const char *metric, double value, char buffer[PN_PAGE_T
 void pn_page_path_text(pn_buf *b, const char *path);
 const char *pn_page_bytes(double n_bytes, char buffer[PN_PAGE_TEXT]);  /* "64.0 MiB" */
 const char *pn_page_context(double tokens, char buffer[PN_PAGE_TEXT]); /* "256K" */
-void pn_page_section(pn_buf *b, const char *id, const char *title);    /* <section><h2>..</h2>; close with */
-void pn_page_section_end(pn_buf *b);
+void pn_page_section(pn_page *r, const char *id, const char *title);   /* <section><h2>..</h2>; close with */
+void pn_page_section_end(pn_page *r);
 extern const char pn_page_style[];
 
 /* ---- report_data.c: reading the result ---- */
@@ -61,6 +89,7 @@ bool pn_page_number(const json_t *object, const char *key, double *out);
 const char *pn_page_string(const json_t *object, const char *key); /* NULL: none */
 /* Reads `path` ("jet*3,attention") of an object, or its list `layers`. */
 bool pn_page_path_read(const json_t *object, pn_page_path *out);
+bool pn_page_path_equal(const pn_page_path *a, const pn_page_path *b);
 int pn_page_path_count(const pn_page_path *p, const char *block);
 /* Index of a block's name, which picks its colour; a name not seen before is added, or is the last one's twin when
  * there is no room. */
@@ -76,6 +105,14 @@ bool pn_page_cell_read(const json_t *row, const char *task, const char *metric, 
 bool pn_page_ascending(const char *metric); /* larger is better; twin of pn_metric_ascending in search/task.h */
 bool pn_page_is_share(const char *metric);  /* a share of one, shown in percent */
 bool pn_page_is_chance(const char *metric);
+/* The table's first row called `name` or "name, ...", of the asked kind; NULL: none. */
+const json_t *pn_page_row(const pn_page *r, const char *name, bool distilled);
+
+/* ---- report_paths.c: the search's history ---- */
+
+void pn_page_paths_read(pn_page *r); /* into r->paths; needs the winner */
+void pn_page_paths_free(pn_page *r);
+pn_page_entry *pn_page_entry_of(const pn_page_paths *h, int order); /* NULL: none */
 
 /* ---- report_plot.c: drawing ---- */
 
@@ -93,6 +130,10 @@ void pn_plot_close(pn_buf *b);
 /* Grid lines and labels; caption in the upper left corner. */
 void pn_plot_y_axis(pn_buf *b, const pn_plot *p, const char *caption);
 void pn_plot_x_axis(pn_buf *b, const pn_plot *p, const char *caption);
+/* The same for an axis of binary logarithms: each tick is written as text(2^x). */
+typedef const char *(*pn_plot_text)(double value, char buffer[PN_PAGE_TEXT]);
+void pn_plot_x_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_plot_text text);
+void pn_plot_y_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_plot_text text);
 /* A row of small boxes, one per layer. */
 void pn_page_strip(pn_page *r, const pn_page_path *p);
 /* Names the blocks' colours: those of `only` (per block); NULL: all, with their counts in the hybrid. */
@@ -107,6 +148,8 @@ void pn_page_distances(pn_page *r);
 void pn_page_cache(pn_page *r);
 void pn_page_importance(pn_page *r);
 void pn_page_history(pn_page *r);
+void pn_page_pareto(pn_page *r);
+void pn_page_gates(pn_page *r);
 void pn_page_local_errors(pn_page *r);
 void pn_page_curve(pn_page *r, const char *key, const char *id, const char *title);
 void pn_page_configuration(pn_page *r);

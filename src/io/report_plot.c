@@ -35,7 +35,10 @@ void pn_plot_open(pn_buf *b, double width, double height, bool shrinks, const ch
     pn_html(b,
             "<div class=\"scroll\"><svg class=\"%s\" role=\"img\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
             "height=\"%.0f\">\n<title>%s</title>\n",
-            shrinks ? "plot" : "", width, height, width, height, title);
+            !shrinks      ? ""
+            : width > 450 ? "plot wide"
+                          : "plot",
+            width, height, width, height, title);
 }
 
 void pn_plot_close(pn_buf *b) {
@@ -92,6 +95,41 @@ void pn_plot_x_axis(pn_buf *b, const pn_plot *p, const char *caption) {
         pn_html(b, "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", pn_plot_x(p, v), bottom + 16, text);
     }
     pn_html(b, "<text class=\"soft end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", p->left + p->width, bottom + 32, caption);
+}
+
+/* Whole exponents in the range, at most about `most` of them; the first of *n ticks, `step` apart. */
+static int log2_ticks(double min, double max, int most, int *step) {
+    *step = (int)fmax(1, ceil((max - min) / most));
+    return (int)ceil(min / *step - 1e-9) * *step;
+}
+
+void pn_plot_x_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_plot_text text) {
+    double bottom = p->top + p->height;
+    int step, first = log2_ticks(p->x_min, p->x_max, 8, &step);
+    pn_html(b, "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", p->left, p->left + p->width,
+            bottom, bottom);
+    for (int e = first; e <= p->x_max + 1e-9; e += step) {
+        char label[PN_PAGE_TEXT];
+        double x = pn_plot_x(p, e);
+        pn_html(b,
+                "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                "<text class=\"soft mid\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                x, x, bottom, bottom + 4, x, bottom + 17, text(exp2(e), label));
+    }
+    pn_html(b, "<text class=\"soft end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", p->left + p->width, bottom + 34, caption);
+}
+
+void pn_plot_y_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_plot_text text) {
+    int step, first = log2_ticks(p->y_min, p->y_max, 6, &step);
+    for (int e = first; e <= p->y_max + 1e-9; e += step) {
+        char label[PN_PAGE_TEXT];
+        double y = pn_plot_y(p, e);
+        pn_html(b,
+                "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                "<text class=\"soft end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                p->left, p->left + p->width, y, y, p->left - 6, y + 4, text(exp2(e), label));
+    }
+    pn_html(b, "<text class=\"soft\" x=\"0\" y=\"12\">%s</text>\n", caption);
 }
 
 void pn_page_strip(pn_page *r, const pn_page_path *p) {

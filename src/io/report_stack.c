@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { LABEL = 26, BOX = 138, GAP = 42, ROW = 22, HEAD = 24 };
+enum { LABEL = 26, BOX = 138, GAP = 42, ROW = 22, HEAD = 24, TALLEST = 20 };
 
 static void box(pn_page *r, const char *name, int layer, double x, double y, const char *whose) {
     char label[PN_PAGE_NAME];
@@ -14,25 +14,17 @@ static void box(pn_page *r, const char *name, int layer, double x, double y, con
             layer, whose, name, k, x, y, BOX, ROW - 4, k, x + BOX / 2.0, y + 13, pn_page_short(name, 19, label));
 }
 
-void pn_page_stack(pn_page *r) {
+/* Layers first .. last - 1 as one drawing. */
+static void column(pn_page *r, int first, int last, bool pair) {
     const pn_page_path *w = &r->winner, *base = &r->base;
-    if (!w->n) return;
-    bool pair = base->n == w->n;
-    pn_page_section(r->out, "stack", "The chosen stack");
-    pn_html(
-        r->out,
-        "<p class=\"how\">Layer 0 reads the token embeddings, the last layer feeds the output head; each box is the "
-        "layer's token mixer%s.</p>\n",
-        pair ? ", the base on the left, the hybrid on the right; a solid line joins a layer that stays, a dotted "
-               "one a layer that was replaced"
-             : "");
-    double left = LABEL, right = pair ? LABEL + BOX + GAP : LABEL, height = HEAD + w->n * ROW;
-    pn_buf_text(r->out, "<div class=\"pair\">\n");
-    pn_plot_open(r->out, right + BOX + 1, height, false, "Token mixer of every layer");
+    double left = LABEL, right = pair ? LABEL + BOX + GAP : LABEL, height = HEAD + (last - first) * ROW;
+    char title[PN_PAGE_TEXT];
+    snprintf(title, sizeof title, "Token mixers of layers %d to %d", first, last - 1);
+    pn_plot_open(r->out, right + BOX + 1, height, true, title);
     if (pair) pn_html(r->out, "<text class=\"mid soft\" x=\"%.1f\" y=\"14\">base</text>\n", left + BOX / 2.0);
     pn_html(r->out, "<text class=\"mid soft\" x=\"%.1f\" y=\"14\">hybrid</text>\n", right + BOX / 2.0);
-    for (int l = 0; l < w->n; l++) {
-        double y = HEAD + l * ROW;
+    for (int l = first; l < last; l++) {
+        double y = HEAD + (l - first) * ROW;
         pn_html(r->out, "<text class=\"end soft\" x=\"%d\" y=\"%.1f\">%d</text>\n", LABEL - 6, y + 13, l);
         if (pair) {
             pn_html(r->out, "<line class=\"%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
@@ -43,7 +35,23 @@ void pn_page_stack(pn_page *r) {
         box(r, w->name[l], l, right, y, "hybrid");
     }
     pn_plot_close(r->out);
+}
+
+void pn_page_stack(pn_page *r) {
+    int n = r->winner.n, columns = (n + TALLEST - 1) / TALLEST;
+    if (!n) return;
+    bool pair = r->base.n == n;
+    pn_page_section(r, "stack", "The chosen stack");
+    pn_html(
+        r->out,
+        "<p class=\"how\">Layer 0 reads the token embeddings, the last layer feeds the output head; each box is the "
+        "layer's token mixer%s.</p>\n",
+        pair ? ", the base on the left, the hybrid on the right; a solid line joins a layer that stays, a dotted "
+               "one a layer that was replaced"
+             : "");
+    pn_buf_text(r->out, "<div class=\"pair\">\n");
+    for (int i = 0; i < columns; i++) column(r, i * n / columns, (i + 1) * n / columns, pair);
     pn_page_legend(r, NULL);
     pn_buf_text(r->out, "</div>\n");
-    pn_page_section_end(r->out);
+    pn_page_section_end(r);
 }

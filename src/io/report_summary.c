@@ -58,16 +58,14 @@ static void against(pn_page *r, const json_t *row, const char *task, const char 
     pn_html(r->out, ", %s %s", who, pn_page_value(metric, c.mean, text));
 }
 
-/* Whether the ranges over the held-out samples leave the two apart. */
-static void apart(pn_page *r, const char *task, const char *metric, const pn_page_cell *w) {
+/* Whether the ranges over the held-out samples leave the two apart: 1 better than uniform in every sample, -1 worse in
+ * every one, 0 they overlap, or nobody knows. */
+static int apart(const pn_page *r, const char *task, const char *metric, const pn_page_cell *w, bool *known) {
     pn_page_cell u;
-    if (!pn_page_cell_read(r->uniform_row, task, metric, &u) || w->n_samples < 2 || u.n_samples < 2) return;
-    bool better = pn_page_ascending(metric) ? w->min > u.max : w->max < u.min;
-    bool worse = pn_page_ascending(metric) ? w->max < u.min : w->min > u.max;
-    pn_html(r->out, " Over %d held-out samples the chosen placement %s.", w->n_samples,
-            better  ? "is better than uniform in every one"
-            : worse ? "is worse than uniform in every one"
-                    : "and uniform overlap");
+    *known = pn_page_cell_read(r->uniform_row, task, metric, &u) && w->n_samples > 1 && u.n_samples > 1;
+    if (!*known) return 0;
+    bool up = pn_page_ascending(metric);
+    return (up ? w->min > u.max : w->max < u.min) ? 1 : (up ? w->max < u.min : w->min > u.max) ? -1 : 0;
 }
 
 static bool chance_of(const pn_page *r, const char *task, const char *metric, double *out) {
@@ -93,8 +91,115 @@ static void scores(pn_page *r) {
     against(r, r->teacher_row, task, metric, "the teacher");
     if (chance_of(r, task, metric, &chance)) pn_html(r->out, ", chance %s", pn_page_value(metric, chance, text));
     pn_buf_text(r->out, ".");
-    apart(r, task, metric, &w);
+    bool known;
+    int better = apart(r, task, metric, &w, &known);
+    if (known)
+        pn_html(r->out, " Over %d held-out samples the chosen placement %s.", w.n_samples,
+                better > 0   ? "is better than uniform in every one"
+                : better < 0 ? "is worse than uniform in every one"
+                             : "and uniform overlap");
     pn_buf_text(r->out, " ");
+}
+
+/* ---- the verdict on every task ---- */
+
+enum { TASKS_MAX = 64 };
+
+typedef struct verdict {
+    const char *task, *metric; /* borrowed */
+    pn_page_cell winner, uniform;
+    int better; /* as apart() */
+} verdict;
+
+/* The metric of a task that people ask for: accuracy, else perplexity, else the first one. */
+static const char *main_metric(const json_t *metrics) {
+    const char *name;
+    json_t *unused;
+    if (json_object_get(metrics, "accuracy")) return "accuracy";
+    if (json_object_get(metrics, "perplexity")) return "perplexity";
+    json_object_foreach((json_t *)metrics, name, unused) {
+        if (!strchr(name, '@') && !pn_page_is_chance(name)) return name;
+    }
+    return NULL;
+}
+
+static int verdicts(const pn_page *r, verdict *out) {
+    int n = 0;
+    const char *task;
+    json_t *metrics;
+    json_object_foreach(json_object_get(r->winner_row, "tasks"), task, metrics) {
+        bool known;
+        verdict *v = &out[n];
+        *v = (verdict){ .task = task, .metric = main_metric(metrics) };
+        if (n == TASKS_MAX || !v->metric || !pn_page_cell_read(r->winner_row, task, v->metric, &v->winner)) continue;
+        v->better = apart(r, task, v->metric, &v->winner, &known);
+        if (known) n += pn_page_cell_read(r->uniform_row, task, v->metric, &v->uniform);
+    }
+    return n;
+}
+
+static int count(const verdict *v, int n, int better) {
+    int k = 0;
+    for (int i = 0; i < n; i++) k += v[i].better == better;
+    return k;
+}
+
+static void names(pn_page *r, const verdict *v, int n, int better) {
+    int k = 0, of = count(v, n, better);
+    for (int i = 0; i < n; i++) {
+        if (v[i].better != better) continue;
+        pn_html(r->out, "%s%s", !k ? "" : k == of - 1 ? " and " : ", ", v[i].task);
+        k++;
+    }
+}
+
+static void verdict_text(pn_page *r, const verdict *v, int n) {
+    static const struct {
+        int better;
+        const char *text;
+    } kinds[] = { { 1, "better than uniform beyond the spread of the samples on " },
+                  { 0, "within that spread on " },
+                  { -1, "worse beyond it on " } };
+    bool any = false;
+    pn_html(r->out, "Of %d task%s, it is ", n, n == 1 ? "" : "s");
+    for (int k = 0; k < 3; k++) {
+        if (!count(v, n, kinds[k].better)) continue;
+        pn_html(r->out, "%s%s%d (", any ? ", " : "",
+                k == 0 || any ? kinds[k].text
+                : k == 1      ? "within the spread of uniform's samples on "
+                              : "worse than uniform beyond the spread of the samples on ",
+                count(v, n, kinds[k].better));
+        names(r, v, n, kinds[k].better);
+        pn_buf_text(r->out, ")");
+        any = true;
+    }
+    pn_buf_text(r->out, ".");
+}
+
+static void verdict_table(pn_page *r, const verdict *v, int n) {
+    static const char *const texts[] = { "worse in every sample", "within the spread", "better in every sample" };
+    static const char *const marks[] = { "n2", "", "p2" };
+    char a[PN_PAGE_TEXT], b[PN_PAGE_TEXT], c[PN_PAGE_TEXT];
+    pn_html(r->out,
+            "<div class=\"scroll\"><table class=\"verdict\">\n<caption>The chosen placement against uniform</caption>\n"
+            "<thead><tr><th scope=\"col\" class=\"left\">held-out%s</th><th scope=\"col\">chosen</th>"
+            "<th scope=\"col\">uniform</th><th scope=\"col\">teacher</th><th scope=\"col\">chance</th>"
+            "<th scope=\"col\" class=\"left\">against uniform</th></tr></thead>\n<tbody>\n",
+            json_is_true(json_object_get(r->winner_row, "distilled")) ? ", both distilled" : "");
+    for (int i = 0; i < n; i++) {
+        pn_page_cell t;
+        double chance;
+        bool up = pn_page_ascending(v[i].metric);
+        pn_html(r->out, "<tr><th scope=\"row\">%s %s %s</th><td>%s</td><td>%s</td><td>%s</td>", v[i].task, v[i].metric,
+                up ? "\xe2\x86\x91" : "\xe2\x86\x93", pn_page_value(v[i].metric, v[i].winner.mean, a),
+                pn_page_value(v[i].metric, v[i].uniform.mean, b),
+                pn_page_cell_read(r->teacher_row, v[i].task, v[i].metric, &t) ? pn_page_value(v[i].metric, t.mean, c)
+                                                                              : "\xe2\x80\x93");
+        pn_html(r->out, "<td>%s</td><td class=\"left %s\">%s</td></tr>\n",
+                chance_of(r, v[i].task, v[i].metric, &chance) ? pn_page_value(v[i].metric, chance, a) : "\xe2\x80\x93",
+                marks[v[i].better + 1], texts[v[i].better + 1]);
+    }
+    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
 }
 
 /* The largest context of the cache list. */
@@ -155,17 +260,39 @@ static void tiles(pn_page *r) {
     pn_buf_text(r->out, "</ul>\n");
 }
 
+/* A paragraph of `part`, nothing when that has nothing to say. */
+static bool paragraph(pn_page *r, const char *head, void (*part)(pn_page *)) {
+    pn_buf text = { 0 }, *out = r->out;
+    r->out = &text;
+    part(r);
+    r->out = out;
+    out->failed |= text.failed;
+    bool any = text.n_bytes > 0;
+    if (any) {
+        pn_html(out, "<p><b>%s.</b> ", head);
+        pn_buf_append(out, text.data, text.n_bytes);
+        pn_buf_text(out, "</p>\n");
+    }
+    pn_buf_free(&text);
+    return any;
+}
+
 void pn_page_summary(pn_page *r) {
     const char *model = pn_page_string(r->root, "model");
+    verdict v[TASKS_MAX + 1];
+    int n = verdicts(r, v);
     pn_html(r->out, "<header>\n<h1>postnas search%s%s</h1>\n", model ? ": " : "", model ? model : "");
-    size_t before = r->out->n_bytes;
-    pn_buf_text(r->out, "<p>");
-    placement(r);
-    scores(r);
-    cache(r);
-    effort(r);
-    if (r->out->n_bytes == before + 3) pn_buf_text(r->out, "The result holds no placement, scores or cache sizes.");
-    pn_buf_text(r->out, "</p>\n");
     tiles(r);
+    bool any = paragraph(r, "Kept", placement);
+    any |= paragraph(r, "Cost", cache);
+    any |= paragraph(r, "Quality", scores);
+    if (n > 1) {
+        pn_buf_text(r->out, "<p>");
+        verdict_text(r, v, n);
+        pn_buf_text(r->out, "</p>\n");
+        verdict_table(r, v, n);
+    }
+    any |= paragraph(r, "Effort", effort);
+    if (!any) pn_buf_text(r->out, "<p>The result holds no placement, scores or cache sizes.</p>\n");
     pn_buf_text(r->out, "</header>\n");
 }

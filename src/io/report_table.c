@@ -1,9 +1,11 @@
-/* Who scores what: the held-out table, accuracy by distance, bytes of decode state. */
+/* Who scores what: the held-out table, accuracy by distance. */
 #include "report_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { SIDE_BY_SIDE = 8 }; /* columns; a wider table would not fit the page */
 
 typedef struct column {
     const char *task, *metric; /* borrowed from the result */
@@ -74,14 +76,14 @@ static bool chance(const pn_page *r, const column *c, double *out) {
     return false;
 }
 
-static void head(pn_page *r, const columns *c, const int *order, bool by_distance) {
+static void head(pn_page *r, const columns *c, const int *order, int n, bool by_distance) {
     pn_buf_text(r->out, "<thead>\n<tr><td></td>");
-    for (int i = 0, run; i < c->n; i += run) {
-        for (run = 1; i + run < c->n && !strcmp(c->at[order[i]].task, c->at[order[i + run]].task);) run++;
+    for (int i = 0, run; i < n; i += run) {
+        for (run = 1; i + run < n && !strcmp(c->at[order[i]].task, c->at[order[i + run]].task);) run++;
         pn_html(r->out, "<th scope=\"colgroup\" colspan=\"%d\">%s</th>", run, c->at[order[i]].task);
     }
     pn_buf_text(r->out, "</tr>\n<tr><td></td>");
-    for (int i = 0; i < c->n; i++) {
+    for (int i = 0; i < n; i++) {
         const column *k = &c->at[order[i]];
         bool up = pn_page_ascending(k->metric);
         if (by_distance)
@@ -124,7 +126,7 @@ static void cell(pn_page *r, const json_t *row, const column *k, bool by_distanc
     pn_buf_text(r->out, "</td>");
 }
 
-static void body(pn_page *r, const columns *c, const int *order, bool by_distance) {
+static void body(pn_page *r, const columns *c, const int *order, int n, bool by_distance) {
     pn_page_path path;
     bool any_chance = false;
     double v;
@@ -138,14 +140,14 @@ static void body(pn_page *r, const columns *c, const int *order, bool by_distanc
             pn_buf_text(r->out, " (distilled)");
         if (!by_distance && pn_page_path_read(row, &path)) pn_page_strip(r, &path);
         pn_buf_text(r->out, "</th>");
-        for (int k = 0; k < c->n; k++) cell(r, row, &c->at[order[k]], by_distance);
+        for (int k = 0; k < n; k++) cell(r, row, &c->at[order[k]], by_distance);
         pn_buf_text(r->out, "</tr>\n");
     }
-    for (int k = 0; k < c->n; k++) any_chance |= chance(r, &c->at[k], &v);
+    for (int k = 0; k < n; k++) any_chance |= chance(r, &c->at[order[k]], &v);
     if (any_chance) {
         char text[PN_PAGE_TEXT];
         pn_buf_text(r->out, "<tr class=\"chance\"><th scope=\"row\">chance</th>");
-        for (int k = 0; k < c->n; k++) {
+        for (int k = 0; k < n; k++) {
             const column *at = &c->at[order[k]];
             pn_html(r->out, "<td>%s</td>", chance(r, at, &v) ? pn_page_value(at->metric, v, text) : "");
         }
@@ -153,74 +155,46 @@ static void body(pn_page *r, const columns *c, const int *order, bool by_distanc
     }
 }
 
-static void table(pn_page *r, const columns *c, bool by_distance) {
+/* Columns that stand side by side in one table, from the first on: whole tasks while there is room. */
+static int together(const columns *c, const int *order, int first) {
+    int n = 0, most = c->n - first < SIDE_BY_SIDE ? c->n - first : SIDE_BY_SIDE;
+    for (int i = 1; i <= most; i++)
+        if (first + i == c->n || strcmp(c->at[order[first + i]].task, c->at[order[first + i - 1]].task)) n = i;
+    return n ? n : most;
+}
+
+static void table(pn_page *r, const columns *c, const char *caption, bool by_distance) {
     int order[PN_PAGE_COLUMNS];
     by_task(c, order);
-    pn_buf_text(r->out, "<div class=\"scroll\"><table>\n");
-    head(r, c, order, by_distance);
-    body(r, c, order, by_distance);
-    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    for (int first = 0, n; first < c->n; first += n) {
+        n = together(c, order, first);
+        pn_html(r->out, "<div class=\"scroll\"><table>\n<caption>%s</caption>\n", caption);
+        head(r, c, order + first, n, by_distance);
+        body(r, c, order + first, n, by_distance);
+        pn_buf_text(r->out, "</tbody>\n</table></div>\n");
+    }
+    pn_page_section_end(r);
 }
 
 void pn_page_table(pn_page *r) {
     columns c;
     find_columns(r, false, &c);
     if (!c.n) return;
-    pn_page_section(r->out, "table", "Held-out scores");
+    pn_page_section(r, "table", "Held-out scores");
     pn_buf_text(r->out, "<p class=\"how\">Mean over the held-out samples, smallest and largest beneath; \xe2\x86\x91 "
                         "higher is better, \xe2\x86\x93 lower is better, and an accuracy means something only beside "
                         "chance in the last row. The chosen hybrid is highlighted; the coloured strip is the row's "
                         "layers from first to last.</p>\n");
-    table(r, &c, false);
+    table(r, &c, "Held-out scores", false);
 }
 
 void pn_page_distances(pn_page *r) {
     columns c;
     find_columns(r, true, &c);
     if (!c.n) return;
-    pn_page_section(r->out, "distances", "Accuracy by distance");
+    pn_page_section(r, "distances", "Accuracy by distance");
     pn_buf_text(r->out, "<p class=\"how\">How often the answer is right when it was stated that many tokens back "
                         "(columns): a model that forgets gets worse to the right. A column holds few questions when "
                         "its distances are rare, so compare neighbours too.</p>\n");
-    table(r, &c, true);
-}
-
-void pn_page_cache(pn_page *r) {
-    const json_t *list = json_object_get(r->root, "cache_bytes");
-    double context, base, winner;
-    char a[PN_PAGE_TEXT], b[PN_PAGE_TEXT], c[PN_PAGE_TEXT];
-    bool open = false;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        if (!pn_page_number(o, "context", &context) || !pn_page_number(o, "base", &base) ||
-            !pn_page_number(o, "winner", &winner))
-            continue;
-        if (!open) {
-            pn_page_section(r->out, "cache", "Decode state");
-            pn_buf_text(r->out, "<p class=\"how\">Bytes one sequence keeps while decoding (keys and values of full "
-                                "attention, recurrent states), for the base and the hybrid; the bar is the hybrid's "
-                                "part of the base.</p>\n<div class=\"scroll\"><table>\n<thead><tr>"
-                                "<th scope=\"col\">context, tokens</th><th scope=\"col\">base</th>"
-                                "<th scope=\"col\">hybrid</th><th scope=\"col\">base / hybrid</th>"
-                                "<th scope=\"col\" class=\"left\">hybrid as part of the base</th></tr></thead>\n"
-                                "<tbody>\n");
-            open = true;
-        }
-        pn_html(r->out, "<tr><td>%s</td><td title=\"%.0f bytes\">%s</td><td title=\"%.0f bytes\">%s</td>",
-                pn_page_context(context, a), base, pn_page_bytes(base, b), winner, pn_page_bytes(winner, c));
-        if (base > 0 && winner > 0 && base / winner < 1e6) {
-            double part = winner / base, width = 160 * fmin(part, 1);
-            pn_html(r->out,
-                    "<td>%.2f\xc3\x97</td><td class=\"left\"><svg class=\"bar\" role=\"img\" width=\"162\" "
-                    "height=\"12\"><title>%.1f %% of the base</title>"
-                    "<rect class=\"k6 faint\" x=\".5\" y=\".5\" width=\"161\" height=\"11\"/>"
-                    "<rect class=\"k6\" x=\"1\" y=\"1\" width=\"%.1f\" height=\"10\"/></svg> %.1f %%</td></tr>\n",
-                    base / winner, 100 * part, width, 100 * part);
-        } else
-            pn_buf_text(r->out, "<td>\xe2\x80\x93</td><td class=\"left\">\xe2\x80\x93</td></tr>\n");
-    }
-    if (!open) return;
-    pn_buf_text(r->out, "</tbody>\n</table></div>\n");
-    pn_page_section_end(r->out);
+    table(r, &c, "Accuracy by distance", true);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "monitor.h"
 
 pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options) {
     const pn_stage *g = &r->stage[stage];
@@ -86,6 +87,8 @@ static pn_status run_rounds(driver *d) {
         PN_TRY(measure(d, asked, n, what));
         for (int i = first; i < r->n_history; i++)
             if (loss_of(d, i) < loss_of(d, best)) best = i;
+        const pn_scalar scalars[] = { { "search/best_objective", r->history[best].objective }, { "search/paths", n } };
+        pn_monitor_point(d->search->type->name, d->first_round + asked[0].round, scalars, 2);
         pn_info("  best %s %.4f  %s", r->stage[d->stage].objective->text, r->history[best].objective,
                 pn_path_text(r->net, &r->history[best].path, text, sizeof text));
     }

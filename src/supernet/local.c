@@ -22,6 +22,7 @@
 #include "feature_loss/feature_loss.h"
 #include "files.h"
 #include "log.h"
+#include "monitor.h"
 #include "progress.h"
 #include "signals.h"
 
@@ -140,6 +141,13 @@ static pn_status start_learner(local *r, learner *x) {
     return s;
 }
 
+static void show_error(const local *r, const learner *x, int64_t step, double error) {
+    char series[32], name[PN_NAME_MAX];
+    snprintf(series, sizeof series, "local layer %02d", x->layer);
+    snprintf(name, sizeof name, "local_error/%s", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
+    pn_monitor_point(series, step, &(pn_scalar){ name, error }, 1);
+}
+
 static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn_tensor *target, const pn_docs *docs) {
     pn_tensor *y, *loss;
     pn_carry carry = { 0 };
@@ -152,6 +160,7 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
     PN_TRY(pn_adamw_step(x->optim, pn_schedule_rate(&r->train->schedule, step, r->steps), NULL));
     pn_tape_record(r->tape, false);
     pn_scope_close(r->tape, scope, NULL, 0);
+    if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
     int64_t tenth = (r->steps + 9) / 10;
     if (step < tenth) x->first += error / (double)tenth;
     if (step >= r->steps - tenth) x->last += error / (double)tenth;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "monitor.h"
 
 enum { CONFIG_LIMIT = 1 << 20 };
 
@@ -56,10 +57,11 @@ pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir 
     *out = (pn_run_dir){ 0 };
     PN_CHECK(path && *path && strlen(path) < PN_PATH_MAX, PN_USAGE, "output: name the directory of this run");
     strcpy(out->path, path);
-    char file[PN_PATH_MAX], log[PN_PATH_MAX], *text = NULL;
+    char file[PN_PATH_MAX], log[PN_PATH_MAX], events[PN_PATH_MAX], *text = NULL;
     size_t n;
     PN_TRY(pn_run_dir_file(out, "config.yaml", file));
     PN_TRY(pn_run_dir_file(out, "log.jsonl", log));
+    PN_TRY(pn_run_dir_file(out, "tensorboard", events));
     PN_TRY(resolved(config, &text, &n));
     pn_status s = PN_OK;
     if (pn_file_exists(file)) {
@@ -80,5 +82,6 @@ pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir 
     free(text);
     PN_TRY(s);
     PN_TRY(pn_log_open(log));
+    PN_TRY(pn_monitor_open(events));
     return PN_OK;
 }

@@ -1,4 +1,6 @@
-/* A run is a directory: config.yaml (resolved), log.jsonl, state/ (to resume from), and what the run makes. */
+/* A run is a directory: config.yaml (resolved), log.jsonl, tensorboard/, state/ (to resume from), and what the run
+ * makes.
+ */
 #ifndef PN_TRAIN_RUN_DIR_H
 #define PN_TRAIN_RUN_DIR_H
 
@@ -11,7 +13,8 @@ typedef struct pn_run_dir {
 } pn_run_dir;
 
 /* Makes the directory, or opens the one of an earlier run with the same values (PN_USAGE when they differ, or when it
- * holds something else), writes config.yaml and opens the log. The config has been read and finished. */
+ * holds something else), writes config.yaml and opens the log and the
+ * monitor. The config has been read and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out);
 /* path/name into buffer of PN_PATH_MAX bytes. */
 pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out);

@@ -8,6 +8,7 @@
 #include "checkpoint.h"
 #include "clock.h"
 #include "log.h"
+#include "monitor.h"
 #include "progress.h"
 #include "signals.h"
 
@@ -211,18 +212,17 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
     return PN_OK;
 }
 
-static void log_point(const trainer *r, const pn_curve_point *p) {
-    pn_event e = pn_event_begin("step");
-    pn_event_str(&e, "job", r->job->name);
-    pn_event_i64(&e, "step", p->step);
-    pn_event_i64(&e, "tokens", p->tokens);
-    pn_event_f64(&e, "loss", p->loss.total);
-    pn_event_f64(&e, "ce", p->loss.ce);
-    pn_event_f64(&e, "kl", p->loss.kl);
-    pn_event_f64(&e, "feature", p->loss.feature);
-    pn_event_f64(&e, "learning_rate", p->learning_rate);
-    pn_event_f64(&e, "gradient_norm", p->norm);
-    pn_event_end(&e);
+/* `seconds` of work since the point before, which was `tokens` ago. */
+static void show_point(const trainer *r, const pn_curve_point *p, int64_t tokens, double seconds) {
+    const pn_scalar scalars[] = { { "loss", p->loss.total },
+                                  { "ce", p->loss.ce },
+                                  { "kl", p->loss.kl },
+                                  { "feature", p->loss.feature },
+                                  { "learning_rate", p->learning_rate },
+                                  { "gradient_norm", p->norm },
+                                  { "tokens", (double)p->tokens },
+                                  { "tokens_per_second", (double)tokens / seconds } };
+    pn_monitor_point(r->job->name, p->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
 static pn_status save(trainer *r) {
@@ -235,14 +235,17 @@ static pn_status loop(trainer *r) {
     const pn_train_options *o = r->job->options;
     pn_progress progress =
         pn_progress_begin(r->job->name, r->step * o->batch_tokens, r->steps * o->batch_tokens, "tokens");
-    double saved = pn_seconds(), smooth = 0;
-    int64_t first = r->step;
+    double saved = pn_seconds(), shown = saved, smooth = 0;
+    int64_t first = r->step, shown_tokens = first * o->batch_tokens;
     while (r->step < r->steps) {
         pn_curve_point p = { 0 };
         PN_TRY(one_step(r, &p));
         smooth = smooth == 0 ? p.loss.total : 0.95 * smooth + 0.05 * p.loss.total;
         if (on_curve(r)) {
-            log_point(r, &p);
+            double now = pn_seconds();
+            show_point(r, &p, p.tokens - shown_tokens, now - shown);
+            shown = now;
+            shown_tokens = p.tokens;
             curve_add(r, &p);
         }
         pn_progress_update(&progress, p.tokens, "loss %.4f  step %lld/%lld", smooth, (long long)r->step,

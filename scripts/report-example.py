@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Writes a made-up result.json, to see what report.html makes of large ones. Nothing in it was measured.
+
+    scripts/report-example.py --layers 36 --tasks 7 --paths 600 > /tmp/example.json
+    build/postnas report /tmp/example.json /tmp/example.html
+"""
+import argparse
+import json
+import math
+import random
+import sys
+
+TASKS = ["recall", "mmlu", "text", "agreement", "math", "retrieval-niah", "commonsense"]
+KIND = {"text": "perplexity", "agreement": "kl", "mmlu": "choice", "commonsense": "choice", "math": "choice"}
+FULL, WINDOW = 4, 2  # limits
+
+
+def text(path):
+    runs, out = [], []
+    for block in path:
+        if runs and runs[-1][0] == block:
+            runs[-1][1] += 1
+        else:
+            runs.append([block, 1])
+    for block, n in runs:
+        out.append(block if n == 1 else f"{block}*{n}")
+    return ",".join(out)
+
+
+class Example:
+    def __init__(self, layers, tasks, paths, seed):
+        self.rng = random.Random(seed)
+        self.n, self.tasks, self.n_paths = layers, (TASKS * 9)[:tasks], paths
+        self.weight = {t: [self.rng.expovariate(1) ** 2 for _ in range(layers)] for t in self.tasks}
+
+    def quality(self, task, path):
+        """0: all linear, 1: the teacher."""
+        w = self.weight[task]
+        kept = sum(x for x, b in zip(w, path) if b == "attention") + 0.4 * sum(x for x, b in zip(w, path) if b == "swa")
+        lost = sum(0.1 + 0.1 * x for x, b in zip(w, path) if b == "none")
+        return max(0, min(1, (kept - lost) / sum(sorted(w)[-FULL - 2:])))
+
+    def metrics(self, task, path, noise=0.01):
+        q = self.quality(task, path) + self.rng.gauss(0, noise)
+        kind = KIND.get(task, "recall")
+        nll = max(1e-4, 3.2 - 3 * q)
+        if kind == "perplexity":
+            return {"nll": nll, "perplexity": math.exp(nll)}
+        if kind == "kl":
+            return {"kl": max(1e-4, 2.1 - 2 * q), "top1": max(0, min(1, 0.4 + 0.58 * q))}
+        chance = 0.25 if kind == "choice" else 0.04
+        out = {"accuracy": max(0, min(1, chance + (1 - chance) * q)), "nll": nll, "accuracy_chance": chance}
+        if kind == "recall":
+            out.update({f"accuracy@{d}": max(0, min(1, out["accuracy"] - 0.03 * i)) for i, d in enumerate([64, 256, 1024, 4096])})
+        return out
+
+    def objective(self, tasks):
+        return sum(m["nll"] if "nll" in m else m["kl"] for m in tasks.values()) / len(tasks)
+
+    def cache(self, path, context=65536):
+        per = {"attention": 2 * 2 * 256 * 2 * context, "swa": 2 * 2 * 256 * 2 * min(1152, context), "none": 0}
+        return sum(per.get(b, 1152 * 2 * 2 * 256 * 2) for b in path)
+
+    def history(self):
+        rows, seen = [], set()
+
+        def add(path, round_, parent):
+            key = tuple(path)
+            if key in seen or len(rows) >= self.n_paths:
+                return None
+            seen.add(key)
+            tasks = {t: self.metrics(t, path) for t in self.tasks}
+            full, window = path.count("attention"), path.count("swa")
+            rows.append({"path": text(path), "layers": path, "complete": full == FULL and window == WINDOW,
+                         "objective": self.objective(tasks), "round": round_, "parent": parent,
+                         "cache_bytes": self.cache(path), "tasks": tasks})
+            return len(rows) - 1
+
+        beam = [add(["jet"] * self.n, 0, -1)]
+        kinds = ["attention"] * FULL + ["swa"] * WINDOW
+        width = max(1, round((self.n_paths - self.n) / (self.n * (len(kinds) - 1))))
+        for round_, kind in enumerate(kinds, 1):
+            made = []
+            for parent in beam:
+                for layer in range(self.n):
+                    path = list(rows[parent]["layers"])
+                    if path[layer] == "jet":
+                        path[layer] = kind
+                        made.append(add(path, round_, parent))
+            beam = sorted((m for m in made if m is not None), key=lambda i: rows[i]["objective"])[:width]
+        return rows
+
+    def row(self, name, path, distilled):
+        lift = 0.0 if not distilled else 0.35
+        tasks = {}
+        for t in self.tasks:
+            samples = []
+            for _ in range(3):
+                m = self.metrics(t, path, 0.015)
+                best = self.metrics(t, ["attention"] * self.n, 0)
+                samples.append({k: v + lift * (best[k] - v) if k in best else v for k, v in m.items()})
+            tasks[t] = {k: {"mean": sum(s[k] for s in samples) / 3, "min": min(s[k] for s in samples),
+                            "max": max(s[k] for s in samples), "values": [s[k] for s in samples]} for k in samples[0]}
+        return {"name": name, "path": text(path), "distilled": distilled, "tasks": tasks}
+
+    def curve(self, points, tokens):
+        return [{"step": i + 1, "tokens": (i + 1) * tokens // points,
+                 "loss": 0.3 + 2 / (1 + i / 30) + self.rng.gauss(0, 0.03), "ce": 0,
+                 "kl": 0.1 + 1 / (1 + i / 30) + self.rng.gauss(0, 0.02), "feature": 0.2 + 1 / (1 + i / 30),
+                 "learning_rate": 1e-3} for i in range(points)]
+
+    def gates(self, points=60):
+        names = ["attention", "jet", "swa"]
+        aim = [[4 * sum(self.weight[t][l] for t in self.tasks) / len(self.tasks) - 6, 0, self.rng.gauss(-3, 1)]
+               for l in range(self.n)]
+
+        def p(l, part):
+            e = [math.exp(part * a + self.rng.gauss(0, 0.05)) for a in aim[l]]
+            return [x / sum(e) for x in e]
+
+        rows = [{"step": 10 * i, "tokens": 40960 * i, "temperature": 1 - 0.8 * i / points,
+                 "p": [p(l, i / points) for l in range(self.n)]} for i in range(points + 1)]
+        return {"candidates": names, "points": rows, "final": rows[-1]["p"]}
+
+    def result(self):
+        history = self.history()
+        complete = [h for h in history if h["complete"]] or history
+        winner = min(complete, key=lambda h: h["objective"])["layers"]
+        linear, teacher = ["jet"] * self.n, ["attention"] * self.n
+        uniform = list(linear)
+        for i in range(FULL + WINDOW):
+            layer = (2 * i + 1) * self.n // (2 * (FULL + WINDOW))
+            uniform[layer] = "attention" if i < FULL else "swa"
+        table = [self.row(n, p, d) for n, p, d in
+                 [("teacher", teacher, False), ("all linear", linear, False), ("uniform", uniform, False),
+                  ("PostNAS", winner, False), ("all linear, distilled", linear, True),
+                  ("uniform, distilled", uniform, True), ("PostNAS, distilled", winner, True)]]
+        single = {h["layers"].index("attention"): h for h in history if h["round"] == 1}
+        importance = []
+        for layer, h in sorted(single.items()):
+            gain = {}
+            for t, m in h["tasks"].items():
+                gain[t] = {k: (v - history[0]["tasks"][t][k]) * (1 if k[:4] in ("accu", "top1") else -1)
+                           for k, v in m.items() if not k.endswith("_chance")}
+            importance.append({"layer": layer, "gain": gain})
+        return {"format": 1, "model": f"made-up example of {self.n} layers (nothing measured)", "seed": 1, "backend": "cpu",
+                "supernet_weights": "0123456789abcdef", "strategy": "beam", "objective": f"{self.tasks[0]}.nll",
+                "objectives": {"attention": f"{self.tasks[0]}.nll", "swa": "mmlu.accuracy"},
+                "limits": {"full_attention": FULL, "swa": WINDOW, "none": 0}, "path": text(winner), "layers": winner,
+                "table": table,
+                "cache_bytes": [{"context": c, "base": self.cache(teacher, c), "winner": self.cache(winner, c)}
+                                for c in (4096, 16384, 65536, 262144)],
+                "importance": importance, "history": history,
+                "local_errors": [{"layer": l, "block": b, "first": 1 + self.rng.random() * 0.1,
+                                  "last": 0.2 + self.rng.random() * 0.2} for l in range(self.n) for b in ("jet", "swa")],
+                "supernet_curve": self.curve(900, 50_000_000), "distill_curve": self.curve(400, 20_000_000),
+                "gates": self.gates()}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--layers", type=int, default=36)
+    p.add_argument("--tasks", type=int, default=7)
+    p.add_argument("--paths", type=int, default=600)
+    p.add_argument("--seed", type=int, default=1)
+    a = p.parse_args()
+    json.dump(Example(a.layers, a.tasks, a.paths, a.seed).result(), sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+#include "args.h"
+#include "files.h"
+#include "json.h"
+#include "report.h"
+
+enum { RESULT_LIMIT = 1 << 28 };
+
+static pn_status run(const pn_args *args) {
+    char result[PN_PATH_MAX], page[PN_PATH_MAX];
+    const char *from = args->operand[0], *to = args->n_operands > 1 ? args->operand[1] : page;
+    bool is_run = pn_is_directory(from);
+    PN_CHECK(is_run || to != page, PN_USAGE, "postnas report: %s is no run; say which page to write: %s PAGE.html",
+             from, from);
+    if (is_run) {
+        PN_TRY(pn_path_join(result, from, "result.json"));
+        PN_TRY(pn_path_join(page, from, "report.html"));
+        from = result;
+    }
+    json_t *root;
+    PN_TRY(pn_json_load(from, RESULT_LIMIT, &root));
+    pn_status s = pn_report_write(root, to);
+    json_decref(root);
+    PN_TRY(s);
+    printf("%s\n", to);
+    return PN_OK;
+}
+
+const pn_command pn_cmd_report = {
+    .name = "report",
+    .summary = "make a search's report.html again from its result.json",
+    .usage = "RUN|RESULT.json [PAGE.html]",
+    .help =
+        "Writes the page that a search leaves in its run: scores, the chosen stack, importance of every layer, the\n"
+        "paths that were measured, curves. One file, readable without a network; made from result.json alone.\n"
+        "\n"
+        "    postnas report runs/quickstart\n"
+        "    postnas report experiments/01-quickstart-base/quickstart-result.json /tmp/quickstart.html\n",
+    .min_operands = 1,
+    .max_operands = 2,
+    .run = run,
+};
