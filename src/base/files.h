@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "status.h"
@@ -22,6 +23,11 @@ pn_status pn_remove_tree(const char *path);
 
 /* The whole file plus a terminating NUL; the caller frees *data. PN_IO when missing or larger than `limit`. */
 pn_status pn_file_read(const char *path, size_t limit, char **data, size_t *n_bytes);
+
+/* xxh3-64 of a file's bytes, and how many there are. */
+pn_status pn_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes);
+/* Puts on disk what another library has written and closed. */
+pn_status pn_file_sync(const char *path);
 
 /* A file written aside (path.tmp), synced and renamed by commit. On any failure the old file is untouched. */
 typedef struct pn_file_writer {
