@@ -247,3 +247,15 @@ void pn_directory_writer_abort(pn_directory_writer *w) {
     close(w->lock);
     w->temporary[0] = '\0';
 }
+
+pn_status pn_directory_replace(const char *fresh, const char *path) {
+    char before[PN_PATH_MAX];
+    int n = snprintf(before, sizeof before, "%s.postnas-old", path);
+    PN_CHECK(n > 0 && (size_t)n < sizeof before, PN_USAGE, "path %.100s... is too long", path);
+    PN_TRY(pn_remove_tree(before));
+    PN_CHECK(!rename(path, before) || errno == ENOENT, PN_IO, "%s: cannot move this directory away: %s", path,
+             strerror(errno));
+    PN_CHECK(!rename(fresh, path), PN_IO, "%s: cannot put the finished directory in place: %s", path, strerror(errno));
+    sync_parent(path);
+    return pn_remove_tree(before);
+}

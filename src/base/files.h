@@ -50,4 +50,8 @@ pn_status pn_directory_writer_open(const char *path, pn_directory_writer *out);
 pn_status pn_directory_writer_commit(pn_directory_writer *w);
 void pn_directory_writer_abort(pn_directory_writer *w); /* after a commit, or zeroed: nothing to do */
 
+/* The finished directory `fresh` becomes `path`, on the same file system, in place of what was there: two renames, so
+ * that a half-removed directory never stands under that name. */
+pn_status pn_directory_replace(const char *fresh, const char *path);
+
 #endif
