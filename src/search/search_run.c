@@ -1,6 +1,5 @@
 #include "search_run.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,15 +11,10 @@
 #include "model_load.h"
 #include "report.h"
 #include "result.h"
-#include "run_dir.h"
+#include "run_clock.h"
 #include "scores.h"
 
-enum { ASK_ROOM = 256, MAX_PHASES = 16 };
-
-typedef struct phase {
-    const char *name;
-    double seconds;
-} phase;
+enum { ASK_ROOM = 256 };
 
 typedef struct run {
     pn_search_config config;
@@ -40,17 +34,9 @@ typedef struct run {
     int n_history, cap_history;
     pn_path winner;
     pn_table *table;
-    phase phase[MAX_PHASES];
-    int n_phases;
-    double started;
+    pn_run_clock clock;
     FILE *out;
 } run;
-
-static void end_phase(run *r, const char *name) {
-    double now = pn_seconds();
-    if (r->n_phases < MAX_PHASES) r->phase[r->n_phases++] = (phase){ name, now - r->started };
-    r->started = now;
-}
 
 /* ---- preparation ---- */
 
@@ -103,7 +89,6 @@ static pn_status prepare(run *r, pn_config *file) {
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
     PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->none > 0, (uint64_t)c->top.seed));
     PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));
-    if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
     return PN_OK;
 }
 
@@ -210,10 +195,14 @@ static pn_status choose(run *r) {
 static pn_status add_row(run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled) {
     char text[PN_PATH_TEXT_MAX], what[96];
     pn_table_row *row;
+    pn_scores *own = NULL; /* of a model that is not the super-network: in the same file, told apart by its weights */
     pn_path_text(m, path, text, sizeof text);
     snprintf(what, sizeof what, "held-out: %s", name);
     PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
-    PN_TRY(pn_heldout_measure(&r->heldout, m, path, true, m == r->net ? r->scores : NULL, what, row));
+    if (m != r->net) PN_TRY(pn_scores_open(r->scores->file, pn_params_hash(m->params), &own));
+    pn_status s = pn_heldout_measure(&r->heldout, m, path, true, own ? own : r->scores, what, row);
+    pn_scores_close(&own);
+    PN_TRY(s);
     return PN_OK;
 }
 
@@ -232,7 +221,7 @@ static pn_status add_exhaustive_row(run *r) {
         pn_evaluator *e = NULL;
         pn_metrics *metrics = calloc((size_t)(n * samples), sizeof *metrics);
         if (!metrics) s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-        if (!s) s = pn_evaluator_create(r->net, &r->heldout.task[task * samples], samples, NULL, &e);
+        if (!s) s = pn_evaluator_create(r->net, &r->heldout.task[task * samples], samples, r->scores, &e);
         if (!s) s = pn_evaluator_run(e, paths, n, "held-out: every placement", metrics);
         for (int i = 0; i < n && !s; i++) {
             double value = 0;
@@ -315,8 +304,7 @@ static pn_status export_model(run *r, const pn_model *m) {
     if (!s) s = pn_directory_writer_commit(&w);
     pn_directory_writer_abort(&w);
     PN_TRY(s);
-    PN_TRY(pn_remove_tree(path));
-    PN_CHECK(!rename(fresh, path), PN_IO, "%s: cannot put the exported model in place: %s", path, strerror(errno));
+    PN_TRY(pn_directory_replace(fresh, path));
     pn_info("wrote %s", path);
     return PN_OK;
 }
@@ -352,21 +340,32 @@ static pn_status after_search(run *r) {
 
 /* ---- results ---- */
 
+/* The last file of a run: with it, the run is finished. */
+static const char last_file[] = "timing.json";
+
 static pn_status write_timing(run *r) {
-    char path[PN_PATH_MAX];
-    PN_TRY(pn_run_dir_file(&r->dir, "timing.json", path));
-    json_t *root = json_object();
-    double total = 0;
-    for (int i = 0; i < r->n_phases; i++) {
-        json_object_set_new(root, r->phase[i].name, json_real(r->phase[i].seconds));
-        total += r->phase[i].seconds;
-    }
-    json_object_set_new(root, "total_seconds", json_real(total));
+    char path[PN_PATH_MAX], text[32];
+    double total;
+    PN_TRY(pn_run_clock_begin(&r->clock, NULL));
+    PN_TRY(pn_run_dir_file(&r->dir, last_file, path));
+    json_t *root = pn_run_clock_json(&r->clock, &total);
     pn_status s = pn_json_write(path, root);
     json_decref(root);
-    char text[32];
     fprintf(r->out, "total time: %s\n", pn_duration_text(total, text, sizeof text));
     return s;
+}
+
+/* A finished run says so; without one of its files it is finished again, from what its state knows. */
+static pn_status is_finished(run *r, bool *yes) {
+    const char *const files[] = { "model", "result.json", "report.html", last_file };
+    char path[PN_PATH_MAX];
+    *yes = true;
+    for (int i = 0; i < 4; i++) {
+        PN_TRY(pn_run_dir_file(&r->dir, files[i], path));
+        *yes = *yes && pn_file_exists(path);
+    }
+    if (*yes) fprintf(r->out, "%s holds this run, finished: see report.html and result.json in it\n", r->dir.path);
+    return PN_OK;
 }
 
 static pn_status write_results(run *r) {
@@ -398,24 +397,38 @@ static pn_status write_results(run *r) {
     return PN_OK;
 }
 
-static pn_status phases(run *r, pn_config *file) {
-    r->started = pn_seconds();
-    PN_TRY(prepare(r, file));
-    end_phase(r, "prepare_seconds");
+static pn_status work(run *r) {
+    PN_TRY(pn_run_clock_begin(&r->clock, "supernet_seconds"));
     PN_TRY(train_net(r));
-    end_phase(r, "supernet_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "search_seconds"));
     PN_TRY(choose(r));
-    end_phase(r, "search_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "heldout_seconds"));
     PN_TRY(table_before(r));
-    end_phase(r, "heldout_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "distill_and_export_seconds"));
     PN_TRY(after_search(r));
-    end_phase(r, "distill_and_export_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "results_seconds"));
     PN_TRY(write_results(r));
     PN_TRY(write_timing(r));
     return PN_OK;
 }
 
+static pn_status phases(run *r, pn_config *file) {
+    double started = pn_seconds();
+    bool finished;
+    PN_TRY(prepare(r, file));
+    PN_TRY(is_finished(r, &finished));
+    if (finished) return PN_OK;
+    if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
+    PN_TRY(pn_run_clock_open(&r->dir, &r->clock));
+    pn_run_clock_add(&r->clock, "prepare_seconds", pn_seconds() - started);
+    pn_status s = work(r);
+    if (s == PN_INTERRUPTED) (void)pn_run_clock_begin(&r->clock, NULL); /* otherwise the log says how long it worked */
+    return s;
+}
+
 static void free_run(run *r) {
+    pn_run_clock_close(&r->clock);
+    pn_run_dir_close(&r->dir);
     pn_evaluator_destroy(&r->evaluator);
     pn_scores_close(&r->scores);
     for (int k = 0; r->search_task && k < r->config.n_tasks; k++) pn_task_destroy(&r->search_task[k]);
