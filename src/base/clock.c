@@ -17,6 +17,10 @@ double pn_thread_cpu_seconds(void) {
     return seconds_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
+double pn_utc_seconds(void) {
+    return seconds_of(CLOCK_REALTIME);
+}
+
 const char *pn_utc_text(char *buffer, size_t n) {
     time_t now = time(NULL);
     struct tm utc;

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 bool pn_file_exists(const char *path) {
     return access(path, F_OK) == 0;
 }
@@ -86,6 +88,35 @@ pn_status pn_file_read(const char *path, size_t limit, char **data, size_t *n_by
     buffer[n] = '\0';
     *data = buffer;
     *n_bytes = n;
+    return PN_OK;
+}
+
+pn_status pn_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes) {
+    enum { BLOCK = 1 << 20 };
+    FILE *f = fopen(path, "rbe");
+    PN_CHECK(f, PN_IO, "%s: cannot read the file: %s", path, strerror(errno));
+    char *block = malloc(BLOCK);
+    XXH3_state_t *state = XXH3_createState();
+    pn_status s = PN_OK;
+    if (!block || !state) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s: out of memory", path);
+    XXH3_64bits_reset(state);
+    *n_bytes = 0;
+    for (size_t n; (n = fread(block, 1, BLOCK, f)) > 0; *n_bytes += (int64_t)n) XXH3_64bits_update(state, block, n);
+    if (ferror(f)) PN_FAIL_GOTO(s, PN_IO, done, "%s: cannot read the file: %s", path, strerror(errno));
+    *hash = XXH3_64bits_digest(state);
+done:
+    XXH3_freeState(state);
+    free(block);
+    fclose(f);
+    return s;
+}
+
+pn_status pn_file_sync(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    PN_CHECK(fd >= 0, PN_IO, "%s: cannot open what was just written: %s", path, strerror(errno));
+    int failed = fsync(fd), why = errno;
+    close(fd);
+    PN_CHECK(!failed, PN_IO, "%s: cannot finish writing: %s", path, strerror(why));
     return PN_OK;
 }
 
@@ -215,4 +246,16 @@ void pn_directory_writer_abort(pn_directory_writer *w) {
     pn_remove_tree(w->temporary);
     close(w->lock);
     w->temporary[0] = '\0';
+}
+
+pn_status pn_directory_replace(const char *fresh, const char *path) {
+    char before[PN_PATH_MAX];
+    int n = snprintf(before, sizeof before, "%s.postnas-old", path);
+    PN_CHECK(n > 0 && (size_t)n < sizeof before, PN_USAGE, "path %.100s... is too long", path);
+    PN_TRY(pn_remove_tree(before));
+    PN_CHECK(!rename(path, before) || errno == ENOENT, PN_IO, "%s: cannot move this directory away: %s", path,
+             strerror(errno));
+    PN_CHECK(!rename(fresh, path), PN_IO, "%s: cannot put the finished directory in place: %s", path, strerror(errno));
+    sync_parent(path);
+    return pn_remove_tree(before);
 }

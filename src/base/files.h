@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "status.h"
@@ -22,6 +23,11 @@ pn_status pn_remove_tree(const char *path);
 
 /* The whole file plus a terminating NUL; the caller frees *data. PN_IO when missing or larger than `limit`. */
 pn_status pn_file_read(const char *path, size_t limit, char **data, size_t *n_bytes);
+
+/* xxh3-64 of a file's bytes, and how many there are. */
+pn_status pn_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes);
+/* Puts on disk what another library has written and closed. */
+pn_status pn_file_sync(const char *path);
 
 /* A file written aside (path.tmp), synced and renamed by commit. On any failure the old file is untouched. */
 typedef struct pn_file_writer {
@@ -43,5 +49,9 @@ typedef struct pn_directory_writer {
 pn_status pn_directory_writer_open(const char *path, pn_directory_writer *out);
 pn_status pn_directory_writer_commit(pn_directory_writer *w);
 void pn_directory_writer_abort(pn_directory_writer *w); /* after a commit, or zeroed: nothing to do */
+
+/* The finished directory `fresh` becomes `path`, on the same file system, in place of what was there: two renames, so
+ * that a half-removed directory never stands under that name. */
+pn_status pn_directory_replace(const char *fresh, const char *path);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -38,8 +39,14 @@ static void write_record(const pn_buf *line) {
 
 /* ---- opening ---- */
 
-static bool ends_inside_a_line(FILE *f) {
-    return fseek(f, -1, SEEK_END) == 0 && fgetc(f) != '\n';
+/* Removes a last line without its end: what a process that died was writing. */
+static void cut_unfinished(FILE *f) {
+    struct stat st;
+    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) return;
+    off_t whole = st.st_size;
+    char c = '\0';
+    while (whole > 0 && pread(fileno(f), &c, 1, whole - 1) == 1 && c != '\n') whole--;
+    if (whole < st.st_size && ftruncate(fileno(f), whole)) fputc('\n', f);
 }
 
 pn_status pn_log_open(const char *path) {
@@ -47,9 +54,7 @@ pn_status pn_log_open(const char *path) {
     if (path) {
         f = fopen(path, "a+e");
         PN_CHECK(f, PN_IO, "%s: cannot open the log: %s", path, strerror(errno));
-        bool unfinished = ends_inside_a_line(f);
-        fseek(f, 0, SEEK_END); /* between reading and writing */
-        if (unfinished) fputc('\n', f);
+        cut_unfinished(f);
     }
     pthread_mutex_lock(&lock);
     close_records();

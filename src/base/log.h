@@ -10,7 +10,8 @@
 #include "buffer.h"
 #include "status.h"
 
-/* Appends to the file from now on (NULL: text only); a line that a killed process left unfinished is ended first. */
+/* Appends to the file from now on (NULL: text only); a last line that a killed process left unfinished is removed
+ * first. */
 pn_status pn_log_open(const char *jsonl_path);
 /* Also removes the status line: call before writing to standard error by other means. */
 void pn_log_close(void);

@@ -3,8 +3,11 @@
 #define PN_BASE_SIGNALS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 void pn_signals_install(void);
 bool pn_interrupted(void);
+/* For tests of resuming: from the n-th question on, pn_interrupted answers as after a signal. 0: no longer. */
+void pn_interrupt_after(int64_t n);
 
 #endif

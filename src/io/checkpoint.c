@@ -1,12 +1,12 @@
 #include "checkpoint.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <jansson.h>
-#include <xxhash.h>
 
 #include "files.h"
 #include "hdf5_io.h"
@@ -32,24 +32,6 @@ static hid_t memory_type(pn_dtype t) {
     }
 }
 
-/* xxh3-64 and size of a file, read in pieces. */
-static pn_status hash_file(const char *path, uint64_t *hash, int64_t *size) {
-    FILE *f = fopen(path, "rbe");
-    PN_CHECK(f, PN_IO, "%s: cannot open the run state", path);
-    XXH3_state_t *h = XXH3_createState();
-    char *buffer = malloc(1 << 20);
-    *size = 0;
-    pn_status s = h && buffer ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
-    if (!s) XXH3_64bits_reset(h);
-    for (size_t n; !s && (n = fread(buffer, 1, 1 << 20, f)) > 0; *size += (int64_t)n) XXH3_64bits_update(h, buffer, n);
-    if (!s && ferror(f)) s = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot read the run state", path);
-    if (!s) *hash = XXH3_64bits_digest(h);
-    XXH3_freeState(h);
-    free(buffer);
-    fclose(f);
-    return s;
-}
-
 static pn_status write_arrays(const char *path, const pn_checkpoint_array *a, int n) {
     hid_t file = -1, dataset = -1;
     PN_TRY(pn_h5_create(path, &file));
@@ -60,7 +42,8 @@ static pn_status write_arrays(const char *path, const pn_checkpoint_array *a, in
         pn_h5_close_dataset(&dataset);
     }
     pn_status closed = pn_h5_close_file(&file, path);
-    return s ? s : closed;
+    if (!s) s = closed;
+    return s ? s : pn_file_sync(path);
 }
 
 static pn_status read_arrays(const char *path, const pn_checkpoint_array *a, int n) {
@@ -80,7 +63,7 @@ static pn_status write_manifest(const char *step_dir, const char *state, int64_t
     char path[PN_PATH_MAX], hash_text[32], fingerprint_text[32];
     uint64_t hash;
     int64_t size;
-    PN_TRY(hash_file(state, &hash, &size));
+    PN_TRY(pn_file_hash(state, &hash, &size));
     snprintf(hash_text, sizeof hash_text, "%016" PRIx64, hash);
     snprintf(fingerprint_text, sizeof fingerprint_text, "%016" PRIx64, fingerprint);
     json_t *root = json_pack("{s:i, s:I, s:s, s:I, s:s}", "format", 1, "step", (json_int_t)step, "fingerprint",
@@ -110,6 +93,21 @@ static pn_status newest(const char *dir, char *name, size_t n) {
     return PN_OK;
 }
 
+/* Removes the steps that `latest` no longer names, and what a process that died left half-written. */
+static pn_status tidy(const char *dir, const char *latest) {
+    DIR *d = opendir(dir);
+    PN_CHECK(d, PN_IO, "%s: cannot read this directory: %s", dir, strerror(errno));
+    pn_status s = PN_OK;
+    for (struct dirent *e; !s && (e = readdir(d));) {
+        char path[PN_PATH_MAX];
+        if (strncmp(e->d_name, "step-", 5) || !strcmp(e->d_name, latest)) continue;
+        s = pn_path_join(path, dir, e->d_name);
+        if (!s) s = pn_remove_tree(path);
+    }
+    closedir(d);
+    return s;
+}
+
 pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint, const pn_checkpoint_array *arrays,
                              int n) {
     char name[64], before[64], path[PN_PATH_MAX], state[PN_PATH_MAX];
@@ -131,60 +129,74 @@ pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint
     PN_TRY(pn_directory_writer_commit(&w));
     PN_TRY(pn_path_join(path, dir, "latest"));
     PN_TRY(pn_file_write(path, name, strlen(name)));
-    if (before[0]) {
-        PN_TRY(pn_path_join(path, dir, before));
-        PN_TRY(pn_remove_tree(path));
-    }
-    return PN_OK;
+    return tidy(dir, name);
 }
 
-static pn_status check_manifest(const char *step_dir, const char *dir, uint64_t fingerprint, int64_t *step) {
-    char path[PN_PATH_MAX], state[PN_PATH_MAX], want[32];
+/* A step's manifest; that it is of this job has been checked. */
+typedef struct manifest {
+    int64_t step, n_bytes;
+    uint64_t hash;
+} manifest;
+
+static pn_status read_manifest(const char *step_dir, const char *dir, uint64_t fingerprint, manifest *out) {
+    char path[PN_PATH_MAX], want[32];
     char *text;
     size_t len;
     PN_TRY(pn_path_join(path, step_dir, "manifest.json"));
-    PN_TRY(pn_path_join(state, step_dir, "state.h5"));
     PN_TRY(pn_file_read(path, 1 << 16, &text, &len));
     json_error_t e;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
     free(text);
-    json_int_t number = -1, bytes = -1;
-    const char *hash_text = NULL, *job = NULL;
-    char hash_copy[32] = "", job_copy[32] = "";
-    if (root && !json_unpack(root, "{s:I, s:s, s:I, s:s}", "step", &number, "fingerprint", &job, "bytes", &bytes,
-                             "xxh3_64", &hash_text)) {
-        snprintf(hash_copy, sizeof hash_copy, "%s", hash_text);
-        snprintf(job_copy, sizeof job_copy, "%s", job);
-    }
-    json_decref(root);
-    PN_CHECK(hash_copy[0] && number >= 0, PN_FORMAT, "%s: not a manifest of run state; remove %s to start over", path,
-             dir);
+    json_int_t number = -1, n_bytes = -1;
+    const char *hash = NULL, *job = NULL;
+    bool good = root &&
+                !json_unpack(root, "{s:I, s:s, s:I, s:s}", "step", &number, "fingerprint", &job, "bytes", &n_bytes,
+                             "xxh3_64", &hash) &&
+                number >= 0 && strlen(hash) == 16;
     snprintf(want, sizeof want, "%016" PRIx64, fingerprint);
-    PN_CHECK(!strcmp(want, job_copy), PN_USAGE,
+    bool ours = good && !strcmp(want, job);
+    if (good) *out = (manifest){ number, n_bytes, strtoull(hash, NULL, 16) };
+    json_decref(root);
+    PN_CHECK(good, PN_FORMAT, "%s: not a manifest of run state; remove %s to start over", path, dir);
+    PN_CHECK(ours, PN_USAGE,
              "%s holds the state of a run with other settings; use another output directory, or remove this one", dir);
-    uint64_t hash;
-    int64_t size;
-    PN_TRY(hash_file(state, &hash, &size));
-    snprintf(want, sizeof want, "%016" PRIx64, hash);
-    PN_CHECK(size == bytes && !strcmp(want, hash_copy), PN_FORMAT,
-             "%s: changed or cut short since it was written; remove %s to start over", state, dir);
-    *step = number;
     return PN_OK;
 }
 
-pn_status pn_checkpoint_load(const char *dir, uint64_t fingerprint, const pn_checkpoint_array *arrays, int n,
-                             int64_t *step) {
-    char name[64], step_dir[PN_PATH_MAX], state[PN_PATH_MAX];
-    *step = -1;
+/* The directory of the newest step and its manifest; step -1 when there is none. */
+static pn_status find(const char *dir, uint64_t fingerprint, char *step_dir, manifest *m) {
+    char name[64];
+    m->step = -1;
     PN_TRY(newest(dir, name, sizeof name));
     if (!name[0]) return PN_OK;
     PN_TRY(pn_path_join(step_dir, dir, name));
     PN_CHECK(pn_is_directory(step_dir), PN_FORMAT, "%s: named by %s/latest, but not there; remove %s to start over",
              step_dir, dir, dir);
-    int64_t found;
-    PN_TRY(check_manifest(step_dir, dir, fingerprint, &found));
+    return read_manifest(step_dir, dir, fingerprint, m);
+}
+
+pn_status pn_checkpoint_step(const char *dir, uint64_t fingerprint, int64_t *step) {
+    char step_dir[PN_PATH_MAX];
+    manifest m;
+    PN_TRY(find(dir, fingerprint, step_dir, &m));
+    *step = m.step;
+    return PN_OK;
+}
+
+pn_status pn_checkpoint_load(const char *dir, uint64_t fingerprint, const pn_checkpoint_array *arrays, int n,
+                             int64_t *step) {
+    char step_dir[PN_PATH_MAX], state[PN_PATH_MAX];
+    manifest m;
+    *step = -1;
+    PN_TRY(find(dir, fingerprint, step_dir, &m));
+    if (m.step < 0) return PN_OK;
+    uint64_t hash;
+    int64_t n_bytes;
     PN_TRY(pn_path_join(state, step_dir, "state.h5"));
+    PN_TRY(pn_file_hash(state, &hash, &n_bytes));
+    PN_CHECK(n_bytes == m.n_bytes && hash == m.hash, PN_FORMAT,
+             "%s: changed or cut short since it was written; remove %s to start over", state, dir);
     PN_TRY(read_arrays(state, arrays, n));
-    *step = found;
+    *step = m.step;
     return PN_OK;
 }

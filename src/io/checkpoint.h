@@ -22,6 +22,8 @@ typedef struct pn_checkpoint_array {
 /* fingerprint: identifies the job; a state of another job is refused on load, which comes before any save. */
 pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint, const pn_checkpoint_array *arrays,
                              int n);
+/* Which step is the newest, without reading its arrays; the same errors as load, but for damaged arrays. */
+pn_status pn_checkpoint_step(const char *dir, uint64_t fingerprint, int64_t *step);
 /* The newest step into the arrays; *step = -1 when there is none. PN_FORMAT for a damaged state, PN_USAGE for one of
  * another job: both name the directory and the remedy. */
 pn_status pn_checkpoint_load(const char *dir, uint64_t fingerprint, const pn_checkpoint_array *arrays, int n,

@@ -57,7 +57,4 @@ static inline hid_t pn_shard_token_type(int64_t vocab) {
     return vocab <= 65536 ? H5T_STD_U16LE : H5T_STD_U32LE;
 }
 
-/* xxh3-64 of a whole file and its size. */
-pn_status pn_shard_hash_file(const char *path, uint64_t *hash, int64_t *n_bytes);
-
 #endif

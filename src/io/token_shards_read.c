@@ -5,6 +5,7 @@
 
 #include <xxhash.h>
 
+#include "files.h"
 #include "token_shards_internal.h"
 
 enum { OPEN_SHARDS_MAX = 16 };
@@ -169,7 +170,7 @@ static pn_status check_hash(pn_token_set *set, int64_t i, const char *path) {
     PN_TRY(check_size(set, i));
     uint64_t hash;
     int64_t n_bytes;
-    PN_TRY(pn_shard_hash_file(path, &hash, &n_bytes));
+    PN_TRY(pn_file_hash(path, &hash, &n_bytes));
     PN_CHECK(
         hash == set->manifest.shards[i].hash, PN_FORMAT,
         "%s: changed since it was written: its xxh3-64 is %016llx, the manifest says %016llx; copy it again or make "

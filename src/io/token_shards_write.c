@@ -1,9 +1,5 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <xxhash.h>
 
 #include "files.h"
 #include "token_shards_internal.h"
@@ -126,15 +122,6 @@ static void shard_discard(pn_token_writer *w) {
     pn_h5_close_file(&w->file, w->path);
 }
 
-static pn_status sync_file(const char *path) {
-    int fd = open(path, O_RDONLY);
-    PN_CHECK(fd >= 0, PN_IO, "%s: cannot open what was just written: %s", path, strerror(errno));
-    int failed = fsync(fd), why = errno;
-    close(fd);
-    PN_CHECK(!failed, PN_IO, "%s: cannot finish writing: %s", path, strerror(why));
-    return PN_OK;
-}
-
 static pn_status shard_end(pn_token_writer *w) {
     pn_shard_entry *s = current(w);
     s->n_tokens = column_length(w, TOKENS);
@@ -151,28 +138,8 @@ static pn_status shard_end(pn_token_writer *w) {
         w->columns[i].name = NULL;
     }
     PN_TRY(pn_h5_close_file(&w->file, w->path));
-    PN_TRY(sync_file(w->path));
-    return pn_shard_hash_file(w->path, &s->hash, &s->n_bytes);
-}
-
-pn_status pn_shard_hash_file(const char *path, uint64_t *hash, int64_t *n_bytes) {
-    enum { BLOCK = 1 << 20 };
-    FILE *f = fopen(path, "rb");
-    PN_CHECK(f, PN_IO, "%s: cannot read the file: %s", path, strerror(errno));
-    char *block = malloc(BLOCK);
-    XXH3_state_t *state = XXH3_createState();
-    pn_status s = PN_OK;
-    if (!block || !state) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s: out of memory", path);
-    XXH3_64bits_reset(state);
-    *n_bytes = 0;
-    for (size_t n; (n = fread(block, 1, BLOCK, f)) > 0; *n_bytes += (int64_t)n) XXH3_64bits_update(state, block, n);
-    if (ferror(f)) PN_FAIL_GOTO(s, PN_IO, done, "%s: cannot read the file: %s", path, strerror(errno));
-    *hash = XXH3_64bits_digest(state);
-done:
-    XXH3_freeState(state);
-    free(block);
-    fclose(f);
-    return s;
+    PN_TRY(pn_file_sync(w->path));
+    return pn_file_hash(w->path, &s->hash, &s->n_bytes);
 }
 
 /* ---- the set ---- */

@@ -244,14 +244,6 @@ pn_status pn_weights_writer_put(pn_weights_writer *w, const char *name, const pn
 
 /* ---- commit ---- */
 
-static pn_status sync_file(const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    PN_CHECK(fd >= 0, PN_IO, "%s: %s", path, strerror(errno));
-    pn_status s = PN_OK;
-    if (fsync(fd) != 0) s = pn_fail_at(__FILE__, __LINE__, PN_IO, "%s: cannot be written: %s", path, strerror(errno));
-    return close_checked(fd, path, s);
-}
-
 static pn_status write_index(const pn_weights_writer *w, const char *path) {
     json_t *map = json_object();
     int64_t total = 0;
@@ -268,7 +260,7 @@ static pn_status write_index(const pn_weights_writer *w, const char *path) {
 }
 
 static pn_status commit_names(pn_weights_writer *w, const char *single, const char *index) {
-    for (int i = 0; i < w->n_shards; i++) PN_TRY(sync_file(w->shard[i].part));
+    for (int i = 0; i < w->n_shards; i++) PN_TRY(pn_file_sync(w->shard[i].part));
     for (int i = 0; i < w->n_shards; i++)
         PN_CHECK(rename(w->shard[i].part, w->shard[i].path) == 0, PN_IO, "%s: cannot be renamed to %s: %s",
                  w->shard[i].part, w->shard[i].path, strerror(errno));

@@ -1,9 +1,7 @@
 /* From the chosen path to a model directory: distillation of the winner and of its rivals, export. */
 #include "run_phases.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include <xxhash.h>
 
@@ -57,8 +55,7 @@ static pn_status export_model(pn_run *r, const pn_model *m) {
     if (!s) s = pn_directory_writer_commit(&w);
     pn_directory_writer_abort(&w);
     PN_TRY(s);
-    PN_TRY(pn_remove_tree(path));
-    PN_CHECK(!rename(fresh, path), PN_IO, "%s: cannot put the exported model in place: %s", path, strerror(errno));
+    PN_TRY(pn_directory_replace(fresh, path));
     pn_info("wrote %s", path);
     return PN_OK;
 }

@@ -5,16 +5,11 @@
 #include <stdio.h>
 
 #include "result.h"
-#include "run_dir.h"
+#include "run_clock.h"
 #include "scores.h"
 #include "search_config.h"
 
-enum { PN_RUN_ASK = 256, PN_RUN_PHASES = 16 };
-
-typedef struct pn_run_phase {
-    const char *name;
-    double seconds;
-} pn_run_phase;
+enum { PN_RUN_ASK = 256 };
 
 typedef struct pn_run {
     pn_search_config config;
@@ -38,9 +33,7 @@ typedef struct pn_run {
     int n_history, cap_history;
     pn_path winner;
     pn_table *table;
-    pn_run_phase phase[PN_RUN_PHASES];
-    int n_phases;
-    double started;
+    pn_run_clock clock;
     FILE *out;
 } pn_run;
 

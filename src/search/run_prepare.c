@@ -64,6 +64,8 @@ pn_status pn_run_train_net(pn_run *r) {
 }
 
 void pn_run_free(pn_run *r) {
+    pn_run_clock_close(&r->clock);
+    pn_run_dir_close(&r->dir);
     pn_evaluator_destroy(&r->evaluator);
     pn_scores_close(&r->scores);
     for (int k = 0; r->search_task && k < r->config.n_tasks; k++) pn_task_destroy(&r->search_task[k]);

@@ -7,10 +7,14 @@
 pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled) {
     char text[PN_PATH_TEXT_MAX], what[96];
     pn_table_row *row;
+    pn_scores *own = NULL; /* of a model that is not the super-network: in the same file, told apart by its weights */
     pn_path_text(m, path, text, sizeof text);
     snprintf(what, sizeof what, "held-out: %s", name);
     PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
-    PN_TRY(pn_heldout_measure(&r->heldout, m, path, true, m == r->net ? r->scores : NULL, what, row));
+    if (m != r->net) PN_TRY(pn_scores_open(r->scores->file, pn_params_hash(m->params), &own));
+    pn_status s = pn_heldout_measure(&r->heldout, m, path, true, own ? own : r->scores, what, row);
+    pn_scores_close(&own);
+    PN_TRY(s);
     return PN_OK;
 }
 
@@ -24,7 +28,7 @@ static pn_status measure_heldout(pn_run *r, const pn_objective *o, const pn_path
     if (!measured || !metrics) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     for (int k = 0; k < tasks; k++) {
         if (!pn_objective_uses(o, k)) continue;
-        PN_TRY_GOTO(s, pn_evaluator_create(r->net, &r->heldout.task[k * samples], samples, NULL, &e), done);
+        PN_TRY_GOTO(s, pn_evaluator_create(r->net, &r->heldout.task[k * samples], samples, r->scores, &e), done);
         PN_TRY_GOTO(s, pn_evaluator_run(e, paths, n, "held-out: every placement", measured), done);
         pn_evaluator_destroy(&e);
         for (int i = 0; i < n * samples; i++) metrics[i * tasks + k] = measured[i];

@@ -7,12 +7,6 @@
 #include "log.h"
 #include "run_phases.h"
 
-static void end_phase(pn_run *r, const char *name) {
-    double now = pn_seconds();
-    if (r->n_phases < PN_RUN_PHASES) r->phase[r->n_phases++] = (pn_run_phase){ name, now - r->started };
-    r->started = now;
-}
-
 /* Everything that can be wrong with the input is found here, before the directory of the run is made. */
 static pn_status prepare(pn_run *r, pn_config *file) {
     PN_TRY(pn_run_open(r, file));
@@ -25,42 +19,64 @@ static pn_status prepare(pn_run *r, pn_config *file) {
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
     PN_TRY(pn_run_build_net(r));
     PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));
-    if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
     return PN_OK;
 }
 
+/* The last file of a run: with it, the run is finished. */
+static const char last_file[] = "timing.json";
+
 static pn_status write_timing(pn_run *r) {
-    char path[PN_PATH_MAX];
-    PN_TRY(pn_run_dir_file(&r->dir, "timing.json", path));
-    json_t *root = json_object();
-    double total = 0;
-    for (int i = 0; i < r->n_phases; i++) {
-        json_object_set_new(root, r->phase[i].name, json_real(r->phase[i].seconds));
-        total += r->phase[i].seconds;
-    }
-    json_object_set_new(root, "total_seconds", json_real(total));
+    char path[PN_PATH_MAX], text[32];
+    double total;
+    PN_TRY(pn_run_clock_begin(&r->clock, NULL));
+    PN_TRY(pn_run_dir_file(&r->dir, last_file, path));
+    json_t *root = pn_run_clock_json(&r->clock, &total);
     pn_status s = pn_json_write(path, root);
     json_decref(root);
-    char text[32];
     fprintf(r->out, "total time: %s\n", pn_duration_text(total, text, sizeof text));
     return s;
 }
 
-static pn_status phases(pn_run *r, pn_config *file) {
-    r->started = pn_seconds();
-    PN_TRY(prepare(r, file));
-    end_phase(r, "prepare_seconds");
+/* A finished run says so; without one of its files it is finished again, from what its state knows. */
+static pn_status is_finished(pn_run *r, bool *yes) {
+    const char *const files[] = { "model", "result.json", "report.html", last_file };
+    char path[PN_PATH_MAX];
+    *yes = true;
+    for (int i = 0; i < 4; i++) {
+        PN_TRY(pn_run_dir_file(&r->dir, files[i], path));
+        *yes = *yes && pn_file_exists(path);
+    }
+    if (*yes) fprintf(r->out, "%s holds this run, finished: see report.html and result.json in it\n", r->dir.path);
+    return PN_OK;
+}
+
+static pn_status work(pn_run *r) {
+    PN_TRY(pn_run_clock_begin(&r->clock, "supernet_seconds"));
     PN_TRY(pn_run_train_net(r));
-    end_phase(r, "supernet_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "search_seconds"));
     PN_TRY(pn_run_choose(r));
-    end_phase(r, "search_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "heldout_seconds"));
     PN_TRY(pn_run_table(r));
-    end_phase(r, "heldout_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "distill_and_export_seconds"));
     PN_TRY(pn_run_distill(r));
-    end_phase(r, "distill_and_export_seconds");
+    PN_TRY(pn_run_clock_begin(&r->clock, "results_seconds"));
     PN_TRY(pn_run_results(r));
     PN_TRY(write_timing(r));
     return PN_OK;
+}
+
+static pn_status phases(pn_run *r, pn_config *file) {
+    double started = pn_seconds();
+    bool finished;
+    PN_TRY(prepare(r, file));
+    PN_TRY(is_finished(r, &finished));
+    if (finished) return PN_OK;
+    if (r->dir.resumed) pn_info("going on with the run in %s", r->dir.path);
+    PN_TRY(pn_run_clock_open(&r->dir, &r->clock));
+    pn_run_clock_add(&r->clock, "prepare_seconds", pn_seconds() - started);
+    pn_status s = work(r);
+    if (s == PN_INTERRUPTED) (void)pn_run_clock_begin(&r->clock, NULL); /* otherwise the log says how long it worked */
+    return s;
 }
 
 pn_status pn_search_run(pn_config *file, FILE *out) {

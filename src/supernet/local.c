@@ -9,7 +9,9 @@
  *                    the store holds the next layer's h: one layer's optimizer in memory, the data read once
  *
  * Both do the same updates in the same order per layer, from the same batches: with an F32 store the weights agree bit
- * for bit. Layers do not depend on each other's candidates, so a run that was stopped keeps the finished ones. */
+ * for bit. Layers do not depend on each other's candidates, so each keeps a state of its own (local_internal.h): a run
+ * that goes on updates nothing that has been updated. The activation store is not part of the state, for it is as large
+ * as the data: the teacher's pass over the layers before, without their candidates, fills it again. */
 #include "local.h"
 
 #include <stdlib.h>
@@ -18,36 +20,12 @@
 #include <xxhash.h>
 
 #include "add/add.h"
-#include "checkpoint.h"
+#include "clock.h"
 #include "feature_loss/feature_loss.h"
-#include "files.h"
+#include "local_internal.h"
 #include "log.h"
 #include "monitor.h"
-#include "progress.h"
 #include "signals.h"
-
-/* One candidate that trains: its optimizer and how its error went. */
-typedef struct learner {
-    int layer, choice;
-    pn_adamw *optim;
-    double first, last; /* mean errors over the first and last tenth */
-    bool done;          /* trained by an earlier run and read from its state */
-} learner;
-
-typedef struct local {
-    pn_model *m;
-    const pn_train_options *train;
-    pn_tape *tape;
-    int64_t steps, rows;
-    learner *learner; /* by layer, then choice */
-    int n_learners;
-    pn_progress progress;
-    int64_t done;          /* layer-tokens */
-    double error;          /* smoothed, for the progress line */
-    bool by_layers;        /* order: layer */
-    const char *state_dir; /* NULL: none */
-    uint64_t fingerprint;
-} local;
 
 static bool has_weights(const pn_model *m, int l, int choice) {
     return m->layer[l].candidate[choice]->spec.type->build != NULL;
@@ -60,80 +38,26 @@ int pn_supernet_error_count(const pn_model *m) {
     return n;
 }
 
-/* ---- state: <state_dir>/layer-<l> holds what layer l learnt, once it has ---- */
-
 static uint64_t fingerprint(const local *r, const pn_supernet_options *o, const pn_mixture *mixture) {
     const uint64_t parts[] = { pn_params_hash(r->m->params), pn_mixture_hash(mixture), pn_train_options_hash(r->train),
                                (uint64_t)o->order, (uint64_t)o->store };
     return XXH3_64bits(parts, sizeof parts);
 }
 
-/* The weights of a layer's candidates, and their errors into or from `errors`. Returns how many arrays. */
-static int layer_arrays(local *r, int l, pn_checkpoint_array *arrays, float *errors) {
-    pn_params *p = r->m->params;
-    int n = 0, n_errors = 0;
-    for (int k = 0; k < r->n_learners; k++) {
-        if (r->learner[k].layer != l) continue;
-        const char *prefix = r->m->layer[l].candidate[r->learner[k].choice]->prefix;
-        for (int i = 0; i < p->n; i++) {
-            pn_param *w = p->item[i];
-            if (strncmp(w->name, prefix, strlen(prefix))) continue;
-            arrays[n++] = (pn_checkpoint_array){ w->name, PN_F32, pn_tensor_elems(w->value), pn_f32(w->value) };
-        }
-        errors[n_errors++] = (float)r->learner[k].first;
-        errors[n_errors++] = (float)r->learner[k].last;
-    }
-    arrays[n++] = (pn_checkpoint_array){ "errors", PN_F32, n_errors, errors };
-    return n;
-}
-
-static pn_status layer_state(local *r, int l, bool save) {
-    if (!r->state_dir) return PN_OK;
-    char name[32], dir[PN_PATH_MAX];
-    snprintf(name, sizeof name, "layer-%d", l);
-    PN_TRY(pn_path_join(dir, r->state_dir, name));
-    pn_checkpoint_array *arrays = calloc((size_t)r->m->params->n + 1, sizeof *arrays);
-    PN_CHECK(arrays, PN_MEMORY, "out of memory");
-    float errors[2 * PN_MAX_CANDIDATES];
-    int n = layer_arrays(r, l, arrays, errors);
-    int64_t step = -1;
-    pn_status s = save ? pn_checkpoint_save(dir, 0, r->fingerprint, arrays, n)
-                       : pn_checkpoint_load(dir, r->fingerprint, arrays, n, &step);
-    free(arrays);
-    PN_TRY(s);
-    const float *e = errors;
-    for (int k = 0; k < r->n_learners && step >= 0; k++) {
-        learner *x = &r->learner[k];
-        if (x->layer != l) continue;
-        x->done = true;
-        x->first = *e++;
-        x->last = *e++;
-    }
-    return PN_OK;
-}
-
-/* Reads the layers that earlier runs have finished. */
-static pn_status resume(local *r, bool *all) {
-    for (int l = 0; l < r->m->config.n_layers; l++) PN_TRY(layer_state(r, l, false));
-    int done = 0;
-    for (int k = 0; k < r->n_learners; k++) done += r->learner[k].done;
-    *all = done == r->n_learners;
-    if (done) pn_info("local training: %d of %d candidates read from %s", done, r->n_learners, r->state_dir);
-    return PN_OK;
-}
-
 /* ---- training ---- */
 
-static pn_status start_learner(local *r, learner *x) {
-    if (x->done) return PN_OK;
-    pn_params *p = r->m->params;
+bool pn_local_owns(const local *r, const learner *x, const pn_param *p) {
     const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
+    return !strncmp(p->name, prefix, strlen(prefix));
+}
+
+static pn_status start_learner(local *r, learner *x) {
+    pn_params *p = r->m->params;
     pn_adamw_slot *slots = calloc((size_t)p->n, sizeof *slots);
     PN_CHECK(slots, PN_MEMORY, "out of memory");
     int n = 0;
     for (int i = 0; i < p->n; i++)
-        if (!strncmp(p->item[i]->name, prefix, strlen(prefix)))
-            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay };
+        if (pn_local_owns(r, x, p->item[i])) slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay };
     const pn_train_options *o = r->train;
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
     pn_status s = pn_adamw_create(slots, n, &set, &x->optim);
@@ -146,6 +70,14 @@ static void show_error(const local *r, const learner *x, int64_t step, double er
     snprintf(series, sizeof series, "local layer %02d", x->layer);
     snprintf(name, sizeof name, "local_error/%s", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
     pn_monitor_point(series, step, &(pn_scalar){ name, error }, 1);
+}
+
+pn_status pn_local_start(local *r, int layer) {
+    for (int i = 0; i < r->n_learners; i++) {
+        learner *x = &r->learner[i];
+        if (x->layer == layer && !x->optim && r->trained[layer] < r->steps) PN_TRY(start_learner(r, x));
+    }
+    return PN_OK;
 }
 
 static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn_tensor *target, const pn_docs *docs) {
@@ -162,53 +94,77 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
     pn_scope_close(r->tape, scope, NULL, 0);
     if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
     int64_t tenth = (r->steps + 9) / 10;
-    if (step < tenth) x->first += error / (double)tenth;
-    if (step >= r->steps - tenth) x->last += error / (double)tenth;
+    if (step < tenth) x->error_sums[0] += error / (double)tenth;
+    if (step >= r->steps - tenth) x->error_sums[1] += error / (double)tenth;
     r->error = r->error == 0 ? error : 0.98 * r->error + 0.02 * error;
     return PN_OK;
 }
 
-/* One layer on one batch: teaches its candidates and returns the teacher's next h (NULL out: not wanted). */
+/* Asked after every layer of every step. State is written where a signal stops the run, and now and then on the way. */
+static pn_status keep(local *r, int first, int end) {
+    bool stop = pn_interrupted();
+    double interval = r->train->checkpoint_seconds;
+    if (stop || (interval > 0 && pn_seconds() - r->saved > interval))
+        for (int l = first; l < end; l++) PN_TRY(pn_local_save(r, l));
+    PN_CHECK(!stop, PN_INTERRUPTED, "local training: stopped by a signal%s",
+             r->state_dir ? "; state saved: the same command goes on from here" : "");
+    return PN_OK;
+}
+
+/* One layer on one batch: teaches its candidates, unless an earlier run has, and returns the teacher's next h (NULL
+ * out: not wanted). */
 static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const pn_docs *docs, pn_tensor **next) {
     pn_tensor *x, *y, *sum;
     pn_carry carry = { 0 };
+    bool teach = step >= r->trained[l];
+    r->done += docs->offset[docs->n];
+    if (!teach && !next) return PN_OK;
     PN_TRY(pn_model_mixer_input(r->m, l, r->tape, h, &x));
     PN_TRY(pn_block_forward(r->m->layer[l].candidate[0], r->tape, x, docs, &carry, &y));
-    for (int i = 0; i < r->n_learners; i++)
-        if (r->learner[i].layer == l && !r->learner[i].done) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
+    for (int i = 0; i < r->n_learners && teach; i++)
+        if (r->learner[i].layer == l) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
+    if (teach) r->trained[l] = step + 1;
     if (next) {
         PN_TRY(pn_add(r->tape, h, y, &sum));
         PN_TRY(pn_model_mlp_half(r->m, l, r->tape, sum, next));
     }
-    r->done += docs->offset[docs->n];
     pn_progress_update(&r->progress, r->done, "layer %d  error %.3f", l, r->error);
-    PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "local training: stopped by a signal in layer %d%s", l,
-             !r->state_dir  ? ""
-             : r->by_layers ? "; finished layers are kept: the same command goes on with this one"
-                            : "; with supernet.order: step, the same command trains the candidates again");
     return PN_OK;
+}
+
+static pn_status finish_layer(local *r, int l) {
+    for (int i = 0; i < r->n_learners; i++)
+        if (r->learner[i].layer == l) pn_adamw_destroy(&r->learner[i].optim);
+    return pn_local_save(r, l);
 }
 
 static pn_status step_order(local *r, pn_mixture *mixture) {
     pn_batch batch = { 0 };
     pn_status s = PN_OK;
-    for (int i = 0; i < r->n_learners; i++) PN_TRY_GOTO(s, start_learner(r, &r->learner[i]), done);
-    for (int64_t step = 0; step < r->steps; step++) {
+    int n_layers = r->m->config.n_layers;
+    int64_t first = r->steps;
+    for (int l = 0; l < n_layers; l++) {
+        PN_TRY_GOTO(s, pn_local_start(r, l), done);
+        if (r->trained[l] < first) first = r->trained[l];
+    }
+    r->done = r->progress.first = first * r->train->batch_tokens * n_layers;
+    for (int64_t step = first; step < r->steps; step++) {
         pn_tensor *ids, *targets, *weights, *h;
         pn_tape_reset(r->tape);
         PN_TRY_GOTO(s, pn_batch_load(mixture, step * r->rows, r->rows, &batch), done);
         PN_TRY_GOTO(s, pn_batch_tensors(&batch, r->tape, &ids, &targets, &weights), done);
         PN_TRY_GOTO(s, pn_model_embed(r->m, r->tape, ids, &h), done);
-        for (int l = 0; l < r->m->config.n_layers; l++) {
+        for (int l = 0; l < n_layers; l++) {
             pn_scope scope = pn_scope_open(r->tape);
             pn_tensor *next = NULL;
-            bool last = l + 1 == r->m->config.n_layers;
+            bool last = l + 1 == n_layers;
             PN_TRY_GOTO(s, layer_step(r, l, step, h, &batch.docs, last ? NULL : &next), done);
             pn_scope_close(r->tape, scope, &next, last ? 0 : 1);
             h = next;
+            PN_TRY_GOTO(s, keep(r, 0, n_layers), done);
         }
     }
-    for (int l = 0; l < r->m->config.n_layers; l++) PN_TRY_GOTO(s, layer_state(r, l, true), done);
+    for (int l = 0; l < n_layers; l++) PN_TRY_GOTO(s, finish_layer(r, l), done);
 done:
     pn_batch_free(&batch);
     return s;
@@ -245,6 +201,7 @@ static pn_status store_open(local *r, pn_mixture *mixture, pn_dtype dtype, store
              n_bytes / 1e9);
     for (int64_t step = 0; step < r->steps; step++) {
         pn_tensor *ids, *targets, *weights, *h;
+        PN_TRY(keep(r, 0, 0));
         pn_tape_reset(r->tape);
         PN_TRY(pn_batch_load(mixture, step * r->rows, r->rows, &s->batch[step]));
         PN_TRY(pn_batch_tensors(&s->batch[step], r->tape, &ids, &targets, &weights));
@@ -260,8 +217,7 @@ static pn_status layer_order(local *r, pn_mixture *mixture, pn_dtype dtype) {
     PN_TRY_GOTO(s, store_open(r, mixture, dtype, &st), done);
     const int64_t shape[] = { r->train->batch_tokens, r->m->config.dims.hidden };
     for (int l = 0; l < r->m->config.n_layers; l++) {
-        for (int i = 0; i < r->n_learners; i++)
-            if (r->learner[i].layer == l) PN_TRY_GOTO(s, start_learner(r, &r->learner[i]), done);
+        PN_TRY_GOTO(s, pn_local_start(r, l), done);
         bool last = l + 1 == r->m->config.n_layers;
         for (int64_t step = 0; step < r->steps; step++) {
             pn_tensor *h, *next;
@@ -271,20 +227,25 @@ static pn_status layer_order(local *r, pn_mixture *mixture, pn_dtype dtype) {
             pn_convert(pn_data(h), PN_F32, slot, dtype, st.elems);
             PN_TRY_GOTO(s, layer_step(r, l, step, h, &st.batch[step].docs, last ? NULL : &next), done);
             if (!last) pn_convert(slot, dtype, pn_data(next), PN_F32, st.elems);
+            PN_TRY_GOTO(s, keep(r, l, l + 1), done);
         }
-        for (int i = 0; i < r->n_learners; i++)
-            if (r->learner[i].layer == l) pn_adamw_destroy(&r->learner[i].optim);
-        PN_TRY_GOTO(s, layer_state(r, l, true), done);
+        PN_TRY_GOTO(s, finish_layer(r, l), done);
     }
 done:
     store_free(&st, r->steps);
     return s;
 }
 
+static bool finished(const local *r) {
+    for (int i = 0; i < r->n_learners; i++)
+        if (r->trained[r->learner[i].layer] < r->steps) return false;
+    return true;
+}
+
 static pn_status train_all(local *r, const pn_supernet_options *options, pn_mixture *mixture) {
     r->progress = pn_progress_begin("local training", 0, r->steps * r->train->batch_tokens * r->m->config.n_layers,
                                     "layer tokens");
-    if (r->by_layers)
+    if (options->order == PN_ORDER_LAYER)
         PN_TRY(layer_order(r, mixture, options->store ? PN_BF16 : PN_F32));
     else
         PN_TRY(step_order(r, mixture));
@@ -295,12 +256,12 @@ static pn_status train_all(local *r, const pn_supernet_options *options, pn_mixt
 static void report(const local *r, pn_local_error *errors, int *n_errors) {
     for (int i = 0; i < r->n_learners; i++) {
         const learner *x = &r->learner[i];
-        errors[i] = (pn_local_error){ x->layer, x->choice, (float)x->first, (float)x->last }; /* as the state has it */
+        errors[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[0], x->error_sums[1] };
         pn_event e = pn_event_begin("local_error");
         pn_event_i64(&e, "layer", x->layer);
         pn_event_str(&e, "block", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
-        pn_event_f64(&e, "first", x->first);
-        pn_event_f64(&e, "last", x->last);
+        pn_event_f64(&e, "first", x->error_sums[0]);
+        pn_event_f64(&e, "last", x->error_sums[1]);
         pn_event_end(&e);
     }
     *n_errors = r->n_learners;
@@ -312,9 +273,9 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *option
     local r = { .m = m,
                 .train = train,
                 .state_dir = state_dir,
-                .by_layers = options->order == PN_ORDER_LAYER,
                 .rows = train->batch_tokens / pn_mixture_row_tokens(mixture),
-                .steps = train->tokens / train->batch_tokens };
+                .steps = train->tokens / train->batch_tokens,
+                .saved = pn_seconds() };
     pn_status s = PN_OK;
     r.learner = calloc((size_t)pn_supernet_error_count(m) + 1, sizeof *r.learner);
     if (!r.learner) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
@@ -324,12 +285,11 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *option
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
     pn_tape_record(r.tape, false);
     r.fingerprint = fingerprint(&r, options, mixture);
-    bool all = false;
-    if (state_dir) PN_TRY_GOTO(s, resume(&r, &all), done);
-    if (!all && options->finished)
+    PN_TRY_GOTO(s, pn_local_load(&r), done);
+    if (!finished(&r) && options->finished)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no super-network that was trained to the end with these settings",
                      state_dir);
-    if (!all) PN_TRY_GOTO(s, train_all(&r, options, mixture), done);
+    if (!finished(&r)) PN_TRY_GOTO(s, train_all(&r, options, mixture), done);
     report(&r, errors, n_errors);
 done:
     for (int i = 0; r.learner && i < r.n_learners; i++) pn_adamw_destroy(&r.learner[i].optim);

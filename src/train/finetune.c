@@ -240,6 +240,7 @@ static pn_status run(finetune *f) {
 }
 
 static void finetune_free(finetune *f) {
+    pn_run_dir_close(&f->run);
     pn_model_destroy(&f->model);
     pn_tokenizer_destroy(&f->tokenizer);
     free(f);

@@ -1,7 +1,10 @@
 #include "run_dir.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
 #include "log.h"
 #include "monitor.h"
@@ -53,35 +56,68 @@ pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out) {
     return pn_path_join(out, run->path, name);
 }
 
+/* The directory appears with its config in it, so that one without is never ours. */
+static pn_status create(const char *path, const char *config, size_t n) {
+    char file[PN_PATH_MAX];
+    pn_directory_writer fresh;
+    PN_TRY(pn_directory_writer_open(path, &fresh)); /* refuses a directory with something else in it */
+    pn_status s = pn_path_join(file, fresh.temporary, "config.yaml");
+    if (!s) s = pn_file_write(file, config, n);
+    if (!s) s = pn_directory_writer_commit(&fresh);
+    pn_directory_writer_abort(&fresh);
+    return s;
+}
+
+static pn_status take_lock(pn_run_dir *run) {
+    char file[PN_PATH_MAX];
+    PN_TRY(pn_run_dir_file(run, "lock", file));
+    run->lock = fopen(file, "ae");
+    PN_CHECK(run->lock, PN_IO, "%s: cannot write in this run: %s", file, strerror(errno));
+    if (!flock(fileno(run->lock), LOCK_EX | LOCK_NB)) return PN_OK;
+    PN_CHECK(
+        errno != EWOULDBLOCK, PN_USAGE,
+        "%s: another process is working in this directory; wait for it or stop it, or use another output directory",
+        run->path);
+    pn_warn("%s: this file system has no locks (%s): see to it that one process at a time works in this directory",
+            run->path, strerror(errno));
+    return PN_OK;
+}
+
+/* Locked, with the same config, log and monitor open. */
+static pn_status enter(pn_run_dir *run, const char *config_file, const char *config) {
+    char log[PN_PATH_MAX], events[PN_PATH_MAX];
+    bool same = false;
+    struct stat st;
+    PN_TRY(take_lock(run));
+    PN_TRY(same_config(config_file, config, &same));
+    PN_CHECK(same, PN_USAGE, "%s holds a run with other settings; use another output directory, or remove this one",
+             run->path);
+    PN_TRY(pn_run_dir_file(run, "log.jsonl", log));
+    if (!stat(log, &st)) run->last_sign = (double)st.st_mtim.tv_sec + 1e-9 * (double)st.st_mtim.tv_nsec;
+    PN_TRY(pn_log_open(log));
+    PN_TRY(pn_run_dir_file(run, "tensorboard", events));
+    PN_TRY(pn_monitor_open(events));
+    return PN_OK;
+}
+
 pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out) {
     *out = (pn_run_dir){ 0 };
     PN_CHECK(path && *path && strlen(path) < PN_PATH_MAX, PN_USAGE, "output: name the directory of this run");
     strcpy(out->path, path);
-    char file[PN_PATH_MAX], log[PN_PATH_MAX], events[PN_PATH_MAX], *text = NULL;
+    char file[PN_PATH_MAX], *text = NULL;
     size_t n;
     PN_TRY(pn_run_dir_file(out, "config.yaml", file));
-    PN_TRY(pn_run_dir_file(out, "log.jsonl", log));
-    PN_TRY(pn_run_dir_file(out, "tensorboard", events));
     PN_TRY(resolved(config, &text, &n));
-    pn_status s = PN_OK;
-    if (pn_file_exists(file)) {
-        bool same = false;
-        s = same_config(file, text, &same);
-        if (!s && !same)
-            s = pn_fail_at(__FILE__, __LINE__, PN_USAGE,
-                           "%s holds a run with other settings; use another output directory, or remove this one",
-                           path);
-        out->resumed = true;
-    } else {
-        pn_directory_writer fresh = { 0 }; /* refuses a directory with something else in it */
-        s = pn_directory_writer_open(path, &fresh);
-        if (!s) s = pn_directory_writer_commit(&fresh);
-        pn_directory_writer_abort(&fresh);
-        if (!s) s = pn_file_write(file, text, n);
-    }
+    out->resumed = pn_file_exists(file);
+    pn_status s = out->resumed ? PN_OK : create(path, text, n);
+    if (!s) s = enter(out, file, text);
     free(text);
+    if (s) pn_run_dir_close(out);
     PN_TRY(s);
-    PN_TRY(pn_log_open(log));
-    PN_TRY(pn_monitor_open(events));
     return PN_OK;
+}
+
+void pn_run_dir_close(pn_run_dir *run) {
+    if (run->lock) fclose(run->lock); /* nothing was written to it */
+    run->lock = NULL;
 }

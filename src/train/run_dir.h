@@ -1,21 +1,28 @@
-/* A run is a directory: config.yaml (resolved), log.jsonl, tensorboard/, state/ (to resume from), and what the run
- * makes.
- */
+/* A run is a directory: config.yaml (resolved), log.jsonl, tensorboard/, state/ (to resume from), and what the run makes.
+ *
+ * One process at a time works in it: the file `lock` is locked while one does. The lock goes with the process, however
+ * that ends; the file stays. */
 #ifndef PN_TRAIN_RUN_DIR_H
 #define PN_TRAIN_RUN_DIR_H
+
+#include <stdio.h>
 
 #include "config.h"
 #include "files.h"
 
 typedef struct pn_run_dir {
     char path[PN_PATH_MAX];
-    bool resumed; /* it was there, with the same configuration */
+    bool resumed;     /* it was there, with the same configuration */
+    double last_sign; /* when an earlier process last wrote its log, pn_utc_seconds; 0: never */
+    FILE *lock;       /* NULL: not open */
 } pn_run_dir;
 
-/* Makes the directory, or opens the one of an earlier run with the same values (PN_USAGE when they differ, or when it
- * holds something else), writes config.yaml and opens the log and the
- * monitor. The config has been read and finished. */
+/* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, and opens the
+ * log and the monitor. PN_USAGE when the values differ, when it holds something else, or when another process works in it. The config
+ * has been read and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out);
+/* Lets another process work in it. Accepts one that was zeroed or that open has refused. */
+void pn_run_dir_close(pn_run_dir *run);
 /* path/name into buffer of PN_PATH_MAX bytes. */
 pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out);
 

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "evaluator.h"
 #include "files.h"
@@ -174,41 +176,101 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
 }
 END_TEST
 
-/* A stopped run keeps the layers it has finished, and trains nothing that it has. */
-START_TEST(local_training_goes_on_with_the_layer_it_was_in) {
+/* Local training that is stopped again and again, the state of one layer lost on the way, gives what undisturbed
+ * training gives; so does a store in BF16, which a run that goes on fills again. */
+START_TEST(stopped_local_training_goes_on_inside_a_layer) {
     setup();
+    enum { STEPS = 6, QUESTIONS = 5 }; /* neither divides the other: stops fall on every layer and many steps */
     char dir[] = "/tmp/pn_local_XXXXXX", layer[64];
     ck_assert_ptr_nonnull(mkdtemp(dir));
-    pn_train_options o = options(256 * 4);
-    pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER }, { .order = PN_ORDER_STEP } };
+    pn_train_options o = options(256 * STEPS);
+    pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER },
+                                   { .order = PN_ORDER_LAYER, .store = 1 },
+                                   { .order = PN_ORDER_STEP } };
     pn_local_error errors[16], again[16];
     int n, n_again;
-    for (int w = 0; w < 2; w++) {
-        pn_model *whole = tiny_supernet(), *rest = tiny_supernet(), *known = tiny_supernet();
-        ck_ok(pn_supernet_train(whole, &ways[w], &o, mixture, 1, dir, errors, &n, NULL));
-        snprintf(layer, sizeof layer, "%s/layer-1", dir);
-        ck_ok(pn_remove_tree(layer));
-        ck_ok(pn_supernet_train(rest, &ways[w], &o, mixture, 1, dir, again, &n_again, NULL));
-        ck_assert(same_weights(whole, rest));
-        ck_assert_int_eq(n, n_again);
-        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+    for (int w = 0; w < 3; w++) {
+        pn_model *whole = tiny_supernet();
+        ck_ok(pn_supernet_train(whole, &ways[w], &o, mixture, 1, NULL, errors, &n, NULL));
+        pn_status s = PN_INTERRUPTED;
+        int stops = 0;
+        for (; s == PN_INTERRUPTED; stops++) {
+            pn_model *m = tiny_supernet(); /* as a new process would begin */
+            /* order: layer asks at every step of the store too, and passes finished layers again: later each time */
+            pn_interrupt_after(QUESTIONS + (ways[w].order == PN_ORDER_LAYER ? STEPS + stops * QUESTIONS : 0));
+            if (stops == 2) {
+                snprintf(layer, sizeof layer, "%s/layer-1", dir);
+                ck_ok(pn_remove_tree(layer));
+            }
+            s = pn_supernet_train(m, &ways[w], &o, mixture, 1, dir, again, &n_again, NULL);
+            if (!s) {
+                ck_assert(same_weights(whole, m));
+                ck_assert_int_eq(n, n_again);
+                ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+            }
+            pn_model_destroy(&m);
+        }
+        ck_assert_int_eq(s, PN_OK);
+        ck_assert_int_gt(stops, 3);
+
+        pn_model *known = tiny_supernet();
+        pn_interrupt_after(1); /* nothing is left to train, so nothing asks */
+        ck_ok(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL));
+        pn_interrupt_after(0);
+        ck_assert(same_weights(whole, known));
+        pn_model_destroy(&known);
+        known = tiny_supernet();
         o.clip = 0.5; /* another job must not use this state */
         ck_assert_int_eq(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL), PN_USAGE);
         o.clip = 1;
         pn_model_destroy(&known);
-        known = tiny_supernet();
-        if (w == 1) { /* from now on the first training step stops */
-            pn_signals_install();
-            raise(SIGINT);
-        }
-        ck_ok(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL));
-        ck_assert(same_weights(whole, known));
-        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
         pn_model_destroy(&whole);
-        pn_model_destroy(&rest);
-        pn_model_destroy(&known);
         ck_ok(pn_remove_tree(dir));
     }
+    teardown();
+}
+END_TEST
+
+/* A process that trains, its state written after every layer of every step, and dies. */
+static void train_and_die(const pn_supernet_options *way, pn_train_options o, const char *dir, unsigned microseconds) {
+    char path[96];
+    pid_t child = fork();
+    if (child == 0) {
+        pn_local_error errors[16];
+        int n;
+        o.checkpoint_seconds = 1e-9;
+        _exit(pn_supernet_train(tiny_supernet(), way, &o, mixture, 1, dir, errors, &n, NULL) != PN_OK);
+    }
+    snprintf(path, sizeof path, "%s/layer-0/latest", dir);
+    while (!pn_file_exists(path) && waitpid(child, NULL, WNOHANG) == 0) usleep(200);
+    usleep(microseconds);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    ck_assert(pn_file_exists(path));
+}
+
+START_TEST(killed_local_training_goes_on) {
+    setup();
+    char dir[2][24] = { "/tmp/pn_local_XXXXXX", "/tmp/pn_local_XXXXXX" };
+    const pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER }, { .order = PN_ORDER_STEP } };
+    pn_train_options o = options(256 * 12);
+    pn_local_error errors[16], again[16];
+    int n;
+    for (int w = 0; w < 2; w++) { /* all children come first: OpenMP has no threads yet that they would miss */
+        ck_assert_ptr_nonnull(mkdtemp(dir[w]));
+        for (unsigned kills = 0; kills < 4; kills++) train_and_die(&ways[w], o, dir[w], 5000 * kills);
+    }
+    pn_model *whole = tiny_supernet();
+    ck_ok(pn_supernet_train(whole, &ways[0], &o, mixture, 1, NULL, errors, &n, NULL));
+    for (int w = 0; w < 2; w++) {
+        pn_model *rest = tiny_supernet();
+        ck_ok(pn_supernet_train(rest, &ways[w], &o, mixture, 1, dir[w], again, &n, NULL));
+        ck_assert(same_weights(whole, rest));
+        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+        pn_model_destroy(&rest);
+        ck_ok(pn_remove_tree(dir[w]));
+    }
+    pn_model_destroy(&whole);
     teardown();
 }
 END_TEST
@@ -353,6 +415,6 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
 END_TEST
 
 TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
-          a_resumed_run_equals_an_undisturbed_one, local_training_goes_on_with_the_layer_it_was_in,
-          scores_that_are_no_numbers_are_refused, tasks_that_score_nothing_are_refused, a_kl_task_keeps_its_teacher,
-          extraction_keeps_the_function_and_prefixes_are_shared)
+          a_resumed_run_equals_an_undisturbed_one, stopped_local_training_goes_on_inside_a_layer,
+          killed_local_training_goes_on, scores_that_are_no_numbers_are_refused, tasks_that_score_nothing_are_refused,
+          a_kl_task_keeps_its_teacher, extraction_keeps_the_function_and_prefixes_are_shared)

@@ -90,7 +90,7 @@ START_TEST(records_for_programs) {
     char dir[] = "/tmp/postnas-log-XXXXXX", path[PN_PATH_MAX];
     ck_assert_ptr_nonnull(mkdtemp(dir));
     ck_ok(pn_path_join(path, dir, "log.jsonl"));
-    ck_ok(pn_file_write(path, "{\"unfinis", 9)); /* a process was killed here */
+    ck_ok(pn_file_write(path, "{}\n{\"unfinis", 12)); /* a process was killed here */
     ck_ok(pn_log_open(path));
     capture(temporary_file());
     char *longest = malloc(100001);
@@ -118,7 +118,7 @@ START_TEST(records_for_programs) {
     int n = 0;
     while (getline(&line, &cap, f) > 0) {
         json_t *r = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
-        if (n == 0) ck_assert_ptr_null(r);
+        if (n == 0) ck_assert_str_eq(line, "{}\n"); /* what was whole stays */
         if (n > 0) {
             int year, month, day, hour, minute, second;
             ck_assert_msg(r != NULL, "line %d is no JSON: %.200s", n, line);

@@ -1,0 +1,42 @@
+/* Inside local training: what the training (local.c) and its state on disk (local_state.c) share. */
+#ifndef PN_SUPERNET_LOCAL_INTERNAL_H
+#define PN_SUPERNET_LOCAL_INTERNAL_H
+
+#include "local.h"
+#include "progress.h"
+
+/* One candidate that trains: its optimizer and how its error went. */
+typedef struct learner {
+    int layer, choice;
+    pn_adamw *optim;      /* NULL: not begun, or finished */
+    double error_sums[2]; /* means over the first and over the last tenth of the steps, as far as they have come */
+} learner;
+
+typedef struct local {
+    pn_model *m;
+    const pn_train_options *train;
+    pn_tape *tape;
+    int64_t steps, rows;
+    int64_t trained[PN_MAX_LAYERS]; /* steps that the candidates of each layer have made */
+    learner *learner;               /* by layer, then choice */
+    int n_learners;
+    pn_progress progress;
+    int64_t done;          /* layer-tokens */
+    double error;          /* smoothed, for the progress line */
+    const char *state_dir; /* NULL: none */
+    uint64_t fingerprint;
+    double saved; /* when state was last written, pn_seconds */
+} local;
+
+/* Whether a weight belongs to this candidate. */
+bool pn_local_owns(const local *r, const learner *x, const pn_param *p);
+/* Gives the layer's candidates their optimizers, unless they have them or are finished. */
+pn_status pn_local_start(local *r, int layer);
+
+/* State: <state_dir>/layer-<l> is a checkpoint (checkpoint.h) of what layer l has learnt after so many steps; of a
+ * finished layer the weights and errors alone. Layers need not stand at the same step. Without a state_dir nothing is
+ * read or written. */
+pn_status pn_local_load(local *r); /* fills `trained`; begins the layers that were stopped half way */
+pn_status pn_local_save(local *r, int layer);
+
+#endif
