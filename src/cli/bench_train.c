@@ -37,7 +37,7 @@ static pn_status job_from_config(pn_config *file, int64_t steps, job *j) {
     PN_TRY(pn_tokenizer_open(j->config.top.model, &j->tokenizer));
     PN_TRY(pn_search_config_mixture(&j->config, j->tokenizer, &j->mixture));
     PN_TRY(pn_model_load(j->config.top.model, PN_F32, &j->net));
-    PN_TRY(pn_supernet_build(j->net, j->config.blocks, j->config.n_blocks, j->config.none > 0,
+    PN_TRY(pn_supernet_build(j->net, j->config.blocks, j->config.n_blocks, j->config.limit[PN_KIND_NONE] > 0,
                              (uint64_t)j->config.top.seed));
     j->config.supernet_train.tokens = steps * j->config.supernet_train.batch_tokens;
     return PN_OK;
