@@ -19,12 +19,7 @@ config=configs/quickstart.yaml
 resolved=$(build/postnas config search --print --config "$config" "$@")
 output=$(sed -n 's/^output: \(.*[^ ]\) *# .*/\1/p' <<< "$resolved")
 
-values() { sed 's/ *#.*//' "$@"; } # without their origins
-if [ -e "$output/result.json" ] && [ "$(values <<< "$resolved")" = "$(values "$output/config.yaml")" ]; then
-    echo "$output is done already (remove it to start afresh)"
-else
-    build/postnas search --config "$config" "$@"
-fi
+build/postnas search --config "$config" "$@"
 echo
 build/postnas eval "$output/model" --config "$output/config.yaml"
 
