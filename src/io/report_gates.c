@@ -31,7 +31,7 @@ static bool read_gates(const pn_page *r, gates *g) {
                   .final = json_object_get(all, "final"),
                   .names = json_object_get(all, "candidates") };
     g->n = json_array_size(g->points);
-    g->bin = (g->n + POINTS_MAX - 1) / POINTS_MAX;
+    g->bin = g->n > POINTS_MAX ? (g->n + POINTS_MAX - 1) / POINTS_MAX : 1;
     size_t candidates = json_array_size(g->names);
     g->n_candidates = candidates < CANDIDATES_MAX ? (int)candidates : CANDIDATES_MAX;
     if (!json_array_size(g->final) && g->n) g->final = shares(json_array_get(g->points, g->n - 1));
@@ -76,7 +76,8 @@ static void curve(pn_page *r, const gates *g, int layer, int candidate, const pn
 
 static void panel(pn_page *r, const gates *g, int layer) {
     enum { WIDTH = 116, HEIGHT = 62 };
-    pn_plot plot = { 0, fmax(1, (double)((g->n - 1) / g->bin * g->bin)), 0, 1, 2, 18, WIDTH - 4, HEIGHT - 22 };
+    size_t last = g->n > 1 ? (g->n - 1) / g->bin * g->bin : 1; /* where the last point of a curve stands */
+    pn_plot plot = { 0, (double)last, 0, 1, 2, 18, WIDTH - 4, HEIGHT - 22 };
     double p = 0;
     int best = likeliest(g, layer, &p);
     bool kept = layer < r->winner.n && best >= 0 && !strcmp(r->winner.name[layer], name_of(g, best));

@@ -18,13 +18,18 @@ static double dot_x(const pn_page_paths *h, const pn_page_entry *e) {
     return e->column + (span > 0 ? 0.64 * ((e->order - r->first_order) / span - 0.5) : 0);
 }
 
-/* The first layer whose mixer differs from the parent's; -1: none, or another number of layers. */
-static int changed_layer(const pn_page_entry *parent, const pn_page_entry *e, pn_page_path *path) {
-    pn_page_path before;
-    if (!pn_page_path_read(parent->json, &before) || !pn_page_path_read(e->json, path) || before.n != path->n)
-        return -1;
-    for (int l = 0; l < path->n; l++)
-        if (strcmp(before.name[l], path->name[l])) return l;
+/* Both paths, when they have as many layers. */
+static bool read_step(const pn_page_entry *parent, const pn_page_entry *e, pn_page_path *before, pn_page_path *after) {
+    return parent && pn_page_path_read(parent->json, before) && pn_page_path_read(e->json, after) &&
+           before->n == after->n;
+}
+
+/* The first layer whose mixer differs from the parent's; -1: none, or nobody knows. */
+static int changed_layer(const pn_page_entry *parent, const pn_page_entry *e) {
+    pn_page_path before, after;
+    if (!read_step(parent, e, &before, &after)) return -1;
+    for (int l = 0; l < after.n; l++)
+        if (strcmp(before.name[l], after.name[l])) return l;
     return -1;
 }
 
@@ -69,10 +74,10 @@ static void dot(pn_page *r, const pn_page_paths *h, const pn_plot *p, const pn_p
             path ? path : "?", pn_page_value(r->objective_metric, e->objective, text));
     if (h->has_rounds) pn_html(r->out, "round %d, ", e->round);
     pn_html(r->out, "measured as number %d%s)</title></circle>\n", e->order + 1,
-            e->winner                     ? ", the winner"
-            : h->has_parents && e->kept   ? ", kept"
-            : h->has_parents && e->parent ? ", dropped"
-                                          : "");
+            e->winner         ? ", the winner"
+            : !h->has_parents ? ""
+            : e->kept         ? ", kept"
+                              : ", dropped");
 }
 
 static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
@@ -81,8 +86,7 @@ static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
             if (drawn(h, &h->at[i]) && (h->at[i].kept || h->at[i].winner) == (strong == 1)) dot(r, h, p, &h->at[i]);
     for (size_t i = 0; i < h->n; i++) { /* what each step to the winner changed */
         const pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
-        pn_page_path path;
-        int layer = e->line && parent ? changed_layer(parent, e, &path) : -1;
+        int layer = e->line ? changed_layer(parent, e) : -1;
         double y = pn_plot_y(p, e->objective);
         if (layer >= 0)
             pn_html(r->out, "<text class=\"mid halo\" x=\"%.1f\" y=\"%.1f\">layer %d</text>\n",
@@ -166,6 +170,18 @@ static const char *objective_name(const pn_page *r) {
     return *r->objective_metric ? r->objective_metric : "objective";
 }
 
+static void what_changed(pn_page *r, const pn_page_entry *parent, const pn_page_entry *e) {
+    pn_page_path before, after;
+    bool any = false;
+    if (read_step(parent, e, &before, &after))
+        for (int l = 0; l < after.n; l++) {
+            if (!strcmp(before.name[l], after.name[l])) continue;
+            pn_html(r->out, "%slayer %d becomes %s", any ? ", " : "", l, after.name[l]);
+            any = true;
+        }
+    if (!any) pn_buf_text(r->out, parent ? "\xe2\x80\x93" : "start");
+}
+
 static void winners_line(pn_page *r, const pn_page_paths *h) {
     const pn_page_entry *line[PN_MAX_LAYERS + 1];
     int n = 0;
@@ -178,17 +194,11 @@ static void winners_line(pn_page *r, const pn_page_paths *h) {
             "</thead>\n<tbody>\n",
             objective_name(r));
     while (n--) {
-        const pn_page_entry *e = line[n], *parent = pn_page_entry_of(h, e->parent);
-        pn_page_path path;
-        int layer = parent ? changed_layer(parent, e, &path) : -1;
         pn_buf_text(r->out, "<tr><td class=\"left\">");
-        if (layer >= 0)
-            pn_html(r->out, "layer %d becomes %s", layer, path.name[layer]);
-        else
-            pn_buf_text(r->out, "start");
+        what_changed(r, pn_page_entry_of(h, line[n]->parent), line[n]);
         pn_buf_text(r->out, "</td>");
-        objective_cell(r, e);
-        path_cells(r, e);
+        objective_cell(r, line[n]);
+        path_cells(r, line[n]);
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
 }

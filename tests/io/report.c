@@ -12,8 +12,8 @@
 
 static const char example[] = POSTNAS_SOURCE_DIR "/tests/data/report/result.json"; /* made up, not measured */
 
-static const char *const sections[] = { "stack",   "table",        "distances",    "cache",        "importance",
-                                        "history", "local-errors", "distillation", "configuration" };
+static const char *const sections[] = { "stack",  "table", "distances",    "cache",        "importance",   "history",
+                                        "pareto", "gates", "local-errors", "distillation", "configuration" };
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- a small checker of well-formedness, stricter than HTML: every element closed, every attribute quoted ---- */
@@ -102,6 +102,12 @@ static bool has_section(const char *page, const char *id) {
     return strstr(page, text) != NULL;
 }
 
+static int count(const char *page, const char *text) {
+    int n = 0;
+    for (const char *p = page; (p = strstr(p, text)); p++) n++;
+    return n;
+}
+
 static void holds(const char *page, const char *text) {
     ck_assert_msg(strstr(page, text) != NULL, "the page does not hold \"%s\"", text);
 }
@@ -130,9 +136,15 @@ START_TEST(whole_page) {
     for (int i = 0; i < N_SECTIONS; i++) ck_assert_msg(has_section(page, sections[i]), "no section %s", sections[i]);
     ck_assert(!has_section(page, "supernet")); /* the example has no curve of that stage */
     /* every section says how to read it */
-    int how = 0;
-    for (const char *p = page; (p = strstr(p, "<p class=\"how\">")); p++) how++;
-    ck_assert_int_eq(how, N_SECTIONS);
+    for (int i = 0; i < N_SECTIONS; i++) {
+        char text[80];
+        snprintf(text, sizeof text, "<section id=\"%s\">", sections[i]);
+        const char *section = strstr(page, text), *how = strstr(section, "<p class=\"how\">");
+        ck_assert_msg(how && how < strstr(section, "</section>"), "section %s does not say how to read it",
+                      sections[i]);
+        snprintf(text, sizeof text, "<a href=\"#%s\">", sections[i]);
+        holds(page, text);
+    }
     holds(page, "made-up example (not measured)");
     holds(page, "2 of 8 layers keep full attention: layers 2 and 4 (counted from 0)");
     holds(page,
@@ -141,18 +153,119 @@ START_TEST(whole_page) {
     holds(page, "is better than uniform in every one");
     holds(page, "<dt>limits.full_attention</dt><dd>2</dd>");
     holds(page, "<dt>supernet_weights</dt><dd>0123456789abcdef</dd>");
-    int dots = 0;
-    for (const char *p = page; (p = strstr(p, "<circle")); p++) dots++;
-    ck_assert_int_eq(dots, 28);
+    ck_assert_int_eq(count(page, "(round "), 28); /* a dot each */
     /* self-contained */
     lacks(page, "http:");
     lacks(page, "https:");
     lacks(page, "<script");
     lacks(page, "src=");
-    lacks(page, "href=");
+    lacks(page, "href=\"h");
+    ck_assert_int_eq(count(page, "href="), count(page, "href=\"#"));
     lacks(page, "url(");
     lacks(page, ">nan");
     lacks(page, "\"nan");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+/* A tree where rounds and parents are known, else columns by layers of attention. */
+START_TEST(search_as_a_tree) {
+    json_t *root = load(), *history = json_object_get(root, "history"), *row;
+    size_t i;
+    char *page = render(root);
+    holds(page, "round 0, measured as number 1, kept)");
+    holds(page, "round 1, measured as number 6, kept)"); /* 15 paths grew from numbers 4 and 6 */
+    holds(page, "round 1, measured as number 4, kept)");
+    holds(page, "round 2, measured as number 12, kept)");
+    holds(page, "round 3, measured as number 28, the winner)");
+    ck_assert_int_eq(count(page, ", dropped)"), 28 - 5);
+    holds(page, ">13 paths</text>");
+    holds(page, "<td class=\"left\">layer 4 becomes attention</td><td title=\"2.9919\">2.992</td>");
+    holds(page, "<td class=\"left\">layer 2 becomes attention</td><td title=\"0.22\">0.220</td>");
+    holds(page, "layer 1 becomes jet, layer 5 becomes jet, layer 7 becomes none</td><td title=\"0.16\">");
+    const char *links =
+        strstr(page, "<path class=\"link\" d=\""); /* 23 dropped ones, one kept beside the winner's three */
+    int n = 0;
+    for (const char *p = links; p < strchr(links, '>'); p++) n += *p == 'M';
+    ck_assert_int_eq(n, 23);
+    free(page);
+
+    json_t *odd[] = {
+        json_integer(27), json_integer(28), json_integer(-5), json_real(2.5),
+        json_real(1e99),  json_null(),      json_string("11")
+    }; /* none of them a path measured before the last one */
+    for (size_t k = 0; k < sizeof odd / sizeof *odd; k++) {
+        json_object_set_new(json_array_get(history, 27), "parent", odd[k]);
+        page = render(root);
+        lacks(page, "How the winner came about");
+        holds(page, "measured as number 28, the winner)");
+        free(page);
+    }
+    json_array_foreach(history, i, row) json_object_del(row, "parent");
+    page = render(root);
+    holds(page, "in columns by round;");
+    lacks(page, "class=\"link\"");
+    lacks(page, "dropped");
+    free(page);
+    json_array_foreach(history, i, row) json_object_del(row, "round");
+    page = render(root);
+    holds(page, "in columns by how many layers have full attention;");
+    holds(page, "+ 1 none");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(score_against_state) {
+    json_t *root = load(), *history = json_object_get(root, "history"), *row;
+    size_t i;
+    char *page = render(root);
+    const char *section = strstr(page, "<section id=\"pareto\">");
+    holds(section, ": 0.160, 16.0\xc2\xa0MiB</title>");
+    holds(section, "<title>PostNAS</title>");
+    holds(section, "<title>uniform</title>");
+    holds(section, "teacher (held-out)"); /* 64 MiB from the list of contexts, 0.0008 from the table */
+    lacks(section, "uniform (held-out)"); /* the search measured that path */
+    lacks(section, "PostNAS (held-out)");
+    /* the staircase: all linear, the best single layer, the winner (cheaper than the others of two) */
+    const char *stairs = strstr(section, "<path class=\"frontier\" d=\"M"); /* the first is the legend's */
+    stairs = strstr(stairs + 1, "<path class=\"frontier\" d=\"M");
+    ck_assert_ptr_nonnull(stairs);
+    int steps = 0;
+    for (const char *p = stairs; p < strchr(stairs, '>'); p++) steps += *p == 'V';
+    ck_assert_int_eq(steps, 2);
+    free(page);
+    json_array_remove(history, 20); /* now it did not; its bytes are those of a path of the same kinds */
+    page = render(root);
+    holds(page, "uniform (held-out)");
+    free(page);
+    json_array_foreach(history, i, row) json_object_del(row, "cache_bytes");
+    page = render(root);
+    ck_assert(!has_section(page, "pareto"));
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(gates_over_training) {
+    json_t *root = load(), *gates = json_object_get(root, "gates");
+    char *page = render(root);
+    holds(page, "Steps 0 to 50, 102k tokens; temperature 1 at first, 0.5 at last.");
+    holds(page, "<title>layer 4: attention 0.982 gated_deltanet 0.018</title>");
+    holds(page, "; the search chose another</title>"); /* layer 6: attention 0.622, and a linear block was chosen */
+    ck_assert_int_eq(count(strstr(page, "<section id=\"gates\">"), "class=\"frame\""), 8);
+    free(page);
+    json_object_del(gates, "points"); /* what they became alone */
+    page = render(root);
+    holds(page, "<title>layer 4: attention 0.982");
+    free(page);
+    json_object_set_new(gates, "final",
+                        json_pack("[[f, f, f], n, s, [], [s, n], [f]]", 2.0, -1.0, 0.5, "x", "y", 0.25));
+    free(render(root));
+    json_object_del(gates, "candidates");
+    page = render(root);
+    ck_assert(!has_section(page, "gates"));
     free(page);
     json_decref(root);
 }
@@ -170,7 +283,8 @@ START_TEST(numbers_come_from_the_result) {
     holds(page, "its accuracy is 12.3\xc2\xa0% after distillation");
     holds(page, "mean 0.12344, least 0.01");
     holds(page, "the chosen placement and uniform overlap");
-    lacks(page, "better than uniform");
+    holds(page, "within that spread on 1 (recall)");
+    lacks(page, "is better than uniform in every one");
     free(page);
     /* a winner without distillation is held against the uniform one without */
     json_array_remove(table, json_array_size(table) - 1);
@@ -460,5 +574,6 @@ START_TEST(metrics_agree_with_the_search) {
 }
 END_TEST
 
-TEST_MAIN("report", checker_can_fail, whole_page, numbers_come_from_the_result, hostile_strings, missing_sections,
-          odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)
+TEST_MAIN("report", checker_can_fail, whole_page, search_as_a_tree, score_against_state, gates_over_training,
+          numbers_come_from_the_result, hostile_strings, missing_sections, odd_numbers, more_than_fits, files, text,
+          metrics_agree_with_the_search)
