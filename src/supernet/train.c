@@ -7,11 +7,15 @@
 typedef struct sampler {
     const pn_model *m;
     uint64_t seed;
+    pn_path path; /* of the present step */
 } sampler;
 
-static pn_path sample(void *ctx, int64_t step) {
-    const sampler *s = ctx;
-    return pn_supernet_sample(s->m, s->seed, step);
+static pn_status sample(void *ctx, pn_tape *t, int64_t step, pn_distill *pass) {
+    (void)t;
+    sampler *s = ctx;
+    s->path = pn_supernet_sample(s->m, s->seed, step);
+    pass->path = &s->path;
+    return PN_OK;
 }
 
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
@@ -23,16 +27,16 @@ pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, con
         return PN_OK;
     }
     pn_path teacher = pn_model_own_path(m);
-    sampler s = { m, seed };
+    sampler s = { .m = m, .seed = seed };
     const uint64_t whole[] = { pn_params_hash(m->params), seed };
     const pn_train_job job = { .name = "super-network, sampled paths",
                                .options = train,
                                .mixture = mixture,
                                .student = m,
-                               .pick_path = sample,
-                               .pick_ctx = &s,
                                .teacher = m,
                                .teacher_path = &teacher,
+                               .before = sample,
+                               .ctx = &s,
                                .identity = XXH3_64bits(whole, sizeof whole),
                                .state_dir = state_dir };
     PN_TRY(pn_train_run(&job, curve));

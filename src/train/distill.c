@@ -81,20 +81,22 @@ static pn_status feature_losses(pn_tape *t, const pn_model *m, const pn_path *pa
     return PN_OK;
 }
 
-pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path *path, const pn_model *teacher,
-                             const pn_path *teacher_path, const pn_batch *batch, const pn_loss_weights *w,
-                             bool recompute, pn_tensor **loss, pn_loss_parts *parts) {
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
+                             pn_loss_parts *parts) {
+    const pn_model *student = pass->student, *teacher = pass->teacher;
+    const pn_loss_weights *w = pass->weights;
     PN_ASSERT(teacher || (w->kl == 0 && w->feature == 0));
     pn_tensor *ids, *targets, *weights, *hidden_t = NULL, *hidden;
     pn_tensor *features_t[PN_MAX_LAYERS], *features[PN_MAX_LAYERS];
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
     if (w->kl > 0 || w->feature > 0) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, teacher_path, ids, &batch->docs, false, w->feature > 0 ? features_t : NULL,
+        PN_TRY(run_model(t, teacher, pass->teacher_path, ids, &batch->docs, false, w->feature > 0 ? features_t : NULL,
                          &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, path, ids, &batch->docs, recompute, w->feature > 0 ? features : NULL, &hidden));
+    PN_TRY(run_model(t, student, pass->path, ids, &batch->docs, pass->recompute, w->feature > 0 ? features : NULL,
+                     &hidden));
 
     pn_tensor *term[3];
     double weight[3];
@@ -112,7 +114,7 @@ pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path 
         weight[n++] = w->kl;
     }
     if (w->feature > 0) {
-        PN_TRY(feature_losses(t, student, path, features, features_t, &term[n]));
+        PN_TRY(feature_losses(t, student, pass->path, features, features_t, &term[n]));
         if (term[n]) {
             parts->feature = scalar(term[n]);
             weight[n++] = w->feature;

@@ -193,15 +193,10 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
     const pn_train_options *o = job->options;
     pn_tape_reset(r->tape);
     PN_TRY(pn_batch_load(job->mixture, r->step * r->rows, r->rows, &r->batch));
-    pn_path picked;
-    const pn_path *path = job->path;
-    if (job->pick_path) {
-        picked = job->pick_path(job->pick_ctx, r->step);
-        path = &picked;
-    }
+    pn_distill pass = { job->student, job->path, job->teacher, job->teacher_path, &o->loss, o->recompute };
+    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, &pass));
     pn_tensor *loss;
-    PN_TRY(pn_distill_forward(r->tape, job->student, path, job->teacher, job->teacher_path, &r->batch, &o->loss,
-                              o->recompute, &loss, &p->loss));
+    PN_TRY(pn_distill_forward(r->tape, &pass, &r->batch, &loss, &p->loss));
     PN_TRY(pn_tape_backward(r->tape, loss));
     p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
     PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));

@@ -43,11 +43,12 @@ typedef struct pn_train_job {
     const pn_train_options *options;
     pn_mixture *mixture;
     pn_model *student;
-    const pn_path *path;                           /* NULL: candidate 0 */
-    pn_path (*pick_path)(void *ctx, int64_t step); /* NULL: always `path` */
-    void *pick_ctx;
+    const pn_path *path;     /* NULL: candidate 0 */
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    /* Called before every step with the pass that it is about to make, which it may change. NULL: nothing to change. */
+    pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
+    void *ctx;
     uint64_t identity;     /* hash of what else the result depends on: first weights, teacher, choice of paths */
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
