@@ -22,8 +22,8 @@ typedef struct pn_search_config {
         const char *model, *output;
         int64_t seed, sequence_length, dtype; /* dtype: index into pn_export_dtypes */
     } top;
-    pn_supernet_options supernet;
-    pn_train_options supernet_train, distill_train;
+    pn_supernet_config supernet;
+    pn_train_options distill_train;
     int64_t distill_tokens; /* 0: no distillation */
     pn_block_spec blocks[PN_MAX_BLOCKS];
     int n_blocks;

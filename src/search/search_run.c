@@ -29,9 +29,8 @@ typedef struct run {
     pn_mixture *mixture;
     pn_model *net; /* the super-network; its own path is the teacher */
     pn_space space;
-    pn_local_error *errors;
-    int n_errors;
-    pn_curve net_curve, distill_curve;
+    pn_supernet_result trained;
+    pn_curve distill_curve;
     pn_task **search_task; /* n_tasks */
     pn_heldout heldout;
     pn_scores *scores;
@@ -113,10 +112,12 @@ static pn_status train_net(run *r) {
     const pn_search_config *c = &r->config;
     char dir[PN_PATH_MAX];
     PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
-    r->errors = calloc((size_t)pn_supernet_error_count(r->net) + 1, sizeof *r->errors);
-    PN_CHECK(r->errors, PN_MEMORY, "out of memory");
-    PN_TRY(pn_supernet_train(r->net, &c->supernet, &c->supernet_train, r->mixture, (uint64_t)c->top.seed, dir,
-                             r->errors, &r->n_errors, &r->net_curve));
+    const pn_supernet_job job = { .config = &c->supernet,
+                                  .mixture = r->mixture,
+                                  .seed = (uint64_t)c->top.seed,
+                                  .full_attention = (double)c->full_attention,
+                                  .state_dir = dir };
+    PN_TRY(pn_supernet_train(r->net, &job, &r->trained));
     pn_params_train(r->net->params, "*", false);
     return PN_OK;
 }
@@ -376,9 +377,7 @@ static pn_status write_results(run *r) {
                                .history = r->history,
                                .n_history = r->n_history,
                                .winner = r->winner,
-                               .errors = r->errors,
-                               .n_errors = r->n_errors,
-                               .supernet_curve = &r->net_curve,
+                               .trained = &r->trained,
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
                                .weights_hash = r->scores->weights_hash };
@@ -423,8 +422,7 @@ static void free_run(run *r) {
     pn_heldout_free(&r->heldout);
     for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
     free(r->history);
-    free(r->errors);
-    pn_curve_free(&r->net_curve);
+    pn_supernet_result_free(&r->trained);
     pn_curve_free(&r->distill_curve);
     pn_table_destroy(&r->table);
     pn_model_destroy(&r->net);

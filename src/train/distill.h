@@ -23,7 +23,11 @@ typedef struct pn_loss_parts {
 
 typedef struct pn_distill { /* one pass; everything is borrowed */
     const pn_model *student;
-    const pn_path *path;     /* NULL: candidate 0 */
+    const pn_path *path; /* NULL: candidate 0 */
+    /* [layers, candidates], NULL: the path. Every layer runs all of its candidates, and what it adds to the residual is
+     * their mixture with the weights of its row (mix.h); that mixture is also the y of the feature loss. */
+    pn_tensor *gates;
+    pn_tensor *term;         /* [1], NULL: none; added to the loss as it is */
     const pn_model *teacher; /* may be NULL when kl and feature are 0 */
     const pn_path *teacher_path;
     const pn_loss_weights *weights;

@@ -1,103 +1,33 @@
 /* Training on a tiny model and the recall skill: both local orders agree bit for bit, errors fall, a resumed run equals
  * an undisturbed one, extraction keeps the function. */
-#include "harness.h"
+#include "supernet_fixture.h"
 
 #include <math.h>
 #include <signal.h>
-#include <string.h>
 
 #include "evaluator.h"
 #include "files.h"
 #include "linear/linear.h"
 #include "search.h"
 #include "signals.h"
-#include "supernet.h"
-
-static pn_tokenizer *tokenizer;
-static pn_mixture *mixture;
-
-static void setup(void) {
-    static const char *const specials[] = { "<|end|>" };
-    ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
-    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0.1, 1, 1 }, .skill = &pn_skill_recall };
-    const pn_mixture_config config = { .tokenizer = tokenizer,
-                                       .frame = pn_doc_frame_default(tokenizer),
-                                       .sequence_length = 128,
-                                       .seed = 3,
-                                       .parts = &part,
-                                       .n_parts = 1 };
-    ck_ok(pn_mixture_create(&config, &mixture));
-}
-
-static void teardown(void) {
-    pn_mixture_destroy(&mixture);
-    pn_tokenizer_destroy(&tokenizer);
-}
-
-static pn_model *tiny_base(void) {
-    pn_model_config c = { .dims = { .hidden = 32,
-                                    .heads = 2,
-                                    .kv_heads = 1,
-                                    .head_dim = 16,
-                                    .intermediate = 64,
-                                    .rope_theta = 1e4,
-                                    .rms_norm_eps = 1e-6,
-                                    .qkv_bias = true },
-                          .vocab = 260,
-                          .n_layers = 3,
-                          .tied = true,
-                          .bos = -1,
-                          .eos = 256,
-                          .initializer_range = 0.1,
-                          .file_dtype = PN_F32 };
-    for (int l = 0; l < c.n_layers; l++) ck_ok(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
-    pn_model *m;
-    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    pn_params_init(m->params, 1);
-    return m;
-}
-
-static pn_model *tiny_supernet(void) {
-    pn_model *m = tiny_base();
-    pn_block_spec gdn;
-    ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &gdn));
-    ck_ok(pn_supernet_build(m, &gdn, 1, true, 5));
-    return m;
-}
-
-static pn_train_options options(int64_t tokens) {
-    pn_train_options o;
-    ck_ok(pn_options_defaults(pn_train_option_table, &o));
-    o.tokens = tokens;
-    o.batch_tokens = 256;
-    o.schedule.learning_rate = 3e-3;
-    return o;
-}
-
-static bool same_weights(const pn_model *a, const pn_model *b) {
-    for (int i = 0; i < a->params->n; i++) {
-        const pn_param *p = a->params->item[i], *q = pn_params_find(b->params, p->name);
-        if (!q || memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value))) return false;
-    }
-    return a->params->n == b->params->n;
-}
 
 START_TEST(both_local_orders_give_the_same_weights) {
     setup();
     pn_model *a = tiny_supernet(), *b = tiny_supernet();
-    pn_train_options o = options(256 * 30);
-    pn_supernet_options layer = { .order = PN_ORDER_LAYER }, step = { .order = PN_ORDER_STEP };
-    pn_local_error errors[16], again[16];
-    int n, n_again;
-    ck_ok(pn_supernet_train(a, &layer, &o, mixture, 1, NULL, errors, &n, NULL));
-    ck_ok(pn_supernet_train(b, &step, &o, mixture, 1, NULL, again, &n_again, NULL));
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * 30);
+    pn_supernet_result layer = { 0 }, step = { 0 };
+    ck_ok(train(a, &c, NULL, 0, &layer));
+    c.phase[0].order = PN_ORDER_STEP;
+    ck_ok(train(b, &c, NULL, 0, &step));
     ck_assert(same_weights(a, b));
-    ck_assert_int_eq(n, 3);
-    ck_assert_int_eq(n_again, 3);
-    for (int i = 0; i < n; i++) {
-        ck_assert_double_lt(errors[i].last, 0.8 * errors[i].first);
-        ck_assert_double_eq(errors[i].last, again[i].last);
+    ck_assert_int_eq(layer.n_errors, 3);
+    ck_assert_int_eq(step.n_errors, 3);
+    for (int i = 0; i < layer.n_errors; i++) {
+        ck_assert_double_lt(layer.error[i].last, 0.8 * layer.error[i].first);
+        ck_assert_double_eq(layer.error[i].last, step.error[i].last);
     }
+    pn_supernet_result_free(&layer);
+    pn_supernet_result_free(&step);
     pn_model_destroy(&a);
     pn_model_destroy(&b);
     teardown();
@@ -107,23 +37,13 @@ END_TEST
 START_TEST(sampled_paths_train_the_candidates_only) {
     setup();
     pn_model *m = tiny_supernet(), *fresh = tiny_supernet();
-    pn_train_options o = options(256 * 20);
-    pn_supernet_options sampled = { .mode = PN_SUPERNET_SAMPLED };
-    pn_curve curve = { 0 };
-    pn_local_error errors[16];
-    int n;
-    ck_ok(pn_supernet_train(m, &sampled, &o, mixture, 1, NULL, errors, &n, &curve));
-    ck_assert_int_gt(curve.n, 10);
-    ck_assert(isfinite(curve.point[curve.n - 1].loss.total));
-    int changed = 0;
-    for (int i = 0; i < m->params->n; i++) {
-        const pn_param *p = m->params->item[i], *q = pn_params_find(fresh->params, p->name);
-        bool same = !memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value));
-        if (!strstr(p->name, ".candidates.")) ck_assert_msg(same, "%s is frozen and changed", p->name);
-        changed += !same;
-    }
-    ck_assert_int_gt(changed, 0);
-    pn_curve_free(&curve);
+    pn_supernet_config c = one_phase(PN_SUPERNET_SAMPLED, 256 * 20);
+    pn_supernet_result r = { 0 };
+    ck_ok(train(m, &c, NULL, 0, &r));
+    ck_assert_int_gt(r.curve.n, 10);
+    ck_assert(isfinite(r.curve.point[r.curve.n - 1].loss.total));
+    ck_assert_int_gt(changed_candidates(m, fresh), 0);
+    pn_supernet_result_free(&r);
     pn_model_destroy(&m);
     pn_model_destroy(&fresh);
     teardown();
@@ -179,31 +99,32 @@ START_TEST(local_training_goes_on_with_the_layer_it_was_in) {
     setup();
     char dir[] = "/tmp/pn_local_XXXXXX", layer[64];
     ck_assert_ptr_nonnull(mkdtemp(dir));
-    pn_train_options o = options(256 * 4);
-    pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER }, { .order = PN_ORDER_STEP } };
-    pn_local_error errors[16], again[16];
-    int n, n_again;
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * 4);
     for (int w = 0; w < 2; w++) {
+        pn_supernet_result first = { 0 }, second = { 0 }, refused = { 0 }, third = { 0 };
+        c.phase[0].order = w ? PN_ORDER_STEP : PN_ORDER_LAYER;
         pn_model *whole = tiny_supernet(), *rest = tiny_supernet(), *known = tiny_supernet();
-        ck_ok(pn_supernet_train(whole, &ways[w], &o, mixture, 1, dir, errors, &n, NULL));
+        ck_ok(train(whole, &c, dir, 0, &first));
         snprintf(layer, sizeof layer, "%s/layer-1", dir);
         ck_ok(pn_remove_tree(layer));
-        ck_ok(pn_supernet_train(rest, &ways[w], &o, mixture, 1, dir, again, &n_again, NULL));
+        ck_ok(train(rest, &c, dir, 0, &second));
         ck_assert(same_weights(whole, rest));
-        ck_assert_int_eq(n, n_again);
-        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
-        o.clip = 0.5; /* another job must not use this state */
-        ck_assert_int_eq(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL), PN_USAGE);
-        o.clip = 1;
+        ck_assert_int_eq(first.n_errors, second.n_errors);
+        ck_assert_mem_eq(first.error, second.error, (size_t)first.n_errors * sizeof *first.error);
+        c.phase[0].train.clip = 0.5; /* another job must not use this state */
+        ck_assert_int_eq(train(known, &c, dir, 0, &refused), PN_USAGE);
+        c.phase[0].train.clip = 1;
         pn_model_destroy(&known);
         known = tiny_supernet();
         if (w == 1) { /* from now on the first training step stops */
             pn_signals_install();
             raise(SIGINT);
         }
-        ck_ok(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL));
+        ck_ok(train(known, &c, dir, 0, &third));
         ck_assert(same_weights(whole, known));
-        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+        ck_assert_mem_eq(first.error, third.error, (size_t)first.n_errors * sizeof *first.error);
+        pn_supernet_result *results[] = { &first, &second, &refused, &third };
+        for (int i = 0; i < 4; i++) pn_supernet_result_free(results[i]);
         pn_model_destroy(&whole);
         pn_model_destroy(&rest);
         pn_model_destroy(&known);
