@@ -15,17 +15,19 @@ enum { SHOWN = 24, MACHINE_SAMPLES = 3 };
 
 /* What is trained. */
 typedef struct job {
-    pn_search_config config; /* of a file; for a shape only `supernet` and `supernet_train` hold anything */
+    pn_search_config config; /* of a file; for a shape only `supernet` holds anything */
     pn_tokenizer *tokenizer;
     pn_mixture *mixture;
     pn_model *net;
-    pn_local_error *errors;
-    pn_curve curve;
+    pn_supernet_result trained;
 } job;
 
+static pn_train_options *options_of(job *j) {
+    return &j->config.supernet.phase[0].train;
+}
+
 static void job_free(job *j) {
-    pn_curve_free(&j->curve);
-    free(j->errors);
+    pn_supernet_result_free(&j->trained);
     pn_model_destroy(&j->net);
     pn_mixture_destroy(&j->mixture);
     pn_tokenizer_destroy(&j->tokenizer);
@@ -39,7 +41,8 @@ static pn_status job_from_config(pn_config *file, int64_t steps, job *j) {
     PN_TRY(pn_model_load(j->config.top.model, PN_F32, &j->net));
     PN_TRY(pn_supernet_build(j->net, j->config.blocks, j->config.n_blocks, j->config.limit[PN_KIND_NONE] > 0,
                              (uint64_t)j->config.top.seed));
-    j->config.supernet_train.tokens = steps * j->config.supernet_train.batch_tokens;
+    j->config.supernet.n_phases = 1;
+    options_of(j)->tokens = steps * options_of(j)->batch_tokens;
     return PN_OK;
 }
 
@@ -74,15 +77,14 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     const pn_mixture_config base = {
         .tokenizer = j->tokenizer, .frame = pn_doc_frame_default(j->tokenizer), .sequence_length = o->tokens, .seed = 1
     };
-    if (!s) s = pn_config_read(c, "supernet", pn_supernet_option_table, &j->config.supernet);
-    if (!s) s = pn_config_read(c, "supernet", pn_train_option_table, &j->config.supernet_train);
+    if (!s) s = pn_supernet_config_read(c, "supernet", &j->config.supernet);
     if (!s) s = pn_block_spec_default(&pn_block_gated_deltanet, &block);
     if (!s) s = pn_config_read(c, "block", pn_block_gated_deltanet.options, block.options);
     if (!s) s = pn_mixture_read(c, "mixture", &base, &j->mixture);
     if (!s) s = pn_supernet_build(j->net, &block, 1, false, 1);
     pn_config_destroy(&c);
-    j->config.supernet_train.batch_tokens = o->tokens;
-    j->config.supernet_train.tokens = o->steps * o->tokens;
+    options_of(j)->batch_tokens = o->tokens;
+    options_of(j)->tokens = o->steps * o->tokens;
     return s;
 }
 
@@ -95,17 +97,14 @@ typedef struct result {
 } result;
 
 static pn_status train(job *j, const pn_machine *m, result *r) {
-    int n_errors;
-    j->errors = calloc((size_t)pn_supernet_error_count(j->net) + 1, sizeof *j->errors);
-    PN_CHECK(j->errors, PN_MEMORY, "out of memory");
+    const pn_supernet_job train = { .config = &j->config.supernet, .mixture = j->mixture, .seed = 1 };
     pn_profile_start(m->clock);
     double began = m->clock();
-    pn_status s = pn_supernet_train(j->net, &j->config.supernet, &j->config.supernet_train, j->mixture, 1, NULL,
-                                    j->errors, &n_errors, &j->curve);
+    pn_status s = pn_supernet_train(j->net, &train, &j->trained);
     r->seconds = m->clock() - began;
     pn_profile_stop();
     PN_TRY(s);
-    r->layer_tokens = (double)j->config.supernet_train.tokens * j->net->config.n_layers;
+    r->layer_tokens = (double)options_of(j)->tokens * j->net->config.n_layers;
     r->row = pn_profile_rows(&r->n_rows);
     for (int i = 0; i < r->n_rows; i++) {
         r->measured += r->row[i].seconds;
@@ -126,6 +125,7 @@ static void print_row(const pn_machine *m, const result *r, const char *name, co
 }
 
 static void print(const job *j, const pn_machine *m, const result *r, FILE *out) {
+    const pn_train_options *train = &j->config.supernet.phase[0].train;
     pn_machine_print(m, out);
     fputs("implementation               dir     calls    seconds    share   GFLOP/s    GB/s  bound of it\n", out);
     double rest = r->seconds - r->measured;
@@ -140,9 +140,8 @@ static void print(const job *j, const pn_machine *m, const result *r, FILE *out)
     fprintf(out,
             "%lld steps of %lld tokens, %d layers: %.2f s, %.0f layer-tokens/s (%.1f tokens/s through all layers)\n"
             "useful work %.1f GFLOP/s, %.3f of sgemm\n",
-            (long long)(j->config.supernet_train.tokens / j->config.supernet_train.batch_tokens),
-            (long long)j->config.supernet_train.batch_tokens, j->net->config.n_layers, r->seconds,
-            r->layer_tokens / r->seconds, r->layer_tokens / r->seconds / j->net->config.n_layers,
+            (long long)(train->tokens / train->batch_tokens), (long long)train->batch_tokens, j->net->config.n_layers,
+            r->seconds, r->layer_tokens / r->seconds, r->layer_tokens / r->seconds / j->net->config.n_layers,
             r->cost.flops / r->seconds / 1e9, r->cost.flops / r->seconds / m->sgemm);
 }
 

@@ -89,6 +89,8 @@ double pn_model_cache_bytes(const pn_model *m, const pn_path *path, int64_t cont
 enum { PN_PATH_TEXT_MAX = 8192 }; /* holds any path: PN_MAX_LAYERS names of at most 63 bytes and their commas */
 /* Writes at most n bytes; returns buffer. */
 const char *pn_path_text(const pn_model *m, const pn_path *path, char *buffer, size_t n);
+/* One name of those: "gated_deltanet", or "gated_deltanet_2" for the second of that type. */
+const char *pn_candidate_text(const pn_model *m, int layer, int choice, char *buffer, size_t n);
 pn_status pn_path_parse(const pn_model *m, const char *text, pn_path *out);
 bool pn_path_equal(const pn_path *a, const pn_path *b);
 

@@ -18,6 +18,11 @@ static void candidate_name(const pn_layer *layer, int choice, char *out, size_t 
         snprintf(out, n, "%s", type->name);
 }
 
+const char *pn_candidate_text(const pn_model *m, int l, int choice, char *buffer, size_t n) {
+    candidate_name(&m->layer[l], choice, buffer, n);
+    return buffer;
+}
+
 bool pn_path_equal(const pn_path *a, const pn_path *b) {
     return a->n == b->n && !memcmp(a->choice, b->choice, (size_t)a->n);
 }

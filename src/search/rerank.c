@@ -36,7 +36,7 @@ static pn_status open_run(rerank *k, const char *dir, pn_config *file) {
         PN_TRY(pn_run_dir_open(dir, file, &r->dir)); /* no other process may write scores meanwhile */
     else
         snprintf(r->dir.path, sizeof r->dir.path, "%s", dir);
-    r->config.supernet.finished = true;
+    r->trained_before = true;
     PN_TRY(pn_run_train_net(r));
     uint64_t weights = pn_params_hash(r->net->params);
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", scores));

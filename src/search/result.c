@@ -106,8 +106,8 @@ static json_t *importance_json(const pn_result *r) {
 
 static json_t *errors_json(const pn_result *r) {
     json_t *list = json_array();
-    for (int i = 0; i < r->n_errors; i++) {
-        const pn_local_error *e = &r->errors[i];
+    for (int i = 0; i < r->trained->n_errors; i++) {
+        const pn_local_error *e = &r->trained->error[i];
         json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f}", "layer", e->layer, "block",
                                               r->supernet->layer[e->layer].candidate[e->choice]->spec.type->name,
                                               "first", e->first, "last", e->last));
@@ -191,7 +191,8 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "importance", importance_json(r));
     json_object_set_new(root, "history", history_json(r));
     json_object_set_new(root, "local_errors", errors_json(r));
-    json_object_set_new(root, "supernet_curve", curve_json(r->supernet_curve));
+    json_object_set_new(root, "supernet_curve", curve_json(&r->trained->curve));
+    if (r->trained->gates.present) json_object_set_new(root, "gates", pn_gates_json(r->supernet, r->trained));
     json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));
     *out = root;
     return PN_OK;

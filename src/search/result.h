@@ -27,12 +27,14 @@ typedef struct pn_result {
     const pn_history *history;
     int n_history;
     pn_path winner;
-    const pn_local_error *errors;
-    int n_errors;
-    const pn_curve *supernet_curve, *distill_curve;
+    const pn_supernet_result *trained;
+    const pn_curve *distill_curve;
     const pn_table *table;
     uint64_t weights_hash;
 } pn_result;
+
+/* Gates over training and at the end, rows per layer; the caller owns it. They must be present. */
+json_t *pn_gates_json(const pn_model *supernet, const pn_supernet_result *trained);
 
 /* The rows of a table, every metric with mean, min, max and values; the caller owns it. */
 json_t *pn_table_json(const pn_table *t);

@@ -21,10 +21,9 @@ typedef struct pn_run {
     pn_stage stage[PN_MAX_LIMITS];
     pn_path placed[PN_MAX_LIMITS]; /* by stage, once it is searched: its best path */
     int n_stages;
-    pn_gates gates; /* of a super-network trained in gated mode */
-    pn_local_error *errors;
-    int n_errors;
-    pn_curve net_curve, distill_curve;
+    pn_supernet_result trained;
+    bool trained_before; /* PN_USAGE instead of training the super-network, unless the run's state holds it */
+    pn_curve distill_curve;
     pn_task **search_task; /* n_tasks */
     pn_heldout heldout;
     pn_scores *scores;

@@ -55,10 +55,13 @@ pn_status pn_run_train_net(pn_run *r) {
     const pn_search_config *c = &r->config;
     char dir[PN_PATH_MAX];
     PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
-    r->errors = calloc((size_t)pn_supernet_error_count(r->net) + 1, sizeof *r->errors);
-    PN_CHECK(r->errors, PN_MEMORY, "out of memory");
-    PN_TRY(pn_supernet_train(r->net, &c->supernet, &c->supernet_train, r->mixture, (uint64_t)c->top.seed, dir,
-                             r->errors, &r->n_errors, &r->net_curve));
+    const pn_supernet_job job = { .config = &c->supernet,
+                                  .mixture = r->mixture,
+                                  .seed = (uint64_t)c->top.seed,
+                                  .full_attention = (double)c->limit[PN_KIND_ATTENTION],
+                                  .state_dir = dir,
+                                  .finished = r->trained_before };
+    PN_TRY(pn_supernet_train(r->net, &job, &r->trained));
     pn_params_train(r->net->params, "*", false);
     return PN_OK;
 }
@@ -73,8 +76,7 @@ void pn_run_free(pn_run *r) {
     pn_heldout_free(&r->heldout);
     for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
     free(r->history);
-    free(r->errors);
-    pn_curve_free(&r->net_curve);
+    pn_supernet_result_free(&r->trained);
     pn_curve_free(&r->distill_curve);
     pn_table_destroy(&r->table);
     pn_model_destroy(&r->net);

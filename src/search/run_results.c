@@ -14,9 +14,7 @@ pn_status pn_run_results(pn_run *r) {
                                .history = r->history,
                                .n_history = r->n_history,
                                .winner = r->winner,
-                               .errors = r->errors,
-                               .n_errors = r->n_errors,
-                               .supernet_curve = &r->net_curve,
+                               .trained = &r->trained,
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
                                .weights_hash = r->scores->weights_hash };

@@ -201,8 +201,7 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
     search_options search;
     PN_TRY(pn_config_read(file, "", top_table, c));
     PN_CHECK(c->top.model, PN_USAGE, "%s: model: name the directory of the base model", pn_config_name(file));
-    PN_TRY(pn_config_read(file, "supernet", pn_supernet_option_table, &c->supernet));
-    PN_TRY(pn_config_read(file, "supernet", pn_train_option_table, &c->supernet_train));
+    PN_TRY(pn_supernet_config_read(file, "supernet", &c->supernet));
     PN_TRY(pn_config_read(file, "supernet", supernet_sections, c));
     PN_TRY(pn_config_read(file, "search", search_table, &search));
     c->refine = search.refine;
@@ -261,7 +260,7 @@ pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer
                                      .seed = (uint64_t)c->top.seed };
     PN_TRY(pn_mixture_read(c->file, "mixture", &base, out));
     pn_status s = pn_config_finish(c->file);
-    if (!s) s = pn_train_options_check(&c->supernet_train, *out, pn_config_where(c->file, "supernet"));
+    if (!s) s = pn_supernet_config_check(c->file, "supernet", &c->supernet, *out);
     if (!s && c->distill_tokens)
         s = pn_train_options_check(&c->distill_train, *out, pn_config_where(c->file, "distill"));
     if (s) pn_mixture_destroy(out);

@@ -27,8 +27,8 @@ typedef struct pn_search_config {
         const char *model, *output;
         int64_t seed, sequence_length, dtype; /* dtype: index into pn_export_dtypes */
     } top;
-    pn_supernet_options supernet;
-    pn_train_options supernet_train, distill_train;
+    pn_supernet_config supernet;
+    pn_train_options distill_train;
     int64_t distill_tokens; /* 0: no distillation */
     /* What every layer is offered beside the base's own mixer: choice number 1 is the linear block. */
     pn_block_spec blocks[PN_MAX_BLOCKS + 1];

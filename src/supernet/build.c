@@ -4,18 +4,6 @@
 
 #include "rng.h"
 
-static const char *const modes[] = { [PN_SUPERNET_LOCAL] = "local", [PN_SUPERNET_SAMPLED] = "sampled", NULL };
-static const char *const orders[] = { [PN_ORDER_LAYER] = "layer", [PN_ORDER_STEP] = "step", NULL };
-static const char *const stores[] = { "f32", "bf16", NULL };
-
-const pn_option pn_supernet_option_table[] = {
-    PN_OPT_ENUM(pn_supernet_options, mode, "local", modes, "how candidates are trained"),
-    PN_OPT_ENUM(pn_supernet_options, order, "layer", orders,
-                "local: all steps of a layer before the next one, or all layers each step"),
-    PN_OPT_ENUM(pn_supernet_options, store, "f32", stores, "local, order layer: precision of the activations kept"),
-    PN_OPT_END,
-};
-
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed) {
     pn_params_train(m->params, "*", false);
     int before = m->params->n, index;

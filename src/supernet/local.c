@@ -31,14 +31,14 @@ static bool has_weights(const pn_model *m, int l, int choice) {
     return m->layer[l].candidate[choice]->spec.type->build != NULL;
 }
 
-int pn_supernet_error_count(const pn_model *m) {
+static int count_learners(const pn_model *m) {
     int n = 0;
     for (int l = 0; l < m->config.n_layers; l++)
         for (int c = 1; c < m->layer[l].n_candidates; c++) n += has_weights(m, l, c);
     return n;
 }
 
-static uint64_t fingerprint(const local *r, const pn_supernet_options *o, const pn_mixture *mixture) {
+static uint64_t fingerprint(const local *r, const pn_supernet_phase *o, const pn_mixture *mixture) {
     const uint64_t parts[] = { pn_params_hash(r->m->params), pn_mixture_hash(mixture), pn_train_options_hash(r->train),
                                (uint64_t)o->order, (uint64_t)o->store };
     return XXH3_64bits(parts, sizeof parts);
@@ -242,21 +242,24 @@ static bool finished(const local *r) {
     return true;
 }
 
-static pn_status train_all(local *r, const pn_supernet_options *options, pn_mixture *mixture) {
+static pn_status train_all(local *r, const pn_supernet_phase *phase, pn_mixture *mixture) {
     r->progress = pn_progress_begin("local training", 0, r->steps * r->train->batch_tokens * r->m->config.n_layers,
                                     "layer tokens");
-    if (options->order == PN_ORDER_LAYER)
-        PN_TRY(layer_order(r, mixture, options->store ? PN_BF16 : PN_F32));
+    if (phase->order == PN_ORDER_LAYER)
+        PN_TRY(layer_order(r, mixture, phase->store ? PN_BF16 : PN_F32));
     else
         PN_TRY(step_order(r, mixture));
     pn_progress_end(&r->progress);
     return PN_OK;
 }
 
-static void report(const local *r, pn_local_error *errors, int *n_errors) {
+static pn_status report(const local *r, pn_supernet_result *out) {
+    out->error = calloc((size_t)r->n_learners + 1, sizeof *out->error);
+    PN_CHECK(out->error, PN_MEMORY, "out of memory");
+    out->n_errors = r->n_learners;
     for (int i = 0; i < r->n_learners; i++) {
         const learner *x = &r->learner[i];
-        errors[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[0], x->error_sums[1] };
+        out->error[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[0], x->error_sums[1] };
         pn_event e = pn_event_begin("local_error");
         pn_event_i64(&e, "layer", x->layer);
         pn_event_str(&e, "block", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
@@ -264,33 +267,34 @@ static void report(const local *r, pn_local_error *errors, int *n_errors) {
         pn_event_f64(&e, "last", x->error_sums[1]);
         pn_event_end(&e);
     }
-    *n_errors = r->n_learners;
+    return PN_OK;
 }
 
-pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
-                                  pn_mixture *mixture, const char *state_dir, pn_local_error *errors, int *n_errors) {
-    PN_TRY(pn_train_options_check(train, mixture, "supernet"));
+pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                                  const char *state_dir, pn_supernet_result *out) {
+    const pn_train_options *train = &phase->train;
+    PN_TRY(pn_train_options_check(train, job->mixture, "supernet"));
     local r = { .m = m,
                 .train = train,
                 .state_dir = state_dir,
-                .rows = train->batch_tokens / pn_mixture_row_tokens(mixture),
+                .rows = train->batch_tokens / pn_mixture_row_tokens(job->mixture),
                 .steps = train->tokens / train->batch_tokens,
                 .saved = pn_seconds() };
     pn_status s = PN_OK;
-    r.learner = calloc((size_t)pn_supernet_error_count(m) + 1, sizeof *r.learner);
+    r.learner = calloc((size_t)count_learners(m) + 1, sizeof *r.learner);
     if (!r.learner) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     for (int l = 0; l < m->config.n_layers; l++)
         for (int c = 1; c < m->layer[l].n_candidates; c++)
             if (has_weights(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
     pn_tape_record(r.tape, false);
-    r.fingerprint = fingerprint(&r, options, mixture);
+    r.fingerprint = fingerprint(&r, phase, job->mixture);
     PN_TRY_GOTO(s, pn_local_load(&r), done);
-    if (!finished(&r) && options->finished)
+    if (!finished(&r) && job->finished)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no super-network that was trained to the end with these settings",
                      state_dir);
-    if (!finished(&r)) PN_TRY_GOTO(s, train_all(&r, options, mixture), done);
-    report(&r, errors, n_errors);
+    if (!finished(&r)) PN_TRY_GOTO(s, train_all(&r, phase, job->mixture), done);
+    PN_TRY_GOTO(s, report(&r, out), done);
 done:
     for (int i = 0; r.learner && i < r.n_learners; i++) pn_adamw_destroy(&r.learner[i].optim);
     free(r.learner);

@@ -4,7 +4,7 @@
 
 #include "supernet.h"
 
-pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
-                                  pn_mixture *mixture, const char *state_dir, pn_local_error *errors, int *n_errors);
+pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                                  const char *state_dir, pn_supernet_result *out);
 
 #endif

@@ -5,42 +5,73 @@
  *
  *     local     every layer's candidates learn the teacher's own map x -> y of that layer: no backward pass through
  *               depth, one layer's optimizer at a time
- *     sampled   a random path per step, feature distillation along it and optionally KL (trainer.h) */
+ *     sampled   a random path per step, feature distillation along it and optionally KL (trainer.h)
+ *     gated     all candidates of a layer at once, mixed by gates that are learnt with them (gates.h)
+ *
+ * After local training, candidates may go on in one of the other modes: the key `then` has what the second phase
+ * needs. */
 #ifndef PN_SUPERNET_SUPERNET_H
 #define PN_SUPERNET_SUPERNET_H
 
+#include "config.h"
+#include "gates.h"
 #include "model.h"
 #include "trainer.h"
 
-typedef enum pn_supernet_mode { PN_SUPERNET_LOCAL, PN_SUPERNET_SAMPLED } pn_supernet_mode;
+typedef enum pn_supernet_mode { PN_SUPERNET_LOCAL, PN_SUPERNET_SAMPLED, PN_SUPERNET_GATED } pn_supernet_mode;
 typedef enum pn_local_order { PN_ORDER_LAYER, PN_ORDER_STEP } pn_local_order;
 
-typedef struct pn_supernet_options {
+typedef struct pn_supernet_phase {
     int64_t mode;  /* pn_supernet_mode */
     int64_t order; /* pn_local_order: memory against passes over the data; the same result */
     int64_t store; /* index into store dtypes: F32 or BF16 activations between layers (order: layer) */
-    bool finished; /* no key: PN_USAGE instead of training, unless state_dir holds all of it */
-} pn_supernet_options;
+    pn_gate_options gates;
+    pn_train_options train;
+} pn_supernet_phase;
 
-extern const pn_option pn_supernet_option_table[];
+enum { PN_SUPERNET_PHASES = 2 };
+
+typedef struct pn_supernet_config {
+    pn_supernet_phase phase[PN_SUPERNET_PHASES]; /* the second, if any, after a local one */
+    int n_phases;
+} pn_supernet_config;
+
+/* Reads `section` of the file: how candidates are trained, without which candidates there are. */
+pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_supernet_config *out);
+/* PN_USAGE when the mixture cannot serve a phase's budget (pn_train_options_check). */
+pn_status pn_supernet_config_check(pn_config *file, const char *section, const pn_supernet_config *c,
+                                   const pn_mixture *mixture);
 
 /* Adds `blocks` to every layer, and `none` when asked; draws the new weights from the seed and makes them (only) train.
  */
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed);
+
+typedef struct pn_supernet_job { /* everything is borrowed */
+    const pn_supernet_config *config;
+    pn_mixture *mixture;
+    uint64_t seed;         /* of the sampled paths */
+    double full_attention; /* what gates of candidate 0 sum to under budget `limit` */
+    const char *state_dir; /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
+    bool finished;         /* PN_USAGE instead of training, unless state_dir holds all of it */
+    int64_t stop_after;    /* of sampled and gated training, as in pn_train_job */
+} pn_supernet_job;
 
 typedef struct pn_local_error { /* of one candidate of one layer: error over the target's variance */
     int layer, choice;
     double first, last; /* mean of the first and of the last tenth of the steps */
 } pn_local_error;
 
-/* Trains all candidates. errors: layers x candidates rows in local mode, filled in (layer, choice) order; *n_errors.
- * sampled mode fills `curve` instead. state_dir: where finished layers (local) or checkpoints (sampled) are kept, and
- * looked for; NULL: none. seed: of the sampled paths. */
-pn_status pn_supernet_train(pn_model *m, const pn_supernet_options *options, const pn_train_options *train,
-                            pn_mixture *mixture, uint64_t seed, const char *state_dir, pn_local_error *errors,
-                            int *n_errors, pn_curve *curve);
-/* Room for errors. */
-int pn_supernet_error_count(const pn_model *m);
+typedef struct pn_supernet_result {
+    pn_local_error *error; /* local: every candidate with weights, in (layer, choice) order; owned */
+    int n_errors;
+    pn_curve curve;           /* sampled, gated */
+    pn_gate_curve gate_curve; /* gated: at the points of `curve` */
+    pn_gates gates;           /* gated: at the end */
+} pn_supernet_result;
+
+/* Trains all candidates. *out starts as {0}; free it whatever the status. */
+pn_status pn_supernet_train(pn_model *m, const pn_supernet_job *job, pn_supernet_result *out);
+void pn_supernet_result_free(pn_supernet_result *r);
 
 /* Uniform over all paths that hold at least one trained candidate (there must be one); the same for every (seed, step).
  */

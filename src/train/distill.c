@@ -4,6 +4,7 @@
 #include "feature_loss/feature_loss.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "linear_kl/linear_kl.h"
+#include "mix/mix.h"
 #include "weighted_sum/weighted_sum.h"
 
 /* A layer as a function of its input alone, so that it can run again in backward. */
@@ -13,18 +14,37 @@ typedef struct layer_call {
     int layer, choice;
 } layer_call;
 
-/* in: h. out: the next h, the mixer's output y (h itself for `none`, which has no output). */
+/* sum_c p_c y_c of all candidates of the layer; p: [layers, candidates]. */
+static pn_status mixture(pn_tape *t, const layer_call *c, pn_tensor *x, pn_tensor *p, pn_tensor **y) {
+    const pn_layer *layer = &c->model->layer[c->layer];
+    pn_tensor *branch[PN_MAX_CANDIDATES] = { 0 };
+    for (int i = 0; i < layer->n_candidates; i++) {
+        pn_carry carry = { 0 };
+        pn_scope scope = pn_scope_open(t);
+        if (layer->candidate[i]->spec.type == &pn_block_none) continue; /* its y is 0 */
+        PN_TRY(pn_block_forward(layer->candidate[i], t, x, &c->docs, &carry, &branch[i]));
+        pn_scope_close(t, scope, &branch[i], 1);
+    }
+    PN_TRY(pn_mix(t, p, c->layer, branch, (int)p->shape[1], y));
+    return PN_OK;
+}
+
+/* in: h, and the gates when all candidates run. out: the next h, the mixer's output y (h itself for `none`, which has
+ * no output). */
 static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
-    (void)n_in, (void)n_out;
+    (void)n_out;
     const layer_call *c = ctx;
-    pn_tensor *h = in[0], *y = in[0];
+    pn_tensor *h = in[0], *y = in[0], *gates = n_in > 1 ? in[1] : NULL;
     pn_block *mixer = c->model->layer[c->layer].candidate[c->choice];
     pn_carry carry = { 0 };
     pn_scope scope = pn_scope_open(t);
-    if (mixer->spec.type != &pn_block_none) {
+    if (gates || mixer->spec.type != &pn_block_none) {
         pn_tensor *x;
         PN_TRY(pn_model_mixer_input(c->model, c->layer, t, h, &x));
-        PN_TRY(pn_block_forward(mixer, t, x, &c->docs, &carry, &y));
+        if (gates)
+            PN_TRY(mixture(t, c, x, gates, &y));
+        else
+            PN_TRY(pn_block_forward(mixer, t, x, &c->docs, &carry, &y));
         PN_TRY(pn_add(t, h, y, &h));
     }
     PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, &out[0]));
@@ -33,19 +53,20 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
     return PN_OK;
 }
 
-/* ids to hidden, collecting the mixers' outputs into features[layer] (NULL: not wanted). */
-static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *ids, const pn_docs *docs,
-                           bool recompute, pn_tensor **features, pn_tensor **hidden) {
+/* ids to hidden along a path or with gates (NULL: the path), collecting the mixers' outputs into features[layer] (NULL:
+ * not wanted). */
+static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *gates, pn_tensor *ids,
+                           const pn_docs *docs, bool recompute, pn_tensor **features, pn_tensor **hidden) {
     pn_tensor *h;
     PN_TRY(pn_model_embed(m, t, ids, &h));
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_scope scope = pn_scope_open(t);
         layer_call call = { .model = m, .docs = *docs, .layer = l, .choice = path ? path->choice[l] : 0 };
-        pn_tensor *out[2];
+        pn_tensor *in[] = { h, gates }, *out[2];
         if (recompute && pn_tape_recording(t))
-            PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, &h, 1, out, 2));
+            PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, in, gates ? 2 : 1, out, 2));
         else
-            PN_TRY(run_layer(t, &call, &h, 1, out, 2));
+            PN_TRY(run_layer(t, &call, in, gates ? 2 : 1, out, 2));
         pn_scope_close(t, scope, out, features ? 2 : 1);
         if (features) features[l] = out[1];
         h = out[0];
@@ -59,13 +80,15 @@ static double scalar(const pn_tensor *x) {
     return x->dtype == PN_F64 ? pn_f64(x)[0] : pn_f32(x)[0];
 }
 
-static pn_status feature_losses(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *const *student,
+static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *const *student,
                                 pn_tensor *const *teacher, pn_tensor **loss) {
+    const pn_model *m = pass->student;
     pn_tensor *sum = NULL;
     int n = 0;
     for (int l = 0; l < m->config.n_layers; l++) {
-        pn_block *mixer = m->layer[l].candidate[path ? path->choice[l] : 0];
-        if (mixer->spec.type == &pn_block_none || !student[l]->wants_grad) continue;
+        pn_block *mixer = m->layer[l].candidate[pass->path ? pass->path->choice[l] : 0];
+        if (!pass->gates && mixer->spec.type == &pn_block_none) continue;
+        if (!student[l]->wants_grad) continue;
         pn_tensor *one;
         PN_TRY(pn_feature_loss(t, student[l], teacher[l], &one));
         if (sum)
@@ -81,23 +104,25 @@ static pn_status feature_losses(pn_tape *t, const pn_model *m, const pn_path *pa
     return PN_OK;
 }
 
-pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path *path, const pn_model *teacher,
-                             const pn_path *teacher_path, const pn_batch *batch, const pn_loss_weights *w,
-                             bool recompute, pn_tensor **loss, pn_loss_parts *parts) {
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
+                             pn_loss_parts *parts) {
+    const pn_model *student = pass->student, *teacher = pass->teacher;
+    const pn_loss_weights *w = pass->weights;
     PN_ASSERT(teacher || (w->kl == 0 && w->feature == 0));
     pn_tensor *ids, *targets, *weights, *hidden_t = NULL, *hidden;
     pn_tensor *features_t[PN_MAX_LAYERS], *features[PN_MAX_LAYERS];
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
     if (w->kl > 0 || w->feature > 0) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, teacher_path, ids, &batch->docs, false, w->feature > 0 ? features_t : NULL,
-                         &hidden_t));
+        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &batch->docs, false,
+                         w->feature > 0 ? features_t : NULL, &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, path, ids, &batch->docs, recompute, w->feature > 0 ? features : NULL, &hidden));
+    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &batch->docs, pass->recompute,
+                     w->feature > 0 ? features : NULL, &hidden));
 
-    pn_tensor *term[3];
-    double weight[3];
+    pn_tensor *term[4];
+    double weight[4];
     int n = 0;
     *parts = (pn_loss_parts){ 0 };
     if (w->ce > 0) {
@@ -112,7 +137,7 @@ pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path 
         weight[n++] = w->kl;
     }
     if (w->feature > 0) {
-        PN_TRY(feature_losses(t, student, path, features, features_t, &term[n]));
+        PN_TRY(feature_losses(t, pass, features, features_t, &term[n]));
         if (term[n]) {
             parts->feature = scalar(term[n]);
             weight[n++] = w->feature;
@@ -121,6 +146,10 @@ pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path 
     PN_CHECK(n > 0, PN_USAGE,
              "training: every loss weight is 0, or nothing on this path trains; set loss.ce, loss.kl or "
              "loss.feature above 0");
+    if (pass->term) {
+        term[n] = pass->term;
+        weight[n++] = 1;
+    }
     PN_TRY(pn_weighted_sum(t, term, weight, n, loss));
     parts->total = scalar(*loss);
     return PN_OK;

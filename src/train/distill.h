@@ -21,10 +21,21 @@ typedef struct pn_loss_parts {
     double total, ce, kl, feature;
 } pn_loss_parts;
 
-/* path NULL: candidate 0. teacher may be NULL when kl and feature are 0. `recompute`: keep only each layer's input and
- * run the layer again in backward. *loss: [1], ready for pn_tape_backward; owned by the tape. */
-pn_status pn_distill_forward(pn_tape *t, const pn_model *student, const pn_path *path, const pn_model *teacher,
-                             const pn_path *teacher_path, const pn_batch *batch, const pn_loss_weights *weights,
-                             bool recompute, pn_tensor **loss, pn_loss_parts *parts);
+typedef struct pn_distill { /* one pass; everything is borrowed */
+    const pn_model *student;
+    const pn_path *path; /* NULL: candidate 0 */
+    /* [layers, candidates], NULL: the path. Every layer runs all of its candidates, and what it adds to the residual is
+     * their mixture with the weights of its row (mix.h); that mixture is also the y of the feature loss. */
+    pn_tensor *gates;
+    pn_tensor *term;         /* [1], NULL: none; added to the loss as it is */
+    const pn_model *teacher; /* may be NULL when kl and feature are 0 */
+    const pn_path *teacher_path;
+    const pn_loss_weights *weights;
+    bool recompute; /* keep only each layer's input and run the layer again in backward */
+} pn_distill;
+
+/* *loss: [1], ready for pn_tape_backward; owned by the tape. */
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
+                             pn_loss_parts *parts);
 
 #endif

@@ -1,4 +1,5 @@
-/* A run is a directory: config.yaml (resolved), log.jsonl, tensorboard/, state/ (to resume from), and what the run makes.
+/* A run is a directory: config.yaml (resolved), log.jsonl, tensorboard/, state/ (to resume from), and what the run
+ * makes.
  *
  * One process at a time works in it: the file `lock` is locked while one does. The lock goes with the process, however
  * that ends; the file stays. */
@@ -18,8 +19,8 @@ typedef struct pn_run_dir {
 } pn_run_dir;
 
 /* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, and opens the
- * log and the monitor. PN_USAGE when the values differ, when it holds something else, or when another process works in it. The config
- * has been read and finished. */
+ * log and the monitor. PN_USAGE when the values differ, when it holds something else, or when another process works in
+ * it. The config has been read and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out);
 /* Lets another process work in it. Accepts one that was zeroed or that open has refused. */
 void pn_run_dir_close(pn_run_dir *run);

@@ -5,7 +5,6 @@
 
 #include <xxhash.h>
 
-#include "checkpoint.h"
 #include "clock.h"
 #include "log.h"
 #include "monitor.h"
@@ -79,9 +78,18 @@ void pn_curve_free(pn_curve *c) {
     *c = (pn_curve){ 0 };
 }
 
+static int64_t curve_stride(int64_t steps) {
+    return steps / CURVE_POINTS + 1;
+}
+
+int64_t pn_train_curve_points(const pn_train_options *o) {
+    int64_t steps = o->tokens / o->batch_tokens, stride = curve_stride(steps);
+    return (steps + stride - 1) / stride;
+}
+
 static pn_status curve_start(trainer *r) {
-    r->stride = r->steps / CURVE_POINTS + 1;
-    r->n_points = (r->steps + r->stride - 1) / r->stride;
+    r->stride = curve_stride(r->steps);
+    r->n_points = pn_train_curve_points(r->job->options);
     r->points = calloc((size_t)r->n_points * POINT_VALUES, sizeof *r->points);
     PN_CHECK(r->points, PN_MEMORY, "out of memory");
     return PN_OK;
@@ -91,11 +99,15 @@ static bool on_curve(const trainer *r) {
     return r->step % r->stride == 0 || r->step == r->steps;
 }
 
+/* Which point the present step is, one that is on the curve. */
+static int64_t curve_index(const trainer *r) {
+    return (r->step + r->stride - 1) / r->stride - 1;
+}
+
 static void curve_add(trainer *r, const pn_curve_point *p) {
     const double values[POINT_VALUES] = { (double)p->step, (double)p->tokens, p->learning_rate, p->norm,
                                           p->loss.total,   p->loss.ce,        p->loss.kl,       p->loss.feature };
-    int64_t index = (r->step + r->stride - 1) / r->stride - 1;
-    memcpy(r->points + index * POINT_VALUES, values, sizeof values);
+    memcpy(r->points + curve_index(r) * POINT_VALUES, values, sizeof values);
 }
 
 /* The points up to the present step. */
@@ -116,7 +128,7 @@ static pn_status make_optimizer(trainer *r) {
     pn_params *p = r->job->student->params;
     const pn_train_options *o = r->job->options;
     pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
-    r->arrays = calloc((size_t)p->n * 3 + 2, sizeof *r->arrays);
+    r->arrays = calloc((size_t)p->n * 3 + 2 + (size_t)r->job->n_arrays, sizeof *r->arrays);
     if (!slots || !r->arrays) {
         free(slots);
         PN_FAIL(PN_MEMORY, "out of memory");
@@ -153,6 +165,7 @@ static pn_status list_arrays(trainer *r, char **names) {
     r->arrays[k] = (pn_checkpoint_array){ "optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim) };
     r->arrays[k + 1] = (pn_checkpoint_array){ "curve", PN_F64, r->n_points * POINT_VALUES, r->points };
     r->n_arrays = k + 2;
+    for (int i = 0; i < r->job->n_arrays; i++) r->arrays[r->n_arrays++] = r->job->arrays[i];
     return PN_OK;
 }
 
@@ -194,21 +207,22 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
     const pn_train_options *o = job->options;
     pn_tape_reset(r->tape);
     PN_TRY(pn_batch_load(job->mixture, r->step * r->rows, r->rows, &r->batch));
-    pn_path picked;
-    const pn_path *path = job->path;
-    if (job->pick_path) {
-        picked = job->pick_path(job->pick_ctx, r->step);
-        path = &picked;
-    }
+    pn_distill pass = { .student = job->student,
+                        .path = job->path,
+                        .teacher = job->teacher,
+                        .teacher_path = job->teacher_path,
+                        .weights = &o->loss,
+                        .recompute = o->recompute };
+    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, &pass));
     pn_tensor *loss;
-    PN_TRY(pn_distill_forward(r->tape, job->student, path, job->teacher, job->teacher_path, &r->batch, &o->loss,
-                              o->recompute, &loss, &p->loss));
+    PN_TRY(pn_distill_forward(r->tape, &pass, &r->batch, &loss, &p->loss));
     PN_TRY(pn_tape_backward(r->tape, loss));
     p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
     PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
     r->step++;
     p->step = r->step;
     p->tokens = r->step * o->batch_tokens;
+    if (job->after) PN_TRY(job->after(job->ctx, r->step - 1, on_curve(r) ? curve_index(r) : -1));
     return PN_OK;
 }
 

@@ -5,6 +5,7 @@
 #ifndef PN_TRAIN_TRAINER_H
 #define PN_TRAIN_TRAINER_H
 
+#include "checkpoint.h"
 #include "distill.h"
 #include "optim.h"
 #include "options.h"
@@ -43,16 +44,24 @@ typedef struct pn_train_job {
     const pn_train_options *options;
     pn_mixture *mixture;
     pn_model *student;
-    const pn_path *path;                           /* NULL: candidate 0 */
-    pn_path (*pick_path)(void *ctx, int64_t step); /* NULL: always `path` */
-    void *pick_ctx;
+    const pn_path *path;     /* NULL: candidate 0 */
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    /* Called before every step with the pass that it is about to make, which it may change. NULL: nothing to change. */
+    pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
+    /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
+    pn_status (*after)(void *ctx, int64_t step, int64_t point);
+    void *ctx;
+    const pn_checkpoint_array *arrays; /* what else belongs to the state: saved and loaded with the weights */
+    int n_arrays;
     uint64_t identity;     /* hash of what else the result depends on: first weights, teacher, choice of paths */
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     bool finished;         /* PN_USAGE instead of training, unless state_dir holds the end of the run */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
 } pn_train_job;
+
+/* How many points the curve of a whole run has. */
+int64_t pn_train_curve_points(const pn_train_options *o);
 
 /* Identifies everything in the options that the trained weights depend on. */
 uint64_t pn_train_options_hash(const pn_train_options *o);

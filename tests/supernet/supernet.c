@@ -1,10 +1,9 @@
 /* Training on a tiny model and the recall skill: both local orders agree bit for bit, errors fall, a resumed run equals
  * an undisturbed one, extraction keeps the function. */
-#include "harness.h"
+#include "supernet_fixture.h"
 
 #include <math.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,93 +12,24 @@
 #include "linear/linear.h"
 #include "search.h"
 #include "signals.h"
-#include "supernet.h"
-
-static pn_tokenizer *tokenizer;
-static pn_mixture *mixture;
-
-static void setup(void) {
-    static const char *const specials[] = { "<|end|>" };
-    ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
-    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0.1, 1, 1 }, .skill = &pn_skill_recall };
-    const pn_mixture_config config = { .tokenizer = tokenizer,
-                                       .frame = pn_doc_frame_default(tokenizer),
-                                       .sequence_length = 128,
-                                       .seed = 3,
-                                       .parts = &part,
-                                       .n_parts = 1 };
-    ck_ok(pn_mixture_create(&config, &mixture));
-}
-
-static void teardown(void) {
-    pn_mixture_destroy(&mixture);
-    pn_tokenizer_destroy(&tokenizer);
-}
-
-static pn_model *tiny_base(void) {
-    pn_model_config c = { .dims = { .hidden = 32,
-                                    .heads = 2,
-                                    .kv_heads = 1,
-                                    .head_dim = 16,
-                                    .intermediate = 64,
-                                    .rope_theta = 1e4,
-                                    .rms_norm_eps = 1e-6,
-                                    .qkv_bias = true },
-                          .vocab = 260,
-                          .n_layers = 3,
-                          .tied = true,
-                          .bos = -1,
-                          .eos = 256,
-                          .initializer_range = 0.1,
-                          .file_dtype = PN_F32 };
-    for (int l = 0; l < c.n_layers; l++) ck_ok(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
-    pn_model *m;
-    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    pn_params_init(m->params, 1);
-    return m;
-}
-
-static pn_model *tiny_supernet(void) {
-    pn_model *m = tiny_base();
-    pn_block_spec gdn;
-    ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &gdn));
-    ck_ok(pn_supernet_build(m, &gdn, 1, true, 5));
-    return m;
-}
-
-static pn_train_options options(int64_t tokens) {
-    pn_train_options o;
-    ck_ok(pn_options_defaults(pn_train_option_table, &o));
-    o.tokens = tokens;
-    o.batch_tokens = 256;
-    o.schedule.learning_rate = 3e-3;
-    return o;
-}
-
-static bool same_weights(const pn_model *a, const pn_model *b) {
-    for (int i = 0; i < a->params->n; i++) {
-        const pn_param *p = a->params->item[i], *q = pn_params_find(b->params, p->name);
-        if (!q || memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value))) return false;
-    }
-    return a->params->n == b->params->n;
-}
 
 START_TEST(both_local_orders_give_the_same_weights) {
     setup();
     pn_model *a = tiny_supernet(), *b = tiny_supernet();
-    pn_train_options o = options(256 * 30);
-    pn_supernet_options layer = { .order = PN_ORDER_LAYER }, step = { .order = PN_ORDER_STEP };
-    pn_local_error errors[16], again[16];
-    int n, n_again;
-    ck_ok(pn_supernet_train(a, &layer, &o, mixture, 1, NULL, errors, &n, NULL));
-    ck_ok(pn_supernet_train(b, &step, &o, mixture, 1, NULL, again, &n_again, NULL));
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * 30);
+    pn_supernet_result layer = { 0 }, step = { 0 };
+    ck_ok(train(a, &c, NULL, 0, &layer));
+    c.phase[0].order = PN_ORDER_STEP;
+    ck_ok(train(b, &c, NULL, 0, &step));
     ck_assert(same_weights(a, b));
-    ck_assert_int_eq(n, 3);
-    ck_assert_int_eq(n_again, 3);
-    for (int i = 0; i < n; i++) {
-        ck_assert_double_lt(errors[i].last, 0.8 * errors[i].first);
-        ck_assert_double_eq(errors[i].last, again[i].last);
+    ck_assert_int_eq(layer.n_errors, 3);
+    ck_assert_int_eq(step.n_errors, 3);
+    for (int i = 0; i < layer.n_errors; i++) {
+        ck_assert_double_lt(layer.error[i].last, 0.8 * layer.error[i].first);
+        ck_assert_double_eq(layer.error[i].last, step.error[i].last);
     }
+    pn_supernet_result_free(&layer);
+    pn_supernet_result_free(&step);
     pn_model_destroy(&a);
     pn_model_destroy(&b);
     teardown();
@@ -109,23 +39,13 @@ END_TEST
 START_TEST(sampled_paths_train_the_candidates_only) {
     setup();
     pn_model *m = tiny_supernet(), *fresh = tiny_supernet();
-    pn_train_options o = options(256 * 20);
-    pn_supernet_options sampled = { .mode = PN_SUPERNET_SAMPLED };
-    pn_curve curve = { 0 };
-    pn_local_error errors[16];
-    int n;
-    ck_ok(pn_supernet_train(m, &sampled, &o, mixture, 1, NULL, errors, &n, &curve));
-    ck_assert_int_gt(curve.n, 10);
-    ck_assert(isfinite(curve.point[curve.n - 1].loss.total));
-    int changed = 0;
-    for (int i = 0; i < m->params->n; i++) {
-        const pn_param *p = m->params->item[i], *q = pn_params_find(fresh->params, p->name);
-        bool same = !memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value));
-        if (!strstr(p->name, ".candidates.")) ck_assert_msg(same, "%s is frozen and changed", p->name);
-        changed += !same;
-    }
-    ck_assert_int_gt(changed, 0);
-    pn_curve_free(&curve);
+    pn_supernet_config c = one_phase(PN_SUPERNET_SAMPLED, 256 * 20);
+    pn_supernet_result r = { 0 };
+    ck_ok(train(m, &c, NULL, 0, &r));
+    ck_assert_int_gt(r.curve.n, 10);
+    ck_assert(isfinite(r.curve.point[r.curve.n - 1].loss.total));
+    ck_assert_int_gt(changed_candidates(m, fresh), 0);
+    pn_supernet_result_free(&r);
     pn_model_destroy(&m);
     pn_model_destroy(&fresh);
     teardown();
@@ -183,15 +103,16 @@ START_TEST(stopped_local_training_goes_on_inside_a_layer) {
     enum { STEPS = 6, QUESTIONS = 5 }; /* neither divides the other: stops fall on every layer and many steps */
     char dir[] = "/tmp/pn_local_XXXXXX", layer[64];
     ck_assert_ptr_nonnull(mkdtemp(dir));
-    pn_train_options o = options(256 * STEPS);
-    pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER },
-                                   { .order = PN_ORDER_LAYER, .store = 1 },
-                                   { .order = PN_ORDER_STEP } };
-    pn_local_error errors[16], again[16];
-    int n, n_again;
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * STEPS);
+    static const struct {
+        int64_t order, store;
+    } ways[] = { { PN_ORDER_LAYER, 0 }, { PN_ORDER_LAYER, 1 }, { PN_ORDER_STEP, 0 } };
     for (int w = 0; w < 3; w++) {
+        pn_supernet_result first = { 0 }, again = { 0 };
         pn_model *whole = tiny_supernet();
-        ck_ok(pn_supernet_train(whole, &ways[w], &o, mixture, 1, NULL, errors, &n, NULL));
+        c.phase[0].order = ways[w].order;
+        c.phase[0].store = ways[w].store;
+        ck_ok(train(whole, &c, NULL, 0, &first));
         pn_status s = PN_INTERRUPTED;
         int stops = 0;
         for (; s == PN_INTERRUPTED; stops++) {
@@ -202,12 +123,13 @@ START_TEST(stopped_local_training_goes_on_inside_a_layer) {
                 snprintf(layer, sizeof layer, "%s/layer-1", dir);
                 ck_ok(pn_remove_tree(layer));
             }
-            s = pn_supernet_train(m, &ways[w], &o, mixture, 1, dir, again, &n_again, NULL);
+            s = train(m, &c, dir, 0, &again);
             if (!s) {
                 ck_assert(same_weights(whole, m));
-                ck_assert_int_eq(n, n_again);
-                ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+                ck_assert_int_eq(first.n_errors, again.n_errors);
+                ck_assert_mem_eq(first.error, again.error, (size_t)first.n_errors * sizeof *first.error);
             }
+            pn_supernet_result_free(&again);
             pn_model_destroy(&m);
         }
         ck_assert_int_eq(s, PN_OK);
@@ -215,14 +137,17 @@ START_TEST(stopped_local_training_goes_on_inside_a_layer) {
 
         pn_model *known = tiny_supernet();
         pn_interrupt_after(1); /* nothing is left to train, so nothing asks */
-        ck_ok(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL));
+        ck_ok(train(known, &c, dir, 0, &again));
         pn_interrupt_after(0);
         ck_assert(same_weights(whole, known));
+        pn_supernet_result_free(&again);
         pn_model_destroy(&known);
         known = tiny_supernet();
-        o.clip = 0.5; /* another job must not use this state */
-        ck_assert_int_eq(pn_supernet_train(known, &ways[w], &o, mixture, 1, dir, again, &n, NULL), PN_USAGE);
-        o.clip = 1;
+        c.phase[0].train.clip = 0.5; /* another job must not use this state */
+        ck_assert_int_eq(train(known, &c, dir, 0, &again), PN_USAGE);
+        c.phase[0].train.clip = 1;
+        pn_supernet_result_free(&again);
+        pn_supernet_result_free(&first);
         pn_model_destroy(&known);
         pn_model_destroy(&whole);
         ck_ok(pn_remove_tree(dir));
@@ -232,14 +157,13 @@ START_TEST(stopped_local_training_goes_on_inside_a_layer) {
 END_TEST
 
 /* A process that trains, its state written after every layer of every step, and dies. */
-static void train_and_die(const pn_supernet_options *way, pn_train_options o, const char *dir, unsigned microseconds) {
+static void train_and_die(pn_supernet_config c, const char *dir, unsigned microseconds) {
     char path[96];
     pid_t child = fork();
     if (child == 0) {
-        pn_local_error errors[16];
-        int n;
-        o.checkpoint_seconds = 1e-9;
-        _exit(pn_supernet_train(tiny_supernet(), way, &o, mixture, 1, dir, errors, &n, NULL) != PN_OK);
+        pn_supernet_result unused = { 0 };
+        c.phase[0].train.checkpoint_seconds = 1e-9;
+        _exit(train(tiny_supernet(), &c, dir, 0, &unused) != PN_OK);
     }
     snprintf(path, sizeof path, "%s/layer-0/latest", dir);
     while (!pn_file_exists(path) && waitpid(child, NULL, WNOHANG) == 0) usleep(200);
@@ -252,24 +176,28 @@ static void train_and_die(const pn_supernet_options *way, pn_train_options o, co
 START_TEST(killed_local_training_goes_on) {
     setup();
     char dir[2][24] = { "/tmp/pn_local_XXXXXX", "/tmp/pn_local_XXXXXX" };
-    const pn_supernet_options ways[] = { { .order = PN_ORDER_LAYER }, { .order = PN_ORDER_STEP } };
-    pn_train_options o = options(256 * 12);
-    pn_local_error errors[16], again[16];
-    int n;
+    static const pn_local_order ways[] = { PN_ORDER_LAYER, PN_ORDER_STEP };
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * 12);
     for (int w = 0; w < 2; w++) { /* all children come first: OpenMP has no threads yet that they would miss */
         ck_assert_ptr_nonnull(mkdtemp(dir[w]));
-        for (unsigned kills = 0; kills < 4; kills++) train_and_die(&ways[w], o, dir[w], 5000 * kills);
+        c.phase[0].order = ways[w];
+        for (unsigned kills = 0; kills < 4; kills++) train_and_die(c, dir[w], 5000 * kills);
     }
     pn_model *whole = tiny_supernet();
-    ck_ok(pn_supernet_train(whole, &ways[0], &o, mixture, 1, NULL, errors, &n, NULL));
+    pn_supernet_result first = { 0 };
+    ck_ok(train(whole, &c, NULL, 0, &first));
     for (int w = 0; w < 2; w++) {
+        pn_supernet_result again = { 0 };
         pn_model *rest = tiny_supernet();
-        ck_ok(pn_supernet_train(rest, &ways[w], &o, mixture, 1, dir[w], again, &n, NULL));
+        c.phase[0].order = ways[w];
+        ck_ok(train(rest, &c, dir[w], 0, &again));
         ck_assert(same_weights(whole, rest));
-        ck_assert_mem_eq(errors, again, (size_t)n * sizeof *errors);
+        ck_assert_mem_eq(first.error, again.error, (size_t)first.n_errors * sizeof *first.error);
+        pn_supernet_result_free(&again);
         pn_model_destroy(&rest);
         ck_ok(pn_remove_tree(dir[w]));
     }
+    pn_supernet_result_free(&first);
     pn_model_destroy(&whole);
     teardown();
 }
