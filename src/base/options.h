@@ -50,6 +50,7 @@ typedef struct pn_option {
     const char *def; /* default as YAML text; NULL: unset string, or empty list */
     double min, max;
     const char *const *choices; /* enum: NULL-ended */
+    const char *zero;           /* int: the word for 0, which the bounds leave out: "auto"; NULL: none */
     const char *help;
 } pn_option;
 
@@ -59,6 +60,13 @@ typedef struct pn_option {
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = #def_, .min = min_,             \
         .max = max_, .help = help_                                                                                     \
+    }
+/* A whole number in min .. max, or a word that is stored as 0: PN_OPT_INT_OR(swa_options, window, "auto", "auto", ...)
+ */
+#define PN_OPT_INT_OR(type, field, zero_, def_, min_, max_, help_)                                                     \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = def_, .min = min_, .max = max_, \
+        .zero = zero_, .help = help_                                                                                   \
     }
 #define PN_OPT_FLOAT(type, field, def_, min_, max_, help_)                                                             \
     {                                                                                                                  \
@@ -101,7 +109,7 @@ void pn_yaml_string(const char *text, pn_buf *out);
 const pn_option *pn_option_find(const pn_option *table, const char *name);
 /* The row whose name is nearest to `name`, or NULL when none is near. */
 const char *pn_option_nearest(const pn_option *table, const char *name);
-/* The nearest of n names, or NULL when none is near: the "did you mean" of every message. */
+/* The nearest of n names, else the first that begins with `name`, or NULL: the "did you mean" of every message. */
 const char *pn_nearest(const char *name, const char *const *names, int n);
 /* Letters to insert, remove or change. */
 int pn_edit_distance(const char *a, const char *b);
