@@ -24,7 +24,7 @@ typedef struct pn_supernet_options {
 extern const pn_option pn_supernet_option_table[];
 
 /* Adds `blocks` to every layer, and `none` when asked; draws the new weights from the seed and makes them (only) train.
- */
+ * A swa starts from the weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed);
 
 typedef struct pn_local_error { /* of one candidate of one layer: error over the target's variance */
