@@ -331,17 +331,36 @@ void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
     }
 }
 
+void pn_option_type_text(const pn_option *row, pn_buf *out) {
+    char range[96] = "";
+    if (row->kind == PN_OPTION_INT || row->kind == PN_OPTION_FLOAT || row->kind == PN_OPTION_INTS)
+        bounds(row, range, sizeof range);
+    pn_buf_printf(out, "%s%s%s", kind_names[row->kind], *range ? " " : "", range);
+    if (row->zero) pn_buf_printf(out, ", or %s", row->zero);
+    for (int i = 0; row->kind == PN_OPTION_ENUM && row->choices[i]; i++)
+        pn_buf_printf(out, "%s%s", i ? " | " : ": ", row->choices[i]);
+}
+
+void pn_option_default_text(const pn_option *row, pn_buf *out) {
+    if (!row->def)
+        pn_buf_text(out, "none");
+    else if (row->kind == PN_OPTION_STRING)
+        pn_yaml_string(row->def, out);
+    else
+        pn_buf_text(out, row->def);
+}
+
 void pn_options_help(const pn_option *table, int indent, FILE *out) {
+    pn_buf text = { 0 };
     for (const pn_option *o = table; o && o->name; o++) {
-        char range[96] = "";
         fprintf(out, "%*s%-24s %s\n", indent, "", o->name, o->help ? o->help : "");
         if (o->kind == PN_OPTION_SECTION) continue;
-        fprintf(out, "%*s%-24s (%s", indent, "", "", kind_names[o->kind]);
-        if (o->kind == PN_OPTION_INT || o->kind == PN_OPTION_FLOAT || o->kind == PN_OPTION_INTS)
-            bounds(o, range, sizeof range);
-        fprintf(out, "%s%s%s%s", *range ? " " : "", range, o->zero ? ", or " : "", o->zero ? o->zero : "");
-        for (int i = 0; o->kind == PN_OPTION_ENUM && o->choices[i]; i++)
-            fprintf(out, "%s%s", i ? " | " : ": ", o->choices[i]);
-        fprintf(out, "; default %s)\n", o->def ? o->def : "none");
+        pn_buf_clear(&text);
+        pn_option_type_text(o, &text);
+        pn_buf_text(&text, "; default ");
+        pn_option_default_text(o, &text);
+        if (o->example) pn_buf_printf(&text, "; for example %s", o->example);
+        fprintf(out, "%*s%-24s (%s)\n", indent, "", "", pn_buf_string(&text));
     }
+    pn_buf_free(&text);
 }

@@ -94,6 +94,10 @@ const pn_command pn_cmd_list = {
             "\n"
             "    postnas list blocks\n"
             "    postnas list blocks attention\n",
+    .reads = "nothing\n",
+    .writes = "standard output\n",
+    .see = "docs/config.md: options of blocks, skills and searches as a page\n"
+           "postnas config search --keys: where they stand in a configuration\n",
     .flags = flags,
     .max_operands = 2,
     .run = run,

@@ -12,6 +12,11 @@ pn_dtype pn_export_dtype(int64_t index) {
 /* Rows whose key is not the path of the nested field it fills. */
 #define ROW(kind_, name_, field_, def_, help_)                                                                         \
     { .name = name_, .kind = kind_, .offset = offsetof(pn_search_config, field_), .def = def_, .help = help_ }
+#define ROW_TEXT(name_, field_, example_, help_)                                                                       \
+    {                                                                                                                  \
+        .name = name_, .kind = PN_OPTION_STRING, .offset = offsetof(pn_search_config, field_), .help = help_,          \
+        .example = example_                                                                                            \
+    }
 #define ROW_INT(name_, field_, def_, min_, max_, help_)                                                                \
     {                                                                                                                  \
         .name = name_, .kind = PN_OPTION_INT, .offset = offsetof(pn_search_config, field_), .def = def_, .min = min_,  \
@@ -19,8 +24,8 @@ pn_dtype pn_export_dtype(int64_t index) {
     }
 
 static const pn_option top_table[] = {
-    ROW(PN_OPTION_STRING, "model", top.model, NULL, "model directory of the base"),
-    ROW(PN_OPTION_STRING, "output", top.output, NULL, "directory of the run"),
+    ROW_TEXT("model", top.model, "models/smollm2", "model directory of the base"),
+    ROW_TEXT("output", top.output, "runs/mine", "directory of the run"),
     ROW_INT("seed", top.seed, "1", 0, 9e15, "of new weights and training data"),
     ROW_INT("sequence_length", top.sequence_length, "512", 2, 1e9, "tokens of a row of packed training documents"),
     { .name = "dtype",
@@ -48,7 +53,7 @@ typedef struct search_options {
 } search_options;
 static const pn_option search_table[] = {
     PN_OPT_STRING(search_options, strategy, "beam", "see `postnas list searches`"),
-    PN_OPT_STRING(search_options, objective, NULL, "task.metric that decides, for example recall.nll"),
+    PN_OPT_STRING(search_options, objective, NULL, "task.metric that decides", .example = "recall.nll"),
     PN_OPT_SECTION("limits", "what may be spent"),
     PN_OPT_SECTION("tasks", "what paths are measured on"),
     PN_OPT_SECTION("beam", "options of that strategy"),
@@ -80,7 +85,7 @@ typedef struct block_options {
     const char *type;
 } block_options;
 static const pn_option block_table[] = {
-    PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`"),
+    PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`", .example = "gated_deltanet"),
     PN_OPT_END,
 };
 
@@ -207,3 +212,23 @@ pn_status pn_search_config_check(pn_config *file) {
     pn_search_config_free(&c);
     return s;
 }
+
+const pn_config_section pn_search_config_sections[] = {
+    { .path = "", .table = top_table },
+    { .path = "mixture[]", .table = pn_mixture_keys },
+    { .path = "mixture[]", .kind = "skills" },
+    { .path = "supernet", .table = pn_supernet_option_table },
+    { .path = "supernet", .table = pn_train_option_table },
+    { .path = "supernet", .table = supernet_sections },
+    { .path = "supernet.blocks[]", .table = block_table },
+    { .path = "supernet.blocks[]", .kind = "blocks" },
+    { .path = "search", .table = search_table },
+    { .path = "search.limits", .table = limits_table },
+    { .path = "search.tasks[]", .table = pn_task_option_table },
+    { .path = "search.tasks[]", .kind = "skills" },
+    { .path = "search.STRATEGY", .kind = "searches" },
+    { .path = "distill", .table = pn_train_option_table },
+    { .path = "compare", .table = compare_table },
+    { .path = "heldout", .table = heldout_table },
+    { .path = NULL },
+};
