@@ -681,3 +681,25 @@ static void help_node(const node *section, const char *path, FILE *out) {
 void pn_config_help(const pn_config *c, FILE *out) {
     help_node(c->root, "", out);
 }
+
+typedef struct table_visitor {
+    void (*f)(void *ctx, const char *path, const pn_option *table);
+    void *ctx;
+} table_visitor;
+
+static void visit_tables(const node *section, const char *path, const table_visitor *v) {
+    char below[512];
+    for (int k = 0; k < section->n_tables; k++) v->f(v->ctx, path, section->table[k]);
+    for (int i = 0; i < section->n; i++) {
+        if (section->kind == LIST)
+            snprintf(below, sizeof below, "%.480s[]", path);
+        else
+            snprintf(below, sizeof below, "%.250s%s%.250s", path, *path ? "." : "", section->item[i]->key);
+        visit_tables(section->item[i], below, v);
+    }
+}
+
+void pn_config_each_table(const pn_config *c, void (*f)(void *ctx, const char *path, const pn_option *table),
+                          void *ctx) {
+    visit_tables(c->root, "", &(table_visitor){ f, ctx });
+}

@@ -12,6 +12,13 @@
 
 typedef struct pn_config pn_config;
 
+/* A section that configurations of a command may have: for the list of all its keys, which no one file shows. */
+typedef struct pn_config_section {
+    const char *path;       /* "search.limits"; "mixture[]": each element of a list; NULL ends */
+    const pn_option *table; /* its keys; several rows of one path add up */
+    const char *kind;       /* instead of a table: the keys of what is named there, of this kind (`postnas list`) */
+} pn_config_section;
+
 /* PN_IO when the file cannot be read or is larger than 1 MiB; PN_USAGE with file and line for broken YAML, duplicate
  * keys, keys that are no plain word ([A-Za-z0-9_-], at most 63), anchors, aliases and tags, nesting deeper than 16. */
 pn_status pn_config_load(const char *path, pn_config **out);
@@ -47,5 +54,8 @@ void pn_config_print(const pn_config *c, FILE *out);
 pn_status pn_config_write(const pn_config *c, const char *path);
 /* What every section read so far accepts: its path, then a line per key. */
 void pn_config_help(const pn_config *c, FILE *out);
+/* Calls f for every section read so far and table it was read with; "[]" stands for an element of a list. */
+void pn_config_each_table(const pn_config *c, void (*f)(void *ctx, const char *path, const pn_option *table),
+                          void *ctx);
 
 #endif

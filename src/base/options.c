@@ -55,6 +55,8 @@ const char *pn_nearest(const char *name, const char *const *names, int n) {
             best = names[i];
         }
     }
+    for (int i = 0; i < n && !best && strlen(name) >= 3; i++) /* "window" for window_size */
+        if (!strncmp(names[i], name, strlen(name))) best = names[i];
     return best;
 }
 
@@ -117,7 +119,12 @@ static bool whole_number(const char *text, int64_t *out) {
 static pn_status parse_int(const pn_option *row, const char *where, const char *text, int64_t *out) {
     int64_t v;
     char range[96];
-    PN_CHECK(whole_number(text, &v), PN_USAGE, "%s: %s is \"%s\"; it must be a whole number", where, row->name, text);
+    if (row->zero && !strcmp(text, row->zero)) {
+        *out = 0;
+        return PN_OK;
+    }
+    PN_CHECK(whole_number(text, &v), PN_USAGE, "%s: %s is \"%s\"; it must be a whole number%s%s", where, row->name,
+             text, row->zero ? " or " : "", row->zero ? row->zero : "");
     PN_CHECK((double)v >= row->min && (double)v <= row->max, PN_USAGE, "%s: %s is %lld; it must %s %s", where,
              row->name, (long long)v, closed(row) ? "lie" : "be", bounds(row, range, sizeof range));
     *out = v;
@@ -298,7 +305,12 @@ void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
     const pn_string_list *strings = field;
     switch (row->kind) {
     case PN_OPTION_BOOL: pn_buf_text(out, *(const bool *)field ? "true" : "false"); break;
-    case PN_OPTION_INT: pn_buf_printf(out, "%lld", (long long)*(const int64_t *)field); break;
+    case PN_OPTION_INT:
+        if (row->zero && !*(const int64_t *)field)
+            pn_buf_text(out, row->zero);
+        else
+            pn_buf_printf(out, "%lld", (long long)*(const int64_t *)field);
+        break;
     case PN_OPTION_FLOAT: number(*(const double *)field, out); break;
     case PN_OPTION_STRING: pn_yaml_string(*(const char *const *)field, out); break;
     case PN_OPTION_ENUM: pn_yaml_string(row->choices[*(const int64_t *)field], out); break;
@@ -319,17 +331,36 @@ void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
     }
 }
 
+void pn_option_type_text(const pn_option *row, pn_buf *out) {
+    char range[96] = "";
+    if (row->kind == PN_OPTION_INT || row->kind == PN_OPTION_FLOAT || row->kind == PN_OPTION_INTS)
+        bounds(row, range, sizeof range);
+    pn_buf_printf(out, "%s%s%s", kind_names[row->kind], *range ? " " : "", range);
+    if (row->zero) pn_buf_printf(out, ", or %s", row->zero);
+    for (int i = 0; row->kind == PN_OPTION_ENUM && row->choices[i]; i++)
+        pn_buf_printf(out, "%s%s", i ? " | " : ": ", row->choices[i]);
+}
+
+void pn_option_default_text(const pn_option *row, pn_buf *out) {
+    if (!row->def)
+        pn_buf_text(out, "none");
+    else if (row->kind == PN_OPTION_STRING)
+        pn_yaml_string(row->def, out);
+    else
+        pn_buf_text(out, row->def);
+}
+
 void pn_options_help(const pn_option *table, int indent, FILE *out) {
+    pn_buf text = { 0 };
     for (const pn_option *o = table; o && o->name; o++) {
-        char range[96] = "";
         fprintf(out, "%*s%-24s %s\n", indent, "", o->name, o->help ? o->help : "");
         if (o->kind == PN_OPTION_SECTION) continue;
-        fprintf(out, "%*s%-24s (%s", indent, "", "", kind_names[o->kind]);
-        if (o->kind == PN_OPTION_INT || o->kind == PN_OPTION_FLOAT || o->kind == PN_OPTION_INTS)
-            bounds(o, range, sizeof range);
-        fprintf(out, "%s%s", *range ? " " : "", range);
-        for (int i = 0; o->kind == PN_OPTION_ENUM && o->choices[i]; i++)
-            fprintf(out, "%s%s", i ? " | " : ": ", o->choices[i]);
-        fprintf(out, "; default %s)\n", o->def ? o->def : "none");
+        pn_buf_clear(&text);
+        pn_option_type_text(o, &text);
+        pn_buf_text(&text, "; default ");
+        pn_option_default_text(o, &text);
+        if (o->example) pn_buf_printf(&text, "; for example %s", o->example);
+        fprintf(out, "%*s%-24s (%s)\n", indent, "", "", pn_buf_string(&text));
     }
+    pn_buf_free(&text);
 }

@@ -50,7 +50,9 @@ typedef struct pn_option {
     const char *def; /* default as YAML text; NULL: unset string, or empty list */
     double min, max;
     const char *const *choices; /* enum: NULL-ended */
+    const char *zero;           /* int: the word for 0, which the bounds leave out: "auto"; NULL: none */
     const char *help;
+    const char *example; /* a value as YAML text; NULL: the default is one */
 } pn_option;
 
 #define PN_OPT_BOOL(type, field, def_, help_)                                                                          \
@@ -60,27 +62,40 @@ typedef struct pn_option {
         .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = #def_, .min = min_,             \
         .max = max_, .help = help_                                                                                     \
     }
+/* A whole number in min .. max, or a word that is stored as 0: PN_OPT_INT_OR(swa_options, window, "auto", "auto", ...)
+ */
+#define PN_OPT_INT_OR(type, field, zero_, def_, min_, max_, help_)                                                     \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = def_, .min = min_, .max = max_, \
+        .zero = zero_, .help = help_                                                                                   \
+    }
 #define PN_OPT_FLOAT(type, field, def_, min_, max_, help_)                                                             \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_FLOAT, .offset = offsetof(type, field), .def = #def_, .min = min_,           \
         .max = max_, .help = help_                                                                                     \
     }
-/* def_: a string literal, or NULL */
-#define PN_OPT_STRING(type, field, def_, help_)                                                                        \
-    { .name = #field, .kind = PN_OPTION_STRING, .offset = offsetof(type, field), .def = def_, .help = help_ }
+/* def_: a string literal, or NULL and then .example = "..." at the end */
+#define PN_OPT_STRING(type, field, def_, help_, ...)                                                                   \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_STRING, .offset = offsetof(type, field), .def = def_, .help = help_,         \
+        __VA_ARGS__                                                                                                    \
+    }
 #define PN_OPT_ENUM(type, field, def_, choices_, help_)                                                                \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_ENUM, .offset = offsetof(type, field), .def = def_, .choices = choices_,     \
         .help = help_                                                                                                  \
     }
-/* def_: a flow sequence as text, "[64, 128]" or "[a, b]" (plain words), or NULL for an empty list */
-#define PN_OPT_INTS(type, field, def_, min_, max_, help_)                                                              \
+/* def_: a flow sequence as text, "[64, 128]" or "[a, b]" (plain words), or NULL for an empty list and then .example */
+#define PN_OPT_INTS(type, field, def_, min_, max_, help_, ...)                                                         \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_INTS, .offset = offsetof(type, field), .def = def_, .min = min_,             \
-        .max = max_, .help = help_                                                                                     \
+        .max = max_, .help = help_, __VA_ARGS__                                                                        \
     }
-#define PN_OPT_STRINGS(type, field, def_, help_)                                                                       \
-    { .name = #field, .kind = PN_OPTION_STRINGS, .offset = offsetof(type, field), .def = def_, .help = help_ }
+#define PN_OPT_STRINGS(type, field, def_, help_, ...)                                                                  \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_STRINGS, .offset = offsetof(type, field), .def = def_, .help = help_,        \
+        __VA_ARGS__                                                                                                    \
+    }
 #define PN_OPT_SECTION(name_, help_)                                                                                   \
     { .name = name_, .kind = PN_OPTION_SECTION, .help = help_ }
 #define PN_OPT_END                                                                                                     \
@@ -101,11 +116,15 @@ void pn_yaml_string(const char *text, pn_buf *out);
 const pn_option *pn_option_find(const pn_option *table, const char *name);
 /* The row whose name is nearest to `name`, or NULL when none is near. */
 const char *pn_option_nearest(const pn_option *table, const char *name);
-/* The nearest of n names, or NULL when none is near: the "did you mean" of every message. */
+/* The nearest of n names, else the first that begins with `name`, or NULL: the "did you mean" of every message. */
 const char *pn_nearest(const char *name, const char *const *names, int n);
 /* Letters to insert, remove or change. */
 int pn_edit_distance(const char *a, const char *b);
-/* A line per key: name, type and bounds, default, help; `indent` spaces before each. */
+/* What a value must be: "a whole number in 1 .. 9, or auto", "one of its names: f32 | bf16". */
+void pn_option_type_text(const pn_option *row, pn_buf *out);
+/* The default as YAML text; "none" for an unset string, an empty list and a section. */
+void pn_option_default_text(const pn_option *row, pn_buf *out);
+/* Lines per key: name, help, type and bounds, default, and the example where there is one; `indent` spaces before. */
 void pn_options_help(const pn_option *table, int indent, FILE *out);
 
 #endif

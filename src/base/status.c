@@ -93,3 +93,10 @@ int pn_exit_code(pn_status s) {
     default: return 3;
     }
 }
+
+const char pn_exit_codes_help[] =
+    "0   done\n"
+    "1   a check failed: what was measured is not what it should be\n"
+    "2   the input: an option, the configuration, a file or a directory; the message names it and the remedy\n"
+    "3   anything else: memory, a result that is not finite\n"
+    "75  stopped by a signal; where the command resumes, the same command goes on\n";

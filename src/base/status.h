@@ -57,6 +57,8 @@ void pn_error_clear(void);
 /* The process exit code for a status: 0 OK; 1 a failed check; 2 the user's input (USAGE, IO, FORMAT, UNSUPPORTED);
  * 3 everything else; 75 INTERRUPTED ("resume me"). */
 int pn_exit_code(pn_status s);
+/* The same for --help: a line per code. */
+extern const char pn_exit_codes_help[];
 
 #define PN_FAIL(s, ...) return pn_fail_at(__FILE__, __LINE__, (s), __VA_ARGS__)
 #define PN_CHECK(ok, s, ...)                                                                                           \

@@ -136,3 +136,17 @@ pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value) {
 double pn_block_cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     return b->spec.type->cache_bytes ? b->spec.type->cache_bytes(b, context, activation_bytes) : 0;
 }
+
+pn_status pn_block_spec_cache_bytes(const pn_block_spec *spec, const pn_dims *dims, int64_t context,
+                                    size_t activation_bytes, double *out) {
+    pn_params *params;
+    pn_block *b = NULL;
+    PN_TRY(pn_params_create(PN_F32, &params));
+    pn_pool_destroy(&params->pool); /* weights without memory behind them */
+    pn_status s = pn_pool_create(PN_POOL_COUNTING, &params->pool);
+    if (!s) s = pn_block_create(spec, dims, params, "", &b);
+    if (!s) *out = pn_block_cache_bytes(b, context, activation_bytes);
+    pn_block_destroy(&b);
+    pn_params_destroy(&params);
+    return s;
+}

@@ -48,7 +48,7 @@ typedef struct pn_state {
     int n_tensors;
     const char *name[PN_STATE_TENSORS]; /* as in blocks.md: "S", "k", "conv", ... */
     pn_tensor *tensor[PN_STATE_TENSORS];
-    int64_t capacity; /* attention: rows per sequence in the key/value cache */
+    int64_t capacity; /* key/value cache: rows per sequence, token p in row p mod capacity; else 0 */
     pn_pool *pool;    /* borrowed */
     pn_dtype dtype;   /* of every tensor */
 } pn_state;
@@ -65,6 +65,9 @@ struct pn_block_type {
     const char *hf_name; /* "gdn": layer_types of config.json */
     const char *summary; /* one line for `postnas list blocks` */
     pn_block_role role;
+    /* Its weights are those of softmax attention, name by name: it can start from the base's as they are
+     * (blocks.md 11.2). */
+    bool attention_weights;
     const pn_option *options; /* config keys; offsets into the options struct; names are the Hugging Face field names */
     size_t options_bytes, data_bytes;
     /* Resolves "auto" options from dims and refuses contradictions (PN_USAGE). NULL: nothing to resolve. */
@@ -116,5 +119,9 @@ void pn_state_destroy(pn_state **s);
 pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape);
 pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value);
 double pn_block_cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes);
+/* The same of a block that is not built. With activation_bytes 0 what stays is the recurrent state. PN_USAGE when the
+ * options do not fit dims. */
+pn_status pn_block_spec_cache_bytes(const pn_block_spec *spec, const pn_dims *dims, int64_t context,
+                                    size_t activation_bytes, double *out);
 
 #endif

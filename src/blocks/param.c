@@ -137,6 +137,20 @@ void pn_param_init(pn_param *p, uint64_t seed) {
     }
 }
 
+pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix) {
+    size_t n = strlen(from_prefix);
+    for (int i = 0; i < from->n; i++) {
+        const pn_param *p = from->item[i];
+        if (strncmp(p->name, from_prefix, n)) continue;
+        char name[2 * PN_NAME_MAX];
+        snprintf(name, sizeof name, "%s%s", to_prefix, p->name + n);
+        pn_param *q = pn_params_find(to, name);
+        PN_ASSERT(q);
+        PN_TRY(pn_tensor_copy(q->value, p->value));
+    }
+    return PN_OK;
+}
+
 void pn_params_init(pn_params *p, uint64_t seed) {
     for (int i = 0; i < p->n; i++) pn_param_init(p->item[i], seed);
 }

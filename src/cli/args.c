@@ -138,7 +138,7 @@ const char *pn_args_nth(const pn_args *a, const char *name, int nth) {
 const char *pn_args_value(const pn_args *a, const char *name) {
     const char *last = NULL, *next;
     for (int i = 0; (next = pn_args_nth(a, name, i)); i++) last = next;
-    return last;
+    return last ? last : flag_named(a, name)->def;
 }
 
 bool pn_args_has(const pn_args *a, const char *name) {
@@ -187,21 +187,44 @@ pn_status pn_args_config(const pn_args *a, pn_config **out) {
     return PN_OK;
 }
 
-void pn_args_help(const pn_command *command, FILE *out) {
+/* Two columns: "  -c, --config FILE" and what it is. */
+static void print_options(const pn_command *command, FILE *out) {
     const pn_flag *flags[FLAGS_MAX];
     int n = all_flags(command, flags), width = 0;
-    fprintf(out, "postnas %s: %s\n\nusage: postnas %s %s\n\n%s\noptions:\n", command->name, command->summary,
-            command->name, command->usage, command->help);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < n; i++) {
+            const pn_flag *f = flags[i];
             char left[96];
-            int len = snprintf(left, sizeof left, "  %c%c%c --%s%s%s", flags[i]->letter ? '-' : ' ',
-                               flags[i]->letter ? flags[i]->letter : ' ', flags[i]->letter ? ',' : ' ', flags[i]->name,
-                               flags[i]->value ? " " : "", flags[i]->value ? flags[i]->value : "");
+            int len =
+                snprintf(left, sizeof left, "  %c%c%c --%s%s%s", f->letter ? '-' : ' ', f->letter ? f->letter : ' ',
+                         f->letter ? ',' : ' ', f->name, f->value ? " " : "", f->value ? f->value : "");
             if (pass == 0)
                 width = len > width ? len : width;
+            else if (f->def)
+                fprintf(out, "%-*s  %s (default %s)\n", width, left, f->help, f->def);
             else
-                fprintf(out, "%-*s  %s\n", width, left, flags[i]->help);
+                fprintf(out, "%-*s  %s\n", width, left, f->help);
         }
     }
+}
+
+static void print_lines(const char *title, const char *lines, FILE *out) {
+    if (!lines) return;
+    fprintf(out, "\n%s:\n", title);
+    for (const char *p = lines; *p;) {
+        size_t n = strcspn(p, "\n");
+        fprintf(out, "  %.*s\n", (int)n, p);
+        p += n + (p[n] == '\n');
+    }
+}
+
+void pn_args_help(const pn_command *command, FILE *out) {
+    fprintf(out, "postnas %s: %s\n\nusage: postnas %s %s\n\n%s", command->name, command->summary, command->name,
+            command->usage, command->help);
+    print_lines("reads", command->reads, out);
+    print_lines("writes", command->writes, out);
+    fputs("\noptions:\n", out);
+    print_options(command, out);
+    print_lines("exit codes", pn_exit_codes_help, out);
+    print_lines("see also", command->see, out);
 }

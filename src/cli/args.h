@@ -24,17 +24,18 @@ void pn_args_free(pn_args *a);
 
 /* `name` must be in the command's table or common; anything else is a bug. */
 bool pn_args_has(const pn_args *a, const char *name);
-/* The last value given, NULL when none was. */
+/* The last value given, else the option's default, else NULL. */
 const char *pn_args_value(const pn_args *a, const char *name);
 /* The i-th value of an option that may be repeated, NULL past the last. */
 const char *pn_args_nth(const pn_args *a, const char *name, int i);
-/* Leaves *out as it was when the option was not given: set the default before. PN_USAGE naming the option. */
+/* Leaves *out as it was when the option was not given and has no default. PN_USAGE naming the option. */
 pn_status pn_args_i64(const pn_args *a, const char *name, int64_t min, int64_t max, int64_t *out);
 pn_status pn_args_f64(const pn_args *a, const char *name, double min, double max, double *out);
 /* The configuration of PN_FLAG_CONFIG and PN_FLAG_SET: the file (none: an empty one), then each --set in order. */
 pn_status pn_args_config(const pn_args *a, pn_config **out);
 
-/* Usage line, help text and options of a command. */
+/* All that --help says of a command: usage, text, what it reads and writes, options with their defaults, exit codes,
+ * where to look next. */
 void pn_args_help(const pn_command *command, FILE *out);
 
 #endif

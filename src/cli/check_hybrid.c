@@ -54,13 +54,12 @@ static pn_status read_config(hybrid *h, pn_model_config *config, bool *built_in)
         char name[96];
         snprintf(name, sizeof name, "param.model.layers.%zu.self_attn.q_proj.bias", l);
         pn_dims dims;
-        const char *kind = pn_golden_kind(&settings);
         PN_TRY(pn_golden_block(&settings, pn_safetensors_find(h->file, name) != NULL, &config->layer[l], &dims));
         if (!config->layer[l].type) {
             *built_in = false;
             return PN_OK;
         }
-        bool attends = !strcmp(kind, "attn") || !strcmp(kind, "swa");
+        bool attends = config->layer[l].type->attention_weights;
         if (l == 0 || (attends && !softmax)) config->dims = dims;
         softmax = softmax || attends;
     }

@@ -65,9 +65,13 @@ static pn_status run(const pn_args *args) {
 }
 
 static const pn_flag flags[] = {
-    { .name = "expected", .value = "FILE", .help = "what a model or a tokenizer must give" },
-    { .name = "kl", .value = "NATS", .help = "model: at most this mean KL from the expected distributions" },
-    { .name = "top1", .value = "SHARE", .help = "model: at least this share of tokens with the expected first choice" },
+    { .name = "expected", .value = "FILE", .help = "what a model or a tokenizer must give; they need it" },
+    { .name = "kl",
+      .value = "NATS",
+      .help = "model: at most this mean KL from the expected distributions; without it, any" },
+    { .name = "top1",
+      .value = "SHARE",
+      .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
     PN_FLAG_END,
 };
@@ -89,7 +93,15 @@ const pn_command pn_cmd_check = {
         "        lines of {\"text\", \"ids\", \"decoded\"}\n"
         "\n"
         "An error is rms(x - expected) / rms(expected). The last line is \"N passed, M failed\"; the exit code is 1\n"
-        "when M is not 0.\n",
+        "when M is not 0.\n"
+        "\n"
+        "    postnas check ops gated_delta\n"
+        "    postnas check vectors tests/data/golden\n"
+        "    postnas check model tests/data/golden/qwen2_tiny \\\n"
+        "        --expected tests/data/golden/qwen2_tiny/expected_outputs.safetensors\n",
+    .reads = "the files and directories that are named; check ops reads nothing\n",
+    .writes = "standard output: a row per case and the count\n",
+    .see = "postnas list ops: what can be checked; tests/data/golden: vectors that come with the source\n",
     .flags = flags,
     .min_operands = 1,
     .max_operands = -1,

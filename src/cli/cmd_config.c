@@ -1,4 +1,5 @@
 #include "args.h"
+#include "config_keys.h"
 
 enum { MOST = 64 };
 
@@ -9,14 +10,14 @@ static pn_status find_reader(const char *name, const pn_command **out) {
     const pn_command *const *commands = pn_commands(&n);
     pn_buf known = { 0 };
     for (int i = 0; i < n && n_readers < MOST; i++) {
-        if (!commands[i]->read_config) continue;
+        if (!commands[i]->sections) continue;
         pn_buf_printf(&known, "%s%s", n_readers ? ", " : "", commands[i]->name);
         names[n_readers++] = commands[i]->name;
     }
     const char *near = pn_nearest(name, names, n_readers);
     *out = pn_command_find(name);
     pn_status s = PN_OK;
-    if (!*out || !(*out)->read_config)
+    if (!*out || !(*out)->sections)
         s = pn_fail_at(__FILE__, __LINE__, PN_USAGE, "postnas config: %s is no command with a configuration%s%s%s %s",
                        name, near ? "; did you mean " : "", near ? near : "",
                        near ? "? There are:" : "; there are:", pn_buf_string(&known));
@@ -33,14 +34,13 @@ static const pn_command *guess_reader(const pn_config *c) {
     return NULL;
 }
 
+/* All keys that a command knows, or those of the sections that a file of yours has. */
 static pn_status explain(const pn_args *args, const pn_command *command, pn_config *c) {
-    pn_status s = command->read_config(c);
-    if (s && !pn_args_value(args, "config"))
-        PN_FAIL(s,
-                "postnas config: an empty configuration does not show every key (%s); give one of yours with "
-                "--config",
-                pn_error_message());
-    PN_TRY(s);
+    if (!command->read_config || !pn_args_has(args, "config")) {
+        pn_config_keys_print(command, stdout);
+        return PN_OK;
+    }
+    PN_TRY(command->read_config(c));
     pn_config_help(c, stdout);
     return PN_OK;
 }
@@ -48,6 +48,8 @@ static pn_status explain(const pn_args *args, const pn_command *command, pn_conf
 static pn_status show(const pn_args *args, const pn_command *command, pn_config *c) {
     if (pn_args_has(args, "keys")) return explain(args, command, c);
     if (command) {
+        PN_CHECK(command->read_config, PN_USAGE,
+                 "postnas config: %s checks its configuration when it runs; --keys explains it", command->name);
         PN_TRY(command->read_config(c));
         PN_TRY(pn_config_finish(c));
     }
@@ -58,6 +60,10 @@ static pn_status show(const pn_args *args, const pn_command *command, pn_config 
 static pn_status run(const pn_args *args) {
     const pn_command *command = NULL;
     pn_config *c;
+    if (pn_args_has(args, "markdown")) {
+        pn_config_keys_page(stdout);
+        return PN_OK;
+    }
     PN_CHECK(pn_args_has(args, "print") || pn_args_has(args, "keys"), PN_USAGE,
              "postnas config: nothing to do; give --print or --keys");
     if (args->n_operands) PN_TRY(find_reader(args->operand[0], &command));
@@ -73,7 +79,10 @@ static pn_status run(const pn_args *args) {
 
 static const pn_flag flags[] = {
     { .name = "print", .letter = 'p', .help = "print every value and where it came from" },
-    { .name = "keys", .letter = 'k', .help = "explain every key: type, bounds, default, meaning" },
+    { .name = "keys",
+      .letter = 'k',
+      .help = "explain every key: type, bounds, default, meaning; with --config, those of its sections" },
+    { .name = "markdown", .help = "every key of every command as a Markdown page" },
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
     PN_FLAG_END,
@@ -92,7 +101,13 @@ const pn_command pn_cmd_config = {
             "shown as it stands.\n"
             "\n"
             "    postnas config finetune --print --config my.yaml --set output=runs/other\n"
-            "    postnas config finetune --keys --config my.yaml\n",
+            "    postnas config search --keys\n"
+            "    postnas config search --keys --config my.yaml\n",
+    .reads = "a YAML configuration; with a command also the model and data that it names\n",
+    .writes = "standard output, nothing else\n",
+    .see = "docs/config.md: the same as a page\n"
+           "postnas list: skills, blocks and searches, whose options are keys too\n"
+           "configs/: files to copy\n",
     .flags = flags,
     .max_operands = 1,
     .run = run,

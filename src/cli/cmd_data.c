@@ -34,12 +34,10 @@ static pn_status need(const pn_args *args, const char *name, const char *why, co
 
 /* ---- text ---- */
 
-static pn_status word(const pn_args *args, const char *name, const char *const *words, int otherwise, int *out) {
+static pn_status word(const pn_args *args, const char *name, const char *const *words, int *out) {
     const char *value = pn_args_value(args, name);
     int n = 0;
-    *out = otherwise;
     while (words[n]) n++;
-    if (!value) return PN_OK;
     for (*out = 0; *out < n; ++*out)
         if (!strcmp(words[*out], value)) return PN_OK;
     char all[256] = "";
@@ -88,8 +86,8 @@ static pn_status run_text(const pn_args *args, const pn_tokenizer *tokenizer, pn
              "postnas data: no input; name text files, or give --skills to generate documents");
     PN_CHECK(!pn_args_has(args, "config") && !pn_args_has(args, "set"), PN_USAGE,
              "postnas data: --config and --set go with --skills; for text files everything is an option");
-    PN_TRY(word(args, "format", pn_text_format_names, PN_TEXT_FILE, &format));
-    PN_TRY(word(args, "split", pn_split_names, PN_SPLIT_TRAIN, &split));
+    PN_TRY(word(args, "format", pn_text_format_names, &format));
+    PN_TRY(word(args, "split", pn_split_names, &split));
     PN_TRY(pn_args_i64(args, "heldout-every", 2, INT64_MAX, &how.heldout_every));
     PN_TRY(pn_args_i64(args, "search-every", 2, INT64_MAX, &how.search_every));
     PN_CHECK(!pn_args_has(args, "field") || format == PN_TEXT_JSONL, PN_USAGE,
@@ -139,6 +137,13 @@ static const pn_option data_table[] = {
       .help = "documents kept for the last measurement" },
     PN_OPT_SECTION("mixture", "list: a skill each, with its weight and its options"),
     PN_OPT_END,
+};
+
+static const pn_config_section sections[] = {
+    { .path = "data", .table = data_table },
+    { .path = "data.mixture[]", .table = pn_mixture_keys },
+    { .path = "data.mixture[]", .kind = "skills" },
+    { .path = NULL },
 };
 
 static pn_status write_skills(pn_corpus *c, pn_mixture *m, const data_keys *keys) {
@@ -230,12 +235,15 @@ static const pn_flag flags[] = {
     { .name = "format",
       .letter = 'f',
       .value = "FORMAT",
-      .help = "text (a file is a document), paragraphs, pages (form feeds), or jsonl" },
-    { .name = "field", .value = "NAME", .help = "jsonl: the field that holds the text; default text" },
-    { .name = "split", .value = "NAME", .help = "what the files are for: train (default), search or heldout" },
-    { .name = "heldout-every", .value = "N", .help = "hold out one of N documents" },
-    { .name = "search-every", .value = "N", .help = "keep one of N documents for the search to look at" },
-    { .name = "shard-tokens", .value = "N", .help = "tokens per shard; default 67108864" },
+      .help = "text (a file is a document), paragraphs, pages (form feeds), or jsonl",
+      .def = "text" },
+    { .name = "field", .value = "NAME", .help = "jsonl: the field that holds the text", .def = "text" },
+    { .name = "split", .value = "NAME", .help = "what the files are for: train, search or heldout", .def = "train" },
+    { .name = "heldout-every", .value = "N", .help = "hold out one of N documents; without it, none" },
+    { .name = "search-every",
+      .value = "N",
+      .help = "keep one of N documents for the search to look at; without it, none" },
+    { .name = "shard-tokens", .value = "N", .help = "tokens per shard", .def = "67108864" },
     { .name = "repair", .help = "replace bytes that are not UTF-8 instead of stopping" },
     { .name = "skills", .help = "generate documents with known answers, as the configuration says" },
     PN_FLAG_CONFIG,
@@ -274,6 +282,13 @@ const pn_command pn_cmd_data = {
         "        - { skill: text, weight: 1 }\n"
         "\n"
         "    postnas data --check data/skills/heldout\n",
+    .sections = sections,
+    .reads = "text files (gzip or plain), or the configuration's section data; a tokenizer\n",
+    .writes = "DIR/train, DIR/search, DIR/heldout: HDF5 shards and a manifest with sizes and checksums\n"
+              "standard output: documents and tokens of each\n",
+    .see = "postnas config data --keys: every key of the section data\n"
+           "postnas list skills: generated documents; configs/skills.yaml: a file to copy\n"
+           "postnas finetune, postnas search: their mixture names DIR\n",
     .flags = flags,
     .max_operands = -1,
     .run = run,

@@ -15,7 +15,10 @@ static pn_status run(const pn_args *args) {
 static const pn_flag flags[] = {
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
-    { .name = "output", .letter = 'o', .value = "FILE", .help = "also write every metric of every sample as JSON" },
+    { .name = "output",
+      .letter = 'o',
+      .value = "FILE",
+      .help = "also write every metric of every sample as JSON; without it, only the table" },
     PN_FLAG_END,
 };
 
@@ -30,6 +33,12 @@ const pn_command pn_cmd_eval = {
         "\n"
         "    postnas eval runs/quickstart/model --config configs/quickstart.yaml\n"
         "    postnas eval data/quickstart-base --config configs/quickstart.yaml --set heldout.samples=5\n",
+    .reads = "a model directory, the configuration, and the token shards that its tasks name\n",
+    .writes = "standard output: a row per model, mean (smallest..largest) over the samples\n"
+              "--output FILE: every metric of every sample\n",
+    .see = "postnas config search --keys: search.tasks and heldout are what counts here\n"
+           "postnas list tasks: what can be measured\n"
+           "postnas check model: logits against those of another program\n",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 1,

@@ -15,10 +15,9 @@ typedef struct export_job {
     pn_model *model, *back;
 } export_job;
 
-/* The value of an option among names in order; `index` keeps its default when the option is not given. */
+/* The value of an option, as its index among the names. */
 static pn_status choice(const pn_args *args, const char *option, const char *const *names, int *index) {
     const char *value = pn_args_value(args, option);
-    if (!value) return PN_OK;
     for (int i = 0; names[i]; i++) {
         if (strcmp(names[i], value)) continue;
         *index = i;
@@ -32,8 +31,8 @@ static pn_status read_options(const pn_args *args, export_job *e) {
     static const pn_dtype dtype_of[] = { PN_F32, PN_BF16, PN_F16 };
     static const char *const kinds[] = { "auto", "qwen2", "llama", "jet_nemotron", NULL };
     static const pn_hf_kind kind_of[] = { PN_HF_AUTO, PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON };
-    int dtype = 1, kind = 3;
-    double shard_gb = 5;
+    int dtype, kind;
+    double shard_gb;
     PN_TRY(choice(args, "dtype", dtypes, &dtype));
     PN_TRY(choice(args, "type", kinds, &kind));
     PN_TRY(pn_args_f64(args, "shard-gb", 0.001, 1e6, &shard_gb));
@@ -98,11 +97,12 @@ static pn_status run(const pn_args *args) {
 }
 
 static const pn_flag flags[] = {
-    { .name = "dtype", .value = "TYPE", .help = "of the matrices: f32, bf16 or f16 (default bf16)" },
+    { .name = "dtype", .value = "TYPE", .help = "of the matrices: f32, bf16 or f16", .def = "bf16" },
     { .name = "type",
       .value = "NAME",
-      .help = "model type: jet_nemotron, qwen2, llama or auto (default jet_nemotron)" },
-    { .name = "shard-gb", .value = "N", .help = "split weights into files of at most N gigabytes (default 5)" },
+      .help = "model type: jet_nemotron, qwen2, llama or auto",
+      .def = "jet_nemotron" },
+    { .name = "shard-gb", .value = "N", .help = "split weights into files of at most N gigabytes", .def = "5" },
     { .name = "check", .help = "read the result back and compare every weight before it appears" },
     PN_FLAG_END,
 };
@@ -116,6 +116,9 @@ const pn_command pn_cmd_export = {
             "written with zero ones as jet_nemotron, which is exact.\n"
             "\n"
             "    postnas export runs/quickstart hybrid --dtype f32 --check\n",
+    .reads = "a run's directory (its model/), or a model directory\n",
+    .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
+    .see = "postnas import: the other way; postnas check model: logits of the result\n",
     .flags = flags,
     .min_operands = 2,
     .max_operands = 2,

@@ -23,6 +23,14 @@ const pn_command pn_cmd_finetune = {
             "    postnas finetune --config experiments/01-quickstart-base/base.yaml --set output=runs/base\n",
     .flags = flags,
     .run = run,
+    .sections = pn_finetune_sections,
+    .reads = "the model directory or tokenizer, and the token shards, that the configuration names\n"
+             "output/state, when it is there: the run goes on\n",
+    .writes = "output/model: a Hugging Face directory\n"
+              "output/config.yaml, log.jsonl, state/\n",
+    .see = "postnas config finetune --keys: every key\n"
+           "postnas data: token shards to train on; postnas list skills: generated documents\n"
+           "experiments/01-quickstart-base/base.yaml: a file to copy\n",
     .read_config = pn_finetune_read_config,
     .config_key = "stages",
 };

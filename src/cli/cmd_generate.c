@@ -39,8 +39,8 @@ typedef struct generate {
 } generate;
 
 static pn_status run_all(const pn_args *args, generate *g) {
-    pn_sampler sampler = { .temperature = 0, .top_p = 1 };
-    int64_t max_tokens = 64, seed = 1;
+    pn_sampler sampler = { 0 };
+    int64_t max_tokens, seed;
     const char *prompt = pn_args_value(args, "prompt");
     PN_CHECK(prompt, PN_USAGE, "generate: give --prompt TEXT");
     PN_TRY(pn_args_i64(args, "tokens", 1, 1 << 20, &max_tokens));
@@ -81,11 +81,11 @@ static const pn_flag flags[] = {
       .letter = 'p',
       .value = "TEXT",
       .help = "text to continue; special tokens in it are recognised" },
-    { .name = "tokens", .letter = 'n', .value = "N", .help = "most tokens to generate (default 64)" },
-    { .name = "temperature", .value = "X", .help = "0: always the most likely token (default 0)" },
-    { .name = "top-k", .value = "N", .help = "sample among the N most likely; 0: all (default 0)" },
-    { .name = "top-p", .value = "X", .help = "sample within this much probability (default 1)" },
-    { .name = "seed", .value = "N", .help = "of the sampling (default 1)" },
+    { .name = "tokens", .letter = 'n', .value = "N", .help = "most tokens to generate", .def = "64" },
+    { .name = "temperature", .value = "X", .help = "0: always the most likely token", .def = "0" },
+    { .name = "top-k", .value = "N", .help = "sample among the N most likely; 0: all", .def = "0" },
+    { .name = "top-p", .value = "X", .help = "sample within this much probability", .def = "1" },
+    { .name = "seed", .value = "N", .help = "of the sampling", .def = "1" },
     PN_FLAG_END,
 };
 
@@ -97,6 +97,9 @@ const pn_command pn_cmd_generate = {
             "blocks' decode states. The text goes to standard output.\n"
             "\n"
             "    postnas generate runs/smollm2/model --prompt \"The capital of France is\" --tokens 20\n",
+    .reads = "a model directory; nothing is downloaded\n",
+    .writes = "standard output: the prompt and its continuation, as it comes\n",
+    .see = "postnas eval: what the model can do, in numbers\n",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 1,

@@ -17,7 +17,7 @@ static pn_status read_dtype(const pn_args *args, pn_dtype *out) {
 }
 
 static pn_status run(const pn_args *args) {
-    double shard_gb = 5;
+    double shard_gb;
     pn_import_options options = { 0 };
     pn_import_report report;
     PN_TRY(read_dtype(args, &options.dtype));
@@ -35,7 +35,7 @@ static pn_status run(const pn_args *args) {
 
 static const pn_flag flags[] = {
     { .name = "dtype", .value = "TYPE", .help = "write matrices as f32, bf16 or f16; without it, as in the source" },
-    { .name = "shard-gb", .value = "N", .help = "split weights into files of at most N gigabytes (default 5)" },
+    { .name = "shard-gb", .value = "N", .help = "split weights into files of at most N gigabytes", .def = "5" },
     PN_FLAG_END,
 };
 
@@ -50,6 +50,11 @@ const pn_command pn_cmd_import = {
             "\n"
             "    postnas import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2\n"
             "    postnas import Qwen2.5-0.5B models/qwen --dtype bf16\n",
+    .reads = "a GGUF file, or a directory with config.json, .safetensors files and tokenizer.json\n",
+    .writes = "a new directory, which appears when it is whole; an existing one is left alone\n"
+              "standard output: what it is\n",
+    .see = "postnas data: text to train and measure on; postnas search: what comes next\n"
+           "postnas check model: logits against those of another program\n",
     .flags = flags,
     .min_operands = 2,
     .max_operands = 2,

@@ -92,6 +92,17 @@ const pn_command pn_cmd_search = {
         "    postnas search --rerank runs/quickstart --set search.limits.full_attention=1 --top 3\n",
     .flags = flags,
     .run = run,
+    .sections = pn_search_config_sections,
+    .reads = "the model directory, tokenizer and token shards that the configuration names\n"
+             "output/state, when it is there: the run goes on\n",
+    .writes = "output/model: the hybrid, a Hugging Face directory\n"
+              "output/result.json, report.html: everything that was measured; timing.json: how long it took\n"
+              "output/config.yaml: every value and its origin; log.jsonl; state/: where a stopped run goes on\n"
+              "standard output: the table\n",
+    .see = "postnas config search --keys: every key\n"
+           "postnas list searches: the strategies; postnas list blocks: what a layer can be\n"
+           "postnas eval, postnas generate, postnas export: what to do with output/model\n"
+           "configs/quickstart.yaml, configs/smollm2-135m-cpu.yaml: files to copy\n",
     .read_config = pn_search_config_check,
     .config_key = "search",
 };

@@ -18,6 +18,7 @@ typedef struct pn_flag {
     char letter;       /* 'c' is -c; 0: none */
     const char *value; /* "FILE": takes a value, called so in --help; NULL: a switch */
     const char *help;
+    const char *def; /* the value when the option is not given; NULL: none, and help says what happens then */
 } pn_flag;
 
 /* Rows that several commands share. */
@@ -39,14 +40,18 @@ typedef struct pn_command {
     const char *name;
     const char *summary;  /* one line for `postnas --help`, lower case, no full stop */
     const char *usage;    /* what follows "postnas <name> " in the usage line: "--config FILE [--set KEY=VALUE]..." */
-    const char *help;     /* teaches: what it does, what comes out, an example to copy; ends with a newline */
+    const char *help;     /* teaches: what it does, an example to copy; ends with a newline */
+    const char *reads;    /* "a model directory": what it takes, lines without indent; ends with a newline */
+    const char *writes;   /* what comes out and where; likewise */
+    const char *see;      /* where to look next: commands, files; likewise */
     const pn_flag *flags; /* its own; NULL: none */
     int min_operands, max_operands; /* words that are no options; max -1: any number */
     pn_status (*run)(const pn_args *args);
     /* Reads every section of this command's configuration with its option tables, so that `postnas config` can print
      * and check it. NULL: the command has no configuration. */
     pn_status (*read_config)(pn_config *c);
-    const char *config_key; /* a section that only this command's configurations have */
+    const char *config_key;            /* a section that only this command's configurations have */
+    const pn_config_section *sections; /* every section of its configuration; NULL: none */
 } pn_command;
 
 #define PN_COMMAND(name) extern const pn_command pn_cmd_##name;

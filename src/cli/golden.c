@@ -249,7 +249,7 @@ pn_status pn_golden_block(const pn_golden_settings *s, bool qkv_bias, pn_block_s
     if (!type) return PN_OK;
     PN_TRY(pn_block_spec_default(type, spec));
     for (const from_settings *from = row->option; from->option; from++) PN_TRY(set_option(s, from, spec));
-    bool softmax = !strcmp(kind, "attn") || !strcmp(kind, "swa"), found;
+    bool softmax = type->attention_weights, found;
     *dims = (pn_dims){ .heads = 1, .kv_heads = 1, .head_dim = 2, .rope_theta = 1e4, .rms_norm_eps = 1e-6 };
     dims->qkv_bias = qkv_bias;
     PN_TRY(size_setting(s, "D", 0, &dims->hidden));

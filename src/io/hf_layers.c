@@ -135,8 +135,7 @@ static pn_status read_names(const pn_hf_file *f, const json_t *list, names *out)
 /* ---- qwen2 and llama: full attention, and qwen2's window ---- */
 
 static pn_status window_spec(const pn_hf_file *f, const pn_dims *dims, pn_block_spec *out) {
-    const pn_block_type *swa = pn_block_find("swa");
-    PN_CHECK(swa, PN_UNSUPPORTED, "%s: sliding-window attention is not in this build", f->path);
+    const pn_block_type *swa = &pn_block_swa;
     int64_t window;
     PN_TRY(pn_json_get_i64(f->root, f->path, "sliding_window", 1, INT32_MAX, &window));
     PN_TRY(pn_block_spec_default(swa, out));

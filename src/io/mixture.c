@@ -212,14 +212,16 @@ typedef struct part_keys {
 } part_keys;
 
 const pn_option pn_mixture_keys[] = {
-    PN_OPT_STRING(part_keys, skill, NULL, "a generator of documents (`postnas list skills`)"),
-    PN_OPT_STRINGS(part_keys, shards, NULL, "or directories of token shards (`postnas data`)"),
+    PN_OPT_STRING(part_keys, skill, NULL, "a generator of documents (`postnas list skills`)", .example = "recall"),
+    PN_OPT_STRINGS(part_keys, shards, NULL, "or directories of token shards (`postnas data`)",
+                   .example = "[shards/web]"),
     PN_OPT_FLOAT(part_keys, weight, 1, 0, 1e9, "share of the rows, relative to the other parts"),
     PN_OPT_FLOAT(part_keys, noise_weight, 1, 0, 1e6, "loss weight of tokens that are random"),
     PN_OPT_FLOAT(part_keys, text_weight, 1, 0, 1e6, "loss weight of ordinary tokens"),
     PN_OPT_FLOAT(part_keys, answer_weight, 1, 0, 1e6, "loss weight of answers"),
     PN_OPT_INTS(part_keys, document_bytes, NULL, 1, 1 << 24,
-                "a skill's document, least and most bytes; one number: all alike; none: as the row has room"),
+                "a skill's document, least and most bytes; one number: all alike; none: as the row has room",
+                .example = "[64, 255]"),
     PN_OPT_END,
 };
 

@@ -25,7 +25,7 @@ static pn_status check_sizes(const pn_model_files *files) {
         char name[PN_NAME_MAX];
         snprintf(name, sizeof name, "model.layers.%d.mlp.gate_proj.weight", l);
         PN_TRY(check_shape(files->weights, name, d->intermediate, d->hidden));
-        if (strcmp(c->layer[l].type->hf_name, "attn") != 0) continue;
+        if (!c->layer[l].type->attention_weights) continue;
         snprintf(name, sizeof name, "model.layers.%d.self_attn.q_proj.weight", l);
         PN_TRY(check_shape(files->weights, name, d->heads * d->head_dim, d->hidden));
         snprintf(name, sizeof name, "model.layers.%d.self_attn.k_proj.weight", l);

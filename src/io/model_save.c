@@ -9,8 +9,7 @@
 /* ---- zero biases where the model type has them and the model has not ---- */
 
 static bool needs_biases(const pn_model *m, pn_hf_kind kind, int layer) {
-    const char *mixer = m->config.layer[layer].type->hf_name;
-    return kind != PN_HF_LLAMA && !m->config.dims.qkv_bias && (!strcmp(mixer, "attn") || !strcmp(mixer, "swa"));
+    return kind != PN_HF_LLAMA && !m->config.dims.qkv_bias && m->config.layer[layer].type->attention_weights;
 }
 
 static const char *const biased[] = { "q_proj.bias", "k_proj.bias", "v_proj.bias" };

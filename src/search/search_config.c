@@ -16,6 +16,11 @@ pn_dtype pn_export_dtype(int64_t index) {
 /* Rows whose key is not the path of the nested field it fills. */
 #define ROW(kind_, name_, field_, def_, help_)                                                                         \
     { .name = name_, .kind = kind_, .offset = offsetof(pn_search_config, field_), .def = def_, .help = help_ }
+#define ROW_TEXT(name_, field_, example_, help_)                                                                       \
+    {                                                                                                                  \
+        .name = name_, .kind = PN_OPTION_STRING, .offset = offsetof(pn_search_config, field_), .help = help_,          \
+        .example = example_                                                                                            \
+    }
 #define ROW_INT(name_, field_, def_, min_, max_, help_)                                                                \
     {                                                                                                                  \
         .name = name_, .kind = PN_OPTION_INT, .offset = offsetof(pn_search_config, field_), .def = def_, .min = min_,  \
@@ -23,8 +28,8 @@ pn_dtype pn_export_dtype(int64_t index) {
     }
 
 static const pn_option top_table[] = {
-    ROW(PN_OPTION_STRING, "model", top.model, NULL, "model directory of the base"),
-    ROW(PN_OPTION_STRING, "output", top.output, NULL, "directory of the run"),
+    ROW_TEXT("model", top.model, "models/smollm2", "model directory of the base"),
+    ROW_TEXT("output", top.output, "runs/mine", "directory of the run"),
     ROW_INT("seed", top.seed, "1", 0, 9e15, "of new weights and training data"),
     ROW_INT("sequence_length", top.sequence_length, "512", 2, 1e9, "tokens of a row of packed training documents"),
     { .name = "dtype",
@@ -56,7 +61,8 @@ typedef struct search_options {
 static const pn_option search_table[] = {
     PN_OPT_STRING(search_options, strategy, "beam", "see `postnas list searches`"),
     PN_OPT_STRING(search_options, objective, NULL,
-                  "what decides: task.metric, or a weighted sum such as recall.nll + 0.5 facts.nll"),
+                  "what decides: task.metric, or a weighted sum such as recall.nll + 0.5 facts.nll",
+                  .example = "recall.nll"),
     PN_OPT_BOOL(search_options, normalise, false,
                 "first put every metric on a scale from 0, all linear, to 1, the teacher"),
     PN_OPT_SECTION("objectives", "what decides about one kind of layer, where that is something else"),
@@ -106,7 +112,7 @@ typedef struct block_options {
     const char *type;
 } block_options;
 static const pn_option block_table[] = {
-    PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`"),
+    PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`", .example = "gated_deltanet"),
     PN_OPT_END,
 };
 
@@ -122,9 +128,8 @@ static pn_status read_linear(pn_config *file, pn_search_config *c) {
         snprintf(path, sizeof path, "supernet.blocks.%d", i);
         PN_TRY(pn_config_read(file, path, block_table, &o));
         const pn_block_type *type = o.type ? pn_block_find(o.type) : NULL;
-        PN_CHECK(type && type->role == PN_MIXER && type->state_create && type != &pn_block_attention &&
-                     type != pn_block_find("swa"),
-                 PN_USAGE, "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
+        PN_CHECK(type && type->role == PN_MIXER && type->state_create && !type->attention_weights, PN_USAGE,
+                 "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
                  pn_config_where(file, path), o.type ? o.type : "");
         pn_block_spec *spec = &c->blocks[c->n_blocks++];
         PN_TRY(pn_block_spec_default(type, spec));
@@ -134,14 +139,12 @@ static pn_status read_linear(pn_config *file, pn_search_config *c) {
 }
 
 static pn_status read_swa(pn_config *file, pn_search_config *c) {
-    const pn_block_type *swa = pn_block_find("swa");
+    const pn_block_type *swa = &pn_block_swa;
     bool offered = c->limit[PN_KIND_SWA] > 0;
-    PN_CHECK(swa || !offered, PN_USAGE, "%s: there is no block swa, see `postnas list blocks`; set it to 0",
-             pn_config_where(file, "search.limits.swa"));
-    if (!offered && !(swa && pn_config_has(file, "supernet.swa"))) return PN_OK;
+    if (!offered && !pn_config_has(file, "supernet.swa")) return PN_OK;
     pn_block_spec spec; /* its keys are checked also where it is not offered */
     PN_TRY(pn_block_spec_default(swa, &spec));
-    if (swa->options) PN_TRY(pn_config_read(file, "supernet.swa", swa->options, spec.options));
+    PN_TRY(pn_config_read(file, "supernet.swa", swa->options, spec.options));
     if (!offered) return PN_OK;
     c->blocks[c->n_blocks++] = spec;
     c->choice[PN_KIND_SWA] = c->n_blocks;
@@ -279,3 +282,28 @@ pn_status pn_search_config_check(pn_config *file) {
     pn_search_config_free(&c);
     return s;
 }
+
+const pn_config_section pn_search_config_sections[] = {
+    { .path = "", .table = top_table },
+    { .path = "mixture[]", .table = pn_mixture_keys },
+    { .path = "mixture[]", .kind = "skills" },
+    { .path = "supernet", .table = pn_supernet_keys },
+    { .path = "supernet", .table = pn_train_option_table },
+    { .path = "supernet", .table = supernet_sections },
+    { .path = "supernet.blocks[]", .table = block_table },
+    { .path = "supernet.blocks[]", .kind = "blocks" },
+    { .path = "supernet.gates", .table = pn_gate_option_table },
+    { .path = "supernet.then", .table = pn_supernet_then_keys },
+    { .path = "supernet.then", .table = pn_train_option_table },
+    { .path = "supernet.then.gates", .table = pn_gate_option_table },
+    { .path = "search", .table = search_table },
+    { .path = "search.limits", .table = limits_table },
+    { .path = "search.objectives", .table = objectives_table },
+    { .path = "search.tasks[]", .table = pn_task_option_table },
+    { .path = "search.tasks[]", .kind = "skills" },
+    { .path = "search.STRATEGY", .kind = "searches" },
+    { .path = "distill", .table = pn_train_option_table },
+    { .path = "compare", .table = compare_table },
+    { .path = "heldout", .table = heldout_table },
+    { .path = NULL },
+};

@@ -70,7 +70,8 @@ pn_status pn_search_config_read(pn_config *file, pn_search_config *out);
  * tokenizer must outlive *out. */
 pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer *tokenizer, pn_mixture **out);
 void pn_search_config_free(pn_search_config *c);
-/* For `postnas config`. */
+/* For `postnas config`: every section, and a check. */
+extern const pn_config_section pn_search_config_sections[];
 pn_status pn_search_config_check(pn_config *file);
 
 #endif

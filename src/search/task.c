@@ -27,11 +27,14 @@ const pn_task_kind_info *pn_task_kinds(int *n) {
 }
 
 const pn_option pn_task_option_table[] = {
-    PN_OPT_STRING(pn_task_options, name, NULL, "name of the task in tables and objectives"),
+    PN_OPT_STRING(pn_task_options, name, NULL, "name of the task in tables and objectives", .example = "recall"),
     PN_OPT_ENUM(pn_task_options, kind, "recall", kinds, "what is measured"),
-    PN_OPT_STRING(pn_task_options, skill, NULL, "skill whose documents are used; its options stand beside this key"),
-    PN_OPT_STRING(pn_task_options, shards, NULL, "token shards used instead of a skill"),
-    PN_OPT_STRING(pn_task_options, heldout_shards, NULL, "token shards of the held-out split"),
+    PN_OPT_STRING(pn_task_options, skill, NULL, "skill whose documents are used; its options stand beside this key",
+                  .example = "recall"),
+    PN_OPT_STRING(pn_task_options, shards, NULL, "token shards used instead of a skill",
+                  .example = "shards/web/search"),
+    PN_OPT_STRING(pn_task_options, heldout_shards, NULL, "token shards of the held-out split",
+                  .example = "shards/web/heldout"),
     PN_OPT_INT(pn_task_options, tokens, 4096, 1, 1e12, "shards: tokens of a slice"),
     PN_OPT_INT(pn_task_options, heldout_tokens, 0, 0, 1e12, "shards: tokens of a held-out slice; 0: as tokens"),
     PN_OPT_INT(pn_task_options, sequence_length, 1024, 2, 1e9, "shards: documents are cut to this many tokens"),

@@ -11,21 +11,6 @@ static pn_status shared_weights(const pn_model *m, pn_params *out) {
     return PN_OK;
 }
 
-/* Copies a candidate's weights into the hybrid's mixer, name by name below their prefixes. */
-static pn_status copy_mixer(const pn_model *from, const pn_block *source, pn_model *to, const pn_block *target) {
-    size_t n = strlen(source->prefix);
-    for (int i = 0; i < from->params->n; i++) {
-        const pn_param *p = from->params->item[i];
-        if (strncmp(p->name, source->prefix, n)) continue;
-        char name[2 * PN_NAME_MAX];
-        snprintf(name, sizeof name, "%s%s", target->prefix, p->name + n);
-        pn_param *q = pn_params_find(to->params, name);
-        PN_ASSERT(q);
-        PN_TRY(pn_tensor_copy(q->value, p->value));
-    }
-    return PN_OK;
-}
-
 pn_status pn_supernet_extract(const pn_model *m, const pn_path *path, pn_model **out) {
     pn_status s;
     pn_params *shared = NULL;
@@ -36,7 +21,9 @@ pn_status pn_supernet_extract(const pn_model *m, const pn_path *path, pn_model *
     PN_TRY_GOTO(s, shared_weights(m, shared), done);
     PN_TRY_GOTO(s, pn_model_create(&config, m->params->dtype, shared, &hybrid), done);
     for (int l = 0; l < config.n_layers; l++)
-        PN_TRY_GOTO(s, copy_mixer(m, m->layer[l].candidate[path->choice[l]], hybrid, hybrid->layer[l].candidate[0]),
+        PN_TRY_GOTO(s,
+                    pn_params_copy(m->params, m->layer[l].candidate[path->choice[l]]->prefix, hybrid->params,
+                                   hybrid->layer[l].candidate[0]->prefix),
                     done);
     pn_params_train(hybrid->params, "*", false);
     pn_params_train(hybrid->params, "*.self_attn.*", true);

@@ -36,6 +36,9 @@ typedef struct pn_supernet_config {
     int n_phases;
 } pn_supernet_config;
 
+/* For the list of all keys: those of a phase besides pn_train_option_table, and of its `gates` pn_gate_option_table. */
+extern const pn_option pn_supernet_keys[], pn_supernet_then_keys[];
+
 /* Reads `section` of the file: how candidates are trained, without which candidates there are. */
 pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_supernet_config *out);
 /* PN_USAGE when the mixture cannot serve a phase's budget (pn_train_options_check). */
@@ -43,7 +46,7 @@ pn_status pn_supernet_config_check(pn_config *file, const char *section, const p
                                    const pn_mixture *mixture);
 
 /* Adds `blocks` to every layer, and `none` when asked; draws the new weights from the seed and makes them (only) train.
- */
+ * A swa starts from the weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed);
 
 typedef struct pn_supernet_job { /* everything is borrowed */

@@ -6,7 +6,7 @@ static const char *const modes[] = {
 static const char *const orders[] = { [PN_ORDER_LAYER] = "layer", [PN_ORDER_STEP] = "step", NULL };
 static const char *const stores[] = { "f32", "bf16", NULL };
 
-static const pn_option first_table[] = {
+const pn_option pn_supernet_keys[] = {
     PN_OPT_ENUM(pn_supernet_phase, mode, "local", modes, "how candidates are trained"),
     PN_OPT_ENUM(pn_supernet_phase, order, "layer", orders,
                 "local: all steps of a layer before the next one, or all layers each step"),
@@ -16,7 +16,7 @@ static const pn_option first_table[] = {
     PN_OPT_END,
 };
 
-static const pn_option then_table[] = {
+const pn_option pn_supernet_then_keys[] = {
     PN_OPT_ENUM(pn_supernet_phase, mode, "gated", modes, "how candidates are trained further: sampled or gated"),
     PN_OPT_SECTION("gates", "gated: how gates learn"),
     PN_OPT_END,
@@ -39,11 +39,11 @@ static const char *phase_section(const char *section, int phase, char *buffer, s
 pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_supernet_config *out) {
     char then[128];
     *out = (pn_supernet_config){ .n_phases = 1 };
-    PN_TRY(read_phase(file, section, first_table, &out->phase[0]));
+    PN_TRY(read_phase(file, section, pn_supernet_keys, &out->phase[0]));
     phase_section(section, 1, then, sizeof then);
     if (!pn_config_has(file, then)) return PN_OK;
     out->n_phases = 2;
-    PN_TRY(read_phase(file, then, then_table, &out->phase[1]));
+    PN_TRY(read_phase(file, then, pn_supernet_then_keys, &out->phase[1]));
     PN_CHECK(out->phase[0].mode == PN_SUPERNET_LOCAL, PN_USAGE,
              "%s: comes after local training, but mode is %s; use mode: local, or leave it out",
              pn_config_where(file, then), modes[out->phase[0].mode]);

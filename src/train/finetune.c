@@ -21,14 +21,19 @@ static const char *const dtypes[] = { "f32", "bf16", "f16", NULL };
 static const pn_dtype dtype_of[] = { PN_F32, PN_BF16, PN_F16 };
 
 static const pn_option top_table[] = {
-    PN_OPT_STRING(top_options, output, NULL, "directory of the run; the result is its model/"),
-    PN_OPT_STRING(top_options, model, NULL, "model directory to start from; without it, section random"),
-    PN_OPT_STRING(top_options, tokenizer, NULL, "tokenizer directory, or bytes: 256 bytes and three special tokens"),
+    PN_OPT_STRING(top_options, output, NULL, "directory of the run; the result is its model/", .example = "runs/base"),
+    PN_OPT_STRING(top_options, model, NULL, "model directory to start from; without it, section random",
+                  .example = "models/smollm2"),
+    PN_OPT_STRING(top_options, tokenizer, NULL,
+                  "tokenizer directory, or bytes: 256 bytes and three special tokens; none: the model's",
+                  .example = "bytes"),
     PN_OPT_INT(top_options, seed, 1, 0, 9e15, "of weights and data"),
     PN_OPT_INT(top_options, sequence_length, 512, 2, 1e9, "tokens of a row of packed documents"),
     PN_OPT_ENUM(top_options, dtype, "bf16", dtypes, "of the matrices that are written"),
-    PN_OPT_STRINGS(top_options, trains, NULL, "glob patterns of the weights that train; none: all"),
-    PN_OPT_STRINGS(top_options, frozen, NULL, "glob patterns of weights that stay as they are"),
+    PN_OPT_STRINGS(top_options, trains, NULL, "glob patterns of the weights that train; none: all",
+                   .example = "[\"*.self_attn.*\"]"),
+    PN_OPT_STRINGS(top_options, frozen, NULL, "glob patterns of weights that stay as they are",
+                   .example = "[\"*.mlp.*\", \"*norm*\"]"),
     PN_OPT_SECTION("random", "the model to make when none is given"),
     PN_OPT_SECTION("stages", "what to train on, one after another"),
     PN_OPT_END,
@@ -64,7 +69,7 @@ typedef struct stage {
 } stage;
 
 static const pn_option stage_table[] = {
-    PN_OPT_STRING(stage, name, NULL, "name of the stage"),
+    PN_OPT_STRING(stage, name, NULL, "name of the stage", .example = "long"),
     PN_OPT_SECTION("mixture", "what it trains on"),
     PN_OPT_END,
 };
@@ -263,3 +268,13 @@ pn_status pn_finetune_run(pn_config *c) {
     finetune_free(f);
     return s;
 }
+
+const pn_config_section pn_finetune_sections[] = {
+    { .path = "", .table = top_table },
+    { .path = "random", .table = random_table },
+    { .path = "stages[]", .table = stage_table },
+    { .path = "stages[]", .table = pn_train_option_table },
+    { .path = "stages[].mixture[]", .table = pn_mixture_keys },
+    { .path = "stages[].mixture[]", .kind = "skills" },
+    { .path = NULL },
+};

@@ -14,6 +14,7 @@
 
 #include "config.h"
 
+extern const pn_config_section pn_finetune_sections[]; /* every one, for `postnas config` */
 /* Reads every section, for `postnas config` and before running. */
 pn_status pn_finetune_read_config(pn_config *c);
 /* Runs to the end; the model is in <output>/model. */

@@ -23,6 +23,10 @@ static const struct more {
 } more[] = {
     { .type = "attention", .heads = 3, .kv_heads = 3, .qkv_bias = true },
     { .type = "attention", .heads = 4, .kv_heads = 2, .qkv_bias = true },
+    { .type = "swa", .option = { { "window_size", "1" } } },
+    { .type = "swa", .heads = 4, .kv_heads = 2, .qkv_bias = true, .option = { { "window_size", "17" } } },
+    { .type = "swa", .heads = 2, .kv_heads = 2, .option = { { "window_size", "66" } } },
+    { .type = "swa", .option = { { "window_size", "1000" } } },
     { .type = "gated_deltanet",
       .option = { { "num_heads", "2" }, { "num_v_heads", "6" }, { "head_dim", "5" }, { "expand_v", "1.4" } } },
     { .type = "gated_deltanet",
@@ -44,6 +48,9 @@ static const struct more {
                   { "fuse_norm", "false" } } },
 };
 
+/* Options without a default. */
+static const struct needed { const char *type, *option, *value; } needed[] = { { "swa", "window_size", "5" } };
+
 typedef struct subject {
     pn_block_spec spec;
     pn_dims dims;
@@ -59,6 +66,10 @@ static bool subject_at(int i, subject *out) {
         if (types[k]->role != PN_MIXER || i-- > 0) continue;
         ck_ok(pn_block_spec_default(types[k], &out->spec));
         snprintf(out->label, sizeof out->label, "%s", types[k]->name);
+        for (size_t o = 0; o < sizeof needed / sizeof *needed; o++)
+            if (!strcmp(needed[o].type, types[k]->name))
+                ck_ok(pn_option_parse(pn_option_find(types[k]->options, needed[o].option), out->label, needed[o].value,
+                                      0, out->spec.options));
         return true;
     }
     if (i >= (int)(sizeof more / sizeof *more)) return false;
@@ -377,17 +388,20 @@ static int64_t rising(int call, int sequence) {
     static const int64_t pieces[] = { 2, 3, 5, 1, 40, 7, 13 };
     return pieces[(call + sequence) % 7];
 }
+static int64_t by_64(int call, int sequence) {
+    (void)call, (void)sequence;
+    return 64;
+}
 static int64_t turns(int call, int sequence) { /* one sequence moves, the others wait */
     return call % SEQUENCES == sequence ? 11 : 0;
 }
 static int64_t prompt_then_steps(int call, int sequence) {
     return call == 0 ? lengths[sequence] / 2 : 1;
 }
-static const schedule schedules[] = { { "whole", all },
-                                      { "steps", steps },
-                                      { "rising pieces", rising },
-                                      { "taking turns", turns },
-                                      { "prompt, then steps", prompt_then_steps } };
+static const schedule schedules[] = {
+    { "whole", all },          { "steps", steps },        { "rising pieces", rising },
+    { "pieces of 64", by_64 }, { "taking turns", turns }, { "prompt, then steps", prompt_then_steps }
+};
 
 /* Runs a schedule to the end; y [sum of lengths, D] as if packed. */
 static void decode(rig *r, const schedule *how, pn_tensor *x, pn_tensor *y, pn_state *state) {
@@ -512,6 +526,9 @@ START_TEST(state_bytes) {
                           "%s: %lld tokens hold %.1f bytes, cache_bytes says %.1f", s.label, (long long)n, bytes,
                           pn_block_cache_bytes(r.block, n, 4));
             ck_assert_double_le(pn_block_cache_bytes(r.block, n, 2), pn_block_cache_bytes(r.block, n, 4));
+            double unbuilt;
+            ck_ok(pn_block_spec_cache_bytes(&s.spec, &s.dims, n, 2, &unbuilt));
+            ck_assert_double_eq(unbuilt, pn_block_cache_bytes(r.block, n, 2));
             pn_state_destroy(&state);
             pn_tape_reset(r.tape);
             pn_tensor_release(&x);

@@ -57,6 +57,7 @@ START_TEST(stored_files_pass) {
         "ok    block_attn.safetensors | cpu |",
         "ok    block_gdn.safetensors | cpu |",
         "ok    block_jet.safetensors | cpu |",
+        "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
         "ok    core_gated_delta.safetensors | gated_delta/cpu-chunk |",
@@ -64,15 +65,16 @@ START_TEST(stored_files_pass) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n9 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n10 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
 
 /* Every result and gradient, one value of it off by half the tensor's rms: its file must fail. */
 START_TEST(every_altered_result_fails) {
-    static const char *const files[] = { "core_delta", "core_gated_delta_strong", "block_attn", "block_gdn",
-                                         "block_jet" };
+    static const char *const files[] = { "core_delta", "core_gated_delta_strong",
+                                         "block_attn", "block_gdn",
+                                         "block_jet",  "block_swa" };
     static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
     make_folder();
     int altered = 0;

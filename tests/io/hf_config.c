@@ -208,6 +208,32 @@ START_TEST(settings_of_linear_blocks) {
 }
 END_TEST
 
+START_TEST(sliding_windows) {
+    static const char types[] = "[\"swa\", \"attn\", \"swa\"]";
+    ck_ok(read_jet(types, "{\"swa\": {\"window_size\": 1152}}"));
+    expect_layers("swa", "attention", "swa");
+    ck_assert_double_eq(option_of(2, "window_size"), 1152);
+    ck_refused(read_jet(types, NULL), PN_FORMAT, "\"swa\"", "no settings for it");
+    ck_refused(read_jet(types, "{\"swa\": {}}"), PN_USAGE, "config.json", "write a number");
+    ck_refused(read_jet(types, "{\"swa\": {\"window_size\": \"auto\"}}"), PN_FORMAT,
+               "efficient_attention_config.swa: window_size");
+    ck_refused(read_jet(types, "{\"swa\": {\"window_size\": 0}}"), PN_USAGE, "window_size is 0");
+    ck_refused(read_jet(types, "{\"swa\": {\"window\": 5}}"), PN_UNSUPPORTED, "did you mean window_size");
+
+    ck_ok(read_llama("\"use_sliding_window\": true, \"sliding_window\": 6, \"max_window_layers\": 1", NULL));
+    ck_assert_str_eq(c.layer[0].type->name, "attention");
+    ck_assert_str_eq(c.layer[1].type->name, "swa");
+    ck_assert_double_eq(option_of(1, "window_size"), 6);
+    ck_ok(read_llama("\"use_sliding_window\": true, \"sliding_window\": 7, "
+                     "\"layer_types\": [\"sliding_attention\", \"full_attention\"]",
+                     NULL));
+    ck_assert_str_eq(c.layer[0].type->name, "swa");
+    ck_assert_str_eq(c.layer[1].type->name, "attention");
+    ck_assert_double_eq(option_of(0, "window_size"), 7);
+    refused(PN_FORMAT, "\"use_sliding_window\": true, \"max_window_layers\": 1", NULL, "sliding_window is missing");
+}
+END_TEST
+
 /* Parameters of one layer of the present config, and of the final norm. */
 static int64_t parameters_of(int layer) {
     pn_model_config one = c;
@@ -226,15 +252,18 @@ START_TEST(published_parameter_total) {
     char json[4096] = "{\"model_type\": \"jet_nemotron\", \"hidden_size\": 1536, \"intermediate_size\": 8960, "
                       "\"num_hidden_layers\": 28, \"num_attention_heads\": 12, \"num_key_value_heads\": 2, "
                       "\"vocab_size\": 151936, \"rope_theta\": 1000000.0, \"tie_word_embeddings\": true, "
-                      "\"torch_dtype\": \"bfloat16\", \"efficient_attention_config\": {\"jet\": ";
+                      "\"torch_dtype\": \"bfloat16\", \"efficient_attention_config\": "
+                      "{\"swa\": {\"window_size\": 1152}, \"jet\": ";
     strcat(json, jet_settings);
     strcat(json, "}, \"layer_types\": \"[");
-    for (int l = 0; l < 28; l++) strcat(json, l == 14 || l == 19 || l == 20 || l == 21 ? "'attn', " : "'jet', ");
+    for (int l = 0; l < 28; l++)
+        strcat(json, l == 14 || l == 19 ? "'attn', " : l == 20 || l == 21 ? "'swa', " : "'jet', ");
     strcat(json, "]\"}");
     ck_ok(read_text(json));
     ck_assert_int_eq(c.file_dtype, PN_BF16);
     int64_t embedding = 151936 * 1536, norm = 1536;
-    ck_assert_int_eq(embedding + norm + 24 * parameters_of(0) + 4 * parameters_of(14), 1964806208);
+    ck_assert_int_eq(embedding + norm + 24 * parameters_of(0) + 2 * parameters_of(14) + 2 * parameters_of(20),
+                     1964806208);
 }
 END_TEST
 
@@ -295,6 +324,8 @@ START_TEST(written_as_it_was_read) {
     round_trip(PN_HF_AUTO, "\"llama\"");
     ck_ok(read_jet("[\"attn\", \"none\", \"attn\"]", NULL));
     round_trip(PN_HF_AUTO, "\"jet_nemotron\"");
+    ck_ok(read_jet("[\"attn\", \"swa\", \"swa\"]", "{\"swa\": {\"window_size\": 1152}}"));
+    round_trip(PN_HF_AUTO, "\"window_size\": 1152");
     ck_ok(read_with_jet(jet_settings));
     round_trip(PN_HF_AUTO, "\"expand_v\": 2.6666666667");
     pn_model_config two_kinds = c;
@@ -309,5 +340,5 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, settings_of_linear_blocks, published_parameter_total,
+          layer_types_in_every_form, settings_of_linear_blocks, sliding_windows, published_parameter_total,
           plain_models_have_plain_layers, written_as_it_was_read)

@@ -27,11 +27,16 @@ static pn_model_config *config_of(const char *const block[LAYERS], bool tied) {
                          .rope_theta = 1e4,
                          .rms_norm_eps = 1e-6,
                          .qkv_bias = true };
-    for (int l = 0; l < LAYERS; l++) ck_ok(pn_block_spec_default(pn_block_find(block[l]), &c->layer[l]));
+    for (int l = 0; l < LAYERS; l++) {
+        ck_ok(pn_block_spec_default(pn_block_find(block[l]), &c->layer[l]));
+        if (c->layer[l].type == &pn_block_swa)
+            ck_ok(pn_option_parse(pn_block_swa.options, "test", "6", 0, c->layer[l].options));
+    }
     return c;
 }
 
 static const char *const attention_only[] = { "attention", "attention", "attention" };
+static const char *const windowed[] = { "swa", "gated_deltanet", "swa" };
 static const char *const mixed[] = { "jet", "attention", "gated_deltanet" };
 
 static void set(pn_tensor *t, int64_t i, double x) {
@@ -129,8 +134,9 @@ END_TEST
 
 /* Two sequences, fed in pieces of their own, against one pass over each. */
 START_TEST(extend_equals_forward) {
-    for (int tied = 0; tied < 2; tied++) {
-        pn_model *m = model_of(tied ? mixed : attention_only, tied, PN_F32);
+    const char *const *const blocks[] = { attention_only, mixed, windowed };
+    for (int i = 0; i < 3; i++) {
+        pn_model *m = model_of(blocks[i], i == 1, PN_F32);
         pn_tape *t;
         ck_ok(pn_tape_create(PN_CPU, &t));
         pn_tape_record(t, false);

@@ -342,7 +342,77 @@ START_TEST(extraction_keeps_the_function_and_prefixes_are_shared) {
 }
 END_TEST
 
-TEST_MAIN("supernet", both_local_orders_give_the_same_weights, sampled_paths_train_the_candidates_only,
-          a_resumed_run_equals_an_undisturbed_one, stopped_local_training_goes_on_inside_a_layer,
-          killed_local_training_goes_on, scores_that_are_no_numbers_are_refused, tasks_that_score_nothing_are_refused,
-          a_kl_task_keeps_its_teacher, extraction_keeps_the_function_and_prefixes_are_shared)
+/* The base's attention with a window, beside a linear block: its weights, trained as a copy, and the window of the
+ * linear block's state: 2 heads of 16 x 64 in F32, 8192 bytes, are 128 keys and values of width 16 in bf16. */
+START_TEST(a_window_starts_from_attention) {
+    setup();
+    pn_model *m = tiny_base();
+    pn_block_spec blocks[2];
+    ck_ok(pn_block_spec_default(&pn_block_swa, &blocks[0]));
+    ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &blocks[1]));
+    const pn_option *expand_v = pn_option_find(blocks[1].type->options, "expand_v");
+    ck_ok(pn_option_parse(expand_v, "test", "4", 0, blocks[1].options));
+    ck_ok(pn_supernet_build(m, blocks, 2, false, 5));
+    pn_path path, own = pn_model_own_path(m);
+    ck_ok(pn_path_parse(m, "swa,swa,gated_deltanet", &path));
+    const pn_block *swa = m->layer[0].candidate[1];
+    ck_assert_double_eq(pn_block_cache_bytes(swa, 1 << 20, 2), 128 * 2 * 16 * 2);
+    for (int i = 0; i < m->params->n; i++) {
+        const char *at = strstr(m->params->item[i]->name, ".candidates.swa.");
+        if (!at) continue;
+        char base[PN_NAME_MAX];
+        snprintf(base, sizeof base, "%.*s.self_attn.%s", (int)(at - m->params->item[i]->name), m->params->item[i]->name,
+                 at + strlen(".candidates.swa."));
+        const pn_param *p = pn_params_find(m->params, base);
+        ck_assert_msg(p && p != m->params->item[i], "%s", base);
+        ck_assert(!p->value->wants_grad && m->params->item[i]->value->wants_grad);
+        ck_assert_mem_eq(pn_data(p->value), pn_data(m->params->item[i]->value), pn_tensor_bytes(p->value));
+    }
+    /* documents are no longer than the window, so an untrained swa is the teacher */
+    pn_task *task = recall_task();
+    pn_evaluator *e;
+    pn_metrics metrics[2];
+    pn_path paths[] = { own, own };
+    paths[1].choice[0] = paths[1].choice[1] = paths[1].choice[2] = 1;
+    ck_ok(pn_evaluator_create(m, &task, 1, NULL, &e));
+    ck_ok(pn_evaluator_run(e, paths, 2, NULL, metrics));
+    ck_assert_double_eq_tol(*pn_metrics_get(&metrics[0], "nll"), *pn_metrics_get(&metrics[1], "nll"), 1e-6);
+    pn_evaluator_destroy(&e);
+
+    const pn_supernet_config local = one_phase(PN_SUPERNET_LOCAL, 256 * 4);
+    pn_supernet_result r = { 0 };
+    ck_ok(train(m, &local, NULL, 0, &r));
+    ck_assert_int_eq(r.n_errors, 6);
+    pn_supernet_result_free(&r);
+    pn_param *trained = pn_params_find(m->params, "model.layers.0.candidates.swa.o_proj.weight");
+    pn_f32(trained->value)[0] += 1; /* the copy alone moves */
+    pn_model *hybrid;
+    ck_ok(pn_supernet_extract(m, &path, &hybrid));
+    ck_assert(pn_block_spec_equal(&hybrid->config.layer[0], &swa->spec));
+    pn_param *extracted = pn_params_find(hybrid->params, "model.layers.0.self_attn.o_proj.weight");
+    ck_assert_mem_eq(pn_data(extracted->value), pn_data(trained->value), pn_tensor_bytes(trained->value));
+    pn_path alone = pn_model_own_path(hybrid);
+    pn_evaluator *two[2];
+    ck_ok(pn_evaluator_create(m, &task, 1, NULL, &two[0]));
+    ck_ok(pn_evaluator_create(hybrid, &task, 1, NULL, &two[1]));
+    ck_ok(pn_evaluator_run(two[0], &path, 1, NULL, &metrics[0]));
+    ck_ok(pn_evaluator_run(two[1], &alone, 1, NULL, &metrics[1]));
+    ck_assert(!memcmp(&metrics[0], &metrics[1], sizeof metrics[0]));
+    for (int i = 0; i < 2; i++) pn_evaluator_destroy(&two[i]);
+    pn_model_destroy(&hybrid);
+    pn_model_destroy(&m);
+
+    m = tiny_base();
+    ck_assert_int_eq(pn_supernet_build(m, blocks, 1, false, 5), PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "no linear block whose state it could match; write a number"));
+    pn_task_destroy(&task);
+    pn_model_destroy(&m);
+    teardown();
+}
+END_TEST
+
+TEST_MAIN("supernet", a_window_starts_from_attention, both_local_orders_give_the_same_weights,
+          sampled_paths_train_the_candidates_only, a_resumed_run_equals_an_undisturbed_one,
+          stopped_local_training_goes_on_inside_a_layer, killed_local_training_goes_on,
+          scores_that_are_no_numbers_are_refused, tasks_that_score_nothing_are_refused, a_kl_task_keeps_its_teacher,
+          extraction_keeps_the_function_and_prefixes_are_shared)

@@ -59,6 +59,27 @@ START_TEST(whole_numbers) {
 }
 END_TEST
 
+START_TEST(a_word_for_zero) {
+    static const pn_option table[] = { PN_OPT_INT_OR(values, i, "auto", "auto", 1, 9, ""), PN_OPT_END };
+    values v = { .i = 5 };
+    pn_buf b = { 0 };
+    ck_ok(pn_options_defaults(table, &v));
+    ck_assert_int_eq(v.i, 0);
+    pn_option_text(table, &v, &b);
+    ck_assert_str_eq(pn_buf_string(&b), "auto");
+    ck_ok(pn_option_parse(table, "w", "9", 0, &v));
+    pn_buf_clear(&b);
+    pn_option_text(table, &v, &b);
+    ck_assert_str_eq(pn_buf_string(&b), "9");
+    ck_assert_int_eq(pn_option_parse(table, "w", "0", 0, &v), PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "i is 0; it must lie in 1 .. 9"));
+    ck_assert_int_eq(pn_option_parse(table, "w", "automatic", 0, &v), PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "it must be a whole number or auto"));
+    ck_assert_int_eq(v.i, 9);
+    pn_buf_free(&b);
+}
+END_TEST
+
 START_TEST(numbers) {
     static const char *const bad[] = { "", "x", "1x", "nan", "inf", "-inf", "1e999" };
     values v;
@@ -75,6 +96,8 @@ START_TEST(nearest_names) {
     ck_assert_str_eq(pn_nearest("genrate", names, 4), "generate");
     ck_assert_str_eq(pn_nearest("lst", names, 4), "list");
     ck_assert_str_eq(pn_nearest("ids", names, 4), "id");
+    ck_assert_str_eq(pn_nearest("gen", names, 4), "generate");
+    ck_assert_ptr_null(pn_nearest("ge", names, 4));
     ck_assert_ptr_null(pn_nearest("zzzz", names, 4));
     ck_assert_ptr_null(pn_nearest("", names, 0));
     ck_assert_int_eq(pn_edit_distance("kitten", "sitting"), 3);
@@ -102,4 +125,4 @@ START_TEST(texts_read_back) {
 }
 END_TEST
 
-TEST_MAIN("options", whole_numbers, numbers, nearest_names, texts_read_back)
+TEST_MAIN("options", whole_numbers, a_word_for_zero, numbers, nearest_names, texts_read_back)
