@@ -14,7 +14,7 @@ typedef struct pn_history {
     pn_metrics *metrics; /* per task; owned */
     double objective;    /* of its stage, as it reads */
     int stage, round;    /* rounds count on over the stages */
-    int parent;          /* the row whose path this one changes; -1: none */
+    int parent;          /* the row whose path this one goes on from; -1: none */
 } pn_history;
 
 typedef struct pn_result {

@@ -119,9 +119,10 @@ static int best_row(const pn_run *r, int stage, const pn_space *space) {
     return best;
 }
 
-static pn_status run_stage(pn_run *r, int stage, const pn_path *placed) {
+/* placed, root: what the stage before has placed, and its row; -1: all linear, none. Both receive this stage's. */
+static pn_status run_stage(pn_run *r, int stage, pn_path *placed, int *root) {
     pn_search_input in = pn_run_search_input(r, stage, placed, r->config.strategy_options);
-    PN_TRY(run_search(r, r->config.strategy, &in, stage, -1));
+    PN_TRY(run_search(r, r->config.strategy, &in, stage, *root));
     int best = best_row(r, stage, &in.space);
     if (r->config.refine) {
         const pn_swap_options swap = { r->config.refine, r->history[best].path,
@@ -130,7 +131,8 @@ static pn_status run_stage(pn_run *r, int stage, const pn_path *placed) {
         PN_TRY(run_search(r, &pn_search_swap, &in, stage, best));
         best = best_row(r, stage, &in.space);
     }
-    r->placed[stage] = r->history[best].path;
+    *root = best;
+    *placed = r->placed[stage] = r->history[best].path;
     return PN_OK;
 }
 
@@ -157,10 +159,8 @@ pn_status pn_run_choose(pn_run *r) {
     PN_TRY(pn_evaluator_create(r->net, r->search_task, r->config.n_tasks, r->scores, &r->evaluator));
     PN_TRY(scale_objectives(r));
     pn_path placed = pn_space_all_linear(&r->space);
-    for (int i = 0; i < r->n_stages; i++) {
-        PN_TRY(run_stage(r, i, &placed));
-        placed = r->placed[i];
-    }
+    int root = -1;
+    for (int i = 0; i < r->n_stages; i++) PN_TRY(run_stage(r, i, &placed, &root));
     r->winner = placed;
     pn_info("chosen: %s", pn_path_text(r->net, &r->winner, text, sizeof text));
     return PN_OK;

@@ -1,8 +1,28 @@
 /* What a finished run leaves for people: result.json, the report, the table on the terminal. */
 #include "run_phases.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "json.h"
 #include "report.h"
+
+static int by_path(const void *a, const void *b) {
+    const pn_history *x = a, *y = b;
+    return memcmp(x->path.choice, y->path.choice, sizeof x->path.choice);
+}
+
+/* How many paths the history holds, some of which were asked for more than once. */
+static pn_status count_paths(const pn_run *r, int *n) {
+    pn_history *sorted = malloc((size_t)r->n_history * sizeof *sorted);
+    PN_CHECK(sorted, PN_MEMORY, "out of memory");
+    memcpy(sorted, r->history, (size_t)r->n_history * sizeof *sorted);
+    qsort(sorted, (size_t)r->n_history, sizeof *sorted, by_path);
+    *n = 1;
+    for (int i = 1; i < r->n_history; i++) *n += by_path(&sorted[i - 1], &sorted[i]) != 0;
+    free(sorted);
+    return PN_OK;
+}
 
 pn_status pn_run_results(pn_run *r) {
     const pn_result result = { .config = &r->config,
@@ -27,7 +47,9 @@ pn_status pn_run_results(pn_run *r) {
     if (!s) s = pn_report_write(root, page);
     json_decref(root);
     PN_TRY(s);
-    fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention", r->n_history,
+    int n_paths;
+    PN_TRY(count_paths(r, &n_paths));
+    fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention", n_paths,
             pn_space_count(&r->winner, r->space.limit[0].choice), r->winner.n);
     for (int k = 1; k < r->space.n_limits; k++)
         fprintf(r->out, ", %d %s", pn_space_count(&r->winner, r->space.limit[k].choice), r->space.limit[k].name);

@@ -209,6 +209,27 @@ START_TEST(expand_tries_the_important_layers) {
 }
 END_TEST
 
+/* Layers 0 and 1 are the best for either kind. */
+static double contested(const pn_path *p) {
+    double value = 0;
+    for (int l = 0; l < p->n; l++) {
+        if (p->choice[l] == ATTENTION) value -= l == 0 ? 1 : l == 1 ? 0.99 : 0;
+        if (p->choice[l] == WINDOW) value -= l < 2 ? 1 : 0.01 * l;
+    }
+    return value;
+}
+
+/* Each placement that is kept has attention where the other's important layer for a window is: with both closed to it,
+ * neither could be completed. */
+START_TEST(expand_never_leaves_a_placement_unfinished) {
+    pn_space space = space_of(6, 2, (const pn_limit[]){ SPEND_ATTENTION(1), SPEND_WINDOWS(2) });
+    outcome r = run(&pn_search_beam, space, contested, "{ width: 2, expand: 2 }", NULL);
+    outcome all = run(&pn_search_exhaustive, space, contested, NULL, NULL);
+    ck_assert_int_gt(r.complete, 0);
+    ck_assert_double_eq(r.value, all.value);
+}
+END_TEST
+
 /* Gates that prefer attention in layers 1 and 6 and no mixer in 4. */
 static void set_gates(pn_gates *g) {
     *g = (pn_gates){ .present = true, .n_layers = 8, .n_candidates = 4 };
@@ -304,4 +325,5 @@ END_TEST
 
 TEST_MAIN("strategies", exhaustive_visits_every_placement_once, earlier_placements_stay,
           beam_finds_the_additive_optimum, layers_that_depend_on_each_other, expand_tries_the_important_layers,
-          gates_choose_and_order, uniform_spreads_evenly, random_draws_evenly, what_cannot_be_met_is_refused)
+          expand_never_leaves_a_placement_unfinished, gates_choose_and_order, uniform_spreads_evenly,
+          random_draws_evenly, what_cannot_be_met_is_refused)
