@@ -74,7 +74,7 @@ static pn_status run(const pn_args *args) {
 }
 
 static const pn_flag flags[] = {
-    { .name = "device", .value = "NAME", .help = "what to measure: cpu" },
+    { .name = "device", .value = "NAME", .help = "what to measure: cpu", .def = "cpu" },
     { .name = "shape", .value = "NAME", .help = "smollm2-135m (default), qwen2.5-0.5b, qwen2.5-1.5b or quickstart" },
     { .name = "op", .value = "NAME", .help = "ops: this one only; may be repeated" },
     { .name = "tokens", .value = "N", .help = "ops: rows, may be repeated; 0: decoding. train: of a step" },
@@ -98,14 +98,15 @@ const pn_command pn_cmd_bench = {
         "1 is as fast as the machine, above 1 the data was in cache. Rates are those of the fastest run. With\n"
         "--threads 1, time is the thread's own processor time.\n"
         "\n"
-        "    postnas bench ops [--op NAME]... [--tokens N]... [--shape NAME]\n"
-        "        every implementation of every op, forward (fwd) and backward (bwd)\n"
-        "    postnas bench train [--shape NAME | --config FILE]\n"
-        "        steps of super-network training, and where their time goes; a shape gets random weights and\n"
-        "        made-up text and needs no files, a configuration of `postnas search` is taken as it is\n"
+        "ops    every implementation of every op, forward (fwd) and backward (bwd), at the sizes of a model (--shape)\n"
+        "train  steps of super-network training, and where their time goes; a shape gets random weights and made-up\n"
+        "       text and needs no files, a configuration of `postnas search` is taken as it is\n"
         "\n"
         "    postnas bench ops --op attention --op gated_delta --tokens 2048 --threads 1\n"
         "    postnas bench train --shape smollm2-135m --layers 6\n",
+    .reads = "nothing; with --config, what a search of that configuration reads\n",
+    .writes = "the tables on standard output; with --json a file\n",
+    .see = "postnas list ops    postnas check ops --help\n",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 1,

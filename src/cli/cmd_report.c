@@ -35,6 +35,9 @@ const pn_command pn_cmd_report = {
         "\n"
         "    postnas report runs/quickstart\n"
         "    postnas report experiments/01-quickstart-base/quickstart-result.json /tmp/quickstart.html\n",
+    .reads = "a run, or the result.json of one\n",
+    .writes = "the page: report.html in the run, or PAGE.html\n",
+    .see = "postnas search --help    experiments/01-quickstart-base holds a result.json and its page\n",
     .min_operands = 1,
     .max_operands = 2,
     .run = run,

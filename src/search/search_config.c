@@ -89,9 +89,10 @@ typedef struct objectives_options {
     const char *full_attention, *swa, *none;
 } objectives_options;
 static const pn_option objectives_table[] = {
-    PN_OPT_STRING(objectives_options, full_attention, NULL, "of layers with full attention; placed first"),
-    PN_OPT_STRING(objectives_options, swa, NULL, "of sliding windows; placed second"),
-    PN_OPT_STRING(objectives_options, none, NULL, "of layers without mixer; placed last"),
+    PN_OPT_STRING(objectives_options, full_attention, NULL, "of layers with full attention; placed first",
+                  .example = "recall.nll"),
+    PN_OPT_STRING(objectives_options, swa, NULL, "of sliding windows; placed second", .example = "facts.accuracy"),
+    PN_OPT_STRING(objectives_options, none, NULL, "of layers without mixer; placed last", .example = "text.nll"),
     PN_OPT_END,
 };
 

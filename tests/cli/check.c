@@ -20,6 +20,9 @@ START_TEST(vectors) {
     r = program("check vectors " GOLDEN "/core_delta.safetensors " GOLDEN "/block_jet.safetensors");
     ck_assert_int_eq(r.code, 0);
     holds(r.out, "3 passed, 0 failed\n");
+    r = program("check vectors " GOLDEN "/core_la_vector_strong.safetensors " GOLDEN "/block_gla.safetensors");
+    ck_assert_int_eq(r.code, 0);
+    holds(r.out, "3 passed, 0 failed\n");
     r = program("check vectors " GOLDEN "/qwen2_tiny/expected_outputs.safetensors"); /* named, and no golden file */
     ck_assert_int_eq(r.code, 1);
     holds(r.out, "0 passed, 1 failed\n");

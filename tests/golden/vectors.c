@@ -56,25 +56,36 @@ START_TEST(stored_files_pass) {
     static const char *const rows[] = {
         "ok    block_attn.safetensors | cpu |",
         "ok    block_gdn.safetensors | cpu |",
+        "ok    block_gla.safetensors | cpu |",
         "ok    block_jet.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
         "ok    core_gated_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_gated_delta_strong.safetensors | gated_delta/cpu-step |",
+        "ok    core_la_scalar.safetensors | gated_linear/cpu-chunk |",
+        "ok    core_la_scalar_strong.safetensors | gated_linear/cpu-step |",
+        "ok    core_la_vector.safetensors | gated_linear/cpu-step |",
+        "ok    core_la_vector_strong.safetensors | gated_linear/cpu-chunk |",
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n10 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n19 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
 
 /* Every result and gradient, one value of it off by half the tensor's rms: its file must fail. */
 START_TEST(every_altered_result_fails) {
-    static const char *const files[] = { "core_delta", "core_gated_delta_strong",
-                                         "block_attn", "block_gdn",
-                                         "block_jet",  "block_swa" };
+    static const char *const files[] = { "core_delta",
+                                         "core_gated_delta_strong",
+                                         "core_la_scalar_strong",
+                                         "core_la_vector",
+                                         "block_attn",
+                                         "block_gdn",
+                                         "block_gla",
+                                         "block_jet",
+                                         "block_swa" };
     static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
     make_folder();
     int altered = 0;
@@ -178,6 +189,14 @@ static void other_heads(golden_file *g) {
     json_object_set_new(metadata_of(g), "H", json_string("4"));
 }
 
+static void split_width(golden_file *g) {
+    json_object_set_new(metadata_of(g), "dk", json_string("7.5"));
+}
+static void renamed_gate(golden_file *g) {
+    json_object_set_new(g->header, "gs", json_incref(json_object_get(g->header, "gv")));
+    json_object_del(g->header, "gv");
+}
+
 START_TEST(damaged_files_are_refused) {
     static const struct {
         const char *file;
@@ -195,6 +214,8 @@ START_TEST(damaged_files_are_refused) {
         { "block_gdn", zero_divisor, PN_FORMAT, "setting dk is 0" },
         { "block_gdn", absurd_width, PN_MISMATCH, "head_dim" },
         { "block_jet", other_heads, PN_FORMAT, "does not fit" },
+        { "block_gla", split_width, PN_MISMATCH, "which 2 heads do not share evenly" },
+        { "core_la_vector", renamed_gate, PN_FORMAT, "no tensor gv" },
     };
     make_folder();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -223,12 +244,14 @@ static const char layer_cfgs[] =
     "[{\"kind\": \"jet\", \"D\": 32, \"H\": 2, \"dk\": 12, \"dv\": 32, \"W\": 4, \"R\": 8, \"eps\": 1e-05},"
     " {\"kind\": \"attn\", \"D\": 32, \"H\": 4, \"Hkv\": 2, \"d\": 8, \"theta\": 1000000.0, \"window\": null},"
     " {\"kind\": \"gdn\", \"D\": 32, \"H\": 2, \"Hv\": 4, \"dk\": 12, \"dv\": 24, \"W\": 4, \"eps\": 1e-05,"
-    "  \"neg\": false, \"gate\": true}]";
+    "  \"neg\": false, \"gate\": true},"
+    " {\"kind\": \"gla\", \"D\": 32, \"H\": 2, \"dk\": 8, \"dv\": 16, \"rank\": 4, \"norm\": 2.0, \"eps\": 1e-05,"
+    "  \"clamp_min\": null}]";
 
 static pn_model *reference_model(void) {
     pn_model_config *c = calloc(1, sizeof *c);
     pn_model *m;
-    *c = (pn_model_config){ .n_layers = 3, .tied = true, .vocab = 50, .bos = -1, .eos = -1, .initializer_range = 0.3 };
+    *c = (pn_model_config){ .n_layers = 4, .tied = true, .vocab = 50, .bos = -1, .eos = -1, .initializer_range = 0.3 };
     c->dims = (pn_dims){ .hidden = 32,
                          .heads = 4,
                          .kv_heads = 2,
@@ -243,8 +266,9 @@ static pn_model *reference_model(void) {
         { "jet", { { "num_heads", "2" }, { "head_dim", "12" }, { "expand_v", "2.6666666667" } } },
         { .block = "attention" },
         { "gated_deltanet", { { "num_heads", "2" }, { "num_v_heads", "4" }, { "head_dim", "12" } } },
+        { "gla", { { "num_heads", "2" }, { "gate_low_rank_dim", "4" }, { "gate_logit_normalizer", "2" } } },
     };
-    for (int l = 0; l < 3; l++) {
+    for (int l = 0; l < 4; l++) {
         const pn_block_type *type = pn_block_find(layers[l].block);
         ck_ok(pn_block_spec_default(type, &c->layer[l]));
         for (int i = 0; i < 4 && layers[l].option[i][0]; i++)

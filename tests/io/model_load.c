@@ -6,6 +6,7 @@
 
 #include "gguf_build.h"
 #include "gguf_model.h"
+#include "json.h"
 #include "safetensors.h"
 #include "weights_writer.h"
 
@@ -141,6 +142,63 @@ START_TEST(windowed_layers_are_saved_and_loaded) {
         pn_model_destroy(&m);
         pn_model_destroy(&base);
     }
+}
+END_TEST
+
+static void set_option(pn_block_spec *spec, const char *name, const char *value) {
+    ck_ok(pn_option_parse(pn_option_find(spec->type->options, name), "test", value, 0, spec->options));
+}
+
+/* A hybrid with a layer of every token mixer: the same weights and settings come back. */
+START_TEST(every_block_saved_and_loaded) {
+    pn_model_config *c = calloc(1, sizeof *c);
+    *c = (pn_model_config){ .tied = true, .vocab = 50, .max_position = 64, .bos = -1, .eos = -1 };
+    c->initializer_range = 0.02;
+    c->dims = (pn_dims){ .hidden = 32,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .head_dim = 8,
+                         .intermediate = 48,
+                         .rope_theta = 1e6,
+                         .rms_norm_eps = 1e-6,
+                         .qkv_bias = true };
+    int n_types;
+    const pn_block_type *const *types = pn_block_types(&n_types);
+    char norm[64] = "";
+    for (int i = 0; i < n_types; i++) {
+        if (types[i]->role != PN_MIXER) continue;
+        pn_block_spec *spec = &c->layer[c->n_layers++];
+        ck_ok(pn_block_spec_default(types[i], spec));
+        if (types[i] == &pn_block_swa) set_option(spec, "window_size", "5");
+        if (types[i] != &pn_block_gla) continue;
+        snprintf(norm, sizeof norm, "model.layers.%d.self_attn.g_norm.weight", c->n_layers - 1);
+        set_option(spec, "num_heads", "2"); /* settings of every kind */
+        set_option(spec, "expand_k", "0.75");
+        set_option(spec, "clamp_min", "-4.5");
+        set_option(spec, "use_short_conv", "true");
+        set_option(spec, "fuse_norm", "false");
+    }
+    pn_model *m, *back;
+    ck_ok(pn_model_create(c, PN_F32, NULL, &m));
+    pn_params_init(m->params, 20);
+    ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_F32 }));
+    ck_ok(pn_model_load(scratch("."), PN_F32, &back));
+    expect_equal(m, back);
+    ck_assert_int_eq(back->config.n_layers, m->config.n_layers);
+    for (int l = 0; l < m->config.n_layers; l++)
+        ck_assert_msg(pn_block_spec_equal(&m->config.layer[l], &back->config.layer[l]), "%s",
+                      m->config.layer[l].type->name);
+    ck_assert_ptr_nonnull(pn_params_find(back->params, norm));
+    json_t *extensions;
+    ck_ok(pn_json_load(scratch("postnas.json"), 4096, &extensions));
+    char *listed = json_dumps(json_object_get(extensions, "extended_layer_types"), JSON_COMPACT);
+    ck_assert_ptr_nonnull(strstr(listed, "\"gla\""));
+    ck_assert_ptr_null(strstr(listed, "\"attn\""));
+    free(listed);
+    json_decref(extensions);
+    pn_model_destroy(&m);
+    pn_model_destroy(&back);
+    free(c);
 }
 END_TEST
 
@@ -456,6 +514,7 @@ START_TEST(refuses_directories_that_do_not_fit) {
 }
 END_TEST
 
-TEST_MAIN("model_load", golden_logits, saved_and_loaded, hybrid_of_a_base_without_biases,
-          windowed_layers_are_saved_and_loaded, gguf_is_the_same_model, the_permutation_matters,
-          refuses_other_gguf_models, refuses_gguf_configs_that_do_not_fit, refuses_directories_that_do_not_fit)
+TEST_MAIN("model_load", golden_logits, saved_and_loaded, every_block_saved_and_loaded,
+          windowed_layers_are_saved_and_loaded, hybrid_of_a_base_without_biases, gguf_is_the_same_model,
+          the_permutation_matters, refuses_other_gguf_models, refuses_gguf_configs_that_do_not_fit,
+          refuses_directories_that_do_not_fit)
