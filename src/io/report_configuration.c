@@ -7,7 +7,7 @@ enum { DEPTH = 6, LIST_MAX = 64 };
 
 static bool shown_elsewhere(const char *key) {
     static const char *const keys[] = { "layers",       "table",          "cache_bytes",   "importance", "history",
-                                        "local_errors", "supernet_curve", "distill_curve", "gates" };
+                                        "local_errors", "supernet_curve", "distill_curve", "gates",      "stages" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;
