@@ -146,6 +146,7 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     snprintf(objective, sizeof objective, "%s.%s", c->objective_task, c->objective_metric);
     json_t *root = json_object();
     json_object_set_new(root, "format", json_integer(1));
+    json_object_set_new(root, "postnas", json_string(POSTNAS_VERSION));
     json_object_set_new(root, "model", json_string(c->top.model));
     json_object_set_new(root, "seed", json_integer(c->top.seed));
     json_object_set_new(root, "backend", json_string("cpu"));
@@ -163,6 +164,7 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "local_errors", errors_json(r));
     json_object_set_new(root, "supernet_curve", curve_json(r->supernet_curve));
     json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));
+    json_object_set_new(root, "config", json_string(r->config_text));
     *out = root;
     return PN_OK;
 }

@@ -26,6 +26,7 @@ typedef struct pn_result {
     int n_errors;
     const pn_curve *supernet_curve, *distill_curve;
     const pn_table *table;
+    const char *config_text; /* the run's configuration, as YAML */
     uint64_t weights_hash;
 } pn_result;
 

@@ -373,6 +373,8 @@ static pn_status write_timing(run *r) {
 }
 
 static pn_status write_results(run *r) {
+    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX], *config;
+    PN_TRY(pn_run_dir_config(&r->dir, &config));
     const pn_result result = { .config = &r->config,
                                .supernet = r->net,
                                .space = r->space,
@@ -384,11 +386,12 @@ static pn_status write_results(run *r) {
                                .supernet_curve = &r->net_curve,
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
+                               .config_text = config,
                                .weights_hash = r->scores->weights_hash };
-    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
-    json_t *root;
-    PN_TRY(pn_result_json(&result, &root));
-    pn_status s = pn_run_dir_file(&r->dir, "result.json", path);
+    json_t *root = NULL;
+    pn_status s = pn_result_json(&result, &root);
+    free(config);
+    if (!s) s = pn_run_dir_file(&r->dir, "result.json", path);
     if (!s) s = pn_json_write(path, root);
     if (!s) s = pn_run_dir_file(&r->dir, "report.html", page);
     if (!s) s = pn_report_write(root, page);

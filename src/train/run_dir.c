@@ -85,3 +85,21 @@ pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir 
     PN_TRY(pn_monitor_open(events));
     return PN_OK;
 }
+
+pn_status pn_run_dir_config(const pn_run_dir *run, char **text) {
+    char file[PN_PATH_MAX];
+    size_t n;
+    PN_TRY(pn_run_dir_file(run, "config.yaml", file));
+    PN_TRY(pn_file_read(file, CONFIG_LIMIT, text, &n));
+    strip_origins(*text);
+    static const char output[] = "output:";
+    for (char *line = *text; *line;) {
+        char *next = strchr(line, '\n');
+        next = next ? next + 1 : line + strlen(line);
+        if (strncmp(line, output, sizeof output - 1))
+            line = next;
+        else
+            memmove(line, next, strlen(next) + 1);
+    }
+    return PN_OK;
+}

@@ -153,6 +153,8 @@ START_TEST(whole_page) {
     holds(page, "is better than uniform in every one");
     holds(page, "<dt>limits.full_attention</dt><dd>2</dd>");
     holds(page, "<dt>supernet_weights</dt><dd>0123456789abcdef</dd>");
+    holds(page, "<dt>postnas</dt><dd>0.0.0</dd>");
+    holds(page, "<pre>model: made-up\nseed: 1\nsearch:\n  strategy: beam\n</pre>");
     ck_assert_int_eq(count(page, "(round "), 28); /* a dot each */
     /* self-contained */
     lacks(page, "http:");
