@@ -5,13 +5,6 @@
 
 #include "files.h"
 
-static void read_objective(pn_page *r) {
-    const char *text = pn_page_string(r->root, "objective"), *dot = text ? strrchr(text, '.') : NULL;
-    if (!dot || dot - text >= PN_PAGE_NAME || strlen(dot + 1) >= PN_PAGE_NAME) return;
-    snprintf(r->objective_task, sizeof r->objective_task, "%.*s", (int)(dot - text), text);
-    snprintf(r->objective_metric, sizeof r->objective_metric, "%s", dot + 1);
-}
-
 /* Gives every block its colour before anything is drawn, so that the legend is whole. */
 static void read_blocks(pn_page *r) {
     static const char *const lists[] = { "table", "history" };
@@ -66,7 +59,7 @@ pn_status pn_page_render(const json_t *result, pn_buf *out) {
     PN_CHECK(json_is_object(result), PN_FORMAT, "report: the result is not a JSON object; give a search's result.json");
     pn_page r = { .root = result, .out = out };
     pn_page_path_read(result, &r.winner);
-    read_objective(&r);
+    pn_page_objective_read(result, &r.objective);
     r.teacher_row = pn_page_row(&r, "teacher", false);
     r.winner_row = pn_page_row(&r, "PostNAS", true);
     if (!r.winner_row) r.winner_row = pn_page_row(&r, "PostNAS", false);

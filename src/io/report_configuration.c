@@ -1,13 +1,15 @@
 /* Where the numbers come from: every plain value of the result that no other section shows. */
 #include "report_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { DEPTH = 6, LIST_MAX = 64 };
 
 static bool shown_elsewhere(const char *key) {
-    static const char *const keys[] = { "layers",       "table",          "cache_bytes",   "importance", "history",
-                                        "local_errors", "supernet_curve", "distill_curve", "gates" };
+    static const char *const keys[] = { "layers",  "table",        "cache_bytes",    "importance",
+                                        "history", "local_errors", "supernet_curve", "distill_curve",
+                                        "gates",   "stages",       "config" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;
@@ -60,6 +62,21 @@ static void value(pn_buf *b, const char *name, const json_t *v, int depth) {
     }
 }
 
+/* The text of config.yaml, line by line: pn_html takes a newline for a space. */
+static void config_text(pn_buf *b, const char *text) {
+    pn_buf_text(b, "<details><summary>Every value of the configuration</summary>\n<div class=\"scroll\"><pre>");
+    for (const char *line = text; *line;) {
+        size_t n = strcspn(line, "\n");
+        char *copy = strndup(line, n);
+        b->failed |= !copy;
+        if (copy) pn_html(b, "%s", copy);
+        pn_buf_char(b, '\n');
+        free(copy);
+        line += n + (line[n] == '\n');
+    }
+    pn_buf_text(b, "</pre></div></details>\n");
+}
+
 static void commands(pn_buf *b) {
     pn_buf_text(
         b, "<h3>To make it again</h3>\n<p class=\"how\">Beside this page lie config.yaml, with every value and "
@@ -78,6 +95,8 @@ void pn_page_configuration(pn_page *r) {
     json_t *v;
     json_object_foreach((json_t *)r->root, key, v) if (!shown_elsewhere(key)) value(r->out, key, v, 0);
     pn_buf_text(r->out, "</dl>\n");
+    const char *config = pn_page_string(r->root, "config");
+    if (config) config_text(r->out, config);
     if (pn_page_string(r->root, "path")) commands(r->out);
     pn_page_section_end(r);
 }

@@ -115,3 +115,22 @@ const json_t *pn_page_row(const pn_page *r, const char *name, bool distilled) {
     }
     return NULL;
 }
+
+void pn_page_objective_read(const json_t *object, pn_page_objective *out) {
+    *out = (pn_page_objective){ .text = pn_page_string(object, "objective") };
+    const char *dot = out->text ? strrchr(out->text, '.') : NULL;
+    bool plain = dot && !strpbrk(out->text, " +*") && !json_is_true(json_object_get(object, "normalised")) &&
+                 dot - out->text < PN_PAGE_NAME && strlen(dot + 1) < PN_PAGE_NAME;
+    if (plain) {
+        snprintf(out->task, sizeof out->task, "%.*s", (int)(dot - out->text), out->text);
+        snprintf(out->metric, sizeof out->metric, "%s", dot + 1);
+    }
+    const json_t *ascending = json_object_get(object, "ascending");
+    out->ascending = json_is_boolean(ascending) ? json_is_true(ascending) : pn_page_ascending(out->metric);
+}
+
+void pn_page_objective_caption(const pn_page_objective *o, char *buffer, size_t n) {
+    char text[PN_PAGE_NAME];
+    snprintf(buffer, n, "%s, %s is better", o->text ? pn_page_short(o->text, PN_PAGE_NAME, text) : "objective",
+             o->ascending ? "higher" : "lower");
+}

@@ -1,4 +1,4 @@
-/* What the search measured: its paths in columns, a tree where it is known from which one each grew, and how the winner
+/* What the search measured: its paths in columns, a tree where it is known from which one each grew, and how the choice
  * came about. */
 #include "report_internal.h"
 
@@ -33,7 +33,8 @@ static int changed_layer(const pn_page_entry *parent, const pn_page_entry *e) {
     return -1;
 }
 
-/* Lines from each path to the one it grew from: all in one, then those of kept paths, then the winner's. */
+/* Lines from each path to the one it grew from: all in one, then those of kept paths, then those of the chosen one's
+ * line. */
 static void links(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     static const char *const kinds[] = { "link", "link kept", "link line" };
     for (int kind = 0; kind < 3; kind++) {
@@ -64,17 +65,17 @@ static void dot(pn_page *r, const pn_page_paths *h, const pn_plot *p, const pn_p
     bool strong = h->has_parents ? e->kept : h->round[e->column].best == e;
     double x = pn_plot_x(p, dot_x(h, e)), y = pn_plot_y(p, e->objective);
     pn_html(r->out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\"><title>%s: %s (",
-            e->winner ? "k0 best"
+            e->chosen ? "k0 best"
             : strong  ? "k1 best"
                       : "k6 dot",
             x, y,
-            e->winner ? "6"
+            e->chosen ? "6"
             : strong  ? "4.5"
                       : "3",
-            path ? path : "?", pn_page_value(r->objective_metric, e->objective, text));
+            path ? path : "?", pn_page_value(h->objective.metric, e->objective, text));
     if (h->has_rounds) pn_html(r->out, "round %d, ", e->round);
     pn_html(r->out, "measured as number %d%s)</title></circle>\n", e->order + 1,
-            e->winner         ? ", the winner"
+            e->chosen         ? ", chosen"
             : !h->has_parents ? ""
             : e->kept         ? ", kept"
                               : ", dropped");
@@ -83,8 +84,8 @@ static void dot(pn_page *r, const pn_page_paths *h, const pn_plot *p, const pn_p
 static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     for (int strong = 0; strong < 2; strong++) /* the kept ones on top */
         for (size_t i = 0; i < h->n; i++)
-            if (drawn(h, &h->at[i]) && (h->at[i].kept || h->at[i].winner) == (strong == 1)) dot(r, h, p, &h->at[i]);
-    for (size_t i = 0; i < h->n; i++) { /* what each step to the winner changed */
+            if (drawn(h, &h->at[i]) && (h->at[i].kept || h->at[i].chosen) == (strong == 1)) dot(r, h, p, &h->at[i]);
+    for (size_t i = 0; i < h->n; i++) { /* what each step to the chosen one changed */
         const pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
         int layer = e->line ? changed_layer(parent, e) : -1;
         double y = pn_plot_y(p, e->objective);
@@ -123,9 +124,8 @@ static void plot(pn_page *r, const pn_page_paths *h) {
         p.y_max = fmax(p.y_max, h->at[i].objective);
     }
     pn_plot_settle(&p, true);
-    char caption[3 * PN_PAGE_NAME];
-    snprintf(caption, sizeof caption, "%s %s, %s is better", r->objective_task, r->objective_metric,
-             h->ascending ? "higher" : "lower");
+    char caption[2 * PN_PAGE_NAME];
+    pn_page_objective_caption(&h->objective, caption, sizeof caption);
     pn_plot_open(r->out, width, p.top + height + 54, width < 640, "Objective of every measured path");
     pn_plot_y_axis(r->out, &p, caption);
     columns_axis(r, h, &p);
@@ -138,7 +138,7 @@ static void plot(pn_page *r, const pn_page_paths *h) {
 }
 
 static void legend(pn_page *r) {
-    static const char *const kinds[][2] = { { "k0 best", "the winner" },
+    static const char *const kinds[][2] = { { "k0 best", "chosen" },
                                             { "k1 best", "kept: others grew from it" },
                                             { "k6 dot", "dropped" } };
     pn_buf_text(r->out, "<ul class=\"legend\">\n");
@@ -160,14 +160,19 @@ static void path_cells(pn_page *r, const pn_page_entry *e) {
     pn_buf_text(r->out, "</td></tr>\n");
 }
 
-static void objective_cell(pn_page *r, const pn_page_entry *e) {
+static void objective_cell(pn_page *r, const pn_page_paths *h, const pn_page_entry *e) {
     char text[PN_PAGE_TEXT], exact[PN_PAGE_TEXT];
     pn_double_text(e->objective, exact, sizeof exact);
-    pn_html(r->out, "<td title=\"%s\">%s</td>", exact, pn_page_value(r->objective_metric, e->objective, text));
+    pn_html(r->out, "<td title=\"%s\">%s</td>", exact, pn_page_value(h->objective.metric, e->objective, text));
 }
 
-static const char *objective_name(const pn_page *r) {
-    return *r->objective_metric ? r->objective_metric : "objective";
+static const char *objective_name(const pn_page_paths *h) {
+    return *h->objective.metric ? h->objective.metric : "objective";
+}
+
+/* Under the heading of a stage where there are several. */
+static int level(const pn_page *r) {
+    return r->n_stages > 1 ? 4 : 3;
 }
 
 static void what_changed(pn_page *r, const pn_page_entry *parent, const pn_page_entry *e) {
@@ -182,22 +187,22 @@ static void what_changed(pn_page *r, const pn_page_entry *parent, const pn_page_
     if (!any) pn_buf_text(r->out, parent ? "\xe2\x80\x93" : "start");
 }
 
-static void winners_line(pn_page *r, const pn_page_paths *h) {
+static void line_of_the_chosen(pn_page *r, const pn_page_paths *h) {
     const pn_page_entry *line[PN_MAX_LAYERS + 1];
     int n = 0;
-    for (const pn_page_entry *e = h->winner; e && n <= PN_MAX_LAYERS; e = pn_page_entry_of(h, e->parent)) line[n++] = e;
+    for (const pn_page_entry *e = h->last; e && n <= PN_MAX_LAYERS; e = pn_page_entry_of(h, e->parent)) line[n++] = e;
     if (n < 2) return;
     pn_html(r->out,
-            "<h3>How the winner came about</h3>\n<div class=\"scroll\"><table>\n<thead><tr>"
+            "<h%d>How the choice came about</h%d>\n<div class=\"scroll\"><table>\n<thead><tr>"
             "<th scope=\"col\" class=\"left\">what changed</th><th scope=\"col\">%s</th>"
             "<th scope=\"col\" class=\"left\">layers, first to last</th><th scope=\"col\" class=\"left\">path</th></tr>"
             "</thead>\n<tbody>\n",
-            objective_name(r));
+            level(r), level(r), objective_name(h));
     while (n--) {
         pn_buf_text(r->out, "<tr><td class=\"left\">");
         what_changed(r, pn_page_entry_of(h, line[n]->parent), line[n]);
         pn_buf_text(r->out, "</td>");
-        objective_cell(r, line[n]);
+        objective_cell(r, h, line[n]);
         path_cells(r, line[n]);
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
@@ -206,41 +211,58 @@ static void winners_line(pn_page *r, const pn_page_paths *h) {
 /* The best complete paths; the best of all when none is complete. */
 static void best_paths(pn_page *r, const pn_page_paths *h) {
     pn_html(r->out,
-            "<h3>Best %s</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">%s</th>"
+            "<h%d>Best %s</h%d>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">%s</th>"
             "<th scope=\"col\" class=\"left\">layers, first to last</th><th scope=\"col\" class=\"left\">path</th></tr>"
             "</thead>\n<tbody>\n",
-            h->any_complete ? "complete paths" : "paths", objective_name(r));
+            level(r), h->any_complete ? "complete paths" : "paths", level(r), objective_name(h));
     int listed = 0;
     for (size_t i = 0; i < h->n && listed < LISTED; i++) {
         if (h->any_complete && !h->at[i].complete) continue;
         pn_buf_text(r->out, "<tr>");
-        objective_cell(r, &h->at[i]);
+        objective_cell(r, h, &h->at[i]);
         path_cells(r, &h->at[i]);
         listed++;
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");
 }
 
-void pn_page_history(pn_page *r) {
-    const pn_page_paths *h = &r->paths;
-    if (!h->n) return;
-    pn_page_section(r, "history", "What the search saw");
-    if (h->has_parents)
+static void how_to_read(pn_page *r) {
+    bool tree = false, rounds = true;
+    size_t n = 0;
+    for (int i = 0; i < r->n_stages; i++) {
+        tree |= r->stage[i].has_parents;
+        rounds &= r->stage[i].has_rounds;
+        n = r->stage[i].n > n ? r->stage[i].n : n;
+    }
+    if (tree)
         pn_buf_text(r->out,
                     "<p class=\"how\">Every dot is a path measured on search data (point at it for its layers), "
                     "a column is a round, first measured to last. Lines lead from the path it grew from; the "
-                    "thick one leads to the winner and names the layer that each step changed.");
+                    "thick one leads to the one chosen and names the layer that each step changed.");
     else
         pn_html(r->out,
                 "<p class=\"how\">Every dot is a measured path (point at it for its layers), in columns by %s; within "
                 "a column from the first measured to the last. The line joins the best of each column, measured on "
                 "search data.",
-                h->has_rounds ? "round" : "how many layers have full attention");
-    if (h->n > DOTS_MAX) pn_html(r->out, " Of %ld paths the best %d are drawn.", (long)h->n, DOTS_MAX);
+                rounds ? "round" : "how many layers have full attention");
+    if (n > DOTS_MAX) pn_html(r->out, " Of %ld paths the best %d are drawn.", (long)n, DOTS_MAX);
     pn_buf_text(r->out, "</p>\n");
-    if (h->has_parents) legend(r);
-    plot(r, h);
-    winners_line(r, h);
-    best_paths(r, h);
+    if (tree) legend(r);
+}
+
+void pn_page_history(pn_page *r) {
+    size_t n = 0;
+    for (int i = 0; i < r->n_stages; i++) n += r->stage[i].n;
+    if (!n) return;
+    pn_page_section(r, "history", "What the search saw");
+    how_to_read(r);
+    for (int i = 0; i < r->n_stages; i++) {
+        const pn_page_paths *h = &r->stage[i];
+        if (!h->n) continue;
+        pn_page_stage_heading(r, i);
+        plot(r, h);
+        line_of_the_chosen(r, h);
+        best_paths(r, h);
+    }
     pn_page_section_end(r);
 }

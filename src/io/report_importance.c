@@ -99,7 +99,7 @@ static bool stands_for_task(const pn_page *r, const heat_map *m, int index) {
     int best = -1, best_rank = -1;
     for (int i = 0; i < m->n_rows; i++) {
         if (strcmp(m->row[i].task, row->task)) continue;
-        bool objective = !strcmp(row->task, r->objective_task) && !strcmp(m->row[i].metric, r->objective_metric);
+        bool objective = !strcmp(row->task, r->objective.task) && !strcmp(m->row[i].metric, r->objective.metric);
         int rank = objective ? 2 : !strcmp(m->row[i].metric, "accuracy");
         if (rank > best_rank) {
             best = i;
@@ -121,7 +121,7 @@ static void map(pn_page *r, const heat_map *m, bool main_rows) {
     pn_buf_text(r->out, "</tr></thead>\n<tbody>\n");
     for (int i = 0; i < m->n_rows; i++) {
         const heat_row *row = &m->row[i];
-        bool objective = !strcmp(row->task, r->objective_task) && !strcmp(row->metric, r->objective_metric);
+        bool objective = !strcmp(row->task, r->objective.task) && !strcmp(row->metric, r->objective.metric);
         if (stands_for_task(r, m, i) != main_rows) continue;
         pn_html(r->out,
                 objective ? "<tr><th scope=\"row\"><b>%s</b> <small>%s</small></th>"

@@ -13,6 +13,7 @@ enum {
     PN_PAGE_NAME = 64,
     PN_PAGE_BLOCKS = 32,
     PN_PAGE_COLUMNS = 64,
+    PN_PAGE_STAGES = 8,
     PN_PAGE_TEXT = 64, /* buffer for a number as text */
 };
 
@@ -28,7 +29,7 @@ typedef struct pn_page_entry {
     int round, parent;       /* parent: the order of the path it grew from; -1: none, or unknown */
     int attention, none;     /* layers of either kind */
     int column;
-    bool complete, winner, kept, line; /* kept: another grew from it; line: the winner, or an ancestor of it */
+    bool complete, chosen, kept, line; /* kept: another grew from it; line: the chosen one, or an ancestor of it */
 } pn_page_entry;
 
 typedef struct pn_page_round { /* a column */
@@ -37,15 +38,26 @@ typedef struct pn_page_round { /* a column */
     const pn_page_entry *best; /* borrowed */
 } pn_page_round;
 
+typedef struct pn_page_objective {                 /* what ranks paths */
+    const char *text;                              /* borrowed */
+    char task[PN_PAGE_NAME], metric[PN_PAGE_NAME]; /* "" unless it is one metric of one task, as that reads */
+    bool ascending;
+} pn_page_objective;
+
+/* The paths of one stage of the search: a search places each kind of layer, or several together, in a stage, and stages
+ * may differ in their objectives. */
 typedef struct pn_page_paths {
-    pn_page_entry *at; /* owned; best first */
+    pn_page_objective objective;
+    const json_t *stage; /* borrowed; NULL: the result names no stages */
+    pn_page_path chosen; /* what the stage ended with */
+    pn_page_entry *at;   /* owned; best first */
     size_t n;
     pn_page_entry **by_order; /* owned; NULL where an entry could not be read */
     int n_by_order;
     pn_page_round *round; /* owned */
     int n_rounds;
-    pn_page_entry *winner; /* borrowed; NULL: not among them */
-    bool ascending, has_rounds, has_parents, has_cache, any_none, any_complete;
+    pn_page_entry *last; /* the chosen one, borrowed; NULL: not among them */
+    bool has_rounds, has_parents, has_cache, any_none, any_complete;
 } pn_page_paths;
 typedef struct pn_page {
     const json_t *root;
@@ -53,9 +65,10 @@ typedef struct pn_page {
     pn_page_path base, winner;                /* n 0: not in the result */
     char block[PN_PAGE_BLOCKS][PN_PAGE_NAME]; /* in order of appearance; the index picks the colour */
     int n_blocks;
-    char objective_task[PN_PAGE_NAME], objective_metric[PN_PAGE_NAME]; /* "" when unknown */
-    const json_t *teacher_row, *uniform_row, *winner_row;              /* of the table; NULL: none */
-    pn_page_paths paths;
+    pn_page_objective objective;
+    const json_t *teacher_row, *uniform_row, *winner_row; /* of the table; NULL: none */
+    pn_page_paths stage[PN_PAGE_STAGES];
+    int n_stages;
     pn_buf *contents; /* links to the sections */
 } pn_page;
 
@@ -105,13 +118,19 @@ bool pn_page_cell_read(const json_t *row, const char *task, const char *metric, 
 bool pn_page_ascending(const char *metric); /* larger is better; twin of pn_metric_ascending in search/task.h */
 bool pn_page_is_share(const char *metric);  /* a share of one, shown in percent */
 bool pn_page_is_chance(const char *metric);
+/* The text of an object's `objective`, and which way it improves as far as that tells. */
+void pn_page_objective_read(const json_t *object, pn_page_objective *out);
+/* "recall.nll, lower is better" */
+void pn_page_objective_caption(const pn_page_objective *o, char *buffer, size_t n);
 /* The table's first row called `name` or "name, ...", of the asked kind; NULL: none. */
 const json_t *pn_page_row(const pn_page *r, const char *name, bool distilled);
 
 /* ---- report_paths.c: the search's history ---- */
 
-void pn_page_paths_read(pn_page *r); /* into r->paths; needs the winner */
+void pn_page_paths_read(pn_page *r); /* into r->stage; needs winner and objective */
 void pn_page_paths_free(pn_page *r);
+/* "Stage 1: full_attention, by recall.nll", when there are several. */
+void pn_page_stage_heading(pn_page *r, int stage);
 pn_page_entry *pn_page_entry_of(const pn_page_paths *h, int order); /* NULL: none */
 
 /* ---- report_plot.c: drawing ---- */

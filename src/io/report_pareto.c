@@ -41,8 +41,7 @@ static double base_cache(const pn_page *r) {
 }
 
 /* Where a row of the table belongs: as the search measured its path, else with its held-out score. */
-static mark mark_of(const pn_page *r, const char *name, const char *colour) {
-    const pn_page_paths *h = &r->paths;
+static mark mark_of(const pn_page *r, const pn_page_paths *h, const char *name, const char *colour) {
     const json_t *row = pn_page_row(r, name, false);
     mark m = { .name = name, .colour = colour, .cache = -1 };
     pn_page_path path, other;
@@ -56,7 +55,7 @@ static mark mark_of(const pn_page *r, const char *name, const char *colour) {
     if (!m.scored) {
         pn_page_cell cell;
         m.cache = row == r->teacher_row ? base_cache(r) : cache_of(h, &path);
-        m.scored = m.heldout = pn_page_cell_read(row, r->objective_task, r->objective_metric, &cell);
+        m.scored = m.heldout = pn_page_cell_read(row, h->objective.task, h->objective.metric, &cell);
         m.objective = m.scored ? cell.mean : 0;
     }
     m.known = m.cache > 0;
@@ -78,8 +77,7 @@ static int by_cache(const void *a_, const void *b_) {
 }
 
 /* A staircase through the paths that are better than every cheaper one. */
-static void frontier(pn_page *r, const pn_plot *p) {
-    const pn_page_paths *h = &r->paths;
+static void frontier(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     const pn_page_entry **at = calloc(h->n, sizeof *at), *best = NULL;
     size_t n = 0;
     if (!at) {
@@ -103,8 +101,7 @@ static void frontier(pn_page *r, const pn_plot *p) {
     free(at);
 }
 
-static void dots(pn_page *r, const pn_plot *p) {
-    const pn_page_paths *h = &r->paths;
+static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     char text[PN_PAGE_TEXT], bytes[PN_PAGE_TEXT];
     for (size_t i = h->n < DOTS_MAX ? h->n : DOTS_MAX; i-- > 0;) { /* the best on top */
         const pn_page_entry *e = &h->at[i];
@@ -112,7 +109,7 @@ static void dots(pn_page *r, const pn_plot *p) {
         if (e->cache < 0) continue;
         pn_html(r->out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>%s: %s, %s%s</title></circle>\n",
                 e->complete ? "k1 dot" : "open", pn_plot_x(p, log2(e->cache)), pn_plot_y(p, e->objective),
-                path ? path : "?", pn_page_value(r->objective_metric, e->objective, text),
+                path ? path : "?", pn_page_value(h->objective.metric, e->objective, text),
                 pn_page_bytes(e->cache, bytes), e->complete ? "" : ", incomplete");
     }
 }
@@ -151,43 +148,45 @@ static void legend(pn_page *r) {
                 "</svg>best for at most this much state</li>\n</ul>\n");
 }
 
-void pn_page_pareto(pn_page *r) {
-    const pn_page_paths *h = &r->paths;
-    if (!h->has_cache) return;
-    const mark marks[] = { mark_of(r, "PostNAS", "k0"), mark_of(r, "uniform", "k3"), mark_of(r, "all linear", "k2"),
-                           mark_of(r, "teacher", "k5") };
+static void plot(pn_page *r, const pn_page_paths *h) {
+    const mark marks[] = { mark_of(r, h, "PostNAS", "k0"), mark_of(r, h, "uniform", "k3"),
+                           mark_of(r, h, "all linear", "k2"), mark_of(r, h, "teacher", "k5") };
     enum { MARKS = sizeof marks / sizeof *marks };
     pn_plot p = { INFINITY, -INFINITY, INFINITY, -INFINITY, 56, 28, 640, 340 };
-    bool any_heldout = false;
     for (size_t i = 0; i < h->n && i < DOTS_MAX; i++)
         if (h->at[i].cache > 0) include(&p, h->at[i].cache, h->at[i].objective, true);
     if (p.x_min > p.x_max) return;
-    for (int i = 0; i < MARKS; i++) {
+    for (int i = 0; i < MARKS; i++)
         if (marks[i].known) include(&p, marks[i].cache, marks[i].objective, marks[i].scored);
-        any_heldout |= marks[i].known && marks[i].heldout;
-    }
     p.x_min -= 0.25;
     p.x_max += 0.25;
     pn_plot_settle(&p, true);
+    char caption[2 * PN_PAGE_NAME];
+    pn_page_objective_caption(&h->objective, caption, sizeof caption);
+    pn_plot_open(r->out, p.left + p.width + 10, p.top + p.height + 40, true, "Score against bytes of decode state");
+    pn_plot_y_axis(r->out, &p, caption);
+    pn_plot_x_axis_log2(r->out, &p, "decode state of 65,536 tokens", pn_page_bytes);
+    dots(r, h, &p);
+    frontier(r, h, &p);
+    draw_marks(r, &p, marks, MARKS);
+    pn_plot_close(r->out);
+}
+
+void pn_page_pareto(pn_page *r) {
+    bool any = false;
+    for (int i = 0; i < r->n_stages; i++) any |= r->stage[i].has_cache;
+    if (!any) return;
     pn_page_section(r, "pareto", "Score against decode state");
     pn_buf_text(r->out,
                 "<p class=\"how\">Every measured path by the bytes that one sequence of 65,536 tokens keeps while "
                 "decoding (to the left is cheaper) and by its score on search data. A path is worth its bytes "
-                "when it stands on the line: nothing cheaper is better.");
-    if (any_heldout)
-        pn_buf_text(r->out, " Hollow marks were not measured on search data; they stand at their held-out score.");
-    if (h->n > DOTS_MAX) pn_html(r->out, " Of %ld paths the best %d are drawn.", (long)h->n, DOTS_MAX);
-    pn_buf_text(r->out, "</p>\n");
+                "when it stands on the line: nothing cheaper is better. Hollow marks were not measured on "
+                "search data; they stand at their held-out score.</p>\n");
     legend(r);
-    char caption[3 * PN_PAGE_NAME];
-    snprintf(caption, sizeof caption, "%s %s, %s is better", r->objective_task, r->objective_metric,
-             h->ascending ? "higher" : "lower");
-    pn_plot_open(r->out, p.left + p.width + 10, p.top + p.height + 40, true, "Score against bytes of decode state");
-    pn_plot_y_axis(r->out, &p, caption);
-    pn_plot_x_axis_log2(r->out, &p, "decode state of 65,536 tokens", pn_page_bytes);
-    dots(r, &p);
-    frontier(r, &p);
-    draw_marks(r, &p, marks, MARKS);
-    pn_plot_close(r->out);
+    for (int i = 0; i < r->n_stages; i++) {
+        if (!r->stage[i].has_cache) continue;
+        pn_page_stage_heading(r, i);
+        plot(r, &r->stage[i]);
+    }
     pn_page_section_end(r);
 }

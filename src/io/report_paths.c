@@ -26,14 +26,14 @@ static bool whole_number(const json_t *o, const char *key, int least, int most, 
     return true;
 }
 
-static bool read_entry(const pn_page *r, const json_t *o, int order, pn_page_entry *e) {
+static bool read_entry(const pn_page_paths *h, const json_t *o, int order, pn_page_entry *e) {
     pn_page_path path;
     *e = (pn_page_entry){ .json = o, .order = order, .round = -1, .parent = -1, .cache = -1 };
     if (!pn_page_number(o, "objective", &e->objective) || !pn_page_path_read(o, &path)) return false;
     e->attention = pn_page_path_count(&path, "attention");
     e->none = pn_page_path_count(&path, "none");
     e->complete = json_is_true(json_object_get(o, "complete"));
-    e->winner = r->winner.n && pn_page_path_equal(&path, &r->winner);
+    e->chosen = h->chosen.n && pn_page_path_equal(&path, &h->chosen);
     double cache;
     if (pn_page_number(o, "cache_bytes", &cache) && cache > 0) e->cache = cache;
     whole_number(o, "round", 0, ROUNDS - 1, &e->round);
@@ -61,14 +61,14 @@ static void find_rounds(pn_page_paths *h) {
         if (h->round[key].n) h->round[h->round[key].column] = h->round[key];
 }
 
-/* A path is kept when another grew from it, or when it is the winner; the winner's ancestors are its line. */
+/* A path is kept when another grew from it, or when the stage chose it; that one's ancestors are its line. */
 static void find_kept(pn_page_paths *h) {
     for (size_t i = 0; i < h->n; i++) {
         pn_page_entry *e = &h->at[i], *parent = pn_page_entry_of(h, e->parent);
         h->has_parents |= parent != NULL;
         if (parent) parent->kept = true;
-        if (!e->winner || h->winner) continue;
-        h->winner = e;
+        if (!e->chosen || h->last) continue;
+        h->last = e;
         for (; e; e = pn_page_entry_of(h, e->parent)) e->kept = e->line = true;
     }
 }
@@ -77,11 +77,11 @@ pn_page_entry *pn_page_entry_of(const pn_page_paths *h, int order) {
     return order < 0 || order >= h->n_by_order ? NULL : h->by_order[order];
 }
 
-void pn_page_paths_read(pn_page *r) {
-    pn_page_paths *h = &r->paths;
+/* Rows of history that belong to the stage; `stage` -1: all. */
+static void read_stage(pn_page *r, int stage, pn_page_paths *h) {
     const json_t *list = json_object_get(r->root, "history");
     size_t n = json_array_size(list);
-    *h = (pn_page_paths){ .ascending = pn_page_ascending(r->objective_metric), .has_rounds = true };
+    h->has_rounds = true;
     if (!n || n > INT_MAX / 2) return;
     h->at = calloc(n, sizeof *h->at);
     h->by_order = calloc(n, sizeof *h->by_order);
@@ -92,21 +92,55 @@ void pn_page_paths_read(pn_page *r) {
     }
     h->n_by_order = (int)n;
     for (size_t i = 0; i < n; i++) {
-        if (!read_entry(r, json_array_get(list, i), (int)i, &h->at[h->n])) continue;
-        h->has_rounds &= h->at[h->n].round >= 0;
-        h->has_cache |= h->at[h->n].cache > 0;
-        h->any_none |= h->at[h->n].none > 0;
-        h->any_complete |= h->at[h->n].complete;
+        const json_t *o = json_array_get(list, i);
+        pn_page_entry *e = &h->at[h->n];
+        int of = -1;
+        if (stage >= 0 && (!whole_number(o, "stage", 0, INT_MAX / 2, &of) || of != stage)) continue;
+        if (!read_entry(h, o, (int)i, e)) continue;
+        h->has_rounds &= e->round >= 0;
+        h->has_cache |= e->cache > 0;
+        h->any_none |= e->none > 0;
+        h->any_complete |= e->complete;
         h->n++;
     }
-    qsort(h->at, h->n, sizeof *h->at, h->ascending ? by_value_descending : by_value);
+    qsort(h->at, h->n, sizeof *h->at, h->objective.ascending ? by_value_descending : by_value);
     for (size_t i = 0; i < h->n; i++) h->by_order[h->at[i].order] = &h->at[i];
     find_rounds(h);
     find_kept(h);
 }
 
+void pn_page_paths_read(pn_page *r) {
+    const json_t *stages = json_object_get(r->root, "stages");
+    size_t n = json_array_size(stages);
+    r->n_stages = n < 1 ? 1 : n < PN_PAGE_STAGES ? (int)n : PN_PAGE_STAGES;
+    for (int i = 0; i < r->n_stages; i++) {
+        pn_page_paths *h = &r->stage[i];
+        h->stage = json_array_get(stages, (size_t)i);
+        h->objective = r->objective;
+        h->chosen = r->winner;
+        if (pn_page_string(h->stage, "objective")) pn_page_objective_read(h->stage, &h->objective);
+        if (n > 1) pn_page_path_read(h->stage, &h->chosen);
+        read_stage(r, n > 1 ? i : -1, h);
+    }
+}
+
 void pn_page_paths_free(pn_page *r) {
-    free(r->paths.at);
-    free(r->paths.by_order);
-    free(r->paths.round);
+    for (int i = 0; i < r->n_stages; i++) {
+        free(r->stage[i].at);
+        free(r->stage[i].by_order);
+        free(r->stage[i].round);
+    }
+}
+
+void pn_page_stage_heading(pn_page *r, int stage) {
+    const pn_page_paths *h = &r->stage[stage];
+    const json_t *kinds = json_object_get(h->stage, "kinds");
+    if (r->n_stages < 2) return;
+    pn_html(r->out, "<h3>Stage %d", stage + 1);
+    for (size_t i = 0; i < json_array_size(kinds); i++) {
+        const char *kind = json_string_value(json_array_get(kinds, i));
+        pn_html(r->out, "%s%s", i ? " and " : ": ", kind ? kind : "?");
+    }
+    if (h->objective.text) pn_html(r->out, ", by %s", h->objective.text);
+    pn_buf_text(r->out, "</h3>\n");
 }

@@ -21,7 +21,7 @@ const char pn_page_style[] =
     "main{max-width:67rem;margin:0 auto;padding:1.5rem 1rem 3rem}\n"
     "h1{font-size:1.6rem;line-height:1.2;margin:0 0 .8rem;overflow-wrap:anywhere}\n"
     "h2{font-size:1.2rem;line-height:1.3;margin:0 0 .3rem}\n"
-    "h3{font-size:1rem;margin:1.2rem 0 .3rem}\n"
+    "h3,h4{font-size:1rem;margin:1.2rem 0 .3rem}\n"
     "section{margin-top:2.2rem;padding-top:1.3rem;border-top:1px solid var(--line)}\n"
     "p{margin:.3rem 0 .9rem;max-width:46rem;overflow-wrap:anywhere}\n"
     ".how{color:var(--soft);font-size:.92rem}\n"

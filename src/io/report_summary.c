@@ -16,10 +16,10 @@ static void layer_list(pn_buf *b, const pn_page_path *p, const char *block) {
 /* The metric that speaks for the search: the accuracy of the objective's task, else the objective itself, else the
  * first accuracy in the winner's row. */
 static bool headline(const pn_page *r, const char **task, const char **metric, pn_page_cell *winner) {
-    *task = r->objective_task;
+    *task = r->objective.task;
     *metric = "accuracy";
     if (pn_page_cell_read(r->winner_row, *task, *metric, winner)) return true;
-    *metric = r->objective_metric;
+    *metric = r->objective.metric;
     if (pn_page_cell_read(r->winner_row, *task, *metric, winner)) return true;
     *metric = "accuracy";
     const char *name;

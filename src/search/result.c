@@ -175,6 +175,7 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     snprintf(hash, sizeof hash, "%016" PRIx64, r->weights_hash);
     json_t *root = json_object();
     json_object_set_new(root, "format", json_integer(1));
+    json_object_set_new(root, "postnas", json_string(POSTNAS_VERSION));
     json_object_set_new(root, "model", json_string(c->top.model));
     json_object_set_new(root, "seed", json_integer(c->top.seed));
     json_object_set_new(root, "backend", json_string("cpu"));
@@ -194,6 +195,7 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "supernet_curve", curve_json(&r->trained->curve));
     if (r->trained->gates.present) json_object_set_new(root, "gates", pn_gates_json(r->supernet, r->trained));
     json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));
+    json_object_set_new(root, "config", json_string(r->config_text));
     *out = root;
     return PN_OK;
 }

@@ -30,6 +30,7 @@ typedef struct pn_result {
     const pn_supernet_result *trained;
     const pn_curve *distill_curve;
     const pn_table *table;
+    const char *config_text; /* the run's configuration, as YAML */
     uint64_t weights_hash;
 } pn_result;
 

@@ -2,6 +2,8 @@
 #include "run_phases.h"
 
 #include <stdlib.h>
+
+#include <stdlib.h>
 #include <string.h>
 
 #include "json.h"
@@ -25,6 +27,8 @@ static pn_status count_paths(const pn_run *r, int *n) {
 }
 
 pn_status pn_run_results(pn_run *r) {
+    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX], *config;
+    PN_TRY(pn_run_dir_config(&r->dir, &config));
     const pn_result result = { .config = &r->config,
                                .supernet = r->net,
                                .space = r->space,
@@ -37,11 +41,12 @@ pn_status pn_run_results(pn_run *r) {
                                .trained = &r->trained,
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
+                               .config_text = config,
                                .weights_hash = r->scores->weights_hash };
-    char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
-    json_t *root;
-    PN_TRY(pn_result_json(&result, &root));
-    pn_status s = pn_run_dir_file(&r->dir, "result.json", path);
+    json_t *root = NULL;
+    pn_status s = pn_result_json(&result, &root);
+    free(config);
+    if (!s) s = pn_run_dir_file(&r->dir, "result.json", path);
     if (!s) s = pn_json_write(path, root);
     if (!s) s = pn_run_dir_file(&r->dir, "report.html", page);
     if (!s) s = pn_report_write(root, page);

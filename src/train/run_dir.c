@@ -121,3 +121,21 @@ void pn_run_dir_close(pn_run_dir *run) {
     if (run->lock) fclose(run->lock); /* nothing was written to it */
     run->lock = NULL;
 }
+
+pn_status pn_run_dir_config(const pn_run_dir *run, char **text) {
+    char file[PN_PATH_MAX];
+    size_t n;
+    PN_TRY(pn_run_dir_file(run, "config.yaml", file));
+    PN_TRY(pn_file_read(file, CONFIG_LIMIT, text, &n));
+    strip_origins(*text);
+    static const char output[] = "output:";
+    for (char *line = *text; *line;) {
+        char *next = strchr(line, '\n');
+        next = next ? next + 1 : line + strlen(line);
+        if (strncmp(line, output, sizeof output - 1))
+            line = next;
+        else
+            memmove(line, next, strlen(next) + 1);
+    }
+    return PN_OK;
+}

@@ -24,6 +24,9 @@ typedef struct pn_run_dir {
 pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out);
 /* Lets another process work in it. Accepts one that was zeroed or that open has refused. */
 void pn_run_dir_close(pn_run_dir *run);
+/* The run's config.yaml without the origins and without `output`: what a result must say of how it was made. The caller
+ * frees *text. */
+pn_status pn_run_dir_config(const pn_run_dir *run, char **text);
 /* path/name into buffer of PN_PATH_MAX bytes. */
 pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out);
 

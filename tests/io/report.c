@@ -153,6 +153,8 @@ START_TEST(whole_page) {
     holds(page, "is better than uniform in every one");
     holds(page, "<dt>limits.full_attention</dt><dd>2</dd>");
     holds(page, "<dt>supernet_weights</dt><dd>0123456789abcdef</dd>");
+    holds(page, "<dt>postnas</dt><dd>0.0.0</dd>");
+    holds(page, "<pre>model: made-up\nseed: 1\nsearch:\n  strategy: beam\n</pre>");
     ck_assert_int_eq(count(page, "(round "), 28); /* a dot each */
     /* self-contained */
     lacks(page, "http:");
@@ -178,7 +180,7 @@ START_TEST(search_as_a_tree) {
     holds(page, "round 1, measured as number 6, kept)"); /* 15 paths grew from numbers 4 and 6 */
     holds(page, "round 1, measured as number 4, kept)");
     holds(page, "round 2, measured as number 12, kept)");
-    holds(page, "round 3, measured as number 28, the winner)");
+    holds(page, "round 3, measured as number 28, chosen)");
     ck_assert_int_eq(count(page, ", dropped)"), 28 - 5);
     holds(page, ">13 paths</text>");
     holds(page, "<td class=\"left\">layer 4 becomes attention</td><td title=\"2.9919\">2.992</td>");
@@ -198,8 +200,8 @@ START_TEST(search_as_a_tree) {
     for (size_t k = 0; k < sizeof odd / sizeof *odd; k++) {
         json_object_set_new(json_array_get(history, 27), "parent", odd[k]);
         page = render(root);
-        lacks(page, "How the winner came about");
-        holds(page, "measured as number 28, the winner)");
+        lacks(page, "How the choice came about");
+        holds(page, "measured as number 28, chosen)");
         free(page);
     }
     json_array_foreach(history, i, row) json_object_del(row, "parent");
@@ -212,6 +214,36 @@ START_TEST(search_as_a_tree) {
     page = render(root);
     holds(page, "in columns by how many layers have full attention;");
     holds(page, "+ 1 none");
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
+/* Stages with objectives of their own do not share an axis. */
+START_TEST(stages) {
+    json_t *root = load(), *history = json_object_get(root, "history"), *row;
+    size_t i;
+    json_object_set_new(root, "stages",
+                        json_pack("[{s:[s], s:s, s:b, s:s}, {s:[s, s], s:s, s:b, s:b, s:s}, {s:[s], s:s, s:b}]",
+                                  "kinds", "full_attention", "objective", "recall.nll", "ascending", 0, "path",
+                                  "gated_deltanet*2,attention,gated_deltanet,attention,gated_deltanet*3", "kinds",
+                                  "swa", "none", "objective", "recall.nll + 0.5 text.nll", "ascending", 1, "normalised",
+                                  1, "path", json_string_value(json_object_get(root, "path")), "kinds", "none",
+                                  "objective", "text.nll", "ascending", 0)); /* the last one measured nothing */
+    json_array_foreach(history, i, row) json_object_set_new(row, "stage", json_integer(i >= 22));
+    char *page = render(root);
+    holds(page, "<h3>Stage 1: full_attention, by recall.nll</h3>");
+    holds(page, "<h3>Stage 2: swa and none, by recall.nll + 0.5 text.nll</h3>");
+    lacks(page, "Stage 3");
+    ck_assert_int_eq(count(page, ">recall.nll, lower is better</text>"), 2); /* of history and pareto */
+    ck_assert_int_eq(count(page, ">recall.nll + 0.5 text.nll, higher is better</text>"), 2);
+    holds(page, "round 2, measured as number 12, chosen)"); /* what stage 1 ended with */
+    holds(page, "round 3, measured as number 28, chosen)");
+    ck_assert_int_eq(count(page, "(round "), 28);
+    holds(page, "<h4>How the choice came about</h4>");
+    /* the best of stage 2 is the one of the largest objective now */
+    holds(strstr(page, "<h3>Stage 2"), "<h4>Best complete paths</h4>");
+    holds(strstr(strstr(page, "<h3>Stage 2"), "<tbody>"), "<td title=\"0.9812\">0.981</td>");
     free(page);
     json_decref(root);
 }
@@ -574,6 +606,6 @@ START_TEST(metrics_agree_with_the_search) {
 }
 END_TEST
 
-TEST_MAIN("report", checker_can_fail, whole_page, search_as_a_tree, score_against_state, gates_over_training,
+TEST_MAIN("report", checker_can_fail, whole_page, search_as_a_tree, stages, score_against_state, gates_over_training,
           numbers_come_from_the_result, hostile_strings, missing_sections, odd_numbers, more_than_fits, files, text,
           metrics_agree_with_the_search)
