@@ -47,20 +47,23 @@ static PN_CLONES void block_decays(int64_t row, float *g, float *pre, float *suf
 
 /* Decays over whole sub-blocks; on entry block holds the sums. */
 static PN_CLONES void far_decays(int64_t row, int64_t blocks, float *block, float *start, float *end, float *through) {
-    for (int64_t x = 0; x < row; x++) {
-        float sum = 0;
-        for (int64_t b = 0; b < blocks; b++) {
-            start[b * row + x] = pn_exp_nonposf(sum);
-            sum += block[b * row + x];
+    for (int64_t x = 0; x < row; x++) through[x] = 0;
+    for (int64_t b = blocks - 1; b >= 0; b--)
+#pragma omp simd
+        for (int64_t x = 0; x < row; x++) {
+            end[b * row + x] = pn_exp_nonposf(through[x]);
+            through[x] += block[b * row + x];
         }
-        through[x] = pn_exp_nonposf(sum);
-        sum = 0;
-        for (int64_t b = blocks - 1; b >= 0; b--) {
-            end[b * row + x] = pn_exp_nonposf(sum);
-            sum += block[b * row + x];
+    for (int64_t x = 0; x < row; x++) through[x] = 0;
+    for (int64_t b = 0; b < blocks; b++)
+#pragma omp simd
+        for (int64_t x = 0; x < row; x++) {
+            start[b * row + x] = pn_exp_nonposf(through[x]);
+            through[x] += block[b * row + x];
             block[b * row + x] = pn_exp_nonposf(block[b * row + x]);
         }
-    }
+#pragma omp simd
+    for (int64_t x = 0; x < row; x++) through[x] = pn_exp_nonposf(through[x]);
 }
 
 /* y_i = f_i * x_i for rows 0 .. n - 1, where f has n rows, or one (ld_f = 0). */

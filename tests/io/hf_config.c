@@ -234,6 +234,34 @@ START_TEST(sliding_windows) {
 }
 END_TEST
 
+static pn_status read_with_gla(const char *settings) {
+    char all[1024];
+    snprintf(all, sizeof all, "{\"gla\": %s}", settings);
+    return read_jet("[\"gla\", \"attn\", \"gla\"]", all);
+}
+
+START_TEST(settings_of_gla) {
+    ck_ok(read_with_gla("{\"mode\": \"chunk\", \"num_heads\": 4, \"num_kv_heads\": 2, \"expand_k\": 0.5, "
+                        "\"expand_v\": 1.0, \"feature_map\": null, \"clamp_min\": null, \"norm_eps\": 1e-6}"));
+    expect_layers("gla", "attention", "gla");
+    ck_assert_double_eq(option_of(2, "num_kv_heads"), 2);
+    ck_assert_double_eq(option_of(2, "gate_low_rank_dim"), 16);
+    ck_assert_double_eq(option_of(2, "gate_logit_normalizer"), 16);
+    ck_assert_double_eq(option_of(2, "norm_eps"), 1e-6);
+    ck_assert_double_le(option_of(2, "clamp_min"), -1e30);
+    ck_ok(read_with_gla("{}"));
+    ck_assert_double_eq(option_of(0, "num_heads"), 2); /* resolved from the attention's */
+    ck_assert_double_eq(option_of(0, "num_kv_heads"), 2);
+    ck_refused(read_with_gla("{\"num_heads\": 4, \"num_kv_heads\": 3}"), PN_USAGE, "config.json",
+               "num_heads 4 is not a multiple of num_kv_heads 3");
+    ck_refused(read_with_gla("{\"expand_k\": 0.7}"), PN_USAGE, "config.json", "hidden size 24 times expand_k 0.7",
+               "2 heads do not share");
+    ck_refused(read_with_gla("{\"expand_v\": 0.5, \"num_heads\": 8}"), PN_USAGE, "8 heads do not share");
+    ck_refused(read_with_gla("{\"clamp_min\": 0.5}"), PN_USAGE, "clamp_min");
+    ck_refused(read_with_gla("{\"use_output_gate\": true}"), PN_UNSUPPORTED, "use_output_gate has no counterpart");
+}
+END_TEST
+
 /* Parameters of one layer of the present config, and of the final norm. */
 static int64_t parameters_of(int layer) {
     pn_model_config one = c;
@@ -340,5 +368,5 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, settings_of_linear_blocks, sliding_windows, published_parameter_total,
+          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, sliding_windows, published_parameter_total,
           plain_models_have_plain_layers, written_as_it_was_read)
