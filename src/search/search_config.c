@@ -173,7 +173,7 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
     PN_TRY(pn_options_defaults(pn_search_exhaustive.options, c->exhaustive_options));
     for (int i = 0; i < n; i++) { /* sections of strategies that are not chosen are read too: their keys are checked */
         char path[64];
-        _Alignas(8) unsigned char options[sizeof c->strategy_options];
+        _Alignas(8) unsigned char options[sizeof c->strategy_options] = { 0 };
         snprintf(path, sizeof path, "search.%s", types[i]->name);
         PN_ASSERT(types[i]->options_bytes <= sizeof options);
         if (!types[i]->options || (types[i] != c->strategy && !pn_config_has(file, path))) continue;
