@@ -186,8 +186,9 @@ static bool empty_directory(const char *path) {
     return n == 0;
 }
 
-/* Makes the directory aside and locks it; the lock of a process that died is gone, and what it left is removed. */
-static pn_status claim(pn_directory_writer *w) {
+/* Makes the directory aside and locks it; the lock of a process that died is gone, and what it left is removed unless
+ * it is to be kept. */
+static pn_status claim(pn_directory_writer *w, bool keep) {
     for (int attempt = 0; attempt < 2; attempt++) {
         int error = mkdir(w->temporary, 0777) ? errno : 0;
         PN_CHECK(!error || error == EEXIST, PN_IO, "%s: cannot make this directory: %s", w->temporary, strerror(error));
@@ -198,7 +199,7 @@ static pn_status claim(pn_directory_writer *w) {
             PN_FAIL(PN_USAGE, "%s: another process is writing this directory (%s); wait for it or choose another",
                     w->path, w->temporary);
         }
-        if (!error) return PN_OK;
+        if (!error || keep) return PN_OK;
         pn_status s = pn_remove_tree(w->temporary);
         close(w->lock);
         PN_TRY(s);
@@ -206,7 +207,7 @@ static pn_status claim(pn_directory_writer *w) {
     PN_FAIL(PN_USAGE, "%s: another process is writing this directory; wait for it or choose another", w->path);
 }
 
-pn_status pn_directory_writer_open(const char *path, pn_directory_writer *w) {
+static pn_status open_aside(const char *path, pn_directory_writer *w, bool keep) {
     memset(w, 0, sizeof *w);
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
@@ -222,9 +223,17 @@ pn_status pn_directory_writer_open(const char *path, pn_directory_writer *w) {
         PN_TRY(pn_make_directories(parent));
     }
     snprintf(w->temporary, sizeof w->temporary, "%s.postnas-partial", w->path);
-    pn_status s = claim(w);
+    pn_status s = claim(w, keep);
     if (s) w->temporary[0] = '\0'; /* not ours to remove */
     return s;
+}
+
+pn_status pn_directory_writer_open(const char *path, pn_directory_writer *w) {
+    return open_aside(path, w, false);
+}
+
+pn_status pn_directory_writer_resume(const char *path, pn_directory_writer *w) {
+    return open_aside(path, w, true);
 }
 
 pn_status pn_directory_writer_commit(pn_directory_writer *w) {
@@ -244,6 +253,12 @@ pn_status pn_directory_writer_commit(pn_directory_writer *w) {
 void pn_directory_writer_abort(pn_directory_writer *w) {
     if (!w->temporary[0]) return;
     pn_remove_tree(w->temporary);
+    close(w->lock);
+    w->temporary[0] = '\0';
+}
+
+void pn_directory_writer_keep(pn_directory_writer *w) {
+    if (!w->temporary[0]) return;
     close(w->lock);
     w->temporary[0] = '\0';
 }

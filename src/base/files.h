@@ -47,8 +47,11 @@ typedef struct pn_directory_writer {
     int lock; /* descriptor of the directory aside, locked while it is written */
 } pn_directory_writer;
 pn_status pn_directory_writer_open(const char *path, pn_directory_writer *out);
+/* The same, but what an interrupted process left aside stays, to go on with; it may be anything that one wrote. */
+pn_status pn_directory_writer_resume(const char *path, pn_directory_writer *out);
 pn_status pn_directory_writer_commit(pn_directory_writer *w);
 void pn_directory_writer_abort(pn_directory_writer *w); /* after a commit, or zeroed: nothing to do */
+void pn_directory_writer_keep(pn_directory_writer *w);  /* stops writing; what is aside stays for resume */
 
 /* The finished directory `fresh` becomes `path`, on the same file system, in place of what was there: two renames, so
  * that a half-removed directory never stands under that name. */

@@ -1,6 +1,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "args.h"
 #include "corpus.h"
 #include "log.h"
@@ -59,10 +61,14 @@ static void describe(const pn_args *args, int format, char *out, size_t room) {
 }
 
 static pn_status add_text(const pn_args *args, const pn_text_source_config *source_config, const pn_corpus_text *how,
-                          const pn_corpus_config *config) {
+                          pn_corpus_config *config) {
     pn_text_source *source;
     pn_corpus *c = NULL;
     PN_TRY(pn_text_source_open(source_config, &source));
+    const uint64_t identity[] = { pn_text_source_hash(source), pn_tokenizer_hash(config->tokenizer),
+                                  (uint64_t)how->split,        (uint64_t)how->heldout_every,
+                                  (uint64_t)how->search_every, (uint64_t)config->shard_tokens };
+    config->identity = XXH3_64bits(identity, sizeof identity);
     pn_status s;
     PN_TRY_GOTO(s, pn_corpus_open(config, &c), done);
     PN_TRY_GOTO(s, pn_corpus_add_text(c, source, how), done);
@@ -167,6 +173,8 @@ static pn_status with_config(const pn_tokenizer *tokenizer, pn_config *yaml, pn_
     config->seed = (uint64_t)keys.seed;
     config->skills = true;
     config->tokenizer = tokenizer;
+    const uint64_t identity[] = { pn_mixture_hash(m), pn_tokenizer_hash(tokenizer), (uint64_t)config->shard_tokens };
+    config->identity = XXH3_64bits_withSeed(identity, sizeof identity, XXH3_64bits(&keys, sizeof keys));
     PN_TRY_GOTO(s, pn_corpus_open(config, &c), done);
     PN_TRY_GOTO(s, write_skills(c, m, &keys), done);
     PN_TRY_GOTO(s, finish(&c, config->dir), done);
@@ -260,7 +268,7 @@ const pn_command pn_cmd_data = {
         "Encodes documents with a model's tokenizer and writes them as token shards: DIR/train, and DIR/search and\n"
         "DIR/heldout where documents are kept for them. A training, search or evaluation configuration then names\n"
         "DIR. Files may be gzip. Nothing is left behind when something is wrong with the input; the same input\n"
-        "gives the same files.\n"
+        "gives the same files. Stopped with Ctrl-C or killed, the same command goes on where it was.\n"
         "\n"
         "    postnas data --tokenizer models/qwen --out data/web --format jsonl --heldout-every 100 web.jsonl.gz\n"
         "    postnas data --tokenizer models/qwen --out data/books --format text books/*.txt\n"

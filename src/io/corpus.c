@@ -1,25 +1,30 @@
-#include "corpus.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-#include "files.h"
+#include "clock.h"
+#include "corpus_internal.h"
 #include "progress.h"
 #include "signals.h"
 
-struct pn_corpus {
-    pn_corpus_config config;
-    pn_directory_writer dir;
-    pn_token_writer *writers[PN_SPLITS]; /* NULL: no document yet */
-    pn_token_doc doc;                    /* scratch */
-};
+/* Lets go of everything; what is on disk stays or goes. */
+static void release(pn_corpus **out, bool keep) {
+    pn_corpus *c = *out;
+    *out = NULL;
+    if (!c) return;
+    pn_corpus_close_journals(c);
+    for (int i = 0; i < PN_SPLITS; i++) (keep ? pn_token_writer_keep : pn_token_writer_abort)(&c->writers[i]);
+    (keep ? pn_directory_writer_keep : pn_directory_writer_abort)(&c->dir);
+    pn_token_doc_free(&c->doc);
+    free(c);
+}
 
 pn_status pn_corpus_open(const pn_corpus_config *config, pn_corpus **out) {
     *out = NULL;
     pn_corpus *c = calloc(1, sizeof *c);
     PN_CHECK(c, PN_MEMORY, "%s: out of memory", config->dir);
     c->config = *config;
-    pn_status s = pn_directory_writer_open(config->dir, &c->dir);
+    if (!c->config.save_seconds) c->config.save_seconds = 30;
+    pn_status s = pn_corpus_begin(c);
     if (s)
         pn_corpus_abort(&c);
     else
@@ -27,17 +32,11 @@ pn_status pn_corpus_open(const pn_corpus_config *config, pn_corpus **out) {
     return s;
 }
 
-void pn_corpus_abort(pn_corpus **out) {
-    pn_corpus *c = *out;
-    *out = NULL;
-    if (!c) return;
-    for (int i = 0; i < PN_SPLITS; i++) pn_token_writer_abort(&c->writers[i]);
-    pn_directory_writer_abort(&c->dir);
-    pn_token_doc_free(&c->doc);
-    free(c);
+void pn_corpus_abort(pn_corpus **c) {
+    release(c, *c && (*c)->keep);
 }
 
-static pn_status open_writer(pn_corpus *c, pn_split split) {
+pn_status pn_corpus_open_writer(pn_corpus *c, pn_split split) {
     char dir[PN_PATH_MAX];
     int n_skills = 0;
     const char *const *skills = pn_skill_names(&n_skills);
@@ -51,12 +50,14 @@ static pn_status open_writer(pn_corpus *c, pn_split split) {
                                                            .shard_tokens = c->config.shard_tokens,
                                                            .classes = c->config.skills,
                                                            .skills = c->config.skills ? skills : NULL,
-                                                           .n_skills = c->config.skills ? n_skills : 0 },
+                                                           .n_skills = c->config.skills ? n_skills : 0,
+                                                           .resume = true },
                                 &c->writers[split]);
 }
 
 pn_status pn_corpus_add(pn_corpus *c, pn_split split, const pn_token_doc *doc) {
-    if (!c->writers[split]) PN_TRY(open_writer(c, split));
+    if (!c->writers[split]) PN_TRY(pn_corpus_open_writer(c, split));
+    if (c->next[split]++ < pn_token_writer_finished_docs(c->writers[split])) return PN_OK;
     return pn_token_writer_add(c->writers[split], doc);
 }
 
@@ -76,6 +77,7 @@ static pn_status commit(pn_corpus *c) {
         any = true;
     }
     PN_CHECK(any, PN_USAGE, "%s: the input holds no documents, so there is nothing to write", c->dir.path);
+    PN_TRY(pn_corpus_end(c));
     return pn_directory_writer_commit(&c->dir);
 }
 
@@ -85,19 +87,25 @@ pn_status pn_corpus_close(pn_corpus **out) {
     return s;
 }
 
-static pn_status check_signal(void) {
-    PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal; nothing was written");
-    return PN_OK;
+/* The state is that of the last batch. */
+static pn_status check_signal(pn_corpus *c) {
+    if (!pn_interrupted()) return PN_OK;
+    PN_TRY(pn_corpus_save(c));
+    c->keep = true;
+    PN_FAIL(PN_INTERRUPTED, "stopped by a signal; the same command goes on in %s (remove it to start over)",
+            c->dir.temporary);
 }
 
-/* ---- skills ---- */
+/* ---- skills: any document can be made, so those of unfinished shards are made again ---- */
 
 pn_status pn_corpus_add_skills(pn_corpus *c, pn_mixture *m, pn_split split, int64_t n) {
     char what[64];
+    int64_t first = c->writers[split] ? pn_token_writer_finished_docs(c->writers[split]) : 0;
     snprintf(what, sizeof what, "writing %s", pn_split_names[split]);
-    pn_progress progress = pn_progress_begin(what, 0, n, "documents");
-    for (int64_t i = 0; i < n; i++) {
-        PN_TRY(check_signal());
+    pn_progress progress = pn_progress_begin(what, first, n, "documents");
+    c->next[split] = first;
+    for (int64_t i = first; i < n; i++) {
+        PN_TRY(check_signal(c));
         PN_TRY(pn_mixture_document(m, split, i, &c->doc));
         PN_TRY(pn_corpus_add(c, split, &c->doc));
         pn_progress_update(&progress, i + 1, "%lld tokens", (long long)pn_corpus_tokens(c, split));
@@ -185,13 +193,22 @@ static pn_split split_of(const pn_corpus_text *o, int64_t index) {
     return o->split;
 }
 
-static pn_status add_batch(pn_corpus *c, const batch *b, const pn_corpus_text *o, int64_t *n_docs) {
+static pn_status add_text(pn_corpus *c, pn_split split) {
+    const pn_token_writer *w = c->writers[split];
+    int64_t number = c->next[split], before = w ? pn_token_writer_finished_docs(w) : 0;
+    PN_TRY(pn_corpus_add(c, split, &c->doc));
+    int64_t finished = pn_token_writer_finished_docs(c->writers[split]);
+    if (number >= finished) PN_TRY(pn_corpus_note(c, split, finished > before, &c->doc));
+    return PN_OK;
+}
+
+static pn_status add_batch(pn_corpus *c, const batch *b, const pn_corpus_text *o) {
     for (int i = 0; i < b->n; i++) {
         const pn_ids *ids = &b->items[i].ids;
         if (ids->n == 0) continue;
         pn_token_doc_clear(&c->doc);
         PN_TRY(pn_token_doc_append(&c->doc, ids->ids, ids->n, PN_CLASS_TEXT));
-        PN_TRY(pn_corpus_add(c, split_of(o, (*n_docs)++), &c->doc));
+        PN_TRY(add_text(c, split_of(o, c->n_docs++)));
     }
     return PN_OK;
 }
@@ -199,15 +216,18 @@ static pn_status add_batch(pn_corpus *c, const batch *b, const pn_corpus_text *o
 pn_status pn_corpus_add_text(pn_corpus *c, pn_text_source *source, const pn_corpus_text *options) {
     batch *b = calloc(1, sizeof *b);
     PN_CHECK(b, PN_MEMORY, "out of memory");
-    pn_progress progress = pn_progress_begin("tokenizing", 0, pn_text_source_bytes(source), "bytes");
-    int64_t n_docs = 0;
-    pn_status s = PN_OK;
+    pn_status s;
+    PN_TRY_GOTO(s, pn_text_source_seek(source, &c->position), done);
+    pn_progress progress =
+        pn_progress_begin("tokenizing", pn_text_source_bytes_read(source), pn_text_source_bytes(source), "bytes");
     while (!b->last) {
-        PN_TRY_GOTO(s, check_signal(), done);
+        PN_TRY_GOTO(s, check_signal(c), done);
         PN_TRY_GOTO(s, batch_read(b, source), done);
         PN_TRY_GOTO(s, batch_encode(b, c->config.tokenizer), done);
-        PN_TRY_GOTO(s, add_batch(c, b, options, &n_docs), done);
-        pn_progress_update(&progress, pn_text_source_bytes_read(source), "%lld documents", (long long)n_docs);
+        PN_TRY_GOTO(s, add_batch(c, b, options), done);
+        c->position = pn_text_source_tell(source);
+        if (pn_seconds() - c->saved > c->config.save_seconds) PN_TRY_GOTO(s, pn_corpus_save(c), done);
+        pn_progress_update(&progress, pn_text_source_bytes_read(source), "%lld documents", (long long)c->n_docs);
     }
     pn_progress_end(&progress);
 done:

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 #include <zlib.h>
 
 #include "tokenizer.h"
@@ -275,4 +276,42 @@ pn_status pn_text_source_next(pn_text_source *s, const char **text, size_t *n_by
         return PN_OK;
     }
     return PN_OK;
+}
+
+/* ---- going on ---- */
+
+pn_text_position pn_text_source_tell(const pn_text_source *s) {
+    return (pn_text_position){ s->file, s->stream ? s->at : 0, s->stream ? s->line : 0, s->n_blanks };
+}
+
+pn_status pn_text_source_seek(pn_text_source *s, const pn_text_position *p) {
+    PN_CHECK(p->file >= 0 && p->file <= s->config.n_files && p->at >= 0 && p->line >= 0, PN_FORMAT,
+             "a place that is not in these files");
+    for (; s->file < p->file; s->file++) {
+        struct stat st;
+        if (stat(name_of(s), &st) == 0) s->n_before += st.st_size;
+    }
+    s->n_blanks = p->n_blanks;
+    if (p->file == s->config.n_files || p->at == 0) return PN_OK;
+    PN_TRY(open_file(s));
+    (void)gzdirect(s->stream); /* looks at the file: a plain one is then sought in, not read through */
+    PN_CHECK(gzseek(s->stream, p->at, SEEK_SET) == p->at, PN_FORMAT,
+             "%s: cannot go on at byte %lld; the file has changed, or is cut short", name_of(s), (long long)p->at);
+    s->at = p->at;
+    s->line = p->line;
+    return PN_OK;
+}
+
+uint64_t pn_text_source_hash(const pn_text_source *s) {
+    const pn_text_source_config *c = &s->config;
+    const int64_t how[] = { c->format, c->repair, c->max_doc_bytes };
+    uint64_t hash = XXH3_64bits_withSeed(c->field, strlen(c->field), XXH3_64bits(how, sizeof how));
+    for (int64_t i = 0; i < c->n_files; i++) {
+        struct stat st = { 0 };
+        (void)stat(c->files[i], &st); /* opening has looked at it; one that has gone since is another input */
+        const int64_t file[] = { st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec };
+        hash = XXH3_64bits_withSeed(c->files[i], strlen(c->files[i]), hash);
+        hash = XXH3_64bits_withSeed(file, sizeof file, hash);
+    }
+    return hash;
 }

@@ -45,6 +45,18 @@ int64_t pn_text_source_bytes(const pn_text_source *s);
 int64_t pn_text_source_bytes_read(const pn_text_source *s);
 /* Blank documents passed over so far. */
 int64_t pn_text_source_blanks(const pn_text_source *s);
+
+/* A place between two documents, to go on from. */
+typedef struct pn_text_position {
+    int64_t file, at, line; /* index of the file; its unpacked bytes and lines before the place */
+    int64_t n_blanks;
+} pn_text_position;
+pn_text_position pn_text_source_tell(const pn_text_source *s);
+/* To a place that tell gave for the same files; before the first document is read. Skips through packed files. */
+pn_status pn_text_source_seek(pn_text_source *s, const pn_text_position *position);
+/* Identifies the input as far as names, sizes, times of change and the way of reading tell. */
+uint64_t pn_text_source_hash(const pn_text_source *s);
+
 void pn_text_source_close(pn_text_source **s);
 
 #endif

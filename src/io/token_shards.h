@@ -10,7 +10,8 @@
  *     <dir>/shard-00001.h5 ...
  *
  * Every dataset is chunked and checksummed. A set is written aside and renamed when whole: a directory that exists is a
- * whole set. The same input gives the same bytes.
+ * whole set. Aside, the manifest names the finished shards, so that a writer can go on after them. The same input gives
+ * the same bytes, written at once or resumed.
  *
  * A reader checks every shard's size when the set is opened and its xxh3-64 when it is first read, before HDF5 opens
  * it; the shards it has open are bounded. Writers and readers are for one thread at a time each. */
@@ -41,6 +42,7 @@ typedef struct pn_token_writer_config {
     bool classes;              /* keep token classes */
     const char *const *skills; /* (n_skills) names for pn_answer.skill; NULL: no answers are kept */
     int n_skills;
+    bool resume; /* go on after the shards that a stopped writer of this directory has finished */
 } pn_token_writer_config;
 
 pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_writer **out);
@@ -48,10 +50,14 @@ pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_wr
 pn_status pn_token_writer_add(pn_token_writer *w, const pn_token_doc *doc);
 int64_t pn_token_writer_tokens(const pn_token_writer *w);
 int64_t pn_token_writer_docs(const pn_token_writer *w);
+/* Documents in finished shards: what a writer that resumes has. */
+int64_t pn_token_writer_finished_docs(const pn_token_writer *w);
 /* Completes the set and makes the directory appear; on failure nothing is left behind. A set must hold a document. */
 pn_status pn_token_writer_close(pn_token_writer **w);
 /* Gives up: removes what was written. Accepts NULL and leaves NULL. */
 void pn_token_writer_abort(pn_token_writer **w);
+/* Stops: finished shards stay for a writer that resumes. Accepts NULL and leaves NULL. */
+void pn_token_writer_keep(pn_token_writer **w);
 
 /* Borrowed from the set. */
 typedef struct pn_token_info {

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "files.h"
 #include "token_shards_internal.h"
@@ -29,7 +30,7 @@ enum {
 struct pn_token_writer {
     pn_directory_writer dir; /* aside until the set is whole */
     pn_token_manifest manifest;
-    int64_t shard_tokens, n_tokens, n_docs;
+    int64_t shard_tokens, n_tokens, n_docs, finished_docs;
     hid_t file;             /* the shard being written; -1: none */
     char path[PN_PATH_MAX]; /* of that shard */
     column columns[COLUMNS];
@@ -139,7 +140,12 @@ static pn_status shard_end(pn_token_writer *w) {
     }
     PN_TRY(pn_h5_close_file(&w->file, w->path));
     PN_TRY(pn_file_sync(w->path));
-    return pn_file_hash(w->path, &s->hash, &s->n_bytes);
+    PN_TRY(pn_file_hash(w->path, &s->hash, &s->n_bytes));
+    char path[PN_PATH_MAX];
+    PN_TRY(pn_path_join(path, w->dir.temporary, "manifest.json"));
+    PN_TRY(pn_token_manifest_write(&w->manifest, path));
+    w->finished_docs = w->n_docs;
+    return PN_OK;
 }
 
 /* ---- the set ---- */
@@ -163,6 +169,35 @@ static pn_status copy_config(const pn_token_writer_config *c, pn_token_writer *w
     return PN_OK;
 }
 
+/* The shards that a stopped writer has finished. */
+static pn_status resume(pn_token_writer *w) {
+    char path[PN_PATH_MAX];
+    pn_token_manifest found, *m = &w->manifest;
+    PN_TRY(pn_path_join(path, w->dir.temporary, "manifest.json"));
+    if (!pn_file_exists(path)) return PN_OK;
+    PN_TRY(pn_token_manifest_read(path, &found));
+    bool same = found.tokenizer_hash == m->tokenizer_hash && found.vocab == m->vocab && found.seed == m->seed &&
+                found.classes == m->classes && found.n_skills == m->n_skills && !strcmp(found.source, m->source) &&
+                !strcmp(found.split, m->split);
+    if (same) {
+        m->shards = found.shards;
+        m->n_shards = found.n_shards;
+        found.shards = NULL;
+    }
+    pn_token_manifest_free(&found);
+    PN_CHECK(same, PN_USAGE, "%s: shards of another corpus; remove %s to start over", path, w->dir.temporary);
+    for (int64_t i = 0; i < m->n_shards; i++) {
+        struct stat st;
+        PN_TRY(pn_path_join(path, w->dir.temporary, m->shards[i].file));
+        PN_CHECK(!stat(path, &st) && st.st_size == m->shards[i].n_bytes, PN_FORMAT,
+                 "%s: missing, or not of its size; remove %s to start over", path, w->dir.temporary);
+        w->n_tokens += m->shards[i].n_tokens;
+        w->n_docs += m->shards[i].n_docs;
+    }
+    w->finished_docs = w->n_docs;
+    return PN_OK;
+}
+
 pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_writer **out) {
     *out = NULL;
     PN_CHECK(config->vocab >= 1 && config->vocab <= INT32_MAX, PN_USAGE,
@@ -174,11 +209,19 @@ pn_status pn_token_writer_open(const pn_token_writer_config *config, pn_token_wr
     w->file = -1;
     pn_status s;
     PN_TRY_GOTO(s, copy_config(config, w), fail);
-    PN_TRY_GOTO(s, pn_directory_writer_open(config->dir, &w->dir), fail);
+    if (!config->resume) {
+        PN_TRY_GOTO(s, pn_directory_writer_open(config->dir, &w->dir), fail);
+    } else {
+        PN_TRY_GOTO(s, pn_directory_writer_resume(config->dir, &w->dir), fail);
+        PN_TRY_GOTO(s, resume(w), fail);
+    }
     *out = w;
     return PN_OK;
 fail:
-    pn_token_writer_abort(&w);
+    if (config->resume)
+        pn_token_writer_keep(&w); /* what is there is not this writer's to remove */
+    else
+        pn_token_writer_abort(&w);
     return s;
 }
 
@@ -236,13 +279,13 @@ int64_t pn_token_writer_tokens(const pn_token_writer *w) {
 int64_t pn_token_writer_docs(const pn_token_writer *w) {
     return w->n_docs;
 }
+int64_t pn_token_writer_finished_docs(const pn_token_writer *w) {
+    return w->finished_docs;
+}
 
 static pn_status commit(pn_token_writer *w) {
     PN_CHECK(w->n_docs > 0, PN_USAGE, "%s: there is no document to write", w->dir.path);
     if (w->file >= 0) PN_TRY(shard_end(w));
-    char path[PN_PATH_MAX];
-    PN_TRY(pn_path_join(path, w->dir.temporary, "manifest.json"));
-    PN_TRY(pn_token_manifest_write(&w->manifest, path));
     return pn_directory_writer_commit(&w->dir);
 }
 
@@ -252,13 +295,21 @@ pn_status pn_token_writer_close(pn_token_writer **out) {
     return s;
 }
 
-void pn_token_writer_abort(pn_token_writer **out) {
+static void release(pn_token_writer **out, void (*leave)(pn_directory_writer *)) {
     pn_token_writer *w = *out;
     *out = NULL;
     if (!w) return;
     shard_discard(w);
-    pn_directory_writer_abort(&w->dir);
+    leave(&w->dir);
     for (int i = 0; i < COLUMNS; i++) free(w->columns[i].held);
     pn_token_manifest_free(&w->manifest);
     free(w);
+}
+
+void pn_token_writer_abort(pn_token_writer **w) {
+    release(w, pn_directory_writer_abort);
+}
+
+void pn_token_writer_keep(pn_token_writer **w) {
+    release(w, pn_directory_writer_keep);
 }
