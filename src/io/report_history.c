@@ -115,6 +115,19 @@ static void columns_axis(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
             h->has_rounds ? "round of the search" : "layers with full attention");
 }
 
+/* For those who cannot see the drawing. */
+static void describe(pn_page *r, const pn_page_paths *h) {
+    char text[PN_PAGE_TEXT];
+    pn_html(r->out, "<desc>%ld paths. The best of each column:", (long)h->n);
+    for (int i = 0; i < h->n_rounds; i++) {
+        const pn_page_round *at = &h->round[i];
+        pn_html(r->out, "%s %s %d: %s", i ? "," : "", h->has_rounds ? "round" : "layers of attention",
+                h->has_rounds ? at->best->round : at->attention,
+                pn_page_value(h->objective.metric, at->best->objective, text));
+    }
+    pn_buf_text(r->out, ".</desc>\n");
+}
+
 static void plot(pn_page *r, const pn_page_paths *h) {
     double width = 70 + fmax(440, h->n_rounds * (h->has_parents ? 124.0 : 72.0)), height = h->has_parents ? 340 : 250;
     pn_plot p = { -0.5, h->n_rounds - 0.5, INFINITY, -INFINITY, 56, 28, width - 64, height };
@@ -127,6 +140,7 @@ static void plot(pn_page *r, const pn_page_paths *h) {
     char caption[2 * PN_PAGE_NAME];
     pn_page_objective_caption(&h->objective, caption, sizeof caption);
     pn_plot_open(r->out, width, p.top + height + 54, width < 640, "Objective of every measured path");
+    describe(r, h);
     pn_plot_y_axis(r->out, &p, caption);
     columns_axis(r, h, &p);
     if (h->has_parents)

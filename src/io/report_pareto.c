@@ -135,6 +135,19 @@ static void draw_marks(pn_page *r, const pn_plot *p, const mark *marks, int n) {
     }
 }
 
+/* For those who cannot see the drawing. */
+static void describe(pn_page *r, const pn_page_paths *h, const mark *marks, int n) {
+    char bytes[PN_PAGE_TEXT], text[PN_PAGE_TEXT];
+    pn_buf_text(r->out, "<desc>");
+    for (int i = 0; i < n; i++) {
+        const mark *m = &marks[i];
+        if (m->known && m->scored)
+            pn_html(r->out, "%s%s: %s, %s. ", m->name, m->heldout ? " (held-out)" : "",
+                    pn_page_value(h->objective.metric, m->objective, text), pn_page_bytes(m->cache, bytes));
+    }
+    pn_buf_text(r->out, "</desc>\n");
+}
+
 static void legend(pn_page *r) {
     pn_buf_text(r->out,
                 "<ul class=\"legend\">\n"
@@ -164,6 +177,7 @@ static void plot(pn_page *r, const pn_page_paths *h) {
     char caption[2 * PN_PAGE_NAME];
     pn_page_objective_caption(&h->objective, caption, sizeof caption);
     pn_plot_open(r->out, p.left + p.width + 10, p.top + p.height + 40, true, "Score against bytes of decode state");
+    describe(r, h, marks, MARKS);
     pn_plot_y_axis(r->out, &p, caption);
     pn_plot_x_axis_log2(r->out, &p, "decode state of 65,536 tokens", pn_page_bytes);
     dots(r, h, &p);

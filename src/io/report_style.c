@@ -16,7 +16,7 @@ const char pn_page_style[] =
     "--p1:#16283a;--p2:#1b4064;--p3:#205788;--p4:#4a97dc;--p5:#9bcaf4;--n1:#33251a;--n2:#573617;--n3:#7d4a14;"
     "--n4:#d08a3e;--n5:#f3bd80;--low:#e4e7eb;--high:#111;--top:#111}}\n"
     "*{box-sizing:border-box}\n"
-    "body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,\"Segoe UI\",\"Noto "
+    "body{margin:0;background:var(--bg);color:var(--fg);font:1rem/1.5 system-ui,-apple-system,\"Segoe UI\",\"Noto "
     "Sans\",\"DejaVu Sans\",sans-serif}\n"
     "main{max-width:67rem;margin:0 auto;padding:1.5rem 1rem 3rem}\n"
     "h1{font-size:1.6rem;line-height:1.2;margin:0 0 .8rem;overflow-wrap:anywhere}\n"
@@ -102,6 +102,6 @@ const char pn_page_style[] =
     "dl{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.25rem 1.2rem;font-size:.9rem;margin:.4rem "
     "0}\n"
     "dt{color:var(--soft);overflow-wrap:anywhere}dd{margin:0;overflow-wrap:anywhere}\n"
-    "@media print{body{font-size:11px}main{max-width:none;padding:0}nav{display:none}section{margin-top:1rem}"
+    "@media print{html{font-size:12px}main{max-width:none;padding:0}nav{display:none}section{margin-top:1rem}"
     "h2,h3,.how{break-after:avoid}tr,svg,.panels li{break-inside:avoid}.scroll{overflow:visible}"
     "*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}\n";

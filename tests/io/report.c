@@ -255,6 +255,8 @@ START_TEST(score_against_state) {
     char *page = render(root);
     const char *section = strstr(page, "<section id=\"pareto\">");
     holds(section, ": 0.160, 16.0\xc2\xa0MiB</title>");
+    holds(section, "<desc>PostNAS: 0.160, 16.0\xc2\xa0MiB. uniform: 2.999, 16.0\xc2\xa0MiB. all linear: 4.630, "
+                   "64.0\xc2\xa0KiB. teacher (held-out): 0.001, 64.0\xc2\xa0MiB. </desc>");
     holds(section, "<title>PostNAS</title>");
     holds(section, "<title>uniform</title>");
     holds(section, "teacher (held-out)"); /* 64 MiB from the list of contexts, 0.0008 from the table */
