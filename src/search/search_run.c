@@ -115,7 +115,7 @@ static pn_status train_net(run *r) {
     const pn_supernet_job job = { .config = &c->supernet,
                                   .mixture = r->mixture,
                                   .seed = (uint64_t)c->top.seed,
-                                  .full_attention = (double)c->full_attention,
+                                  .full_attention = c->full_attention,
                                   .state_dir = dir };
     PN_TRY(pn_supernet_train(r->net, &job, &r->trained));
     pn_params_train(r->net->params, "*", false);
