@@ -283,6 +283,7 @@ static pn_status recompute_backward(pn_tape *t, node *n) {
         if (!leaf[i] || !leaf[i]->grad) continue;
         PN_TRY(want_gradient(t, n->call.in[i]));
         accumulate(n->call.in[i]->grad, leaf[i]->grad);
+        pn_tensor_release(&leaf[i]->grad); /* a plan keeps shells until its reset: not what hangs on these */
     }
     pn_scope_close(t, scope, NULL, 0);
     pn_tape_record(t, before);

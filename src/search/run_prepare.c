@@ -58,7 +58,7 @@ pn_status pn_run_train_net(pn_run *r) {
     const pn_supernet_job job = { .config = &c->supernet,
                                   .mixture = r->mixture,
                                   .seed = (uint64_t)c->top.seed,
-                                  .full_attention = (double)c->limit[PN_KIND_ATTENTION],
+                                  .full_attention = c->limit[PN_KIND_ATTENTION],
                                   .state_dir = dir,
                                   .finished = r->trained_before };
     PN_TRY(pn_supernet_train(r->net, &job, &r->trained));

@@ -157,11 +157,10 @@ pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, c
                                   const char *state_dir, pn_supernet_result *out) {
     gated g = { .options = &phase->gates,
                 .train = &phase->train,
-                .budget = phase->gates.budget == PN_BUDGET_LIMIT ? job->full_attention : -1 };
+                .budget = phase->gates.budget == PN_BUDGET_LIMIT ? (double)job->full_attention : -1 };
     pn_path teacher = pn_model_own_path(m);
-    uint64_t budget_bits;
-    memcpy(&budget_bits, &g.budget, sizeof budget_bits);
-    const uint64_t whole[] = { pn_params_hash(m->params), pn_gate_options_hash(&phase->gates), budget_bits };
+    const uint64_t whole[] = { pn_params_hash(m->params), pn_gate_options_hash(&phase->gates),
+                               (uint64_t)job->full_attention };
     pn_status s;
     PN_TRY_GOTO(s, pn_train_options_check(&phase->train, job->mixture, "supernet"), done);
     PN_TRY_GOTO(s, start(&g, m), done);

@@ -52,11 +52,11 @@ pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_bloc
 typedef struct pn_supernet_job { /* everything is borrowed */
     const pn_supernet_config *config;
     pn_mixture *mixture;
-    uint64_t seed;         /* of the sampled paths */
-    double full_attention; /* what gates of candidate 0 sum to under budget `limit` */
-    const char *state_dir; /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
-    bool finished;         /* PN_USAGE instead of training, unless state_dir holds all of it */
-    int64_t stop_after;    /* of sampled and gated training, as in pn_train_job */
+    uint64_t seed;          /* of the sampled paths */
+    int64_t full_attention; /* what gates of candidate 0 sum to under budget `limit` */
+    const char *state_dir;  /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
+    bool finished;          /* PN_USAGE instead of training, unless state_dir holds all of it */
+    int64_t stop_after;     /* of sampled and gated training, as in pn_train_job */
 } pn_supernet_job;
 
 typedef struct pn_local_error { /* of one candidate of one layer: error over the target's variance */

@@ -265,9 +265,9 @@ static const bad table[] = {
       "mixture, supernet, search, distill, compare, heldout" },
     { "key unknown, in a section", "sed -i s/full_attention/full_atention/ good.yaml", SEARCH,
       "good.yaml:27: unknown key search.limits.full_atention; did you mean full_attention? Known keys: full_attention, "
-      "none" },
+      "swa, none" },
     { "key unknown, by --set", ":", SEARCH " --set search.beam.widht=4",
-      "--set: unknown key search.beam.widht; did you mean width? Known keys: width, expand" },
+      "--set: unknown key search.beam.widht; did you mean width? Known keys: width, expand, order" },
     { "key twice", YAML("seed: 2"), SEARCH, "good.yaml:43: key seed stands twice; remove one" },
     { "key that is no word", YAML("\"a b\": 1"), SEARCH,
       "good.yaml:43: a key must be a plain word of at most 63 letters, digits, _ and -" },
@@ -299,7 +299,7 @@ static const bad table[] = {
     { "task of the objective missing", "sed -i 's/objective: recall/objective: recal/' good.yaml", SEARCH,
       "good.yaml:26: search.objective: no task is named recal" },
     { "more attention layers than layers", ":", SEARCH " --set search.limits.full_attention=9",
-      "search.limits: 9 full_attention and 0 none do not fit 8 layers; lower one of them" },
+      "search.limits: 9 full_attention do not fit 8 layers; lower it" },
 
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },

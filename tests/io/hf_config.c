@@ -368,5 +368,5 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, sliding_windows, published_parameter_total,
-          plain_models_have_plain_layers, written_as_it_was_read)
+          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, sliding_windows,
+          published_parameter_total, plain_models_have_plain_layers, written_as_it_was_read)

@@ -4,9 +4,11 @@
 #include <omp.h>
 #include <string.h>
 
+#include "add/add.h"
 #include "decay_gate/decay_gate.h"
 #include "embedding/embedding.h"
 #include "feature_loss/feature_loss.h"
+#include "gate_softmax/gate_softmax.h"
 #include "gated_rms_norm/gated_rms_norm.h"
 #include "harness.h"
 #include "l2_norm/l2_norm.h"
@@ -14,6 +16,7 @@
 #include "linear_argmax/linear_argmax.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "linear_kl/linear_kl.h"
+#include "mix/mix.h"
 #include "rms_norm/rms_norm.h"
 #include "swiglu/swiglu.h"
 #include "tape.h"
@@ -75,6 +78,16 @@ START_TEST(wrong_input_is_a_usage_error) {
     ck_usage(pn_l2_norm(tape, h, 3, false, &y), "4 channels are not a whole number of heads of 3");
     ck_usage(pn_gated_rms_norm(tape, h, NULL, filled(0, 0, 1, false), 0, 1e-6, &y), "heads of 0");
     ck_usage(pn_feature_loss(tape, h, W, &loss), "target");
+    pn_tensor *terms[] = { NULL, h, W }, *p = filled(2, 3, 1, false), *cost;
+    ck_usage(pn_mix(tape, p, 0, terms, 1, &y), "every term is absent");
+    ck_usage(pn_mix(tape, p, 0, terms, 2, &y), "input p is f32 [2, 3]; it must be f32 [any, 2]");
+    ck_usage(pn_mix(tape, p, 0, terms, 3, &y), "input x is f32 [5, 4]; it must be f32 [2, 4]");
+    terms[2] = h;
+    ck_usage(pn_mix(tape, p, 2, terms, 3, &y), "row 2 of p, which has 2");
+    ck_usage(pn_mix(tape, p, 0, terms, PN_MIX_MAX + 1, &y), "it takes up to 9");
+    ck_usage(pn_gate_softmax(tape, p, NULL, 0, -1, &y, &cost), "temperature 0 must be above 0");
+    ck_usage(pn_gate_softmax(tape, p, NULL, 1, 3, &y, &cost), "a budget of 3 layers, of 2");
+    ck_usage(pn_gate_softmax(tape, p, h, 1, -1, &y, &cost), "input w is f32 [2, 4]; it must be f32 [2, 3]");
     teardown();
 }
 END_TEST
@@ -107,6 +120,44 @@ START_TEST(known_values) {
     ck_assert_float_eq_tol(pn_f32(loss)[0], 1, 1e-6f);
     ck_ok(pn_feature_loss(tape, t, t, &loss));
     ck_assert_float_eq(pn_f32(loss)[0], 0);
+    teardown();
+}
+END_TEST
+
+/* Gates under a budget: it is spent to the last bit that a float has, by layers as different as they may be; what all
+ * layers gain alike moves none; a candidate that is not there takes no part. */
+START_TEST(gates_spend_their_budget) {
+    setup();
+    enum { L = 6, C = 3 };
+    static const double budgets[] = { 0, 0.5, 2, 5.5, 6 };
+    pn_tensor *a = filled(L, C, 1, true), *p, *cost, *terms[C] = { 0 }, *y;
+    pn_f32(a)[0] = 300, pn_f32(a)[C] = -300; /* layer 0 wants candidate 0 before all others, layer 1 after them */
+    pn_f32(a)[2 * C + 1] = -INFINITY;
+    for (int i = 0; i < 5; i++) {
+        double spent = 0;
+        ck_ok(pn_gate_softmax(tape, a, NULL, 0.5, budgets[i], &p, &cost));
+        for (int l = 0; l < L; l++) {
+            double sum = 0;
+            for (int c = 0; c < C; c++) sum += (double)pn_f32(p)[l * C + c];
+            ck_assert_double_eq_tol(sum, 1, 1e-6);
+            spent += (double)pn_f32(p)[l * C];
+        }
+        ck_assert_double_eq_tol(spent, budgets[i], 1e-6);
+        ck_assert_float_eq(pn_f32(p)[2 * C + 1], 0);
+    }
+    ck_ok(pn_gate_softmax(tape, a, NULL, 0.5, 2, &p, &cost));
+    ck_assert_float_eq(pn_f32(p)[0], 1);
+    ck_assert_float_eq(pn_f32(p)[C], 0);
+    terms[0] = filled(4, 4, 1, false); /* the same term in every layer */
+    pn_tensor *sum = NULL, *loss, *zero = filled(4, 4, 0, false);
+    for (int l = 0; l < L; l++) {
+        ck_ok(pn_mix(tape, p, l, terms, C, &y));
+        if (sum) ck_ok(pn_add(tape, sum, y, &y));
+        sum = y;
+    }
+    ck_ok(pn_feature_loss(tape, sum, zero, &loss));
+    ck_ok(pn_tape_backward(tape, loss));
+    for (int i = 0; i < L * C; i++) ck_assert_float_eq_tol(pn_f32(a->grad)[i], 0, 1e-5f);
     teardown();
 }
 END_TEST
@@ -175,7 +226,8 @@ static size_t reductions(float *bits) {
     size_t n_bits = 0;
     pn_tensor *x = filled(N, D, 1, true), *w = filled(D, 0, 1, true), *b = filled(D, 0, 1, true);
     pn_tensor *eye = filled(D, D, 0, false), *head = filled(D / 5, 0, 1, true), *table = filled(40, D, 1, true);
-    pn_tensor *a = filled(N, H, 3, true), *A_log = filled(H, 0, 2, true), *dt = filled(H, 0, 2, true), *y[6], *loss[3];
+    pn_tensor *a = filled(N, H, 3, true), *A_log = filled(H, 0, 2, true), *dt = filled(H, 0, 2, true), *y[7], *loss[3];
+    pn_tensor *p = filled(2, 2, 1, true);
     for (int i = 0; i < D; i++) pn_f32(eye)[i * D + i] = 1;
     int32_t id[N];
     for (int i = 0; i < N; i++) id[i] = (i * i + 3) % 40;
@@ -184,12 +236,13 @@ static size_t reductions(float *bits) {
     ck_ok(pn_rms_norm(tape, y[1], w, 1e-6, &y[2]));
     ck_ok(pn_gated_rms_norm(tape, y[2], y[0], head, D / 5, 1e-6, &y[3]));
     ck_ok(pn_l2_norm(tape, y[3], D / 5, true, &y[4]));
-    ck_ok(pn_feature_loss(tape, y[4], x, &loss[0]));
+    ck_ok(pn_mix(tape, p, 1, (pn_tensor *[]){ y[4], y[2] }, 2, &y[6]));
+    ck_ok(pn_feature_loss(tape, y[6], x, &loss[0]));
     ck_ok(pn_decay_gate(tape, a, A_log, dt, &y[5]));
     ck_ok(pn_feature_loss(tape, y[5], a, &loss[1]));
     ck_ok(pn_weighted_sum(tape, loss, (double[]){ 1, 0.25 }, 2, &loss[2]));
     ck_ok(pn_tape_backward(tape, loss[2]));
-    pn_tensor *all[] = { x, w, b, head, table, a, A_log, dt };
+    pn_tensor *all[] = { x, w, b, head, table, a, A_log, dt, p };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         size_t n = (size_t)pn_tensor_elems(all[i]->grad);
         memcpy(bits + n_bits, pn_f32(all[i]->grad), n * sizeof *bits);
@@ -265,6 +318,7 @@ int main(void) {
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, wrong_input_is_a_usage_error);
     tcase_add_test(tcase, known_values);
+    tcase_add_test(tcase, gates_spend_their_budget);
     tcase_add_test(tcase, extreme_logits);
     tcase_add_test(tcase, frozen_weights_keep_no_activations);
     tcase_add_test(tcase, sums_do_not_depend_on_the_number_of_threads);
