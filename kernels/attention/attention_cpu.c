@@ -1,9 +1,7 @@
 #include "attention_cpu.h"
 
-#include <cblas.h>
-
-#include "cpu/block_gemm.h"
 #include "cpu/clones.h"
+#include "cpu/tile_mm.h"
 #include "cpu/vec.h"
 
 enum { PANEL = PN_ATTENTION_PANEL, KEYS = PN_ATTENTION_KEYS };
@@ -80,12 +78,12 @@ void pn_attention_panels(const pn_attention_attr *a, const pn_attention_tiles *g
 
 void pn_attention_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,
                           int64_t ldb, float *c, int64_t ldc, bool add) {
-    if (n % 16 == 0) {
-        pn_block_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, add);
-        return;
-    }
-    cblas_sgemm(CblasRowMajor, a_col == 1 ? CblasNoTrans : CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, a,
-                (int)(a_col == 1 ? a_row : a_col), b, (int)ldb, add ? 1.0f : 0.0f, c, (int)ldc);
+    pn_mm p = {
+        .m = m, .n = n, .l = k, .a = a, .a_row = a_row, .a_col = a_col, .b = b, .ldb = ldb, .c = c, .ldc = ldc
+    };
+    p.scale = 1;
+    if (add) pn_mm_keep(&p, 1, c, ldc);
+    pn_tile_mm(&p);
 }
 
 void pn_attention_scores(const pn_attention_tiles *g, const float *q, int64_t rows, const float *panel,
@@ -93,8 +91,8 @@ void pn_attention_scores(const pn_attention_tiles *g, const float *q, int64_t ro
     int64_t panel_floats = g->kv_heads * g->d * PANEL;
     for (int64_t j = columns.begin; j < columns.end;) {
         int64_t p = j / PANEL, stop = (p + 1) * PANEL < columns.end ? (p + 1) * PANEL : columns.end;
-        pn_block_gemm(rows, stop - j, g->d, q, g->d, 1, panel + p * panel_floats + j % PANEL, PANEL, scores + j, KEYS,
-                      false);
+        pn_attention_product(rows, stop - j, g->d, q, g->d, 1, panel + p * panel_floats + j % PANEL, PANEL, scores + j,
+                             KEYS, false);
         j = stop;
     }
 }

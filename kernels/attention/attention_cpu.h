@@ -54,7 +54,7 @@ void pn_attention_panels(const pn_attention_attr *a, const pn_attention_tiles *g
 /* Query rows of a tile, times `scale`, side by side. */
 void pn_attention_pack(const pn_attention_tiles *g, const float *src, int64_t tokens, float scale, float *dst);
 
-/* C[m x n] = A B or += A B, n of any size; A as in pn_block_gemm with a_row or a_col 1. */
+/* C[m x n] = A B, or += with `add`; element (i, l) of A is a[i * a_row + l * a_col]. */
 void pn_attention_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,
                           int64_t ldb, float *c, int64_t ldc, bool add);
 

@@ -1,5 +1,6 @@
 #include "tile_mm.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ enum {
     MAX_INNER = PN_MM_TRIANGLE, /* longest inner dimension handled at once: what a packed panel has room for */
     PACK_ROWS = 32,             /* packing pays from this many rows of A on ... */
     PACK_STRIDE = 128,          /* ... and this many elements from row to row of B */
-    AHEAD_LINES = 8             /* requested per register tile */
+    AHEAD_LINES = 12            /* requested per register tile */
 };
 
 void pn_ahead_fetch(pn_ahead *a, int lines) {
@@ -32,21 +33,24 @@ void pn_ahead_fetch(pn_ahead *a, int lines) {
 static inline __m256i first8(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-#define TILE_NAME       avx2
-#define TILE_TARGET     /* the baseline of the build */
-#define TILE_ROWS       4
-#define TILE_LANES      8
-#define tile_vec        __m256
-#define tile_mask       __m256i
-#define tile_first      first8
-#define tile_load       _mm256_loadu_ps
-#define tile_load_part  _mm256_maskload_ps
-#define tile_store      _mm256_storeu_ps
-#define tile_store_part _mm256_maskstore_ps
-#define tile_set1       _mm256_set1_ps
-#define tile_mul        _mm256_mul_ps
-#define tile_fma        _mm256_fmadd_ps
-#define mm_baseline     mm_avx2
+#define TILE_NAME          avx2
+#define TILE_TARGET        /* the baseline of the build */
+#define TILE_ROWS          6
+#define TILE_TRIANGLE_ROWS 4
+#define TILE_WIDE          2
+#define TILE_WIDE_ROWS     4
+#define TILE_LANES         8
+#define tile_vec           __m256
+#define tile_mask          __m256i
+#define tile_first         first8
+#define tile_load          _mm256_loadu_ps
+#define tile_load_part     _mm256_maskload_ps
+#define tile_store         _mm256_storeu_ps
+#define tile_store_part    _mm256_maskstore_ps
+#define tile_set1          _mm256_set1_ps
+#define tile_mul           _mm256_mul_ps
+#define tile_fma           _mm256_fmadd_ps
+#define mm_baseline        mm_avx2
 #else
 typedef float f4v __attribute__((vector_size(16)));
 static inline int64_t first4(int64_t n) {
@@ -77,24 +81,30 @@ static inline f4v fma4(f4v a, f4v b, f4v c) {
 }
 #define TILE_NAME portable
 #define TILE_TARGET
-#define TILE_ROWS       4
-#define TILE_LANES      4
-#define tile_vec        f4v
-#define tile_mask       int64_t
-#define tile_first      first4
-#define tile_load       load4
-#define tile_load_part  load4_part
-#define tile_store      store4
-#define tile_store_part store4_part
-#define tile_set1       set4
-#define tile_mul        mul4
-#define tile_fma        fma4
-#define mm_baseline     mm_portable
+#define TILE_ROWS          4
+#define TILE_TRIANGLE_ROWS 4
+#define TILE_WIDE          2
+#define TILE_WIDE_ROWS     4
+#define TILE_LANES         4
+#define tile_vec           f4v
+#define tile_mask          int64_t
+#define tile_first         first4
+#define tile_load          load4
+#define tile_load_part     load4_part
+#define tile_store         store4
+#define tile_store_part    store4_part
+#define tile_set1          set4
+#define tile_mul           mul4
+#define tile_fma           fma4
+#define mm_baseline        mm_portable
 #endif
 #include "tile_mm_body.h"
 #undef TILE_NAME
 #undef TILE_TARGET
 #undef TILE_ROWS
+#undef TILE_TRIANGLE_ROWS
+#undef TILE_WIDE
+#undef TILE_WIDE_ROWS
 #undef TILE_LANES
 #undef tile_vec
 #undef tile_mask
@@ -116,19 +126,22 @@ static inline TILE_TARGET __mmask16 first16(int64_t n) {
 static inline TILE_TARGET __m512 load16_part(const float *x, __mmask16 mask) {
     return _mm512_maskz_loadu_ps(mask, x);
 }
-#define TILE_NAME       avx512
-#define TILE_ROWS       8
-#define TILE_LANES      16
-#define tile_vec        __m512
-#define tile_mask       __mmask16
-#define tile_first      first16
-#define tile_load       _mm512_loadu_ps
-#define tile_load_part  load16_part
-#define tile_store      _mm512_storeu_ps
-#define tile_store_part _mm512_mask_storeu_ps
-#define tile_set1       _mm512_set1_ps
-#define tile_mul        _mm512_mul_ps
-#define tile_fma        _mm512_fmadd_ps
+#define TILE_NAME          avx512
+#define TILE_ROWS          8
+#define TILE_TRIANGLE_ROWS 8
+#define TILE_WIDE          4
+#define TILE_WIDE_ROWS     6
+#define TILE_LANES         16
+#define tile_vec           __m512
+#define tile_mask          __mmask16
+#define tile_first         first16
+#define tile_load          _mm512_loadu_ps
+#define tile_load_part     load16_part
+#define tile_store         _mm512_storeu_ps
+#define tile_store_part    _mm512_mask_storeu_ps
+#define tile_set1          _mm512_set1_ps
+#define tile_mul           _mm512_mul_ps
+#define tile_fma           _mm512_fmadd_ps
 #include "tile_mm_body.h"
 #endif
 

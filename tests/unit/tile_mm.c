@@ -47,7 +47,8 @@ static void check(const pn_mm *p, void (*mm)(const pn_mm *)) {
 }
 
 static void check_sizes(void (*mm)(const pn_mm *)) {
-    static const int64_t sizes[] = { 0, 1, 2, 3, 5, 8, 13, 15, 16, 17, 24, 31, 33, 40, 64, 96, 130, 257, 300 };
+    static const int64_t sizes[] = { 0,  1,  2,  3,  5,  7,  8,  11, 12,  13,  14, 15,
+                                     16, 17, 24, 31, 33, 40, 64, 96, 130, 257, 300 };
     const int n_sizes = sizeof sizes / sizeof *sizes;
     for (int i = 0; i < SPAN; i++) a[i] = uniform(), b[i] = uniform(), before[i] = uniform();
     for (int i = 0; i < 512; i++) row1[i] = uniform(), row2[i] = uniform();
