@@ -176,7 +176,7 @@ static void plot(pn_page *r, const pn_page_paths *h) {
     pn_plot_settle(&p, true);
     char caption[2 * PN_PAGE_NAME];
     pn_page_objective_caption(&h->objective, caption, sizeof caption);
-    pn_plot_open(r->out, p.left + p.width + 10, p.top + p.height + 40, true, "Score against bytes of decode state");
+    pn_plot_open(r->out, p.left + p.width + 30, p.top + p.height + 40, true, "Score against bytes of decode state");
     describe(r, h, marks, MARKS);
     pn_plot_y_axis(r->out, &p, caption);
     pn_plot_x_axis_log2(r->out, &p, "decode state of 65,536 tokens", pn_page_bytes);
