@@ -12,7 +12,7 @@ pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *p
     return (pn_search_input){ .space = pn_space_part(&r->space, g->first, g->n, placed),
                               .options = options,
                               .seed = (uint64_t)r->config.top.seed,
-                              .gates = &r->trained.gates };
+                              .gates = &r->gates };
 }
 
 /* ---- history ---- */

@@ -37,6 +37,8 @@ static pn_status try_strategy(const pn_run *r, const pn_search_type *type, const
 
 pn_status pn_run_space(pn_run *r) {
     const pn_search_config *c = &r->config;
+    for (int i = 0; i < c->supernet.n_phases; i++)
+        r->gates.present |= c->supernet.phase[i].mode == PN_SUPERNET_GATED;
     r->space = pn_search_config_space(c, r->net->config.n_layers);
     PN_TRY(pn_space_check(&r->space));
     r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
@@ -62,6 +64,7 @@ pn_status pn_run_train_net(pn_run *r) {
                                   .state_dir = dir,
                                   .finished = r->trained_before };
     PN_TRY(pn_supernet_train(r->net, &job, &r->trained));
+    r->gates = r->trained.gates;
     pn_params_train(r->net->params, "*", false);
     return PN_OK;
 }

@@ -14,10 +14,12 @@
 
 #include "gate_softmax/gate_softmax.h"
 #include "mix/mix.h"
+#include "monitor.h"
 
 static const double gate_epsilon = 1e-12;
 
 typedef struct gated {
+    const pn_model *m;
     const pn_gate_options *options;
     const pn_train_options *train;
     int L, C; /* layers, and the most candidates of any */
@@ -71,10 +73,28 @@ static pn_status exact_gates(gated *g, int64_t step, double *out) {
     return PN_OK;
 }
 
+/* One series for all layers: TensorBoard groups the candidates of a kind. */
+static void show_gates(const gated *g, int64_t step, const double *p) {
+    static char names[PN_MAX_LAYERS * PN_MAX_CANDIDATES][64];
+    pn_scalar scalars[PN_MAX_LAYERS * PN_MAX_CANDIDATES];
+    int n = 0;
+    for (int l = 0; l < g->L; l++) {
+        for (int c = 0; c < g->m->layer[l].n_candidates; c++, n++) {
+            snprintf(names[n], sizeof names[n], "%s/layer %02d", g->m->layer[l].candidate[c]->spec.type->name, l);
+            scalars[n] = (pn_scalar){ names[n], p[l * g->C + c] };
+        }
+    }
+    pn_monitor_point("gates", step, scalars, n);
+}
+
 static pn_status after_step(void *ctx, int64_t step, int64_t point) {
     gated *g = ctx;
     if (g->logits->wants_grad) update(g);
-    if (point >= 0) PN_TRY(exact_gates(g, step, g->record + point * g->L * g->C));
+    if (point >= 0) {
+        double *p = g->record + point * g->L * g->C;
+        PN_TRY(exact_gates(g, step, p));
+        show_gates(g, step + 1, p);
+    }
     return PN_OK;
 }
 
@@ -155,7 +175,8 @@ static void free_gated(gated *g) {
 
 pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
                                   const char *state_dir, pn_supernet_result *out) {
-    gated g = { .options = &phase->gates,
+    gated g = { .m = m,
+                .options = &phase->gates,
                 .train = &phase->train,
                 .budget = phase->gates.budget == PN_BUDGET_LIMIT ? (double)job->full_attention : -1 };
     pn_path teacher = pn_model_own_path(m);

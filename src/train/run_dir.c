@@ -22,7 +22,7 @@ static void strip_origins(char *text) {
         size_t n = comment ? (size_t)(comment - line) : strlen(line);
         memmove(to, line, n);
         to += n;
-        *to++ = '\n';
+        if (end) *to++ = '\n'; /* the buffer has no room for one more than was there */
         line = next;
     }
     *to = '\0';
