@@ -74,4 +74,37 @@ START_TEST(finds_distils_exports) {
 }
 END_TEST
 
-TEST_MAIN("cli_quickstart", finds_distils_exports)
+/* The gated quickstart on a budget of a few steps: gates of every layer are in the result, over training and at the
+ * end, and spend what the limits say. */
+START_TEST(gates_are_in_the_result) {
+    char run[256], command[2048], path[512];
+    strcpy(run, scratch("gated"));
+    snprintf(command, sizeof command,
+             "search --config " POSTNAS_SOURCE_DIR "/configs/quickstart-gated.yaml --set model=" POSTNAS_SOURCE_DIR
+             "/data/quickstart-base --set supernet.tokens=2048 --set supernet.then.tokens=6144 --set distill.tokens=0 "
+             "--set search.strategy=uniform --set compare.exhaustive=false --set compare.uniform=false "
+             "--set compare.all_linear=false --set heldout.samples=1 --set output=%s",
+             run);
+    program_result r = program(command);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    json_t *result, *layer;
+    snprintf(path, sizeof path, "%s/result.json", run);
+    ck_ok(pn_json_load(path, 1 << 24, &result));
+    const json_t *gates = json_object_get(result, "gates");
+    ck_assert_uint_eq(json_array_size(json_object_get(gates, "candidates")), 2);
+    ck_assert_uint_eq(json_array_size(json_object_get(gates, "points")), 3);
+    const json_t *final = json_object_get(gates, "final");
+    ck_assert_uint_eq(json_array_size(final), 8);
+    double attention = 0;
+    size_t l;
+    json_array_foreach(final, l, layer) {
+        double first = json_real_value(json_array_get(layer, 0)), second = json_real_value(json_array_get(layer, 1));
+        ck_assert_double_eq_tol(first + second, 1, 1e-12);
+        attention += first;
+    }
+    ck_assert_double_eq_tol(attention, 2, 1e-12);
+    json_decref(result);
+}
+END_TEST
+
+TEST_MAIN("cli_quickstart", finds_distils_exports, gates_are_in_the_result)
