@@ -78,6 +78,7 @@ pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **
         return PN_OK;
     }
     PN_CHECK(strlen(spec->name) < PN_NAME_MAX, PN_USAGE, "weight name %s is too long", spec->name);
+    if (p->guard) PN_TRY(p->guard->admit(p->guard->context, spec));
     x = calloc(1, sizeof *x);
     PN_CHECK(x, PN_MEMORY, "out of memory");
     strcpy(x->name, spec->name);

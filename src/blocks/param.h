@@ -32,6 +32,14 @@ typedef struct pn_param {
     int refs;
 } pn_param;
 
+typedef struct pn_param_spec pn_param_spec;
+
+/* Asked before memory is taken for a weight; a failure ends what declares it. */
+typedef struct pn_param_guard {
+    pn_status (*admit)(const void *context, const pn_param_spec *spec);
+    const void *context;
+} pn_param_guard;
+
 typedef struct pn_params {
     pn_param **item;
     int n, cap;
@@ -40,6 +48,7 @@ typedef struct pn_params {
     /* Where declare looks for a weight of the asked name, shape and dtype before it makes one; NULL: nowhere. Borrowed:
      * set it while a model is built. */
     const struct pn_params *lender;
+    const pn_param_guard *guard; /* NULL: every weight may be made. Borrowed: set it while a model is built. */
 } pn_params;
 
 pn_status pn_params_create(pn_dtype dtype, pn_params **out);
@@ -47,13 +56,13 @@ void pn_params_destroy(pn_params **p);
 
 pn_param *pn_params_find(const pn_params *p, const char *name); /* NULL if absent; borrowed */
 
-typedef struct pn_param_spec {
+struct pn_param_spec {
     const char *name;
     int rank;
     int64_t shape[PN_MAX_RANK];
     pn_init init;
     bool decay, keep_f32;
-} pn_param_spec;
+};
 /* Returns the weight of that name, sharing the lender's or making it (zeros) when absent. PN_FORMAT when one exists
  * with another shape. */
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out);

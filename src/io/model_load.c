@@ -7,47 +7,19 @@
 
 /* ---- open ---- */
 
-/* Memory is taken by what config.json says before any tensor is read, so it must agree with what is there. */
-static pn_status check_shape(const pn_weights *w, const char *name, int64_t rows, int64_t cols) {
-    const pn_tensor_info *t = pn_weights_find(w, name);
-    PN_CHECK(t, PN_FORMAT, "%s: there is no tensor %s in it", pn_weights_path(w), name);
-    PN_CHECK(t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols, PN_FORMAT,
-             "%s: tensor %s has shape %s, its config says [%lld, %lld]", pn_weights_path(w), name,
-             pn_tensor_info_shape_text(t), (long long)rows, (long long)cols);
-    return PN_OK;
-}
-
-static pn_status check_sizes(const pn_model_files *files) {
-    const pn_model_config *c = &files->config;
-    const pn_dims *d = &c->dims;
-    PN_TRY(check_shape(files->weights, "model.embed_tokens.weight", c->vocab, d->hidden));
-    for (int l = 0; l < c->n_layers; l++) {
-        char name[PN_NAME_MAX];
-        snprintf(name, sizeof name, "model.layers.%d.mlp.gate_proj.weight", l);
-        PN_TRY(check_shape(files->weights, name, d->intermediate, d->hidden));
-        if (strcmp(c->layer[l].type->hf_name, "attn") != 0) continue;
-        snprintf(name, sizeof name, "model.layers.%d.self_attn.q_proj.weight", l);
-        PN_TRY(check_shape(files->weights, name, d->heads * d->head_dim, d->hidden));
-        snprintf(name, sizeof name, "model.layers.%d.self_attn.k_proj.weight", l);
-        PN_TRY(check_shape(files->weights, name, d->kv_heads * d->head_dim, d->hidden));
-    }
-    return PN_OK;
-}
-
 static pn_status open_directory(const char *path, pn_model_files *files) {
     PN_TRY(pn_hf_config_read(path, &files->config));
     PN_TRY(pn_weights_open(path, &files->weights));
     const pn_tensor_info *embed = pn_weights_find(files->weights, "model.embed_tokens.weight");
     pn_dtype stored = embed ? embed->dtype : PN_F32;
     files->config.file_dtype = stored == PN_BF16 || stored == PN_F16 ? stored : PN_F32;
-    return check_sizes(files);
+    return PN_OK;
 }
 
 static pn_status open_gguf(const char *path, pn_model_files *files) {
     PN_TRY(pn_gguf_open(path, &files->gguf));
     PN_TRY(pn_gguf_config(files->gguf, &files->config));
-    PN_TRY(pn_gguf_weights(files->gguf, &files->config, &files->weights));
-    return check_sizes(files);
+    return pn_gguf_weights(files->gguf, &files->config, &files->weights);
 }
 
 pn_status pn_model_files_open(const char *path, pn_model_files *out) {
@@ -65,6 +37,24 @@ void pn_model_files_close(pn_model_files *files) {
 }
 
 /* ---- load ---- */
+
+/* A config asks for memory before any tensor is read, so each weight it describes must be there in that shape. */
+static pn_status is_stored(const void *context, const pn_param_spec *spec) {
+    const pn_weights *w = context;
+    const pn_tensor_info *t = pn_weights_find(w, spec->name);
+    PN_CHECK(t, PN_FORMAT, "%s: there is no tensor %s in it", pn_weights_path(w), spec->name);
+    pn_tensor_info wanted = { .rank = spec->rank };
+    memcpy(wanted.shape, spec->shape, sizeof spec->shape);
+    bool same = t->rank == spec->rank;
+    for (int i = 0; same && i < t->rank; i++) same = t->shape[i] == spec->shape[i];
+    PN_CHECK(same, PN_FORMAT, "%s: tensor %s has shape %s, its config says %s", pn_weights_path(w), spec->name,
+             pn_tensor_info_shape_text(t), pn_tensor_info_shape_text(&wanted));
+    /* The readers cannot tell the size of a type they do not know; whatever it is, a value takes a bit. */
+    PN_CHECK((uint64_t)t->n_elems / 8 <= t->n_bytes, PN_UNSUPPORTED,
+             "%s: tensor %s is of type %.40s, whose values postnas cannot read", pn_weights_path(w), spec->name,
+             t->type);
+    return PN_OK;
+}
 
 static bool ends_with(const char *s, const char *end) {
     size_t n = strlen(s), m = strlen(end);
@@ -114,7 +104,8 @@ static pn_status read_weights(const pn_weights *w, pn_model *m) {
 pn_status pn_model_load_files(const pn_model_files *files, pn_dtype dtype, pn_model **out) {
     *out = NULL;
     pn_model *m;
-    PN_TRY(pn_model_create(&files->config, dtype, NULL, &m));
+    const pn_param_guard guard = { is_stored, files->weights };
+    PN_TRY(pn_model_create_guarded(&files->config, dtype, &guard, &m));
     pn_status s = read_weights(files->weights, m);
     if (s)
         pn_model_destroy(&m);

@@ -14,14 +14,14 @@ typedef struct pn_model_files {
     pn_gguf *gguf;       /* owned; NULL for a directory */
 } pn_model_files;
 
-/* path: a directory with config.json and safetensors, or a GGUF file. config.file_dtype is that of the stored matrices.
- * The sizes that decide how much memory a model takes are checked against the tensors that are really there. */
+/* path: a directory with config.json and safetensors, or a GGUF file. config.file_dtype is that
+ * of the stored matrices. */
 pn_status pn_model_files_open(const char *path, pn_model_files *out);
 /* Leaves {0}. */
 void pn_model_files_close(pn_model_files *files);
 
-/* The model with all its weights, as values of `dtype`. PN_FORMAT: a tensor is missing or has another shape; the files
- * hold one that the model has no place for. */
+/* The model with all its weights, as values of `dtype`. PN_FORMAT: a tensor is missing or has another shape, which is
+ * found before memory is taken for it; the files hold one that the model has no place for. */
 pn_status pn_model_load(const char *path, pn_dtype dtype, pn_model **out);
 /* The same from open files. */
 pn_status pn_model_load_files(const pn_model_files *files, pn_dtype dtype, pn_model **out);

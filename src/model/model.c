@@ -75,7 +75,8 @@ static pn_status create_layer(pn_model *m, int l) {
     return PN_OK;
 }
 
-pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const pn_params *share, pn_model **out) {
+static pn_status create(const pn_model_config *config, pn_dtype dtype, const pn_params *share,
+                        const pn_param_guard *guard, pn_model **out) {
     PN_TRY(pn_model_config_check(config));
     pn_status s;
     pn_model *m = calloc(1, sizeof *m);
@@ -85,6 +86,7 @@ pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const p
     if (!m->layer) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     PN_TRY_GOTO(s, pn_params_create(dtype, &m->params), fail);
     m->params->lender = share;
+    m->params->guard = guard;
     const int64_t V = config->vocab, D = config->dims.hidden;
     PN_TRY_GOTO(s, declare(m, "model.embed_tokens.weight", 2, V, D, &m->embed), fail);
     for (int l = 0; l < config->n_layers; l++) PN_TRY_GOTO(s, create_layer(m, l), fail);
@@ -92,11 +94,21 @@ pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const p
     m->head = m->embed;
     if (!config->tied) PN_TRY_GOTO(s, declare(m, "lm_head.weight", 2, V, D, &m->head), fail);
     m->params->lender = NULL;
+    m->params->guard = NULL;
     *out = m;
     return PN_OK;
 fail:
     pn_model_destroy(&m);
     return s;
+}
+
+pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const pn_params *share, pn_model **out) {
+    return create(config, dtype, share, NULL, out);
+}
+
+pn_status pn_model_create_guarded(const pn_model_config *config, pn_dtype dtype, const pn_param_guard *guard,
+                                  pn_model **out) {
+    return create(config, dtype, NULL, guard, out);
 }
 
 void pn_model_destroy(pn_model **mp) {

@@ -420,6 +420,13 @@ START_TEST(refuses_directories_that_do_not_fit) {
         expect_equal(m, x);
         pn_model_destroy(&x);
     }
+    /* Sizes that only the config claims are refused before memory is taken for them. */
+    ck_assert_int_eq(m->config.dims.intermediate, 152);
+    m->config.dims.intermediate = 1 << 20;
+    ck_ok(pn_hf_config_write(scratch("config.json"), &m->config, PN_HF_AUTO));
+    ck_refused(pn_model_load(scratch("."), PN_F32, &x), PN_FORMAT, "gate_proj.weight has shape [152, 60]",
+               "its config says [1048576, 60]");
+    m->config.dims.intermediate = 152;
     m->config.tied = false; /* now the head is no longer spare */
     ck_ok(pn_hf_config_write(scratch("config.json"), &m->config, PN_HF_AUTO));
     ck_refused(pn_model_load(scratch("."), PN_F32, &x), PN_FORMAT, "lm_head.weight", "[2, 1]", "[384, 60]");
