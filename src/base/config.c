@@ -129,7 +129,8 @@ static pn_status add_section(node *parent, const char *key, size_t len, const ch
 
 typedef struct reader {
     yaml_parser_t parser;
-    const char *name, *origin;
+    const char *name, *origin, *text;
+    size_t n_bytes;
     char place[400];
 } reader;
 
@@ -142,9 +143,17 @@ static const char *place(reader *r, size_t line) {
     return r->place;
 }
 
+/* Of broken characters libyaml knows the byte only. */
+static size_t problem_line(const reader *r) {
+    if (r->parser.error != YAML_READER_ERROR) return r->parser.problem_mark.line + 1;
+    size_t line = 1;
+    for (size_t i = 0; i < r->n_bytes && i < r->parser.problem_offset; i++) line += r->text[i] == '\n';
+    return line;
+}
+
 static pn_status next_event(reader *r, yaml_event_t *e) {
     if (!yaml_parser_parse(&r->parser, e))
-        PN_FAIL(PN_USAGE, "%s: not valid YAML: %s", place(r, r->parser.problem_mark.line + 1),
+        PN_FAIL(PN_USAGE, "%s: not valid YAML: %s", place(r, problem_line(r)),
                 r->parser.problem ? r->parser.problem : "unreadable");
     return PN_OK;
 }
@@ -261,7 +270,7 @@ static pn_status read_node(reader *r, yaml_event_t *e, int depth, node **out) {
 }
 
 static pn_status parse_document(const char *name, const char *origin, const char *text, size_t n_bytes, node **out) {
-    reader r = { .name = name, .origin = origin };
+    reader r = { .name = name, .origin = origin, .text = text, .n_bytes = n_bytes };
     PN_CHECK(yaml_parser_initialize(&r.parser), PN_MEMORY, "out of memory");
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, n_bytes);
     *out = NULL;

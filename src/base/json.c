@@ -72,6 +72,13 @@ const json_t *pn_json_at(const json_t *root, const char *path) {
     return root;
 }
 
+/* Shortest, and a real when read again: "3.0". */
+static const char *real_text(double x, char *buffer, size_t n) {
+    pn_double_text(x, buffer, n - 2);
+    if (!strpbrk(buffer, ".e")) strcat(buffer, ".0");
+    return buffer;
+}
+
 static const char *describe(const json_t *v, char *buffer, size_t n) {
     switch (json_typeof(v)) {
     case JSON_OBJECT: snprintf(buffer, n, "an object"); break;
@@ -79,8 +86,8 @@ static const char *describe(const json_t *v, char *buffer, size_t n) {
     case JSON_STRING: snprintf(buffer, n, "the text \"%.60s\"", json_string_value(v)); break;
     case JSON_INTEGER: snprintf(buffer, n, "%lld", (long long)json_integer_value(v)); break;
     case JSON_REAL: {
-        char text[32];
-        snprintf(buffer, n, "%s", pn_double_text(json_real_value(v), text, sizeof text));
+        char text[40];
+        snprintf(buffer, n, "%s", real_text(json_real_value(v), text, sizeof text));
         break;
     }
     case JSON_TRUE: snprintf(buffer, n, "true"); break;
@@ -199,13 +206,6 @@ pn_status pn_json_find_str(const json_t *root, const char *file, const char *pat
 
 /* ---- writing ---- */
 
-static void write_real(pn_buf *b, double x) {
-    char text[40];
-    pn_double_text(x, text, sizeof text - 2);
-    if (!strpbrk(text, ".e")) strcat(text, ".0"); /* stays a real when read again */
-    pn_buf_text(b, text);
-}
-
 static bool plain_list(const json_t *v) {
     size_t i;
     json_t *item;
@@ -248,7 +248,11 @@ static pn_status write_value(pn_buf *b, const json_t *v, int depth) {
     }
     case JSON_STRING: pn_buf_json_string(b, json_string_value(v)); break;
     case JSON_INTEGER: pn_buf_printf(b, "%lld", (long long)json_integer_value(v)); break;
-    case JSON_REAL: write_real(b, json_real_value(v)); break;
+    case JSON_REAL: {
+        char text[40];
+        pn_buf_text(b, real_text(json_real_value(v), text, sizeof text));
+        break;
+    }
     case JSON_TRUE: pn_buf_text(b, "true"); break;
     case JSON_FALSE: pn_buf_text(b, "false"); break;
     case JSON_NULL: pn_buf_text(b, "null"); break;

@@ -100,20 +100,22 @@ static pn_status take_bools(cursor *c, const char *key, uint64_t n, const unsign
 /* n values of one kind; *first is where the first starts. */
 static pn_status take_values(cursor *c, const char *key, pn_gguf_kind kind, uint64_t n, int depth,
                              const unsigned char **first) {
+    char what[220];
+    snprintf(what, sizeof what, "key %.200s", key);
     *first = c->data + c->at;
     if (kind == PN_GGUF_BOOL) return take_bools(c, key, n, first);
     if (kinds[kind].n_bytes) {
         uint64_t bytes;
         PN_CHECK(!__builtin_mul_overflow(n, (uint64_t)kinds[kind].n_bytes, &bytes), PN_FORMAT,
                  "%s: key %.200s claims %llu values", c->path, key, (unsigned long long)n);
-        return take(c, bytes, key, first);
+        return take(c, bytes, what, first);
     }
     /* Each string or array takes at least 8 bytes, so a false n ends at the end of the file. */
     for (uint64_t i = 0; i < n; i++) {
         const unsigned char *inner;
         if (kind == PN_GGUF_STRING) {
             uint64_t n_bytes;
-            PN_TRY(take_string(c, key, &inner, &n_bytes));
+            PN_TRY(take_string(c, what, &inner, &n_bytes));
             PN_CHECK(n_bytes <= UINT32_MAX, PN_FORMAT, "%s: key %.200s holds a string of 4 GiB or more", c->path, key);
         } else {
             pn_gguf_kind element;
@@ -121,7 +123,7 @@ static pn_status take_values(cursor *c, const char *key, pn_gguf_kind kind, uint
             PN_CHECK(depth < MAX_NESTING, PN_FORMAT, "%s: key %.200s nests arrays more than %d deep", c->path, key,
                      MAX_NESTING);
             PN_TRY(take_kind(c, key, &element));
-            PN_TRY(take_number(c, 8, key, &length));
+            PN_TRY(take_number(c, 8, what, &length));
             PN_TRY(take_values(c, key, element, length, depth + 1, &inner));
         }
     }
@@ -138,9 +140,10 @@ static pn_status take_value(cursor *c, pn_gguf_value *v) {
     }
     PN_TRY(take_values(c, v->key, v->kind, 1, 0, &v->data));
     if (v->kind == PN_GGUF_STRING) {
-        uint64_t n = pn_gguf_le(v->data, 8);
-        if (memchr(v->data + 8, 0, (size_t)n)) return PN_OK;
-        PN_CHECK(v->text = copy_text(v->data + 8, (size_t)n), PN_MEMORY, "out of memory");
+        const unsigned char *text = v->data + 8;
+        size_t n = (size_t)(c->data + c->at - text); /* not read again: a file may change */
+        if (memchr(text, 0, n)) return PN_OK;
+        PN_CHECK(v->text = copy_text(text, n), PN_MEMORY, "out of memory");
     }
     return PN_OK;
 }

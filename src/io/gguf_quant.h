@@ -1,8 +1,8 @@
 /* The element types of GGUF files: one row each, with the size of a block and how its values are read.
  *
  * A quantised row is a sequence of blocks; a block stores a scale (and an offset) and a few bits per value. Layouts are
- * those of ggml: little-endian, scales f16. Dequantisation is exact to the last bit of float32 as ggml computes it, for any bits:
- * a scale that is infinite or no number gives what IEEE arithmetic gives (tests/io/gguf_vectors.py). */
+ * those of ggml: little-endian, scales f16. Dequantisation is exact to the last bit of float32 as ggml computes it, for
+ * any bits: a scale that is infinite or no number gives what IEEE arithmetic gives (tests/io/gguf_vectors.py). */
 #ifndef PN_IO_GGUF_QUANT_H
 #define PN_IO_GGUF_QUANT_H
 

@@ -46,8 +46,8 @@ static pn_status read_options(const char *where, const json_t *settings, pn_bloc
         if (json_is_null(v) || only_kernels(key)) continue;
         const pn_option *row = pn_option_find(spec->type->options, key);
         const char *near = row ? NULL : pn_option_nearest(spec->type->options, key);
-        PN_CHECK(row, PN_UNSUPPORTED, "%s: %.100s has no counterpart in postnas%s%s", where, key,
-                 near ? "; did you mean " : "", near ? near : "");
+        PN_CHECK(row, PN_UNSUPPORTED, "%s: %.100s has no counterpart in postnas%s%s%s", where, key,
+                 near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
         PN_TRY(read_option(where, row, v, spec->options));
     }
     return PN_OK;

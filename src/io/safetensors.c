@@ -67,7 +67,10 @@ static pn_status parse_type(const char *path, json_t *type, pn_tensor_info *info
         int64_t bits;
         PN_CHECK(!__builtin_mul_overflow(info->n_elems, types[i].bits, &bits), PN_FORMAT,
                  "%s: tensor %.200s: its size overflows 64 bits", path, info->name);
-        PN_CHECK(bits % 8 == 0 && (uint64_t)bits / 8 == info->n_bytes, PN_FORMAT,
+        PN_CHECK(bits % 8 == 0, PN_FORMAT,
+                 "%s: tensor %.200s: shape %s of %s takes %lld bits, which is no whole number of bytes", path,
+                 info->name, pn_tensor_info_shape_text(info), info->type, (long long)bits);
+        PN_CHECK((uint64_t)bits / 8 == info->n_bytes, PN_FORMAT,
                  "%s: tensor %.200s: shape %s of %s takes %lld bytes, its data_offsets span %zu", path, info->name,
                  pn_tensor_info_shape_text(info), info->type, (long long)(bits / 8), info->n_bytes);
     }
