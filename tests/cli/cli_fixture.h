@@ -19,20 +19,24 @@ static inline void read_back(FILE *f, char *text, size_t size) {
     fclose(f);
 }
 
-/* `arguments` as a shell would read them. */
-static inline program_result program(const char *arguments) {
+/* `arguments` as a shell would read them, run in `dir`. */
+static inline program_result program_in(const char *dir, const char *arguments) {
     static char command[8192];
     static program_result r;
     FILE *out = tmpfile(), *err = tmpfile();
     ck_assert(out && err);
-    int n = snprintf(command, sizeof command, "exec >&%d 2>&%d </dev/null; %s %s", fileno(out), fileno(err),
-                     POSTNAS_BIN, arguments);
+    int n = snprintf(command, sizeof command, "exec >&%d 2>&%d </dev/null; cd %s && %s %s", fileno(out), fileno(err),
+                     dir, POSTNAS_BIN, arguments);
     ck_assert(n > 0 && (size_t)n < sizeof command);
     int status = system(command);
     r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     read_back(out, r.out, sizeof r.out);
     read_back(err, r.err, sizeof r.err);
     return r;
+}
+
+static inline program_result program(const char *arguments) {
+    return program_in(".", arguments);
 }
 
 static inline void holds(const char *text, const char *part) {
