@@ -60,7 +60,7 @@ declare -A hit=()
 left=$n
 for ((round = 1; left > 0; round++)); do
     run=$top/run kills=0
-    while [ "$left" -gt 0 ]; do
+    while [ "$left" -gt 0 ] && [ $kills -lt 3 ]; do # no more in one run, so that kills fall on all phases
         disturb "$run" KILL 2> /dev/null # where the shell says "Killed"
         [ $status -ne 0 ] || break
         [ $status -eq 137 ] || fail "round $round: exit status $status after $kills kills"

@@ -219,5 +219,54 @@ START_TEST(leftovers_are_removed) {
 }
 END_TEST
 
+START_TEST(what_is_aside_can_be_gone_on_with) {
+    pn_directory_writer w, other;
+    char path[PN_PATH_MAX];
+    begin();
+    ck_ok(pn_directory_writer_resume(in("out"), &w)); /* nothing there: a fresh one */
+    ck_ok(pn_path_join(path, w.temporary, "half"));
+    put(path, "x");
+    says(pn_directory_writer_resume(in("out"), &other), PN_USAGE, "another process is writing this directory");
+    pn_directory_writer_keep(&w);
+    pn_directory_writer_keep(&w); /* nothing to do */
+    is(in("out.postnas-partial/half"), "x");
+    ck_ok(pn_directory_writer_resume(in("out"), &w));
+    ck_ok(pn_directory_writer_commit(&w));
+    is(in("out/half"), "x");
+    end();
+}
+END_TEST
+
+START_TEST(a_directory_takes_the_place_of_another) {
+    begin();
+    for (int i = 0; i < 2; i++) { /* where nothing stands, then where one does */
+        ck_ok(pn_make_directories(in("fresh")));
+        put(in("fresh/file"), i ? "second" : "first");
+        ck_ok(pn_make_directories(in("model.postnas-old"))); /* of a process that died between the renames */
+        ck_ok(pn_directory_replace(in("fresh"), in("model")));
+        is(in("model/file"), i ? "second" : "first");
+        ck_assert(!pn_file_exists(in("fresh")) && !pn_file_exists(in("model.postnas-old")));
+    }
+    says(pn_directory_replace(in("nowhere"), in("model")), PN_IO, "cannot put the finished directory in place");
+    end();
+}
+END_TEST
+
+START_TEST(files_have_hashes) {
+    uint64_t hash;
+    int64_t n_bytes;
+    begin();
+    put(in("file"), "abc");
+    ck_ok(pn_file_hash(in("file"), &hash, &n_bytes));
+    ck_assert_int_eq(n_bytes, 3);
+    ck_assert_uint_eq(hash, 0x78af5f94892f3950u); /* XXH3_64bits("abc") */
+    ck_ok(pn_file_sync(in("file")));
+    says(pn_file_hash(in("nowhere"), &hash, &n_bytes), PN_IO, "cannot read the file");
+    says(pn_file_sync(in("nowhere")), PN_IO, "cannot open what was just written");
+    end();
+}
+END_TEST
+
 TEST_MAIN("files", paths, reading_has_a_limit, a_file_appears_whole, a_full_disk_changes_nothing,
-          removal_does_not_follow_links, a_directory_appears_whole, two_writers_do_not_meet, leftovers_are_removed)
+          removal_does_not_follow_links, a_directory_appears_whole, two_writers_do_not_meet, leftovers_are_removed,
+          what_is_aside_can_be_gone_on_with, a_directory_takes_the_place_of_another, files_have_hashes)

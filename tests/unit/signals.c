@@ -57,4 +57,13 @@ START_TEST(blocked_reads_go_on) {
 }
 END_TEST
 
-TEST_MAIN("signals", the_first_asks_the_second_ends, blocked_reads_go_on)
+START_TEST(a_test_plans_an_interruption) {
+    pn_interrupt_after(3);
+    ck_assert(!pn_interrupted() && !pn_interrupted());
+    ck_assert(pn_interrupted() && pn_interrupted());
+    pn_interrupt_after(0);
+    ck_assert(!pn_interrupted());
+}
+END_TEST
+
+TEST_MAIN("signals", the_first_asks_the_second_ends, blocked_reads_go_on, a_test_plans_an_interruption)
