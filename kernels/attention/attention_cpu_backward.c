@@ -61,7 +61,7 @@ static layout layout_of(const pn_op_call *c) {
     int64_t tiles = (longest + l.g.tokens - 1) / l.g.tokens;
     l.segments = (int64_t)ceil(WANTED_TASKS / even);
     l.segments = l.segments > SEGMENTS ? SEGMENTS : l.segments;
-    l.segments = l.segments > tiles ? tiles : l.segments;
+    l.segments = l.segments > tiles / 2 ? tiles / 2 : l.segments; /* clearing and adding one costs most of a tile */
     l.segments = l.segments < 1 ? 1 : l.segments;
     l.segment_bytes = l.segments > 1 ? 2 * pn_attention_floats(l.kv_elems) : 0;
     size_t panel_bytes = pn_attention_floats(panels * l.g.kv_heads * l.g.d * PANEL);
