@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "cpu/gemm.h"
+#include "linear_cpu.h"
 #include "linear.h"
 #include "cpu/reduce.h"
 
@@ -28,4 +29,4 @@ static pn_status backward(const pn_op_call *c) {
 
 static const pn_op_impl impl = { .name = "linear/cpu", .forward = forward, .backward = backward };
 extern const pn_op_impl *const linear_cpu[];
-const pn_op_impl *const linear_cpu[] = { &impl, NULL };
+const pn_op_impl *const linear_cpu[] = { &pn_linear_cpu_narrow, &impl, NULL };

@@ -15,8 +15,14 @@ struct pn_adamw {
     pn_pool *pool;
     slot *slots;
     int n;
+    double *block; /* sums of the blocks of the largest gradient */
     int64_t steps;
 };
+
+enum { SUM_BLOCK = 4096 };
+static int64_t sum_blocks(int64_t n) {
+    return (n + SUM_BLOCK - 1) / SUM_BLOCK;
+}
 
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out) {
     pn_status s;
@@ -25,6 +31,13 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
     o->set = *settings;
     o->slots = calloc((size_t)n + 1, sizeof *o->slots);
     if (!o->slots) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
+    int64_t most = 1;
+    for (int i = 0; i < n; i++) {
+        int64_t blocks = sum_blocks(pn_tensor_elems(slots[i].value));
+        most = blocks > most ? blocks : most;
+    }
+    o->block = malloc((size_t)most * sizeof *o->block);
+    if (!o->block) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     PN_TRY_GOTO(s, pn_pool_create(PN_POOL_HOST, &o->pool), fail);
     for (int i = 0; i < n; i++) {
         pn_tensor *v = slots[i].value;
@@ -54,6 +67,7 @@ void pn_adamw_destroy(pn_adamw **op) {
         pn_tensor_release(&o->slots[i].value);
     }
     free(o->slots);
+    free(o->block);
     pn_pool_destroy(&o->pool);
     free(o);
     *op = NULL;
@@ -63,22 +77,25 @@ void pn_adamw_zero_grad(pn_adamw *o) {
     for (int i = 0; i < o->n; i++) pn_tensor_fill_zero(o->slots[i].value->grad);
 }
 
-/* Blocks of fixed size summed in order: the same bits whatever the number of threads. */
-static double sum_of_squares(const float *x, int64_t n) {
-    enum { BLOCK = 4096 };
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+static double block_sum(const float *x, int64_t n) {
+    float lanes[16] = { 0 };
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) lanes[l] += x[i + l] * x[i + l];
+    double sum = 0;
+    for (int l = 0; l < 16; l++) sum += lanes[l];
+    for (; i < n; i++) sum += (double)x[i] * x[i];
+    return sum;
+}
+
+/* Blocks of fixed size summed in order: the same bits whatever the number of threads. block: room for their sums. */
+static double sum_of_squares(const float *x, int64_t n, double *block) {
+    int64_t blocks = sum_blocks(n);
+#pragma omp parallel for schedule(static) if (n > 65536)
+    for (int64_t b = 0; b < blocks; b++)
+        block[b] = block_sum(x + b * SUM_BLOCK, n - b * SUM_BLOCK < SUM_BLOCK ? n - b * SUM_BLOCK : SUM_BLOCK);
     double total = 0;
-    for (int64_t b = 0; b < blocks; b++) {
-        int64_t end = (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n;
-        float lanes[16] = { 0 };
-        int64_t i = b * BLOCK;
-        for (; i + 16 <= end; i += 16)
-            for (int l = 0; l < 16; l++) lanes[l] += x[i + l] * x[i + l];
-        double sum = 0;
-        for (int l = 0; l < 16; l++) sum += lanes[l];
-        for (; i < end; i++) sum += (double)x[i] * x[i];
-        total += sum;
-    }
+    for (int64_t b = 0; b < blocks; b++) total += block[b];
     return total;
 }
 
@@ -96,7 +113,7 @@ pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
     double began = pn_profile_begin();
     double squares = 0;
     for (int i = 0; i < o->n; i++)
-        squares += sum_of_squares(pn_f32(o->slots[i].value->grad), pn_tensor_elems(o->slots[i].value));
+        squares += sum_of_squares(pn_f32(o->slots[i].value->grad), pn_tensor_elems(o->slots[i].value), o->block);
     double norm = sqrt(squares);
     if (norm_out) *norm_out = norm;
     PN_CHECK(isfinite(norm), PN_NUMERIC, "the gradient norm is not finite: lower the learning rate or check the data");

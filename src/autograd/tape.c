@@ -236,17 +236,30 @@ static void accumulate(pn_tensor *dst, const pn_tensor *src) {
     if (dst->dtype == PN_F64) {
         double *d = pn_f64(dst);
         const double *s = pn_f64(src);
+#pragma omp parallel for simd schedule(static) if (n > 65536)
         for (int64_t i = 0; i < n; i++) d[i] += s[i];
     } else {
         float *d = pn_f32(dst);
         const float *s = pn_f32(src);
+#pragma omp parallel for simd schedule(static) if (n > 65536)
         for (int64_t i = 0; i < n; i++) d[i] += s[i];
     }
 }
 
+/* A step clears as much memory as its activations take: all threads do. */
+static void clear(pn_tensor *x) {
+    enum { RUN = 1 << 16 };
+    if (!x->storage->data) return; /* planned */
+    char *at = pn_data(x);
+    int64_t n = (int64_t)pn_tensor_bytes(x);
+#pragma omp parallel for schedule(static) if (n > 4 * RUN)
+    for (int64_t i = 0; i < n; i += RUN) memset(at + i, 0, (size_t)(n - i < RUN ? n - i : RUN));
+}
+
 static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
     if (x->grad) return PN_OK;
-    PN_TRY(pn_tensor_zeros(t->pool, x->dtype, x->rank, x->shape, &x->grad));
+    PN_TRY(pn_tensor_create(t->pool, x->dtype, x->rank, x->shape, &x->grad));
+    clear(x->grad);
     if (t->backend != PN_PLAN) return PN_OK;
     if (t->n_planned == t->cap_planned) {
         int cap = t->cap_planned ? 2 * t->cap_planned : 256;
