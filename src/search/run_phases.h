@@ -22,7 +22,7 @@ typedef struct pn_run {
     pn_path placed[PN_MAX_LIMITS]; /* by stage, once it is searched: its best path */
     int n_stages;
     pn_supernet_result trained;
-    pn_gates gates; /* of `trained`; present, but still unknown, before training in gated mode */
+    pn_gates gates;      /* of `trained`; present, but still unknown, before training in gated mode */
     bool trained_before; /* PN_USAGE instead of training the super-network, unless the run's state holds it */
     pn_curve distill_curve;
     pn_task **search_task; /* n_tasks */

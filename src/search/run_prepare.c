@@ -37,8 +37,7 @@ static pn_status try_strategy(const pn_run *r, const pn_search_type *type, const
 
 pn_status pn_run_space(pn_run *r) {
     const pn_search_config *c = &r->config;
-    for (int i = 0; i < c->supernet.n_phases; i++)
-        r->gates.present |= c->supernet.phase[i].mode == PN_SUPERNET_GATED;
+    for (int i = 0; i < c->supernet.n_phases; i++) r->gates.present |= c->supernet.phase[i].mode == PN_SUPERNET_GATED;
     r->space = pn_search_config_space(c, r->net->config.n_layers);
     PN_TRY(pn_space_check(&r->space));
     r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
