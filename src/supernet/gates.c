@@ -12,7 +12,7 @@ static const char *const costs[] = { [PN_COST_NONE] = "none", [PN_COST_CACHE_BYT
 const pn_option pn_gate_option_table[] = {
     PN_OPT_FLOAT(pn_gate_options, learning_rate, 0.1, 0, 100, "of the gates' logits, constant"),
     PN_OPT_FLOAT(pn_gate_options, temperature, 1, 0.001, 1000, "of the softmax over candidates, at the first step"),
-    PN_OPT_FLOAT(pn_gate_options, final_temperature, 0.2, 0.001, 1000, "at the last step"),
+    PN_OPT_FLOAT(pn_gate_options, final_temperature, 0.5, 0.001, 1000, "at the last step"),
     PN_OPT_ENUM(pn_gate_options, anneal, "exponential", anneals, "how the temperature falls over the steps"),
     PN_OPT_FLOAT(pn_gate_options, warmup, 0, 0, 1, "fraction of the steps, the first, that train only the branches"),
     PN_OPT_ENUM(pn_gate_options, budget, "limit", budgets,
