@@ -1,5 +1,5 @@
-/* Few outputs (a gate per head): x is read once for a handful of multiply-adds per element, so it runs at the speed of
- * memory. sgemm would copy all of x into packed panels first, which takes longer than the product.
+/* Few outputs (a gate per head): a wide x is read once for a handful of multiply-adds per element, so memory is the
+ * limit. sgemm would copy all of x into packed panels first, which takes longer than the product.
  *
  * Threads share out rows (y, dx) or columns (dw); no sum depends on their number. */
 #include "linear_cpu.h"
@@ -8,10 +8,10 @@
 #include "cpu/tile_mm.h"
 #include "linear.h"
 
-enum { MOST_OUT = 16, ROWS = 64, COLUMNS = 64 };
+enum { MOST_OUT = 16, LEAST_IN = 256, ROWS = 64, COLUMNS = 64 };
 
 static bool takes(const pn_op_call *c) {
-    return c->in[1]->shape[0] <= MOST_OUT && c->in[0]->shape[0] > 1;
+    return c->in[1]->shape[0] <= MOST_OUT && c->in[1]->shape[1] >= LEAST_IN && c->in[0]->shape[0] > 1;
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {

@@ -37,7 +37,7 @@ static bool case_at(int i, pn_op_case *out) {
     } at[] = {
         { 1, 1, 1, true, false },      { 3, 5, 4, true, false },     { 0, 20, 60, true, false },
         { 1, 576, 60, true, false },   { 65, 20, 60, false, false }, { 65, 60, 20, true, true },
-        { 300, 576, 60, true, false }, { 130, 576, 9, true, false }, { 65, 70, 16, false, true },
+        { 300, 576, 60, true, false }, { 130, 576, 9, true, false }, { 65, 260, 16, false, true },
     };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "%lldx%lld->%lld%s%s", (long long)at[i].n, (long long)at[i].in,
