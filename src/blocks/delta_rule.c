@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "decay_gate/decay_gate.h"
+#include "fixed_gates.h"
 #include "gated_delta/gated_delta.h"
 #include "gated_rms_norm/gated_rms_norm.h"
 #include "linear/linear.h"
@@ -28,10 +29,10 @@ pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *s
         pn_tensor **out;
         bool present;
     } rows[] = {
-        { { "a_proj.weight", 2, { s->v_heads, D }, normal, true, false }, &w->wa, true },
-        { { "b_proj.weight", 2, { s->v_heads, D }, normal, true, false }, &w->wb, true },
-        { { "A_log", 1, { s->v_heads }, a_log, false, true }, &w->a_log, true },
-        { { "dt_bias", 1, { s->v_heads }, dt, false, true }, &w->dt_bias, true },
+        { { "a_proj.weight", 2, { s->v_heads, D }, normal, true, false }, &w->wa, s->use_decay },
+        { { "b_proj.weight", 2, { s->v_heads, D }, normal, true, false }, &w->wb, s->use_beta },
+        { { "A_log", 1, { s->v_heads }, a_log, false, true }, &w->a_log, s->use_decay },
+        { { "dt_bias", 1, { s->v_heads }, dt, false, true }, &w->dt_bias, s->use_decay },
         { { "g_proj.weight", 2, { V, D }, normal, true, false }, &w->wg, s->use_gate },
         { { "o_norm.weight", 1, { s->dv }, ones, false, true }, &w->o_norm, true },
         { { "o_proj.weight", 2, { D, V }, normal, true, false }, &w->wo, true },
@@ -41,13 +42,31 @@ pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *s
     return PN_OK;
 }
 
+static double one(int64_t head) {
+    (void)head;
+    return 1;
+}
+static double two(int64_t head) {
+    (void)head;
+    return 2;
+}
+
+static pn_status step_size(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape *t, pn_tensor *x,
+                           pn_tensor **beta) {
+    if (!w->wb) return pn_fixed_gates(t, x->shape[0], s->v_heads, s->negative_eigenvalues ? two : one, beta);
+    PN_TRY(pn_linear(t, x, w->wb, NULL, beta));
+    PN_TRY(pn_sigmoid(t, *beta, s->negative_eigenvalues ? 2.0 : 1.0, beta));
+    return PN_OK;
+}
+
 pn_status pn_delta_mix(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape *t, pn_tensor *x, pn_tensor *q,
                        pn_tensor *k, pn_tensor *v, const pn_docs *docs, pn_state *state, int s_index, pn_tensor **y) {
-    pn_tensor *beta, *g, *o, *final_state, *z = NULL;
-    PN_TRY(pn_linear(t, x, w->wb, NULL, &beta));
-    PN_TRY(pn_sigmoid(t, beta, s->negative_eigenvalues ? 2.0 : 1.0, &beta));
-    PN_TRY(pn_linear(t, x, w->wa, NULL, &g));
-    PN_TRY(pn_decay_gate(t, g, w->a_log, w->dt_bias, &g));
+    pn_tensor *beta, *o, *final_state, *g = NULL, *z = NULL;
+    PN_TRY(step_size(w, s, t, x, &beta));
+    if (w->wa) {
+        PN_TRY(pn_linear(t, x, w->wa, NULL, &g));
+        PN_TRY(pn_decay_gate(t, g, w->a_log, w->dt_bias, &g));
+    }
     const pn_gated_delta_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
                                        .heads = (int)s->heads,
                                        .v_heads = (int)s->v_heads,

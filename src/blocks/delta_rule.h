@@ -1,6 +1,7 @@
-/* What the delta-rule blocks share (blocks.md 8 and 10): gates, core, output norm and output projection.
+/* What the delta-rule blocks share (blocks.md 7, 8 and 10): gates, core, output norm and output projection.
  *
  *     beta = sig(W_b x) [* 2]      g = -e^{A_log} softplus(W_a x + dt_bias)
+ *                                  without W_b sig(..) = 1; without decay g = 0: the plain delta rule
  *     o = gated delta rule(q, k, v, g, beta), scale dk^-1/2
  *     y = W_o concat_h( rms(o_h; o_norm, eps) [* silu(z_h)] ),    z = W_g x */
 #ifndef PN_BLOCKS_DELTA_RULE_H
@@ -10,12 +11,13 @@
 
 typedef struct pn_delta_shape {
     int64_t heads, v_heads, dk, dv;
+    bool use_decay, use_beta;            /* g, and beta, from x */
     bool use_gate, negative_eigenvalues; /* output gate; beta in (0, 2) */
     double norm_eps;
 } pn_delta_shape;
 
 typedef struct pn_delta_rule {
-    pn_tensor *wa, *wb, *a_log, *dt_bias; /* [Hv, D], [Hv, D], [Hv], [Hv] */
+    pn_tensor *wa, *wb, *a_log, *dt_bias; /* [Hv, D], [Hv, D], [Hv], [Hv]; NULL where not used */
     pn_tensor *wg, *o_norm, *wo;          /* [Hv dv, D] or NULL, [dv], [D, Hv dv] */
 } pn_delta_rule;
 

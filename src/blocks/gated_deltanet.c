@@ -5,12 +5,11 @@
  * Decode state: the last W raw inputs of the three convolutions, and S. */
 #include "block.h"
 #include "delta_rule.h"
+#include "qkv.h"
 
 #include <stddef.h>
 
-#include "causal_conv/causal_conv.h"
 #include "l2_norm/l2_norm.h"
-#include "linear/linear.h"
 
 typedef struct options {
     int64_t num_heads, num_v_heads, head_dim, conv_size;
@@ -30,12 +29,11 @@ static const pn_option table[] = {
     PN_OPT_END,
 };
 
-enum { Q, K, V };
 enum { STATE_S = 3 };
 
 typedef struct gated_deltanet {
     pn_delta_shape shape;
-    pn_tensor *w[3], *conv[3]; /* q, k, v: [channels, D] and [channels, 1, W] */
+    pn_qkv qkv;
     pn_delta_rule rule;
 } gated_deltanet;
 
@@ -58,21 +56,17 @@ static pn_status build(pn_block *b, pn_params *params) {
     a->shape = (pn_delta_shape){ .heads = o->num_heads,
                                  .v_heads = o->num_v_heads,
                                  .dk = o->head_dim,
+                                 .use_decay = true,
+                                 .use_beta = true,
                                  .use_gate = o->use_gate,
                                  .negative_eigenvalues = o->allow_neg_eigval,
                                  .norm_eps = o->norm_eps };
     PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &a->shape.dv));
-    static const char *const proj[] = { "q_proj.weight", "k_proj.weight", "v_proj.weight" };
-    static const char *const conv[] = { "q_conv1d.weight", "k_conv1d.weight", "v_conv1d.weight" };
-    const int64_t D = b->dims.hidden, W = o->conv_size;
-    const pn_init normal = { PN_INIT_NORMAL, 0.02, 0 };
-    const double bound = 1 / __builtin_sqrt((double)W);
+    const int64_t keys = a->shape.heads * a->shape.dk, values = a->shape.v_heads * a->shape.dv;
+    a->qkv = (pn_qkv){ .channels = { keys, keys, values }, .conv_size = o->conv_size };
     for (int i = 0; i < 3; i++) {
-        int64_t C = i == V ? a->shape.v_heads * a->shape.dv : a->shape.heads * a->shape.dk;
-        PN_TRY(pn_block_weight(b, params, &(pn_param_spec){ proj[i], 2, { C, D }, normal, true, false }, &a->w[i]));
-        PN_TRY(pn_block_weight(
-            b, params, &(pn_param_spec){ conv[i], 3, { C, 1, W }, { PN_INIT_UNIFORM, -bound, bound }, true, false },
-            &a->conv[i]));
+        PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
+        PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
     }
     PN_TRY(pn_delta_build(b, params, &a->shape, &a->rule));
     return PN_OK;
@@ -82,29 +76,18 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
                          pn_tensor **y) {
     (void)carry;
     const gated_deltanet *a = b->data;
-    const options *o = (const options *)b->spec.options;
-    const pn_causal_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
-                                       .width = (int)o->conv_size,
-                                       .silu = true };
     pn_tensor *in[3];
     for (int i = 0; i < 3; i++) {
-        pn_tensor *window;
-        PN_TRY(pn_linear(t, x, a->w[i], NULL, &in[i]));
-        PN_TRY(pn_causal_conv(t, in[i], a->conv[i], NULL, state ? state->tensor[i] : NULL, &attr, &in[i], &window));
-        if (state) PN_TRY(pn_state_replace(state, i, window));
-        if (i != V) PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
+        PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
+        if (i != PN_V) PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
     }
-    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[Q], in[K], in[V], docs, state, STATE_S, y));
+    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, STATE_S, y));
     return PN_OK;
 }
 
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const gated_deltanet *a = b->data;
-    const int64_t W = ((const options *)b->spec.options)->conv_size;
-    const int64_t keys = a->shape.heads * a->shape.dk, values = a->shape.v_heads * a->shape.dv;
-    PN_TRY(pn_state_add(s, "q", 3, (int64_t[]){ s->n, keys, W }));
-    PN_TRY(pn_state_add(s, "k", 3, (int64_t[]){ s->n, keys, W }));
-    PN_TRY(pn_state_add(s, "v", 3, (int64_t[]){ s->n, values, W }));
+    PN_TRY(pn_qkv_state(&a->qkv, s));
     PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.v_heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
@@ -112,9 +95,7 @@ static pn_status state_create(const pn_block *b, pn_state *s) {
 static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     (void)context;
     const gated_deltanet *a = b->data;
-    double keys = (double)(a->shape.heads * a->shape.dk), values = (double)(a->shape.v_heads * a->shape.dv);
-    double windows = (2 * keys + values) * (double)((const options *)b->spec.options)->conv_size;
-    return 4.0 * values * (double)a->shape.dk + windows * (double)activation_bytes;
+    return 4.0 * (double)(a->shape.v_heads * a->shape.dk * a->shape.dv) + pn_qkv_state_bytes(&a->qkv, activation_bytes);
 }
 
 const pn_block_type pn_block_gated_deltanet = {

@@ -50,9 +50,13 @@ static pn_status resolve(void *o_, const pn_dims *dims) {
 static pn_status build(pn_block *b, pn_params *params) {
     jet *a = b->data;
     const options *o = (const options *)b->spec.options;
-    a->shape = (pn_delta_shape){
-        .heads = o->num_heads, .v_heads = o->num_heads, .dk = o->head_dim, .use_gate = true, .norm_eps = o->norm_eps
-    };
+    a->shape = (pn_delta_shape){ .heads = o->num_heads,
+                                 .v_heads = o->num_heads,
+                                 .dk = o->head_dim,
+                                 .use_decay = true,
+                                 .use_beta = true,
+                                 .use_gate = true,
+                                 .norm_eps = o->norm_eps };
     PN_TRY(pn_delta_value_dim("jet", o->head_dim, o->expand_v, &a->shape.dv));
     const int64_t D = b->dims.hidden, W = o->conv_size, keys = o->num_heads * o->head_dim;
     const int64_t V = o->num_heads * a->shape.dv, R = V / o->dconv_generator_reduction;

@@ -1,0 +1,39 @@
+/* Queries, keys and values of a linear block: three projections, each with or without a short causal convolution after
+ * it (blocks.md 1.6).
+ *
+ *     W x      or      conv(W x)      or      silu(conv(W x))
+ *
+ * Decode state with convolutions: the last W raw inputs of each, as state tensors 0 .. 2. */
+#ifndef PN_BLOCKS_QKV_H
+#define PN_BLOCKS_QKV_H
+
+#include "block.h"
+
+enum { PN_Q, PN_K, PN_V };
+
+/* The caller sets the first line, the declarations below the second. */
+typedef struct pn_qkv {
+    int64_t channels[3], conv_size; /* conv_size W = 0: no convolutions */
+    pn_tensor *w[3], *conv[3];      /* [channels, D]; [channels, 1, W], or NULL */
+} pn_qkv;
+
+/* The width of one head: hidden * expand over heads. PN_USAGE, naming the block and the option `name`, unless both are
+ * whole (the product within relative 1e-5, as blocks.md 10.2). */
+pn_status pn_head_width(const char *block, const char *name, int64_t hidden, double expand, int64_t heads,
+                        int64_t *out);
+
+/* Declare the weights of part i, "q_proj.weight" .. and "q_conv1d.weight" .. (nothing without convolutions). One by
+ * one, because the order of a block's weights is the order of the sums over them. */
+pn_status pn_qkv_projection(pn_block *b, pn_params *params, pn_qkv *a, int i);
+pn_status pn_qkv_convolution(pn_block *b, pn_params *params, pn_qkv *a, int i);
+
+/* Part i of x [N, D]: [N, channels[i]]. silu: after the convolution; nothing without one. */
+pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor *x, const pn_docs *docs,
+                       pn_state *state, pn_tensor **out);
+
+/* The windows of the convolutions in a block's state, how many tensors they are, and their bytes in one sequence. */
+pn_status pn_qkv_state(const pn_qkv *a, pn_state *s);
+int pn_qkv_state_tensors(const pn_qkv *a);
+double pn_qkv_state_bytes(const pn_qkv *a, size_t activation_bytes);
+
+#endif
