@@ -55,9 +55,11 @@ START_TEST(stored_files_pass) {
     ck_assert_msg(o.status == PN_OK, "%s", o.text);
     static const char *const rows[] = {
         "ok    block_attn.safetensors | cpu |",
+        "ok    block_deltanet.safetensors | cpu |",
         "ok    block_gdn.safetensors | cpu |",
         "ok    block_gla.safetensors | cpu |",
         "ok    block_jet.safetensors | cpu |",
+        "ok    block_retnet.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
@@ -70,7 +72,7 @@ START_TEST(stored_files_pass) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n19 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n21 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -82,9 +84,11 @@ START_TEST(every_altered_result_fails) {
                                          "core_la_scalar_strong",
                                          "core_la_vector",
                                          "block_attn",
+                                         "block_deltanet",
                                          "block_gdn",
                                          "block_gla",
                                          "block_jet",
+                                         "block_retnet",
                                          "block_swa" };
     static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
     make_folder();
@@ -246,12 +250,15 @@ static const char layer_cfgs[] =
     " {\"kind\": \"gdn\", \"D\": 32, \"H\": 2, \"Hv\": 4, \"dk\": 12, \"dv\": 24, \"W\": 4, \"eps\": 1e-05,"
     "  \"neg\": false, \"gate\": true},"
     " {\"kind\": \"gla\", \"D\": 32, \"H\": 2, \"dk\": 8, \"dv\": 16, \"rank\": 4, \"norm\": 2.0, \"eps\": 1e-05,"
-    "  \"clamp_min\": null}]";
+    "  \"clamp_min\": null},"
+    " {\"kind\": \"retnet\", \"D\": 32, \"H\": 2, \"dk\": 16, \"dv\": 32, \"eps\": 1e-05},"
+    " {\"kind\": \"deltanet\", \"D\": 32, \"H\": 2, \"Hv\": 2, \"dk\": 16, \"dv\": 16, \"W\": 4, \"eps\": 1e-05,"
+    "  \"neg\": true, \"gate\": false}]";
 
 static pn_model *reference_model(void) {
     pn_model_config *c = calloc(1, sizeof *c);
     pn_model *m;
-    *c = (pn_model_config){ .n_layers = 4, .tied = true, .vocab = 50, .bos = -1, .eos = -1, .initializer_range = 0.3 };
+    *c = (pn_model_config){ .n_layers = 6, .tied = true, .vocab = 50, .bos = -1, .eos = -1, .initializer_range = 0.3 };
     c->dims = (pn_dims){ .hidden = 32,
                          .heads = 4,
                          .kv_heads = 2,
@@ -267,8 +274,10 @@ static pn_model *reference_model(void) {
         { .block = "attention" },
         { "gated_deltanet", { { "num_heads", "2" }, { "num_v_heads", "4" }, { "head_dim", "12" } } },
         { "gla", { { "num_heads", "2" }, { "gate_low_rank_dim", "4" }, { "gate_logit_normalizer", "2" } } },
+        { "retnet", { { "num_heads", "2" } } },
+        { "deltanet", { { "num_heads", "2" }, { "allow_neg_eigval", "true" } } },
     };
-    for (int l = 0; l < 4; l++) {
+    for (int l = 0; l < c->n_layers; l++) {
         const pn_block_type *type = pn_block_find(layers[l].block);
         ck_ok(pn_block_spec_default(type, &c->layer[l]));
         for (int i = 0; i < 4 && layers[l].option[i][0]; i++)

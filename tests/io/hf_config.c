@@ -234,31 +234,84 @@ START_TEST(sliding_windows) {
 }
 END_TEST
 
-static pn_status read_with_gla(const char *settings) {
-    char all[1024];
-    snprintf(all, sizeof all, "{\"gla\": %s}", settings);
-    return read_jet("[\"gla\", \"attn\", \"gla\"]", all);
+static pn_status read_with(const char *block, const char *settings) {
+    char types[64], all[1024];
+    snprintf(types, sizeof types, "[\"%s\", \"attn\", \"%s\"]", block, block);
+    snprintf(all, sizeof all, "{\"%s\": %s}", block, settings);
+    return read_jet(types, all);
 }
 
 START_TEST(settings_of_gla) {
-    ck_ok(read_with_gla("{\"mode\": \"chunk\", \"num_heads\": 4, \"num_kv_heads\": 2, \"expand_k\": 0.5, "
-                        "\"expand_v\": 1.0, \"feature_map\": null, \"clamp_min\": null, \"norm_eps\": 1e-6}"));
+    ck_ok(read_with("gla", "{\"mode\": \"chunk\", \"num_heads\": 4, \"num_kv_heads\": 2, \"expand_k\": 0.5, "
+                           "\"expand_v\": 1.0, \"feature_map\": null, \"clamp_min\": null, \"norm_eps\": 1e-6}"));
     expect_layers("gla", "attention", "gla");
     ck_assert_double_eq(option_of(2, "num_kv_heads"), 2);
     ck_assert_double_eq(option_of(2, "gate_low_rank_dim"), 16);
     ck_assert_double_eq(option_of(2, "gate_logit_normalizer"), 16);
     ck_assert_double_eq(option_of(2, "norm_eps"), 1e-6);
     ck_assert_double_le(option_of(2, "clamp_min"), -1e30);
-    ck_ok(read_with_gla("{}"));
+    ck_ok(read_with("gla", "{}"));
     ck_assert_double_eq(option_of(0, "num_heads"), 2); /* resolved from the attention's */
     ck_assert_double_eq(option_of(0, "num_kv_heads"), 2);
-    ck_refused(read_with_gla("{\"num_heads\": 4, \"num_kv_heads\": 3}"), PN_USAGE, "config.json",
+    ck_refused(read_with("gla", "{\"num_heads\": 4, \"num_kv_heads\": 3}"), PN_USAGE, "config.json",
                "num_heads 4 is not a multiple of num_kv_heads 3");
-    ck_refused(read_with_gla("{\"expand_k\": 0.7}"), PN_USAGE, "config.json", "hidden size 24 times expand_k 0.7",
+    ck_refused(read_with("gla", "{\"expand_k\": 0.7}"), PN_USAGE, "config.json", "hidden size 24 times expand_k 0.7",
                "2 heads do not share");
-    ck_refused(read_with_gla("{\"expand_v\": 0.5, \"num_heads\": 8}"), PN_USAGE, "8 heads do not share");
-    ck_refused(read_with_gla("{\"clamp_min\": 0.5}"), PN_USAGE, "clamp_min");
-    ck_refused(read_with_gla("{\"use_output_gate\": true}"), PN_UNSUPPORTED, "use_output_gate has no counterpart");
+    ck_refused(read_with("gla", "{\"expand_v\": 0.5, \"num_heads\": 8}"), PN_USAGE, "8 heads do not share");
+    ck_refused(read_with("gla", "{\"clamp_min\": 0.5}"), PN_USAGE, "clamp_min");
+    ck_refused(read_with("gla", "{\"use_output_gate\": true}"), PN_UNSUPPORTED, "use_output_gate has no counterpart");
+}
+END_TEST
+
+START_TEST(settings_of_deltanet) {
+    ck_ok(read_with("deltanet", "{\"mode\": \"chunk\", \"num_heads\": 4, \"expand_k\": 1.0, \"expand_v\": 2, "
+                                "\"use_beta\": true, \"use_gate\": true, \"use_short_conv\": false, \"conv_size\": 4, "
+                                "\"qk_activation\": \"identity\", \"qk_norm\": \"l2\", \"allow_neg_eigval\": true, "
+                                "\"norm_eps\": 1e-6}"));
+    expect_layers("deltanet", "attention", "deltanet");
+    ck_assert_double_eq(option_of(2, "num_heads"), 4);
+    ck_assert_double_eq(option_of(2, "expand_v"), 2);
+    ck_assert_double_eq(option_of(2, "qk_activation"), 1);
+    ck_assert_double_eq(option_of(2, "norm_eps"), 1e-6);
+    ck_ok(read_with("deltanet", "{}"));
+    ck_assert_double_eq(option_of(0, "num_heads"), 2); /* resolved from the attention's */
+    ck_assert_double_eq(option_of(0, "conv_size"), 4);
+    ck_assert_double_eq(option_of(0, "qk_activation"), 0);
+    ck_refused(read_with("deltanet", "{\"qk_activation\": \"relu\"}"), PN_USAGE, "config.json",
+               "qk_activation is \"relu\"", "it must be one of: silu, identity");
+    ck_refused(read_with("deltanet", "{\"qk_norm\": \"sum\"}"), PN_USAGE, "config.json",
+               "qk_norm is \"sum\"; it must be one of: l2");
+    ck_refused(read_with("deltanet", "{\"conv_bias\": true}"), PN_UNSUPPORTED, "conv_bias has no counterpart");
+    ck_refused(read_with("deltanet", "{\"use_output_norm\": false}"), PN_UNSUPPORTED,
+               "use_output_norm has no counterpart");
+    ck_refused(read_with("deltanet", "{\"expand_k\": 0.7}"), PN_USAGE, "config.json",
+               "deltanet: hidden size 24 times expand_k 0.7", "2 heads do not share");
+    ck_refused(read_with("deltanet", "{\"num_heads\": 1, \"expand_k\": 11}"), PN_USAGE, "config.json",
+               "264 channels per head; at most 256");
+}
+END_TEST
+
+START_TEST(settings_of_retnet) {
+    ck_ok(read_with("retnet", "{\"mode\": \"chunk\", \"num_heads\": 4, \"num_kv_heads\": 2, \"expand_k\": 1.0, "
+                              "\"expand_v\": 2.0, \"feature_map\": null, \"use_short_conv\": true, "
+                              "\"conv_size\": 3, \"fuse_norm\": false, \"norm_eps\": 1e-6}"));
+    expect_layers("retnet", "attention", "retnet");
+    ck_assert_double_eq(option_of(2, "num_kv_heads"), 2);
+    ck_assert_double_eq(option_of(2, "conv_size"), 3);
+    ck_assert_double_eq(option_of(2, "norm_eps"), 1e-6);
+    ck_ok(read_with("retnet", "{\"num_kv_heads\": null}"));
+    ck_assert_double_eq(option_of(0, "num_heads"), 2); /* resolved from the attention's */
+    ck_assert_double_eq(option_of(0, "num_kv_heads"), 2);
+    ck_assert_double_eq(option_of(0, "expand_v"), 2);
+    ck_refused(read_with("retnet", "{\"num_heads\": 4, \"num_kv_heads\": 3}"), PN_USAGE, "config.json",
+               "retnet: num_heads 4 is not a multiple of num_kv_heads 3");
+    ck_refused(read_with("retnet", "{\"expand_v\": 0.7}"), PN_USAGE, "hidden size 24 times expand_v 0.7");
+    ck_refused(read_with("retnet", "{\"num_heads\": 8}"), PN_USAGE, "config.json", "3 channels per head",
+               "must be even");
+    ck_refused(read_with("retnet", "{\"num_heads\": 1, \"expand_k\": 11}"), PN_USAGE, "264 channels per head",
+               "at most 256");
+    ck_refused(read_with("retnet", "{\"feature_map\": \"relu\"}"), PN_UNSUPPORTED, "feature_map has no counterpart");
+    ck_refused(read_with("retnet", "{\"gate_fn\": \"gelu\"}"), PN_UNSUPPORTED, "gate_fn has no counterpart");
 }
 END_TEST
 
@@ -356,6 +409,10 @@ START_TEST(written_as_it_was_read) {
     round_trip(PN_HF_AUTO, "\"window_size\": 1152");
     ck_ok(read_with_jet(jet_settings));
     round_trip(PN_HF_AUTO, "\"expand_v\": 2.6666666667");
+    const pn_model_config jets = c;
+    ck_ok(read_with("deltanet", "{\"qk_activation\": \"identity\", \"use_beta\": false}"));
+    round_trip(PN_HF_AUTO, "\"qk_activation\": \"identity\"");
+    c = jets;
     pn_model_config two_kinds = c;
     ck_ok(read_with_jet("{\"num_heads\": 1}"));
     two_kinds.layer[2] = c.layer[2];
@@ -368,5 +425,6 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, sliding_windows,
-          published_parameter_total, plain_models_have_plain_layers, written_as_it_was_read)
+          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, settings_of_deltanet,
+          settings_of_retnet, sliding_windows, published_parameter_total, plain_models_have_plain_layers,
+          written_as_it_was_read)
