@@ -58,6 +58,7 @@ START_TEST(stored_files_pass) {
         "ok    block_gdn.safetensors | cpu |",
         "ok    block_gla.safetensors | cpu |",
         "ok    block_jet.safetensors | cpu |",
+        "ok    block_mamba2.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
@@ -70,7 +71,7 @@ START_TEST(stored_files_pass) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n19 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n20 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -85,6 +86,7 @@ START_TEST(every_altered_result_fails) {
                                          "block_gdn",
                                          "block_gla",
                                          "block_jet",
+                                         "block_mamba2",
                                          "block_swa" };
     static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
     make_folder();
@@ -192,6 +194,9 @@ static void other_heads(golden_file *g) {
 static void split_width(golden_file *g) {
     json_object_set_new(metadata_of(g), "dk", json_string("7.5"));
 }
+static void odd_groups(golden_file *g) {
+    json_object_set_new(metadata_of(g), "G", json_string("3"));
+}
 static void renamed_gate(golden_file *g) {
     json_object_set_new(g->header, "gs", json_incref(json_object_get(g->header, "gv")));
     json_object_del(g->header, "gv");
@@ -215,6 +220,7 @@ START_TEST(damaged_files_are_refused) {
         { "block_gdn", absurd_width, PN_MISMATCH, "head_dim" },
         { "block_jet", other_heads, PN_FORMAT, "does not fit" },
         { "block_gla", split_width, PN_MISMATCH, "which 2 heads do not share evenly" },
+        { "block_mamba2", odd_groups, PN_MISMATCH, "4 heads are no multiple of n_groups 3" },
         { "core_la_vector", renamed_gate, PN_FORMAT, "no tensor gv" },
     };
     make_folder();
