@@ -1,5 +1,5 @@
 /* The log decay of a token and head: g_nh = -exp(A_log_h) softplus(a_nh + dt_bias_h) <= 0 (Gated DeltaNet and JetBlock,
- * blocks.md 8.2; Mamba-2, 6.2). a, g: [N, H]; A_log, dt_bias: [H]. */
+ * blocks.md 8.2; Mamba-2's is in time_step.h). a, g: [N, H]; A_log, dt_bias: [H]. */
 #ifndef PN_KERNELS_DECAY_GATE_H
 #define PN_KERNELS_DECAY_GATE_H
 

@@ -8,49 +8,51 @@ static pn_status forward(const pn_op_call *c) {
     const pn_rms_norm_attr *attr = c->attr;
     const float *x = pn_f32(c->in[0]), *w = pn_f32(c->in[1]);
     float *y = pn_f32(c->out[0]), *rstd = pn_f32(c->out[1]), eps = (float)attr->eps;
-    int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1];
-#pragma omp parallel for schedule(static) if (N * D > 65536)
-    for (int64_t n = 0; n < N; n++) {
-        const float *xn = x + n * D;
-        float *yn = y + n * D, sum = 0;
+    int64_t M = attr->groups, d = c->in[0]->shape[1] / M, rows = c->in[0]->shape[0] * M; /* a row: one group */
+#pragma omp parallel for schedule(static) if (rows * d > 65536)
+    for (int64_t n = 0; n < rows; n++) {
+        const float *xn = x + n * d, *wn = w + n % M * d;
+        float *yn = y + n * d, sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < D; i++) sum += xn[i] * xn[i];
-        float r = 1 / sqrtf(sum / (float)D + eps);
+        for (int64_t i = 0; i < d; i++) sum += xn[i] * xn[i];
+        float r = 1 / sqrtf(sum / (float)d + eps);
 #pragma omp simd
-        for (int64_t i = 0; i < D; i++) yn[i] = w[i] * xn[i] * r;
+        for (int64_t i = 0; i < d; i++) yn[i] = wn[i] * xn[i] * r;
         rstd[n] = r;
     }
     return PN_OK;
 }
 
 /* dx += r (c - x r^2 mean(c * x)) with c = w * dy. */
-static void add_dx(float *dx, const float *x, const float *w, const float *dy, float r, int64_t D) {
+static void add_dx(float *dx, const float *x, const float *w, const float *dy, float r, int64_t d) {
     float dot = 0;
 #pragma omp simd reduction(+ : dot)
-    for (int64_t i = 0; i < D; i++) dot += w[i] * dy[i] * x[i];
-    float k = r * r * dot / (float)D;
+    for (int64_t i = 0; i < d; i++) dot += w[i] * dy[i] * x[i];
+    float k = r * r * dot / (float)d;
 #pragma omp simd
-    for (int64_t i = 0; i < D; i++) dx[i] += r * (w[i] * dy[i] - x[i] * k);
+    for (int64_t i = 0; i < d; i++) dx[i] += r * (w[i] * dy[i] - x[i] * k);
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return PN_OK;
+    const pn_rms_norm_attr *attr = c->attr;
     const float *x = pn_f32(c->in[0]), *dy = pn_f32(c->dout[0]), *rstd = pn_f32(c->out[1]);
     const float *w = c->din[0] ? pn_f32(c->in[1]) : NULL;
     float *dx = pn_f32_or_null(c->din[0]), *dw = pn_f32_or_null(c->din[1]);
     float *partial = c->scratch; /* [blocks, D] of dw */
     int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1], n_blocks = pn_reduce_blocks(N);
+    int64_t M = attr->groups, d = D / M;
 #pragma omp parallel for schedule(static) if (N * D > 65536)
     for (int64_t b = 0; b < n_blocks; b++) {
         int64_t end = (b + 1) * PN_REDUCE_ROWS < N ? (b + 1) * PN_REDUCE_ROWS : N;
         if (dw) memset(partial + b * D, 0, (size_t)D * sizeof *partial);
-        for (int64_t n = b * PN_REDUCE_ROWS; n < end; n++) {
-            const float *xn = x + n * D, *dyn = dy + n * D;
-            if (dx) add_dx(dx + n * D, xn, w, dyn, rstd[n], D);
+        for (int64_t n = b * PN_REDUCE_ROWS * M; n < end * M; n++) {
+            const float *xn = x + n * d, *dyn = dy + n * d;
+            if (dx) add_dx(dx + n * d, xn, w + n % M * d, dyn, rstd[n], d);
             if (!dw) continue;
-            float *dwb = partial + b * D, r = rstd[n];
+            float *dwb = partial + b * D + n % M * d, r = rstd[n];
 #pragma omp simd
-            for (int64_t i = 0; i < D; i++) dwb[i] += dyn[i] * xn[i] * r;
+            for (int64_t i = 0; i < d; i++) dwb[i] += dyn[i] * xn[i] * r;
         }
     }
     if (dw) pn_add_row_sum(dw, partial, n_blocks, D);

@@ -5,13 +5,13 @@
 static pn_status forward(const pn_op_call *c) {
     const pn_rms_norm_attr *attr = c->attr;
     const double *w = pn_f64(c->in[1]);
-    int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1];
-    for (int64_t n = 0; n < N; n++) {
-        const double *x = pn_f64(c->in[0]) + n * D;
-        double *y = pn_f64(c->out[0]) + n * D, sum = 0;
-        for (int64_t i = 0; i < D; i++) sum += x[i] * x[i];
-        double r = 1 / sqrt(sum / (double)D + attr->eps);
-        for (int64_t i = 0; i < D; i++) y[i] = w[i] * x[i] * r;
+    int64_t M = attr->groups, d = c->in[0]->shape[1] / M, rows = c->in[0]->shape[0] * M; /* a row: one group */
+    for (int64_t n = 0; n < rows; n++) {
+        const double *x = pn_f64(c->in[0]) + n * d, *wn = w + n % M * d;
+        double *y = pn_f64(c->out[0]) + n * d, sum = 0;
+        for (int64_t i = 0; i < d; i++) sum += x[i] * x[i];
+        double r = 1 / sqrt(sum / (double)d + attr->eps);
+        for (int64_t i = 0; i < d; i++) y[i] = wn[i] * x[i] * r;
         pn_f64(c->out[1])[n] = r;
     }
     return PN_OK;
@@ -20,18 +20,19 @@ static pn_status forward(const pn_op_call *c) {
 /* With c_i = w_i dy_i: dx = r (c - x r^2 mean(c * x)), dw = sum_n dy * x r. */
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return PN_OK;
-    int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1];
-    for (int64_t n = 0; n < N; n++) {
-        const double *x = pn_f64(c->in[0]) + n * D, *dy = pn_f64(c->dout[0]) + n * D;
+    const pn_rms_norm_attr *attr = c->attr;
+    int64_t M = attr->groups, d = c->in[0]->shape[1] / M, rows = c->in[0]->shape[0] * M;
+    for (int64_t n = 0; n < rows; n++) {
+        const double *x = pn_f64(c->in[0]) + n * d, *dy = pn_f64(c->dout[0]) + n * d;
         double r = pn_f64(c->out[1])[n], mean = 0;
         if (c->din[0]) {
-            const double *w = pn_f64(c->in[1]);
-            double *dx = pn_f64(c->din[0]) + n * D;
-            for (int64_t i = 0; i < D; i++) mean += w[i] * dy[i] * x[i] / (double)D;
-            for (int64_t i = 0; i < D; i++) dx[i] += r * (w[i] * dy[i] - x[i] * r * r * mean);
+            const double *w = pn_f64(c->in[1]) + n % M * d;
+            double *dx = pn_f64(c->din[0]) + n * d;
+            for (int64_t i = 0; i < d; i++) mean += w[i] * dy[i] * x[i] / (double)d;
+            for (int64_t i = 0; i < d; i++) dx[i] += r * (w[i] * dy[i] - x[i] * r * r * mean);
         }
         if (c->din[1])
-            for (int64_t i = 0; i < D; i++) pn_f64(c->din[1])[i] += dy[i] * x[i] * r;
+            for (int64_t i = 0; i < d; i++) pn_f64(c->din[1])[n % M * d + i] += dy[i] * x[i] * r;
     }
     return PN_OK;
 }

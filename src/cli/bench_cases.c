@@ -163,7 +163,7 @@ static bool rms_norm(const ask *a, pn_bench_case *out) {
     if (!a->tokens || !matrices(a, 1, a->m->hidden, out)) return false;
     out->op_case.n_in = 2;
     out->op_case.in[1] = ones_vector(a->m->hidden);
-    ATTR(((pn_rms_norm_attr){ .eps = a->m->rms_norm_eps }));
+    ATTR(((pn_rms_norm_attr){ .eps = a->m->rms_norm_eps, .groups = 1 }));
     return true;
 }
 

@@ -10,7 +10,7 @@
 
 /* These select kernels upstream, not mathematics. */
 static bool only_kernels(const char *key) {
-    return !strcmp(key, "mode") || !strcmp(key, "dconv_implementation");
+    return !strcmp(key, "mode") || !strcmp(key, "dconv_implementation") || !strcmp(key, "chunk_size");
 }
 
 /* The scalar as pn_option_parse reads it; NULL: of a JSON type this option cannot have. */

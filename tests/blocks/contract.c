@@ -67,10 +67,28 @@ static const struct more {
                   { "conv_size", "3" },
                   { "fuse_norm", "false" } } },
     { .type = "retnet", .option = { { "num_heads", "1" }, { "expand_k", "0.3" } } },
+    { .type = "mamba2",
+      .option = { { "head_dim", "5" }, { "n_groups", "4" }, { "state_size", "3" }, { "conv_kernel", "2" } } },
+    { .type = "mamba2",
+      .option = { { "head_dim", "1" }, { "n_groups", "8" }, { "state_size", "2" }, { "conv_kernel", "1" } } },
+    { .type = "mamba2",
+      .option = { { "head_dim", "10" }, { "n_groups", "2" }, { "state_size", "7" }, { "D_has_hdim", "true" } } },
+    { .type = "mamba2",
+      .option = { { "head_dim", "25" }, { "expand", "1.25" }, { "use_bias", "true" }, { "use_conv_bias", "false" } } },
+    { .type = "mamba2",
+      .option = { { "head_dim", "20" },
+                  { "n_groups", "2" },
+                  { "time_step_limit_min", "0.01" },
+                  { "time_step_limit_max", "0.05" } } },
 };
 
-/* Options without a default. */
-static const struct needed { const char *type, *option, *value; } needed[] = { { "swa", "window_size", "5" } };
+/* Options without a default, or with one that does not fit `tiny`. */
+static const struct needed {
+    const char *type, *option, *value;
+} needed[] = {
+    { "swa", "window_size", "5" },
+    { "mamba2", "head_dim", "10" },
+};
 
 typedef struct subject {
     pn_block_spec spec;

@@ -60,6 +60,7 @@ START_TEST(stored_files_pass) {
         "ok    block_gla.safetensors | cpu |",
         "ok    block_jet.safetensors | cpu |",
         "ok    block_retnet.safetensors | cpu |",
+        "ok    block_mamba2.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
@@ -72,7 +73,7 @@ START_TEST(stored_files_pass) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n21 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n22 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -89,6 +90,7 @@ START_TEST(every_altered_result_fails) {
                                          "block_gla",
                                          "block_jet",
                                          "block_retnet",
+                                         "block_mamba2",
                                          "block_swa" };
     static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
     make_folder();
@@ -196,6 +198,9 @@ static void other_heads(golden_file *g) {
 static void split_width(golden_file *g) {
     json_object_set_new(metadata_of(g), "dk", json_string("7.5"));
 }
+static void odd_groups(golden_file *g) {
+    json_object_set_new(metadata_of(g), "G", json_string("3"));
+}
 static void renamed_gate(golden_file *g) {
     json_object_set_new(g->header, "gs", json_incref(json_object_get(g->header, "gv")));
     json_object_del(g->header, "gv");
@@ -219,6 +224,7 @@ START_TEST(damaged_files_are_refused) {
         { "block_gdn", absurd_width, PN_MISMATCH, "head_dim" },
         { "block_jet", other_heads, PN_FORMAT, "does not fit" },
         { "block_gla", split_width, PN_MISMATCH, "which 2 heads do not share evenly" },
+        { "block_mamba2", odd_groups, PN_MISMATCH, "4 heads are no multiple of n_groups 3" },
         { "core_la_vector", renamed_gate, PN_FORMAT, "no tensor gv" },
     };
     make_folder();

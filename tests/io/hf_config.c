@@ -315,6 +315,39 @@ START_TEST(settings_of_retnet) {
 }
 END_TEST
 
+static pn_status read_with_mamba2(const char *settings) {
+    char all[1024];
+    snprintf(all, sizeof all, "{\"mamba2\": %s}", settings);
+    return read_jet("[\"mamba2\", \"attn\", \"mamba2\"]", all);
+}
+
+START_TEST(settings_of_mamba2) {
+    ck_ok(read_with_mamba2("{\"expand\": 2, \"head_dim\": 8, \"state_size\": 16, \"n_groups\": 3, \"conv_kernel\": 3, "
+                           "\"chunk_size\": 256, \"use_bias\": false, \"norm_eps\": 1e-6}"));
+    expect_layers("mamba2", "attention", "mamba2");
+    ck_assert_double_eq(option_of(2, "n_groups"), 3);
+    ck_assert_double_eq(option_of(2, "conv_kernel"), 3);
+    ck_assert_double_eq(option_of(2, "norm_eps"), 1e-6);
+    ck_assert(pn_block_spec_equal(&c.layer[0], &c.layer[2]));
+    ck_ok(read_with_mamba2("{\"expand\": 1.5, \"head_dim\": 12, \"time_step_limit_max\": 0.25}"));
+    ck_assert_double_eq(option_of(0, "expand"), 1.5);
+    ck_assert_double_eq(option_of(0, "state_size"), 128);
+    ck_assert_double_eq(option_of(0, "time_step_limit_max"), 0.25);
+    ck_refused(read_with_mamba2("{}"), PN_USAGE, "config.json", "hidden size 24 times expand 2 is 48",
+               "no whole number of heads of head_dim 64");
+    ck_refused(read_with_mamba2("{\"expand\": 0.7, \"head_dim\": 1}"), PN_USAGE, "times expand 0.7 is 16.8");
+    ck_refused(read_with_mamba2("{\"head_dim\": 12, \"n_groups\": 3}"), PN_USAGE,
+               "4 heads are no multiple of n_groups 3");
+    ck_refused(read_with_mamba2("{\"head_dim\": 12, \"time_step_limit_min\": 0.5, \"time_step_limit_max\": 0.1}"),
+               PN_USAGE, "time_step_limit_min 0.5 is above time_step_limit_max 0.1");
+    ck_refused(read_with_mamba2("{\"head_dim\": 12, \"state_size\": 0}"), PN_USAGE, "state_size");
+    ck_refused(read_with_mamba2("{\"head_dim\": 12, \"time_step_limit\": [0.0, 1.0]}"), PN_UNSUPPORTED,
+               "time_step_limit has no counterpart", "did you mean time_step_limit_m");
+    ck_refused(read_with_mamba2("{\"head_dim\": 12, \"norm_before_gate\": true}"), PN_UNSUPPORTED,
+               "norm_before_gate has no counterpart");
+}
+END_TEST
+
 /* Parameters of one layer of the present config, and of the final norm. */
 static int64_t parameters_of(int layer) {
     pn_model_config one = c;
@@ -412,6 +445,9 @@ START_TEST(written_as_it_was_read) {
     const pn_model_config jets = c;
     ck_ok(read_with("deltanet", "{\"qk_activation\": \"identity\", \"use_beta\": false}"));
     round_trip(PN_HF_AUTO, "\"qk_activation\": \"identity\"");
+    ck_ok(
+        read_with_mamba2("{\"head_dim\": 12, \"n_groups\": 2, \"D_has_hdim\": true, \"time_step_limit_min\": 0.001}"));
+    round_trip(PN_HF_AUTO, "\"D_has_hdim\": true");
     c = jets;
     pn_model_config two_kinds = c;
     ck_ok(read_with_jet("{\"num_heads\": 1}"));
@@ -426,5 +462,5 @@ END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
           layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, settings_of_deltanet,
-          settings_of_retnet, sliding_windows, published_parameter_total, plain_models_have_plain_layers,
-          written_as_it_was_read)
+          settings_of_retnet, settings_of_mamba2, sliding_windows, published_parameter_total,
+          plain_models_have_plain_layers, written_as_it_was_read)

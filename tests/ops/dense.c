@@ -10,6 +10,7 @@
 #include "feature_loss/feature_loss.h"
 #include "gate_softmax/gate_softmax.h"
 #include "gated_rms_norm/gated_rms_norm.h"
+#include "head_scale/head_scale.h"
 #include "harness.h"
 #include "l2_norm/l2_norm.h"
 #include "linear/linear.h"
@@ -18,8 +19,10 @@
 #include "linear_kl/linear_kl.h"
 #include "mix/mix.h"
 #include "rms_norm/rms_norm.h"
+#include "split/split.h"
 #include "swiglu/swiglu.h"
 #include "tape.h"
+#include "time_step/time_step.h"
 #include "weighted_sum/weighted_sum.h"
 
 static pn_tape *tape;
@@ -77,6 +80,21 @@ START_TEST(wrong_input_is_a_usage_error) {
     ck_usage(pn_linear_kl(tape, h, W, h, W, NULL, 0, &loss, NULL, NULL), "temperature");
     ck_usage(pn_l2_norm(tape, h, 3, false, &y), "4 channels are not a whole number of heads of 3");
     ck_usage(pn_gated_rms_norm(tape, h, NULL, filled(0, 0, 1, false), 0, 1e-6, &y), "heads of 0");
+    ck_usage(pn_group_rms_norm(tape, h, filled(4, 0, 1, false), 3, 1e-6, &y), "4 channels are not 3 equal groups");
+    ck_usage(pn_group_rms_norm(tape, h, filled(4, 0, 1, false), 0, 1e-6, &y), "4 channels are not 0 equal groups");
+    ck_usage(pn_head_scale(tape, h, NULL, NULL, &y), "input s is missing");
+    ck_usage(pn_head_scale(tape, h, W, NULL, &y), "input s is f32 [5, 4]; it must be f32 [2, any]");
+    ck_usage(pn_head_scale(tape, h, filled(3, 0, 1, false), NULL, &y), "4 channels are not 3 equal heads");
+    ck_usage(pn_head_scale(tape, h, filled(2, 0, 1, false), odd, &y), "input a is f32 [5, 3]; it must be f32 [2, 4]");
+    pn_tensor *part[PN_OP_OUT];
+    ck_usage(pn_split(tape, h, (int64_t[]){ 1, 4 }, 2, part), "part 1 has 4 columns, of the 3 that are left");
+    ck_usage(pn_split(tape, h, (int64_t[]){ 1, 2 }, 2, part), "1 of the 4 columns are in no part");
+    ck_usage(pn_split(tape, h, (int64_t[]){ 0, 4 }, 2, part), "part 0 has 0 columns");
+    ck_usage(pn_split(tape, h, (int64_t[]){ 1, 1, 1, 1, 1 }, 5, part), "5 parts; it makes 1 .. 4");
+    pn_tensor *four = filled(4, 0, 1, false), *step;
+    ck_usage(pn_time_step(tape, h, four, filled(3, 0, 1, false), 0, 1, &step, &y), "dt_bias is f32 [3]");
+    ck_usage(pn_time_step(tape, h, four, four, 0.5, 0.1, &step, &y), "limits 0.5 .. 0.1");
+    ck_usage(pn_time_step(tape, h, four, four, -1, 1, &step, &y), "limits -1 .. 1");
     ck_usage(pn_feature_loss(tape, h, W, &loss), "target");
     pn_tensor *terms[] = { NULL, h, W }, *p = filled(2, 3, 1, false), *cost;
     ck_usage(pn_mix(tape, p, 0, terms, 1, &y), "every term is absent");
@@ -226,8 +244,8 @@ static size_t reductions(float *bits) {
     size_t n_bits = 0;
     pn_tensor *x = filled(N, D, 1, true), *w = filled(D, 0, 1, true), *b = filled(D, 0, 1, true);
     pn_tensor *eye = filled(D, D, 0, false), *head = filled(D / 5, 0, 1, true), *table = filled(40, D, 1, true);
-    pn_tensor *a = filled(N, H, 3, true), *A_log = filled(H, 0, 2, true), *dt = filled(H, 0, 2, true), *y[7], *loss[3];
-    pn_tensor *p = filled(2, 2, 1, true);
+    pn_tensor *a = filled(N, H, 3, true), *A_log = filled(H, 0, 2, true), *dt = filled(H, 0, 2, true), *y[9], *loss[3];
+    pn_tensor *p = filled(2, 2, 1, true), *skip = filled(H, 0, 1, true);
     for (int i = 0; i < D; i++) pn_f32(eye)[i * D + i] = 1;
     int32_t id[N];
     for (int i = 0; i < N; i++) id[i] = (i * i + 3) % 40;
@@ -237,12 +255,16 @@ static size_t reductions(float *bits) {
     ck_ok(pn_gated_rms_norm(tape, y[2], y[0], head, D / 5, 1e-6, &y[3]));
     ck_ok(pn_l2_norm(tape, y[3], D / 5, true, &y[4]));
     ck_ok(pn_mix(tape, p, 1, (pn_tensor *[]){ y[4], y[2] }, 2, &y[6]));
+    ck_ok(pn_time_step(tape, a, A_log, dt, 0.01, 1, &y[7], &y[8]));
+    ck_ok(pn_head_scale(tape, y[6], y[7], y[2], &y[6]));
+    ck_ok(pn_head_scale(tape, y[6], skip, NULL, &y[6]));
+    ck_ok(pn_group_rms_norm(tape, y[6], w, 4, 1e-6, &y[6]));
     ck_ok(pn_feature_loss(tape, y[6], x, &loss[0]));
-    ck_ok(pn_decay_gate(tape, a, A_log, dt, &y[5]));
+    ck_ok(pn_decay_gate(tape, y[8], A_log, dt, &y[5]));
     ck_ok(pn_feature_loss(tape, y[5], a, &loss[1]));
     ck_ok(pn_weighted_sum(tape, loss, (double[]){ 1, 0.25 }, 2, &loss[2]));
     ck_ok(pn_tape_backward(tape, loss[2]));
-    pn_tensor *all[] = { x, w, b, head, table, a, A_log, dt, p };
+    pn_tensor *all[] = { x, w, b, head, table, a, A_log, dt, p, skip };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         size_t n = (size_t)pn_tensor_elems(all[i]->grad);
         memcpy(bits + n_bits, pn_f32(all[i]->grad), n * sizeof *bits);
