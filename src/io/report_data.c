@@ -81,12 +81,16 @@ const char *pn_page_block_class(pn_page *r, const char *name) {
     return colour[others % 6];
 }
 
+const json_t *pn_page_cell_values(const json_t *row, const char *task, const char *metric) {
+    return json_object_get(json_object_get(json_object_get(json_object_get(row, "tasks"), task), metric), "values");
+}
+
 bool pn_page_cell_read(const json_t *row, const char *task, const char *metric, pn_page_cell *out) {
     const json_t *m = json_object_get(json_object_get(json_object_get(row, "tasks"), task), metric);
     if (!pn_page_number(m, "mean", &out->mean)) return false;
     if (!pn_page_number(m, "min", &out->min)) out->min = out->mean;
     if (!pn_page_number(m, "max", &out->max)) out->max = out->mean;
-    out->n_samples = (int)json_array_size(json_object_get(m, "values"));
+    out->n_samples = (int)json_array_size(pn_page_cell_values(row, task, metric));
     return true;
 }
 

@@ -115,6 +115,8 @@ typedef struct pn_page_cell {
     int n_samples;
 } pn_page_cell;
 bool pn_page_cell_read(const json_t *row, const char *task, const char *metric, pn_page_cell *out);
+/* Per held-out sample; NULL: not there. Borrowed. */
+const json_t *pn_page_cell_values(const json_t *row, const char *task, const char *metric);
 bool pn_page_ascending(const char *metric); /* larger is better; twin of pn_metric_ascending in search/task.h */
 bool pn_page_is_share(const char *metric);  /* a share of one, shown in percent */
 bool pn_page_is_chance(const char *metric);

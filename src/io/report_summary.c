@@ -58,14 +58,27 @@ static void against(pn_page *r, const json_t *row, const char *task, const char 
     pn_html(r->out, ", %s %s", who, pn_page_value(metric, c.mean, text));
 }
 
-/* Whether the ranges over the held-out samples leave the two apart: 1 better than uniform in every sample, -1 worse in
- * every one, 0 they overlap, or nobody knows. */
-static int apart(const pn_page *r, const char *task, const char *metric, const pn_page_cell *w, bool *known) {
-    pn_page_cell u;
-    *known = pn_page_cell_read(r->uniform_row, task, metric, &u) && w->n_samples > 1 && u.n_samples > 1;
-    if (!*known) return 0;
-    bool up = pn_page_ascending(metric);
-    return (up ? w->min > u.max : w->max < u.min) ? 1 : (up ? w->max < u.min : w->min > u.max) ? -1 : 0;
+/* The chosen placement against uniform, sample by sample, for samples differ in difficulty and both rows have the same:
+ * 1 better, -1 worse, where the mean difference is larger than its spread, largest minus smallest; else 0, or nobody
+ * knows. */
+static int apart(const pn_page *r, const char *task, const char *metric, bool *known) {
+    const json_t *w = pn_page_cell_values(r->winner_row, task, metric);
+    const json_t *u = pn_page_cell_values(r->uniform_row, task, metric);
+    size_t n = json_array_size(w);
+    double sum = 0, least = 0, most = 0;
+    *known = false;
+    if (n < 2 || json_array_size(u) != n) return 0;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *a = json_array_get(w, i), *b = json_array_get(u, i);
+        if (!json_is_number(a) || !json_is_number(b)) return 0;
+        double gain = (json_number_value(a) - json_number_value(b)) * (pn_page_ascending(metric) ? 1 : -1);
+        sum += gain;
+        least = i && least < gain ? least : gain;
+        most = i && most > gain ? most : gain;
+    }
+    *known = true;
+    double mean = sum / (double)n, spread = most - least;
+    return mean > spread ? 1 : -mean > spread ? -1 : 0;
 }
 
 static bool chance_of(const pn_page *r, const char *task, const char *metric, double *out) {
@@ -92,12 +105,12 @@ static void scores(pn_page *r) {
     if (chance_of(r, task, metric, &chance)) pn_html(r->out, ", chance %s", pn_page_value(metric, chance, text));
     pn_buf_text(r->out, ".");
     bool known;
-    int better = apart(r, task, metric, &w, &known);
+    int better = apart(r, task, metric, &known);
     if (known)
-        pn_html(r->out, " Over %d held-out samples the chosen placement %s.", w.n_samples,
-                better > 0   ? "is better than uniform in every one"
-                : better < 0 ? "is worse than uniform in every one"
-                             : "and uniform overlap");
+        pn_html(r->out, " Compared on each of the %d held-out samples, it is %s.", w.n_samples,
+                better > 0   ? "better than uniform beyond the spread"
+                : better < 0 ? "worse than uniform beyond the spread"
+                             : "no different from uniform beyond the spread");
     pn_buf_text(r->out, " ");
 }
 
@@ -132,7 +145,7 @@ static int verdicts(const pn_page *r, verdict *out) {
         verdict *v = &out[n];
         *v = (verdict){ .task = task, .metric = main_metric(metrics) };
         if (n == TASKS_MAX || !v->metric || !pn_page_cell_read(r->winner_row, task, v->metric, &v->winner)) continue;
-        v->better = apart(r, task, v->metric, &v->winner, &known);
+        v->better = apart(r, task, v->metric, &known);
         if (known) n += pn_page_cell_read(r->uniform_row, task, v->metric, &v->uniform);
     }
     return n;
@@ -157,7 +170,7 @@ static void verdict_text(pn_page *r, const verdict *v, int n) {
     static const struct {
         int better;
         const char *text;
-    } kinds[] = { { 1, "better than uniform beyond the spread of the samples on " },
+    } kinds[] = { { 1, "better than uniform beyond the spread on " },
                   { 0, "within that spread on " },
                   { -1, "worse beyond it on " } };
     bool any = false;
@@ -166,8 +179,8 @@ static void verdict_text(pn_page *r, const verdict *v, int n) {
         if (!count(v, n, kinds[k].better)) continue;
         pn_html(r->out, "%s%s%d (", any ? ", " : "",
                 k == 0 || any ? kinds[k].text
-                : k == 1      ? "within the spread of uniform's samples on "
-                              : "worse than uniform beyond the spread of the samples on ",
+                : k == 1      ? "no different from uniform beyond the spread on "
+                              : "worse than uniform beyond the spread on ",
                 count(v, n, kinds[k].better));
         names(r, v, n, kinds[k].better);
         pn_buf_text(r->out, ")");
@@ -177,11 +190,13 @@ static void verdict_text(pn_page *r, const verdict *v, int n) {
 }
 
 static void verdict_table(pn_page *r, const verdict *v, int n) {
-    static const char *const texts[] = { "worse in every sample", "within the spread", "better in every sample" };
+    static const char *const texts[] = { "worse beyond the spread", "within the spread", "better beyond the spread" };
     static const char *const marks[] = { "n2", "", "p2" };
     char a[PN_PAGE_TEXT], b[PN_PAGE_TEXT], c[PN_PAGE_TEXT];
     pn_html(r->out,
-            "<div class=\"scroll\"><table class=\"verdict\">\n<caption>The chosen placement against uniform</caption>\n"
+            "<div class=\"scroll\"><table class=\"verdict\">\n<caption>The chosen placement against uniform, sample by "
+            "sample: the spread is that of the "
+            "differences</caption>\n"
             "<thead><tr><th scope=\"col\" class=\"left\">held-out%s</th><th scope=\"col\">chosen</th>"
             "<th scope=\"col\">uniform</th><th scope=\"col\">teacher</th><th scope=\"col\">chance</th>"
             "<th scope=\"col\" class=\"left\">against uniform</th></tr></thead>\n<tbody>\n",
