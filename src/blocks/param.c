@@ -142,7 +142,7 @@ pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_para
     size_t n = strlen(from_prefix);
     for (int i = 0; i < from->n; i++) {
         const pn_param *p = from->item[i];
-        if (strncmp(p->name, from_prefix, n)) continue;
+        if (!pn_param_below(p->name, from_prefix)) continue;
         char name[2 * PN_NAME_MAX];
         snprintf(name, sizeof name, "%s%s", to_prefix, p->name + n);
         pn_param *q = pn_params_find(to, name);
@@ -166,14 +166,22 @@ int pn_params_train(pn_params *p, const char *pattern, bool train) {
     return matched;
 }
 
+uint64_t pn_param_hash_as(const pn_param *p, const char *name) {
+    return XXH3_64bits_withSeed(pn_data(p->value), pn_tensor_bytes(p->value), XXH3_64bits(name, strlen(name)));
+}
+
+uint64_t pn_param_hash(const pn_param *p) {
+    return pn_param_hash_as(p, p->name);
+}
+
 uint64_t pn_params_hash(const pn_params *p) {
     uint64_t sum = 0;
-    for (int i = 0; i < p->n; i++) {
-        const pn_param *x = p->item[i];
-        uint64_t seed = XXH3_64bits(x->name, strlen(x->name));
-        sum += XXH3_64bits_withSeed(pn_data(x->value), pn_tensor_bytes(x->value), seed);
-    }
+    for (int i = 0; i < p->n; i++) sum += pn_param_hash(p->item[i]);
     return sum;
+}
+
+bool pn_param_below(const char *name, const char *prefix) {
+    return !strncmp(name, prefix, strlen(prefix));
 }
 
 int64_t pn_params_count(const pn_params *p, bool training) {

@@ -78,6 +78,11 @@ void pn_param_init(pn_param *p, uint64_t seed);
 int pn_params_train(pn_params *p, const char *pattern, bool train);
 /* xxh3 over the names and values of every weight, whatever their order: equal weights, equal hash. */
 uint64_t pn_params_hash(const pn_params *p);
+/* One weight's part in that, under its own name or another. */
+uint64_t pn_param_hash(const pn_param *p);
+uint64_t pn_param_hash_as(const pn_param *p, const char *name);
+/* Whether a weight's name starts with the prefix ("model.layers.0.mlp."). */
+bool pn_param_below(const char *name, const char *prefix);
 /* Number of values in all weights; trainable ones only when `training`. */
 int64_t pn_params_count(const pn_params *p, bool training);
 

@@ -79,7 +79,8 @@ static pn_status finish(pn_evaluator *e, const pn_task *task, item *x) {
     x->metrics = pn_task_metrics(task, &x->tally);
     pn_path_text(e->m, x->path, text, sizeof text);
     PN_TRY(check_finite(&x->metrics, task->name, text));
-    if (e->scores) PN_TRY(pn_scores_add(e->scores, pn_scores_path_key(e->m, x->path), text, task->key, &x->metrics));
+    if (e->scores)
+        PN_TRY(pn_scores_add(e->scores, pn_scores_path_key(e->scores, x->path), text, task->key, &x->metrics));
     return PN_OK;
 }
 
@@ -174,7 +175,7 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
         int n = 0;
         for (int i = 0; i < n_paths; i++) {
             const pn_metrics *known =
-                e->scores ? pn_scores_find(e->scores, pn_scores_path_key(e->m, &paths[i]), task->key) : NULL;
+                e->scores ? pn_scores_find(e->scores, pn_scores_path_key(e->scores, &paths[i]), task->key) : NULL;
             if (known) {
                 metrics[i * e->n_tasks + k] = *known;
                 progress.first += task->n_tokens;

@@ -38,12 +38,13 @@ static pn_status open_run(rerank *k, const char *dir, pn_config *file) {
         snprintf(r->dir.path, sizeof r->dir.path, "%s", dir);
     r->trained_before = true;
     PN_TRY(pn_run_train_net(r));
-    uint64_t weights = pn_params_hash(r->net->params);
+    uint64_t weights = pn_scores_shared_hash(r->net);
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", scores));
     if (k->options->measure)
         PN_TRY(pn_scores_open(scores, weights, &r->scores));
     else
         PN_TRY(pn_scores_read(scores, weights, &r->scores));
+    PN_TRY(pn_scores_identify(r->scores, r->net));
     return PN_OK;
 }
 
@@ -91,7 +92,7 @@ static pn_status list_paths(rerank *k) {
     for (int i = 0; i < s->n; i++) {
         pn_path path;
         PN_TRY(pn_path_parse(k->run.net, s->row[i].path, &path));
-        if (s->row[i].path_key == pn_scores_path_key(k->run.net, &path) && pn_space_complete(&k->space, &path) &&
+        if (s->row[i].path_key == pn_scores_path_key(s, &path) && pn_space_complete(&k->space, &path) &&
             !listed(k, &path))
             k->row[k->n_rows++].path = path;
     }
@@ -109,7 +110,7 @@ static pn_status find_metrics(rerank *k, const pn_path *paths, int n, const char
         return PN_OK;
     }
     for (int i = 0; i < n; i++) {
-        uint64_t key = pn_scores_path_key(r->net, &paths[i]);
+        uint64_t key = pn_scores_path_key(r->scores, &paths[i]);
         for (int t = 0; t < k->asked.n_tasks; t++) {
             const pn_metrics *m = pn_scores_find(r->scores, key, k->task[t]->key);
             metrics[i * k->asked.n_tasks + t] = m ? *m : (pn_metrics){ 0 };

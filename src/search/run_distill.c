@@ -17,7 +17,7 @@ static pn_status distill(pn_run *r, const char *name, const char *state, const p
     snprintf(what, sizeof what, "distil %s", name);
     PN_TRY(pn_run_dir_file(&r->dir, part, dir));
     pn_path teacher = pn_model_own_path(r->net);
-    const uint64_t start[] = { r->scores->weights_hash, pn_scores_path_key(r->net, path) };
+    const uint64_t start[] = { r->scores->weights_hash, pn_scores_path_key(r->scores, path) };
     const pn_train_job job = { .name = what,
                                .options = &r->config.distill_train,
                                .mixture = r->mixture,

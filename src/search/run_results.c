@@ -42,7 +42,7 @@ pn_status pn_run_results(pn_run *r) {
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
                                .config_text = config,
-                               .weights_hash = r->scores->weights_hash };
+                               .weights_hash = pn_params_hash(r->net->params) };
     json_t *root = NULL;
     pn_status s = pn_result_json(&result, &root);
     free(config);

@@ -11,8 +11,10 @@ pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const p
     pn_path_text(m, path, text, sizeof text);
     snprintf(what, sizeof what, "held-out: %s", name);
     PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
-    if (m != r->net) PN_TRY(pn_scores_open(r->scores->file, pn_params_hash(m->params), &own));
-    pn_status s = pn_heldout_measure(&r->heldout, m, path, true, own ? own : r->scores, what, row);
+    pn_status s = PN_OK;
+    if (m != r->net) PN_TRY(pn_scores_open(r->scores->file, pn_scores_shared_hash(m), &own));
+    if (own) s = pn_scores_identify(own, m);
+    if (!s) s = pn_heldout_measure(&r->heldout, m, path, true, own ? own : r->scores, what, row);
     pn_scores_close(&own);
     PN_TRY(s);
     return PN_OK;

@@ -21,10 +21,43 @@ const double *pn_metrics_get(const pn_metrics *m, const char *name) {
     return NULL;
 }
 
-uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path) {
-    uint64_t spec[PN_MAX_LAYERS];
-    for (int l = 0; l < path->n; l++) spec[l] = pn_block_spec_hash(&m->layer[l].candidate[path->choice[l]]->spec);
-    return XXH3_64bits(spec, (size_t)path->n * sizeof *spec);
+static bool of_mixer(const pn_model *m, const char *name) {
+    for (int l = 0; l < m->config.n_layers; l++)
+        for (int c = 0; c < m->layer[l].n_candidates; c++)
+            if (pn_param_below(name, m->layer[l].candidate[c]->prefix)) return true;
+    return false;
+}
+
+uint64_t pn_scores_shared_hash(const pn_model *m) {
+    uint64_t sum = 0;
+    for (int i = 0; i < m->params->n; i++)
+        if (!of_mixer(m, m->params->item[i]->name)) sum += pn_param_hash(m->params->item[i]);
+    return sum;
+}
+
+/* Of a candidate's weights by the names they have below it: the same block in another model is the same. */
+static uint64_t candidate_hash(const pn_params *p, const pn_block *b) {
+    uint64_t parts[] = { pn_block_spec_hash(&b->spec), 0 };
+    for (int i = 0; i < p->n; i++)
+        if (pn_param_below(p->item[i]->name, b->prefix))
+            parts[1] += pn_param_hash_as(p->item[i], p->item[i]->name + strlen(b->prefix));
+    return XXH3_64bits(parts, sizeof parts);
+}
+
+pn_status pn_scores_identify(pn_scores *s, const pn_model *m) {
+    if (!s->candidate) s->candidate = calloc((size_t)m->config.n_layers, sizeof *s->candidate);
+    PN_CHECK(s->candidate, PN_MEMORY, "out of memory");
+    for (int l = 0; l < m->config.n_layers; l++)
+        for (int c = 0; c < m->layer[l].n_candidates; c++)
+            s->candidate[l][c] = candidate_hash(m->params, m->layer[l].candidate[c]);
+    return PN_OK;
+}
+
+uint64_t pn_scores_path_key(const pn_scores *s, const pn_path *path) {
+    uint64_t chosen[PN_MAX_LAYERS];
+    PN_ASSERT(s->candidate);
+    for (int l = 0; l < path->n; l++) chosen[l] = s->candidate[l][path->choice[l]];
+    return XXH3_64bits(chosen, (size_t)path->n * sizeof *chosen);
 }
 
 static pn_status insert(pn_scores *s, uint64_t path_key, const char *path, const char *task,
@@ -142,6 +175,7 @@ void pn_scores_close(pn_scores **s) {
         free((*s)->row[i].task);
     }
     free((*s)->row);
+    free((*s)->candidate);
     free((*s)->file);
     free(*s);
     *s = NULL;

@@ -1,7 +1,8 @@
 /* The score table: results are rows, never one number. Objectives are computed from it on reading, so ranking again is
  * free and nothing measured is lost.
  *
- *     key    path by candidate names and option hashes, weights hash, task with seed and size, backend
+ *     key    path by the candidates' types, options and weights; hash of the weights all paths share; task with seed
+ *            and size; backend
  *     value  every metric the task reports
  *
  * Rows are appended to <run>/state/scores.jsonl as they come; a resumed search evaluates only what is missing. */
@@ -33,10 +34,11 @@ typedef struct pn_scores {
     pn_score_row *row;
     int n, cap;
     uint64_t weights_hash;
-    char *file; /* owned; NULL: memory only */
+    uint64_t (*candidate)[PN_MAX_CANDIDATES]; /* what each candidate of each layer is: type, options, weights; owned */
+    char *file;                               /* owned; NULL: memory only */
 } pn_scores;
 
-/* weights_hash: pn_params_hash of the super-network: equal weights give equal scores.
+/* weights_hash: of the weights that all paths share (pn_scores_shared_hash): other weights, other scores.
  * Reads the rows of `file` (NULL: memory only) that carry the same weights hash; a last line without its end is removed
  * from the file. PN_FORMAT with file and line for a broken one. */
 pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **out);
@@ -44,8 +46,13 @@ pn_status pn_scores_open(const char *file, uint64_t weights_hash, pn_scores **ou
 pn_status pn_scores_read(const char *file, uint64_t weights_hash, pn_scores **out);
 void pn_scores_close(pn_scores **s);
 
-/* Which hybrid a path is: the chosen blocks' types and options, layer by layer. */
-uint64_t pn_scores_path_key(const pn_model *m, const pn_path *path);
+/* Of the weights outside the mixers. */
+uint64_t pn_scores_shared_hash(const pn_model *m);
+/* Looks at the candidates of a model: before the first key is asked for, and again when some were added or trained,
+ * which leaves the keys of paths through the others as they were. */
+pn_status pn_scores_identify(pn_scores *s, const pn_model *m);
+/* Which hybrid a path is: the chosen blocks' types, options and weights, layer by layer. */
+uint64_t pn_scores_path_key(const pn_scores *s, const pn_path *path);
 const pn_metrics *pn_scores_find(const pn_scores *s, uint64_t path_key, const char *task);
 /* Metrics are finite. */
 pn_status pn_scores_add(pn_scores *s, uint64_t path_key, const char *path, const char *task, const pn_metrics *metrics);

@@ -47,8 +47,7 @@ static uint64_t fingerprint(const local *r, const pn_supernet_phase *o, const pn
 /* ---- training ---- */
 
 bool pn_local_owns(const local *r, const learner *x, const pn_param *p) {
-    const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
-    return !strncmp(p->name, prefix, strlen(prefix));
+    return pn_param_below(p->name, r->m->layer[x->layer].candidate[x->choice]->prefix);
 }
 
 static pn_status start_learner(local *r, learner *x) {
