@@ -23,6 +23,14 @@ const pn_block_type *pn_block_find(const char *name) {
     return NULL;
 }
 
+pn_status pn_block_find_linear(const char *name, const char *where, const pn_block_type **out) {
+    const pn_block_type *type = name ? pn_block_find(name) : NULL;
+    PN_CHECK(type && type->role == PN_MIXER && type->state_create && !type->attention_weights, PN_USAGE,
+             "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`", where, name ? name : "");
+    *out = type;
+    return PN_OK;
+}
+
 pn_status pn_block_spec_default(const pn_block_type *type, pn_block_spec *out) {
     memset(out, 0, sizeof *out);
     out->type = type;

@@ -90,7 +90,9 @@ struct pn_block_type {
 #undef PN_BLOCK
 
 const pn_block_type *pn_block_find(const char *name_or_hf_name); /* NULL if unknown */
-const pn_block_type *const *pn_block_types(int *n);              /* the registry, in blocks.def order */
+/* PN_USAGE, starting with `where`, unless the name (NULL: none given) is that of a linear block. */
+pn_status pn_block_find_linear(const char *name, const char *where, const pn_block_type **out);
+const pn_block_type *const *pn_block_types(int *n); /* the registry, in blocks.def order */
 
 /* Options at their defaults (auto values unresolved). */
 pn_status pn_block_spec_default(const pn_block_type *type, pn_block_spec *out);

@@ -7,7 +7,7 @@
 
 #include "block.h"
 
-enum { PN_MAX_LAYERS = 128, PN_MAX_CANDIDATES = 16 };
+enum { PN_MAX_LAYERS = 128, PN_MAX_CANDIDATES = 64 };
 
 typedef struct pn_model_config {
     pn_dims dims;

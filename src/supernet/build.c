@@ -5,11 +5,12 @@
 #include "rng.h"
 #include "swa.h"
 
-/* A candidate that has attention's weights starts from the base's, as a copy that trains (blocks.md 11.2). */
-static pn_status start_from_attention(pn_model *m) {
+/* A candidate that has attention's weights starts from the base's, as a copy that trains (blocks.md 11.2). first: the
+ * first new candidate of each layer. */
+static pn_status start_from_attention(pn_model *m, const int *first) {
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_block *const *candidate = m->layer[l].candidate;
-        for (int c = 1; c < m->layer[l].n_candidates; c++)
+        for (int c = first[l]; c < m->layer[l].n_candidates; c++)
             if (candidate[0]->spec.type->attention_weights && candidate[c]->spec.type->attention_weights)
                 PN_TRY(pn_params_copy(m->params, candidate[0]->prefix, m->params, candidate[c]->prefix));
     }
@@ -18,8 +19,9 @@ static pn_status start_from_attention(pn_model *m) {
 
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed) {
     pn_params_train(m->params, "*", false);
-    int before = m->params->n, index;
+    int before = m->params->n, index, first[PN_MAX_LAYERS];
     for (int l = 0; l < m->config.n_layers; l++) {
+        first[l] = m->layer[l].n_candidates;
         for (int i = 0; i < n_blocks; i++) {
             pn_block_spec spec = blocks[i];
             PN_TRY(pn_swa_settle(&spec, blocks, n_blocks, &m->config.dims));
@@ -35,7 +37,7 @@ pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_bloc
         pn_param_init(m->params->item[i], seed);
         m->params->item[i]->value->wants_grad = true;
     }
-    return start_from_attention(m);
+    return start_from_attention(m, first);
 }
 
 pn_path pn_supernet_sample(const pn_model *m, uint64_t seed, int64_t step) {

@@ -27,14 +27,19 @@
 #include "monitor.h"
 #include "signals.h"
 
-static bool has_weights(const pn_model *m, int l, int choice) {
-    return m->layer[l].candidate[choice]->spec.type->build != NULL;
+/* Candidates of an earlier stage are frozen; none has no weights. */
+static bool trains(const pn_model *m, int l, int choice) {
+    for (int i = 0; i < m->params->n; i++)
+        if (m->params->item[i]->value->wants_grad &&
+            pn_param_below(m->params->item[i]->name, m->layer[l].candidate[choice]->prefix))
+            return true;
+    return false;
 }
 
 static int count_learners(const pn_model *m) {
     int n = 0;
     for (int l = 0; l < m->config.n_layers; l++)
-        for (int c = 1; c < m->layer[l].n_candidates; c++) n += has_weights(m, l, c);
+        for (int c = 1; c < m->layer[l].n_candidates; c++) n += trains(m, l, c);
     return n;
 }
 
@@ -65,9 +70,9 @@ static pn_status start_learner(local *r, learner *x) {
 }
 
 static void show_error(const local *r, const learner *x, int64_t step, double error) {
-    char series[32], name[PN_NAME_MAX];
-    snprintf(series, sizeof series, "local layer %02d", x->layer);
-    snprintf(name, sizeof name, "local_error/%s", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
+    char series[64], name[PN_NAME_MAX], block[64];
+    snprintf(series, sizeof series, "%.40s%slocal layer %02d", r->name ? r->name : "", r->name ? " " : "", x->layer);
+    snprintf(name, sizeof name, "local_error/%s", pn_candidate_text(r->m, x->layer, x->choice, block, sizeof block));
     pn_monitor_point(series, step, &(pn_scalar){ name, error }, 1);
 }
 
@@ -258,10 +263,11 @@ static pn_status report(const local *r, pn_supernet_result *out) {
     out->n_errors = r->n_learners;
     for (int i = 0; i < r->n_learners; i++) {
         const learner *x = &r->learner[i];
+        char block[64];
         out->error[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[0], x->error_sums[1] };
         pn_event e = pn_event_begin("local_error");
         pn_event_i64(&e, "layer", x->layer);
-        pn_event_str(&e, "block", r->m->layer[x->layer].candidate[x->choice]->spec.type->name);
+        pn_event_str(&e, "block", pn_candidate_text(r->m, x->layer, x->choice, block, sizeof block));
         pn_event_f64(&e, "first", x->error_sums[0]);
         pn_event_f64(&e, "last", x->error_sums[1]);
         pn_event_end(&e);
@@ -274,6 +280,7 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
     const pn_train_options *train = &phase->train;
     PN_TRY(pn_train_options_check(train, job->mixture, "supernet"));
     local r = { .m = m,
+                .name = job->name,
                 .train = train,
                 .state_dir = state_dir,
                 .rows = train->batch_tokens / pn_mixture_row_tokens(job->mixture),
@@ -284,7 +291,7 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
     if (!r.learner) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     for (int l = 0; l < m->config.n_layers; l++)
         for (int c = 1; c < m->layer[l].n_candidates; c++)
-            if (has_weights(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
+            if (trains(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
     pn_tape_record(r.tape, false);
     r.fingerprint = fingerprint(&r, phase, job->mixture);

@@ -14,6 +14,7 @@ typedef struct learner {
 
 typedef struct local {
     pn_model *m;
+    const char *name; /* of the job; NULL: none */
     const pn_train_options *train;
     pn_tape *tape;
     int64_t steps, rows;

@@ -45,11 +45,13 @@ pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_super
 pn_status pn_supernet_config_check(pn_config *file, const char *section, const pn_supernet_config *c,
                                    const pn_mixture *mixture);
 
-/* Adds `blocks` to every layer, and `none` when asked; draws the new weights from the seed and makes them (only) train.
- * A swa starts from the weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */
+/* Adds `blocks` to every layer, after what it has, and `none` when asked; draws the new weights from the seed and makes
+ * them (only) train: a later stage adds its candidates to a super-network that is trained. A swa starts from the
+ * weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed);
 
 typedef struct pn_supernet_job { /* everything is borrowed */
+    const char *name;            /* "block": in front of the monitor's series; NULL: none */
     const pn_supernet_config *config;
     pn_mixture *mixture;
     uint64_t seed;          /* of the sampled paths */
@@ -65,14 +67,14 @@ typedef struct pn_local_error { /* of one candidate of one layer: error over the
 } pn_local_error;
 
 typedef struct pn_supernet_result {
-    pn_local_error *error; /* local: every candidate with weights, in (layer, choice) order; owned */
+    pn_local_error *error; /* local: every candidate that trained, in (layer, choice) order; owned */
     int n_errors;
     pn_curve curve;           /* sampled, gated */
     pn_gate_curve gate_curve; /* gated: at the points of `curve` */
     pn_gates gates;           /* gated: at the end */
 } pn_supernet_result;
 
-/* Trains all candidates. *out starts as {0}; free it whatever the status. */
+/* Trains all candidates that want gradients. *out starts as {0}; free it whatever the status. */
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_job *job, pn_supernet_result *out);
 void pn_supernet_result_free(pn_supernet_result *r);
 
