@@ -82,7 +82,7 @@ static outcome run_input(const pn_search_type *type, const pn_search_input *in, 
             r.rounds = p[i].round + 1;
             seen[r.asked++] = p[i].path;
             double value = f(&p[i].path);
-            ck_ok(pn_search_tell(s, &p[i].path, value));
+            ck_ok(pn_search_tell(s, &p[i].path, value, NULL));
             if (!pn_space_complete(&in->space, &p[i].path)) continue;
             r.complete++;
             if (value < r.value) {
