@@ -70,3 +70,17 @@ pn_status pn_search_needs_gates(const pn_search *s, const char *what) {
              what);
     return PN_OK;
 }
+
+pn_status pn_search_needs_task(const pn_search *s, const char *key, const char *name, pn_task_kind kind, int *task) {
+    int n_kinds;
+    const pn_task_kind_info *kinds = pn_task_kinds(&n_kinds);
+    for (*task = 0; *task < s->in.n_tasks; (*task)++) {
+        const pn_task_options *o = &s->in.tasks[*task].options;
+        if (name ? strcmp(o->name, name) != 0 : o->kind != kind) continue;
+        PN_CHECK(o->kind == kind, PN_USAGE, "search.%s.%s: task %s is of kind %s; name one of kind %s", s->type->name,
+                 key, name, kinds[o->kind].name, kinds[kind].name);
+        return PN_OK;
+    }
+    PN_CHECK(!name, PN_USAGE, "search.%s.%s: no task is named %s", s->type->name, key, name);
+    PN_FAIL(PN_USAGE, "strategy %s needs a task of kind %s; add one to search.tasks", s->type->name, kinds[kind].name);
+}

@@ -38,6 +38,7 @@ struct pn_search_type {
     const char *name, *summary;
     const pn_option *options; /* NULL: none */
     size_t options_bytes, data_bytes;
+    bool decides; /* the last path it asks for is its placement, whatever its loss; else the best complete path is */
     /* Refuses a space or options that it cannot meet (PN_USAGE), before anything is trained: gates may be present and
      * still unknown here. NULL: nothing to do. */
     pn_status (*start)(pn_search *s);
@@ -74,6 +75,9 @@ pn_status pn_search_tell(pn_search *s, const pn_path *path, double loss, const p
 
 /* For strategies: PN_USAGE, with the remedy, when the super-network has no gates. */
 pn_status pn_search_needs_gates(const pn_search *s, const char *what);
+/* The task that the option `key` of the strategy names; NULL: the first of that kind. PN_USAGE, with the remedy, when
+ * there is none, or it is of another kind. *task: into the input's. */
+pn_status pn_search_needs_task(const pn_search *s, const char *key, const char *name, pn_task_kind kind, int *task);
 
 /* Not in the list: the refinement after any strategy (swap.c). */
 extern const pn_search_type pn_search_swap;

@@ -72,6 +72,8 @@ static const pn_option search_table[] = {
     PN_OPT_SECTION("tasks", "what paths are measured on"),
     PN_OPT_SECTION("beam", "options of that strategy"),
     PN_OPT_SECTION("greedy", "options of that strategy"),
+    PN_OPT_SECTION("kl_guided", "options of that strategy"),
+    PN_OPT_SECTION("recall_ratio", "options of that strategy"),
     PN_OPT_SECTION("random", "options of that strategy"),
     PN_OPT_SECTION("exhaustive", "options of that strategy"),
     PN_OPT_END,
