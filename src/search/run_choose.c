@@ -12,7 +12,9 @@ pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *p
     return (pn_search_input){ .space = pn_space_part(&r->space, g->first, g->n, placed),
                               .options = options,
                               .seed = (uint64_t)r->config.top.seed,
-                              .gates = &r->gates };
+                              .gates = &r->gates,
+                              .tasks = r->config.tasks,
+                              .n_tasks = r->config.n_tasks };
 }
 
 /* ---- history ---- */
@@ -66,7 +68,7 @@ static pn_status measure(driver *d, const pn_proposal *asked, int n, const char 
                                  .round = d->first_round + asked[i].round,
                                  .parent = asked[i].parent < 0 ? d->root : d->first + asked[i].parent };
         PN_TRY_GOTO(s, remember(r, &row), done);
-        PN_TRY_GOTO(s, pn_search_tell(d->search, &paths[i], loss_of(d, r->n_history - 1)), done);
+        PN_TRY_GOTO(s, pn_search_tell(d->search, &paths[i], loss_of(d, r->n_history - 1), row.metrics), done);
     }
 done:
     free(metrics);
@@ -106,11 +108,11 @@ static pn_status run_search(pn_run *r, const pn_search_type *type, const pn_sear
 
 /* ---- the stages ---- */
 
-/* The best row of the stage that is complete in its space. */
-static int best_row(const pn_run *r, int stage, const pn_space *space) {
+/* The best row of the stage, from `first` on, that is complete in its space. */
+static int best_row(const pn_run *r, int stage, const pn_space *space, int first) {
     const pn_objective *o = r->stage[stage].objective;
     int best = -1;
-    for (int i = 0; i < r->n_history; i++)
+    for (int i = first; i < r->n_history; i++)
         if (r->history[i].stage == stage && pn_space_complete(space, &r->history[i].path) &&
             (best < 0 ||
              pn_objective_loss(o, r->history[i].objective) < pn_objective_loss(o, r->history[best].objective)))
@@ -121,15 +123,16 @@ static int best_row(const pn_run *r, int stage, const pn_space *space) {
 
 /* placed, root: what the stage before has placed, and its row; -1: all linear, none. Both receive this stage's. */
 static pn_status run_stage(pn_run *r, int stage, pn_path *placed, int *root) {
-    pn_search_input in = pn_run_search_input(r, stage, placed, r->config.strategy_options);
+    pn_search_input in =
+        pn_run_search_input(r, stage, placed, pn_search_config_options(&r->config, r->config.strategy));
     PN_TRY(run_search(r, r->config.strategy, &in, stage, *root));
-    int best = best_row(r, stage, &in.space);
+    int best = r->config.strategy->decides ? r->n_history - 1 : best_row(r, stage, &in.space, 0);
     if (r->config.refine) {
         const pn_swap_options swap = { r->config.refine, r->history[best].path,
                                        pn_objective_loss(r->stage[stage].objective, r->history[best].objective) };
         in.options = &swap;
         PN_TRY(run_search(r, &pn_search_swap, &in, stage, best));
-        best = best_row(r, stage, &in.space);
+        best = best_row(r, stage, &in.space, best);
     }
     *root = best;
     *placed = r->placed[stage] = r->history[best].path;

@@ -21,12 +21,12 @@ pn_status pn_run_open(pn_run *r, pn_config *file) {
     return PN_OK;
 }
 
-/* Whether a strategy takes every stage with these options: asked before anything is trained, with stand-ins for what
+/* Whether a strategy takes every stage: asked before anything is trained, with stand-ins for what
  * the stages will place. */
-static pn_status try_strategy(const pn_run *r, const pn_search_type *type, const void *options) {
+static pn_status try_strategy(const pn_run *r, const pn_search_type *type) {
     pn_path placed = pn_space_all_linear(&r->space);
     for (int i = 0; i < r->n_stages; i++) {
-        const pn_search_input in = pn_run_search_input(r, i, &placed, options);
+        const pn_search_input in = pn_run_search_input(r, i, &placed, pn_search_config_options(&r->config, type));
         pn_search *search = NULL;
         PN_TRY(pn_search_create(type, &in, &search));
         pn_search_destroy(&search);
@@ -41,8 +41,8 @@ pn_status pn_run_space(pn_run *r) {
     r->space = pn_search_config_space(c, r->net->config.n_layers);
     PN_TRY(pn_space_check(&r->space));
     r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
-    PN_TRY(try_strategy(r, c->strategy, c->strategy_options));
-    if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive, c->exhaustive_options));
+    PN_TRY(try_strategy(r, c->strategy));
+    if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive));
     return PN_OK;
 }
 

@@ -51,7 +51,8 @@ done:
 static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
     static pn_proposal asked[PN_RUN_ASK];
     static pn_path paths[PN_RUN_ASK];
-    const pn_search_input in = pn_run_search_input(r, stage, placed, r->config.exhaustive_options);
+    const pn_search_input in =
+        pn_run_search_input(r, stage, placed, pn_search_config_options(&r->config, &pn_search_exhaustive));
     const pn_objective *o = r->stage[stage].objective;
     pn_search *search;
     PN_TRY(pn_search_create(&pn_search_exhaustive, &in, &search));

@@ -11,7 +11,7 @@ static const pn_search_type *const types[] = {
 };
 
 const pn_search_type *const *pn_search_types(int *n) {
-    *n = (int)(sizeof types / sizeof *types) - 1;
+    *n = PN_SEARCHES;
     return types;
 }
 
@@ -19,6 +19,13 @@ const pn_search_type *pn_search_find(const char *name) {
     for (const pn_search_type *const *t = types; *t; t++)
         if (!strcmp((*t)->name, name)) return *t;
     return NULL;
+}
+
+int pn_search_index(const pn_search_type *type) {
+    int i = 0;
+    while (types[i] && types[i] != type) i++;
+    PN_ASSERT(i < PN_SEARCHES);
+    return i;
 }
 
 pn_status pn_search_create(const pn_search_type *type, const pn_search_input *in, pn_search **out) {
@@ -52,8 +59,8 @@ pn_status pn_search_ask(pn_search *s, pn_proposal *out, int room, int *n) {
     return PN_OK;
 }
 
-pn_status pn_search_tell(pn_search *s, const pn_path *path, double loss) {
-    if (s->type->tell) PN_TRY(s->type->tell(s, path, loss));
+pn_status pn_search_tell(pn_search *s, const pn_path *path, double loss, const pn_metrics *metrics) {
+    if (s->type->tell) PN_TRY(s->type->tell(s, path, loss, metrics));
     return PN_OK;
 }
 
@@ -62,4 +69,18 @@ pn_status pn_search_needs_gates(const pn_search *s, const char *what) {
              "%s needs the gates of a super-network; train one with supernet.mode: gated, or search without gates",
              what);
     return PN_OK;
+}
+
+pn_status pn_search_needs_task(const pn_search *s, const char *key, const char *name, pn_task_kind kind, int *task) {
+    int n_kinds;
+    const pn_task_kind_info *kinds = pn_task_kinds(&n_kinds);
+    for (*task = 0; *task < s->in.n_tasks; (*task)++) {
+        const pn_task_options *o = &s->in.tasks[*task].options;
+        if (name ? strcmp(o->name, name) != 0 : o->kind != kind) continue;
+        PN_CHECK(o->kind == kind, PN_USAGE, "search.%s.%s: task %s is of kind %s; name one of kind %s", s->type->name,
+                 key, name, kinds[o->kind].name, kinds[kind].name);
+        return PN_OK;
+    }
+    PN_CHECK(!name, PN_USAGE, "search.%s.%s: no task is named %s", s->type->name, key, name);
+    PN_FAIL(PN_USAGE, "strategy %s needs a task of kind %s; add one to search.tasks", s->type->name, kinds[kind].name);
 }

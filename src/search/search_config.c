@@ -72,6 +72,8 @@ static const pn_option search_table[] = {
     PN_OPT_SECTION("tasks", "what paths are measured on"),
     PN_OPT_SECTION("beam", "options of that strategy"),
     PN_OPT_SECTION("greedy", "options of that strategy"),
+    PN_OPT_SECTION("kl_guided", "options of that strategy"),
+    PN_OPT_SECTION("recall_ratio", "options of that strategy"),
     PN_OPT_SECTION("random", "options of that strategy"),
     PN_OPT_SECTION("exhaustive", "options of that strategy"),
     PN_OPT_END,
@@ -169,17 +171,15 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
              pn_config_where(file, "search.strategy"), o->strategy);
     int n;
     const pn_search_type *const *types = pn_search_types(&n);
-    PN_ASSERT(pn_search_exhaustive.options_bytes <= sizeof c->exhaustive_options);
-    PN_TRY(pn_options_defaults(pn_search_exhaustive.options, c->exhaustive_options));
     for (int i = 0; i < n; i++) { /* sections of strategies that are not chosen are read too: their keys are checked */
         char path[64];
-        _Alignas(8) unsigned char options[sizeof c->strategy_options] = { 0 };
         snprintf(path, sizeof path, "search.%s", types[i]->name);
-        PN_ASSERT(types[i]->options_bytes <= sizeof options);
-        if (!types[i]->options || (types[i] != c->strategy && !pn_config_has(file, path))) continue;
-        PN_TRY(pn_config_read(file, path, types[i]->options, options));
-        if (types[i] == c->strategy) memcpy(c->strategy_options, options, types[i]->options_bytes);
-        if (types[i] == &pn_search_exhaustive) memcpy(c->exhaustive_options, options, types[i]->options_bytes);
+        PN_ASSERT(types[i]->options_bytes <= sizeof c->strategy_options[i]);
+        if (!types[i]->options) continue;
+        if (types[i] == c->strategy || pn_config_has(file, path))
+            PN_TRY(pn_config_read(file, path, types[i]->options, c->strategy_options[i]));
+        else
+            PN_TRY(pn_options_defaults(types[i]->options, c->strategy_options[i]));
     }
     return PN_OK;
 }
@@ -234,6 +234,10 @@ pn_status pn_search_config_read(pn_config *file, pn_search_config *c) {
 void pn_search_config_free(pn_search_config *c) {
     if (c->tasks) pn_task_specs_free(&c->tasks, c->n_tasks);
     memset(c, 0, sizeof *c);
+}
+
+const void *pn_search_config_options(const pn_search_config *c, const pn_search_type *type) {
+    return c->strategy_options[pn_search_index(type)];
 }
 
 pn_space pn_search_config_space(const pn_search_config *c, int n_layers) {

@@ -38,10 +38,9 @@ typedef struct pn_search_config {
     pn_objective objective[PN_KINDS]; /* that each kind is placed by */
     pn_objective objective_all;       /* search.objective, by which whole paths are ranked */
     const pn_search_type *strategy;
-    _Alignas(8) unsigned char strategy_options[256];
-    _Alignas(8) unsigned char exhaustive_options[64]; /* of the comparison with all placements */
-    int64_t refine;                                   /* rounds of the refinement after the strategy */
-    pn_task_spec *tasks;                              /* owned */
+    _Alignas(8) unsigned char strategy_options[PN_SEARCHES][PN_SEARCH_OPTIONS]; /* of all, by pn_search_index */
+    int64_t refine;      /* rounds of the refinement after the strategy */
+    pn_task_spec *tasks; /* owned */
     int n_tasks;
     struct {
         bool uniform, all_linear, exhaustive, distill;
@@ -51,6 +50,9 @@ typedef struct pn_search_config {
 
 extern const char *const pn_export_dtypes[]; /* "f32", "bf16", "f16" */
 pn_dtype pn_export_dtype(int64_t index);
+
+/* Options of a strategy, chosen or not: the configured ones or its defaults. */
+const void *pn_search_config_options(const pn_search_config *c, const pn_search_type *type);
 
 /* The space of a model of n layers, with the limits of the kinds that are offered. */
 pn_space pn_search_config_space(const pn_search_config *c, int n_layers);

@@ -67,7 +67,8 @@ static pn_status ask(pn_search *s, pn_proposal *out, int room, int *n) {
     return PN_OK;
 }
 
-static pn_status tell(pn_search *s, const pn_path *path, double loss) {
+static pn_status tell(pn_search *s, const pn_path *path, double loss, const pn_metrics *metrics) {
+    (void)metrics;
     state *d = s->data;
     for (int i = 0; i < d->n_next; i++)
         if (pn_path_equal(&d->next[i].path, path)) d->next[i].loss = loss;

@@ -82,7 +82,7 @@ static outcome run_input(const pn_search_type *type, const pn_search_input *in, 
             r.rounds = p[i].round + 1;
             seen[r.asked++] = p[i].path;
             double value = f(&p[i].path);
-            ck_ok(pn_search_tell(s, &p[i].path, value));
+            ck_ok(pn_search_tell(s, &p[i].path, value, NULL));
             if (!pn_space_complete(&in->space, &p[i].path)) continue;
             r.complete++;
             if (value < r.value) {
@@ -305,6 +305,128 @@ START_TEST(random_draws_evenly) {
 }
 END_TEST
 
+/* ---- strategies that rank layers by what tasks measure ---- */
+
+static const pn_task_spec tasks[] = {
+    { .options = { .name = "text", .kind = PN_TASK_PERPLEXITY } },
+    { .options = { .name = "recall", .kind = PN_TASK_RECALL } },
+    { .options = { .name = "teacher", .kind = PN_TASK_KL } },
+    { .options = { .name = "facts", .kind = PN_TASK_CHOICE } },
+    { .options = { .name = "recall2", .kind = PN_TASK_RECALL } },
+    { .options = { .name = "teacher2", .kind = PN_TASK_KL } },
+};
+enum { TASKS = sizeof tasks / sizeof *tasks };
+
+/* What the tasks measure with one layer changed, by layer. The first kl task and the second disagree. */
+static const double kl[8] = { 0.9, 0.5, 0.7, 0.2, 0.8, 0.5, 0.6, 1.0 }, kl2[8] = { 1, 2, 3, 4, 5, 6, 0.5, 0.25 };
+/* Layer 2 costs recall alone, 5 recall and some common sense, 4 the most recall and much common sense. */
+static const double recall[8] = { 1, 1, 0.8, 1, 0.2, 0.5, 1, 0.9 }, facts[8] = { 0.9, 0.5, 1, 1, 0.1, 0.9, 0.7, 0.6 };
+/* By this one layer 7 costs recall, and little common sense. */
+static const double recall2[8] = { 1, 1, 1, 1, 1, 1, 1, 0.1 };
+
+static void measure(const pn_path *p, int usual, pn_metrics m[TASKS]) {
+    int layer = 0;
+    while (layer < 7 && p->choice[layer] == usual) layer++;
+    memset(m, 0, TASKS * sizeof *m);
+    pn_metrics_add(&m[0], "nll", 1);
+    pn_metrics_add(&m[1], "accuracy", recall[layer]);
+    pn_metrics_add(&m[2], "top1", 1 - kl2[layer]);
+    pn_metrics_add(&m[2], "kl", kl[layer]);
+    pn_metrics_add(&m[3], "accuracy", facts[layer]);
+    pn_metrics_add(&m[4], "accuracy", recall2[layer]);
+    pn_metrics_add(&m[5], "kl", kl2[layer]);
+}
+
+/* The last path asked for has attention in the layers of `want` alone; before it, each layer was changed once in a path
+ * that is otherwise `usual`. Losses are told that would lead elsewhere. */
+static void ranks(const pn_search_type *type, const char *options, int room, int usual, int other, int k,
+                  const int *want) {
+    _Alignas(8) char values[256] = { 0 };
+    pn_config *c;
+    pn_search *s;
+    ck_ok(pn_config_parse("test", options, &c));
+    ck_ok(pn_config_read(c, "", type->options, values));
+    pn_space space = space_of(8, 1, (const pn_limit[]){ SPEND_ATTENTION(k) });
+    const pn_search_input in = { .space = space, .options = values, .tasks = tasks, .n_tasks = TASKS };
+    ck_ok(pn_search_create(type, &in, &s));
+    ck_assert(type->decides);
+    pn_path last = { 0 };
+    for (int asked = 0;;) {
+        pn_proposal p[16];
+        int n;
+        ck_ok(pn_search_ask(s, p, room, &n));
+        ck_assert_int_le(n, room);
+        if (!n) {
+            ck_assert_int_eq(asked, 8 + 1);
+            break;
+        }
+        for (int i = 0; i < n; i++, asked++) {
+            pn_metrics m[TASKS];
+            last = p[i].path;
+            ck_assert_int_eq(p[i].round, asked == 8);
+            for (int l = 0; l < 8 && asked < 8; l++) ck_assert_int_eq(last.choice[l], l == asked ? other : usual);
+            measure(&last, usual, m);
+            ck_ok(pn_search_tell(s, &last, asked, m));
+        }
+    }
+    ck_assert(pn_space_complete(&space, &last));
+    for (int i = 0; i < k; i++) ck_assert_msg(last.choice[want[i]] == ATTENTION, "layer %d is not chosen", want[i]);
+    pn_search_destroy(&s);
+    pn_config_destroy(&c);
+}
+
+/* Lowest kl first, the lower of equal layers first. */
+START_TEST(kl_guided_keeps_the_layers_nearest_to_the_teacher) {
+    ranks(&pn_search_kl_guided, "{}", 16, LINEAR, ATTENTION, 0, NULL);
+    ranks(&pn_search_kl_guided, "{}", 16, LINEAR, ATTENTION, 1, (const int[]){ 3 });
+    ranks(&pn_search_kl_guided, "{}", 3, LINEAR, ATTENTION, 2, (const int[]){ 3, 1 });
+    ranks(&pn_search_kl_guided, "task: teacher", 16, LINEAR, ATTENTION, 4, (const int[]){ 3, 1, 5, 6 });
+    ranks(&pn_search_kl_guided, "task: teacher2", 1, LINEAR, ATTENTION, 3, (const int[]){ 7, 6, 0 });
+}
+END_TEST
+
+/* 2: 0.2 / 0. 5: 0.5 / 0.1 = 5. 4: 0.8 / 0.9. 7: 0.1 / 0.4. Others lose no recall, 3 neither. */
+START_TEST(recall_ratio_keeps_what_recall_needs_and_common_sense_does_not) {
+    const pn_search_type *type = &pn_search_recall_ratio;
+    ranks(type, "{}", 16, ATTENTION, LINEAR, 1, (const int[]){ 2 });
+    ranks(type, "{}", 5, ATTENTION, LINEAR, 2, (const int[]){ 2, 5 });
+    ranks(type, "{ recall: recall, commonsense: facts }", 1, ATTENTION, LINEAR, 4, (const int[]){ 2, 5, 4, 7 });
+    ranks(type, "{}", 16, ATTENTION, LINEAR, 5, (const int[]){ 2, 5, 4, 7, 0 });
+    ranks(type, "recall: recall2", 16, ATTENTION, LINEAR, 1, (const int[]){ 7 });
+}
+END_TEST
+
+static void lacks_task(const pn_search_type *type, const char *options, const pn_task_spec *own, int n,
+                       const char *message) {
+    _Alignas(8) char values[256] = { 0 };
+    pn_config *c;
+    pn_search *s = NULL;
+    ck_ok(pn_config_parse("test", options, &c));
+    ck_ok(pn_config_read(c, "", type->options, values));
+    const pn_search_input in = { .space = eight(), .options = values, .tasks = own, .n_tasks = n };
+    ck_assert_int_eq(pn_search_create(type, &in, &s), PN_USAGE);
+    ck_assert_str_eq(pn_error_message(), message);
+    pn_config_destroy(&c);
+}
+
+START_TEST(rankers_say_which_task_they_lack) {
+    lacks_task(&pn_search_kl_guided, "{}", tasks, 2,
+               "strategy kl_guided needs a task of kind kl; add one to search.tasks");
+    lacks_task(&pn_search_recall_ratio, "{}", tasks, 1,
+               "strategy recall_ratio needs a task of kind recall; add one to search.tasks");
+    lacks_task(&pn_search_recall_ratio, "{}", tasks, 3,
+               "strategy recall_ratio needs a task of kind multiple_choice; add one to search.tasks");
+    lacks_task(&pn_search_kl_guided, "task: facts", tasks, TASKS,
+               "search.kl_guided.task: task facts is of kind multiple_choice; name one of kind kl");
+    lacks_task(&pn_search_recall_ratio, "commonsense: sense", tasks, TASKS,
+               "search.recall_ratio.commonsense: no task is named sense");
+    is_refused(&pn_search_kl_guided, three_kinds(), NULL, NULL,
+               "strategy kl_guided places full attention only; set search.limits.swa to 0, or use beam");
+    is_refused(&pn_search_recall_ratio, space_of(8, 2, (const pn_limit[]){ SPEND_ATTENTION(2), SPEND_NONE(1) }), NULL,
+               NULL, "strategy recall_ratio places full attention only; set search.limits.none to 0, or use beam");
+}
+END_TEST
+
 START_TEST(what_cannot_be_met_is_refused) {
     pn_space nine = space_of(8, 1, (const pn_limit[]){ SPEND_ATTENTION(9) });
     pn_space much = space_of(8, 3, (const pn_limit[]){ SPEND_ATTENTION(4), SPEND_WINDOWS(4), SPEND_NONE(1) });
@@ -326,4 +448,6 @@ END_TEST
 TEST_MAIN("strategies", exhaustive_visits_every_placement_once, earlier_placements_stay,
           beam_finds_the_additive_optimum, layers_that_depend_on_each_other, expand_tries_the_important_layers,
           expand_never_leaves_a_placement_unfinished, gates_choose_and_order, uniform_spreads_evenly,
-          random_draws_evenly, what_cannot_be_met_is_refused)
+          random_draws_evenly, kl_guided_keeps_the_layers_nearest_to_the_teacher,
+          recall_ratio_keeps_what_recall_needs_and_common_sense_does_not, rankers_say_which_task_they_lack,
+          what_cannot_be_met_is_refused)
