@@ -149,10 +149,8 @@ pn_status pn_block_spec_cache_bytes(const pn_block_spec *spec, const pn_dims *di
                                     size_t activation_bytes, double *out) {
     pn_params *params;
     pn_block *b = NULL;
-    PN_TRY(pn_params_create(PN_F32, &params));
-    pn_pool_destroy(&params->pool); /* weights without memory behind them */
-    pn_status s = pn_pool_create(PN_POOL_COUNTING, &params->pool);
-    if (!s) s = pn_block_create(spec, dims, params, "", &b);
+    PN_TRY(pn_params_plan(PN_F32, &params));
+    pn_status s = pn_block_create(spec, dims, params, "", &b);
     if (!s) *out = pn_block_cache_bytes(b, context, activation_bytes);
     pn_block_destroy(&b);
     pn_params_destroy(&params);

@@ -9,16 +9,26 @@
 
 #include "rng.h"
 
-pn_status pn_params_create(pn_dtype dtype, pn_params **out) {
+static pn_status create(pn_pool_kind kind, pn_dtype dtype, pn_params **out) {
     pn_params *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory");
     p->dtype = dtype;
-    pn_status s = pn_pool_create(PN_POOL_HOST, &p->pool);
+    pn_status s = pn_pool_create(kind, &p->pool);
     if (s) {
         free(p);
         return s;
     }
     *out = p;
+    return PN_OK;
+}
+
+pn_status pn_params_create(pn_dtype dtype, pn_params **out) {
+    PN_TRY(create(PN_POOL_HOST, dtype, out));
+    return PN_OK;
+}
+
+pn_status pn_params_plan(pn_dtype dtype, pn_params **out) {
+    PN_TRY(create(PN_POOL_COUNTING, dtype, out));
     return PN_OK;
 }
 

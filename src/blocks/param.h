@@ -52,6 +52,8 @@ typedef struct pn_params {
 } pn_params;
 
 pn_status pn_params_create(pn_dtype dtype, pn_params **out);
+/* Weights without memory behind them: shapes to count and to plan with. */
+pn_status pn_params_plan(pn_dtype dtype, pn_params **out);
 void pn_params_destroy(pn_params **p);
 
 pn_param *pn_params_find(const pn_params *p, const char *name); /* NULL if absent; borrowed */
