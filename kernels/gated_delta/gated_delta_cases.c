@@ -1,6 +1,7 @@
 /* Cases are products of the lists below: every block of the table takes the named subsets of them. */
 #include "gated_delta.h"
 #include "infer.h"
+#include "packs.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,36 +11,6 @@ static const struct {
 } shapes[] = { { 96, 256 }, { 128, 256 }, { 128, 128 }, { 192, 384 }, { 64, 64 }, /* the tuned ones */
                { 16, 24 },  { 16, 32 },   { 12, 24 },   { 3, 4 },     { 33, 7 },  { 256, 40 } };
 enum { TUNED = 0x1f, SMALL = 0xe0, TINY = 0x100, ODD = 0x600, S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16 };
-
-static const struct {
-    const char *name;
-    pn_docs docs;
-} packs[] = {
-    { "T1", { 1, (const int64_t[]){ 0, 1 }, NULL } },
-    { "T2", { 1, (const int64_t[]){ 0, 2 }, NULL } },
-    { "T63", { 1, (const int64_t[]){ 0, 63 }, NULL } },
-    { "T64", { 1, (const int64_t[]){ 0, 64 }, NULL } },
-    { "T65", { 1, (const int64_t[]){ 0, 65 }, NULL } },
-    { "T1000", { 1, (const int64_t[]){ 0, 1000 }, NULL } },
-    { "docs 1 3 64 67 130", { 5, (const int64_t[]){ 0, 1, 4, 68, 135, 265 }, NULL } },
-    { "T5", { 1, (const int64_t[]){ 0, 5 }, NULL } },
-    { "docs 3 0 1 2", { 4, (const int64_t[]){ 0, 3, 3, 4, 6 }, NULL } },
-    { "docs 1 1 1", { 3, (const int64_t[]){ 0, 1, 2, 3 }, NULL } },
-    { "docs 64 6", { 2, (const int64_t[]){ 0, 64, 70 }, NULL } },
-    { "docs 0 0", { 2, (const int64_t[]){ 0, 0, 0 }, NULL } },
-};
-enum {
-    SINGLE = 0x3f,
-    T1 = 1,
-    T65 = 16,
-    T1000 = 32,
-    MIXED = 64,
-    T5 = 128,
-    DOCS_TINY = 256,
-    STEPS = 512,
-    DOCS_70 = 1024,
-    DOCS_EMPTY = 2048
-};
 
 static const struct {
     const char *name;
@@ -53,31 +24,31 @@ static const struct {
     int shapes, packs, decays, s0, grouped;
     enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
 } blocks[] = {
-    { TINY, T5 | DOCS_TINY, ANY, BOTH, BOTH, CHECKED },
-    { SMALL, MIXED, ANY, BOTH, BOTH, QUICK },
-    { S64, SINGLE | MIXED, MILD | STRONG, YES, NO, QUICK },
-    { S64, MIXED | T1000, ANY, NO, YES, QUICK },
-    { TUNED & ~S64, MIXED, MEDIUM, YES, NO, QUICK },
-    { S96 | S128 | S128Q, T65, ANY, BOTH, NO, QUICK },
-    { S96, SINGLE, MILD, NO, NO, QUICK },
-    { S192, T65, STRONG, YES, NO, QUICK },
-    { ODD, MIXED, MILD, YES, YES, QUICK },
-    { SMALL, DOCS_EMPTY | STEPS, MILD, BOTH, YES, QUICK },
-    { TUNED | SMALL | ODD, T1 | STEPS, PLAIN | MEDIUM, BOTH, YES, DECODE },
-    { S64, MIXED, MEDIUM, BOTH, YES, DECODE },
-    { TINY, DOCS_70, ANY, NO, BOTH, CHECKED | SLOW },
-    { TUNED, SINGLE | MIXED, ANY, BOTH, BOTH, SLOW },
+    { TINY, PN_PACK_T5 | PN_PACK_TINY, ANY, BOTH, BOTH, CHECKED },
+    { SMALL, PN_PACK_MIXED, ANY, BOTH, BOTH, QUICK },
+    { S64, PN_PACK_SINGLE | PN_PACK_MIXED, MILD | STRONG, YES, NO, QUICK },
+    { S64, PN_PACK_MIXED | PN_PACK_T1000, ANY, NO, YES, QUICK },
+    { TUNED & ~S64, PN_PACK_MIXED, MEDIUM, YES, NO, QUICK },
+    { S96 | S128 | S128Q, PN_PACK_T65, ANY, BOTH, NO, QUICK },
+    { S96, PN_PACK_SINGLE, MILD, NO, NO, QUICK },
+    { S192, PN_PACK_T65, STRONG, YES, NO, QUICK },
+    { ODD, PN_PACK_MIXED, MILD, YES, YES, QUICK },
+    { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, MILD, BOTH, YES, QUICK },
+    { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, PLAIN | MEDIUM, BOTH, YES, DECODE },
+    { S64, PN_PACK_MIXED, MEDIUM, BOTH, YES, DECODE },
+    { TINY, PN_PACK_70, ANY, NO, BOTH, CHECKED | SLOW },
+    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED, ANY, BOTH, BOTH, SLOW },
 };
 
 static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool s0, bool grouped) {
-    pn_gated_delta_attr a = { .docs = packs[pack].docs, .dk = shapes[shape].dk, .dv = shapes[shape].dv };
+    pn_gated_delta_attr a = { .docs = pn_packs[pack].docs, .dk = shapes[shape].dk, .dv = shapes[shape].dv };
     a.heads = grouped ? 1 : 2;
     a.v_heads = 2;
     a.scale = 1 / sqrt(a.dk);
     _Static_assert(sizeof a <= PN_OP_ATTR_BYTES, "attr");
     memcpy(out->attr, &a, sizeof a);
     int64_t tokens = pn_docs_tokens(&a.docs);
-    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s%s", a.dk, a.dv, packs[pack].name, decays[decay].name,
+    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s%s", a.dk, a.dv, pn_packs[pack].name, decays[decay].name,
              s0 ? " S0" : "", grouped ? " Hv=2H" : "", blocks[b].kind & DECODE ? " no grad" : "");
     out->n_in = 6;
     out->in[0] = pn_case_matrix(tokens, (int64_t)a.heads * a.dk);
@@ -104,7 +75,7 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool
 bool pn_gated_delta_case(int i, pn_op_case *out) {
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
         for (int shape = 0; shape < (int)(sizeof shapes / sizeof *shapes); shape++)
-            for (int pack = 0; pack < (int)(sizeof packs / sizeof *packs); pack++)
+            for (int pack = 0; pack < PN_PACKS; pack++)
                 for (int x = 0; x < 16; x++) {
                     int decay = x / 4, s0 = x / 2 % 2, grouped = x % 2;
                     if (!(blocks[b].shapes >> shape & 1) || !(blocks[b].packs >> pack & 1) ||

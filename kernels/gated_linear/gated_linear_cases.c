@@ -1,6 +1,7 @@
 /* Cases are products of the lists below: every block of the table takes the named subsets of them. */
 #include "gated_linear.h"
 #include "infer.h"
+#include "packs.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,38 +11,6 @@ static const struct {
 } shapes[] = { { 96, 256 }, { 128, 256 }, { 128, 128 }, { 192, 384 }, { 64, 64 }, /* the tuned ones */
                { 16, 24 },  { 12, 24 },   { 3, 4 },     { 33, 7 },    { 260, 40 } };
 enum { TUNED = 0x1f, SMALL = 0x60, TINY = 0x80, ODD = 0x300, S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16 };
-
-static const struct {
-    const char *name;
-    pn_docs docs;
-} packs[] = {
-    { "T1", { 1, (const int64_t[]){ 0, 1 }, NULL } },
-    { "T2", { 1, (const int64_t[]){ 0, 2 }, NULL } },
-    { "T63", { 1, (const int64_t[]){ 0, 63 }, NULL } },
-    { "T64", { 1, (const int64_t[]){ 0, 64 }, NULL } },
-    { "T65", { 1, (const int64_t[]){ 0, 65 }, NULL } },
-    { "T1000", { 1, (const int64_t[]){ 0, 1000 }, NULL } },
-    { "docs 1 3 64 67 130", { 5, (const int64_t[]){ 0, 1, 4, 68, 135, 265 }, NULL } },
-    { "docs 15 16 17 31 33", { 5, (const int64_t[]){ 0, 15, 31, 48, 79, 112 }, NULL } }, /* around blocks of 16 */
-    { "T5", { 1, (const int64_t[]){ 0, 5 }, NULL } },
-    { "docs 3 0 1 2", { 4, (const int64_t[]){ 0, 3, 3, 4, 6 }, NULL } },
-    { "docs 1 1 1", { 3, (const int64_t[]){ 0, 1, 2, 3 }, NULL } },
-    { "docs 64 6", { 2, (const int64_t[]){ 0, 64, 70 }, NULL } },
-    { "docs 0 0", { 2, (const int64_t[]){ 0, 0, 0 }, NULL } },
-};
-enum {
-    SINGLE = 0x3f,
-    T1 = 1,
-    T65 = 16,
-    T1000 = 32,
-    MIXED = 64,
-    BLOCKS = 128,
-    T5 = 256,
-    DOCS_TINY = 512,
-    STEPS = 1024,
-    DOCS_70 = 2048,
-    DOCS_EMPTY = 4096
-};
 
 static const struct {
     const char *name;
@@ -68,28 +37,28 @@ static const struct {
     int shapes, packs, gates, s0, sharing;
     enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
 } blocks[] = {
-    { TINY, T5, ANY & ~(STRONG | VSTRONG | VSTEEP), BOTH, OWN | KVG, CHECKED },
-    { TINY, T5, STRONG | VSTRONG, NO, OWN | KVG, CHECKED }, /* little of S0 would be left to differentiate */
-    { TINY, DOCS_TINY, ANY & ~VSTEEP, BOTH, OWN | KVG, CHECKED },
-    { TINY, DOCS_TINY, MILD | VMEDIUM, YES, QK | SIX, CHECKED },
-    { SMALL, MIXED | BLOCKS, ANY, BOTH, OWN | KVG, QUICK },
-    { SMALL, MIXED, MILD | VMEDIUM, YES, EACH, QUICK },
-    { S64, SINGLE | MIXED, MILD | STRONG | VMILD | VSTRONG, YES, OWN, QUICK },
-    { S64, MIXED | T1000, ANY, NO, KVG | QK, QUICK },
-    { TUNED & ~S64, MIXED, MILD | VMEDIUM, YES, OWN, QUICK },
-    { S96 | S128 | S128Q, T65, ANY, BOTH, OWN, QUICK },
-    { S96, SINGLE, MILD | VMILD, NO, OWN, QUICK },
-    { S192, T65, STRONG | VSTRONG, YES, OWN, QUICK },
-    { ODD, MIXED, MILD | VMILD | VSTRONG, YES, KVG, QUICK },
-    { SMALL, DOCS_EMPTY | STEPS, MILD | VMILD, BOTH, KVG, QUICK },
-    { TUNED | SMALL | ODD, T1 | STEPS, PLAIN | MILD | VMEDIUM, BOTH, KVG, DECODE },
-    { S64, MIXED, VMEDIUM, BOTH, KVG, DECODE },
-    { TINY, DOCS_70, ANY & ~VSTEEP, NO, EACH, CHECKED | SLOW },
-    { TUNED, SINGLE | MIXED | BLOCKS, ANY, BOTH, OWN | KVG, SLOW },
+    { TINY, PN_PACK_T5, ANY & ~(STRONG | VSTRONG | VSTEEP), BOTH, OWN | KVG, CHECKED },
+    { TINY, PN_PACK_T5, STRONG | VSTRONG, NO, OWN | KVG, CHECKED }, /* little of S0 would be left to differentiate */
+    { TINY, PN_PACK_TINY, ANY & ~VSTEEP, BOTH, OWN | KVG, CHECKED },
+    { TINY, PN_PACK_TINY, MILD | VMEDIUM, YES, QK | SIX, CHECKED },
+    { SMALL, PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, OWN | KVG, QUICK },
+    { SMALL, PN_PACK_MIXED, MILD | VMEDIUM, YES, EACH, QUICK },
+    { S64, PN_PACK_SINGLE | PN_PACK_MIXED, MILD | STRONG | VMILD | VSTRONG, YES, OWN, QUICK },
+    { S64, PN_PACK_MIXED | PN_PACK_T1000, ANY, NO, KVG | QK, QUICK },
+    { TUNED & ~S64, PN_PACK_MIXED, MILD | VMEDIUM, YES, OWN, QUICK },
+    { S96 | S128 | S128Q, PN_PACK_T65, ANY, BOTH, OWN, QUICK },
+    { S96, PN_PACK_SINGLE, MILD | VMILD, NO, OWN, QUICK },
+    { S192, PN_PACK_T65, STRONG | VSTRONG, YES, OWN, QUICK },
+    { ODD, PN_PACK_MIXED, MILD | VMILD | VSTRONG, YES, KVG, QUICK },
+    { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, MILD | VMILD, BOTH, KVG, QUICK },
+    { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, PLAIN | MILD | VMEDIUM, BOTH, KVG, DECODE },
+    { S64, PN_PACK_MIXED, VMEDIUM, BOTH, KVG, DECODE },
+    { TINY, PN_PACK_70, ANY & ~VSTEEP, NO, EACH, CHECKED | SLOW },
+    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, OWN | KVG, SLOW },
 };
 
 static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool s0, int share) {
-    pn_gated_linear_attr a = { .docs = packs[pack].docs,
+    pn_gated_linear_attr a = { .docs = pn_packs[pack].docs,
                                .heads = sharing[share].heads,
                                .q_heads = sharing[share].q,
                                .k_heads = sharing[share].k,
@@ -102,7 +71,7 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool 
     _Static_assert(sizeof a <= PN_OP_ATTR_BYTES, "attr");
     memcpy(out->attr, &a, sizeof a);
     int64_t tokens = pn_docs_tokens(&a.docs);
-    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s%s", a.dk, a.dv, packs[pack].name, gates[gate].name,
+    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s%s", a.dk, a.dv, pn_packs[pack].name, gates[gate].name,
              s0 ? " S0" : "", sharing[share].name, blocks[b].kind & DECODE ? " no grad" : "");
     out->n_in = 5;
     out->in[0] = pn_case_matrix(tokens, (int64_t)a.q_heads * a.dk);
@@ -120,12 +89,12 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool 
 }
 
 bool pn_gated_linear_case(int i, pn_op_case *out) {
-    enum { SHAPES = sizeof shapes / sizeof *shapes, PACKS = sizeof packs / sizeof *packs };
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
     enum { GATES = sizeof gates / sizeof *gates, SHARING = sizeof sharing / sizeof *sharing };
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
-        for (int x = 0; x < SHAPES * PACKS * GATES * 2 * SHARING; x++) {
+        for (int x = 0; x < SHAPES * PN_PACKS * GATES * 2 * SHARING; x++) {
             int share = x % SHARING, s0 = x / SHARING % 2, gate = x / SHARING / 2 % GATES;
-            int pack = x / SHARING / 2 / GATES % PACKS, shape = x / SHARING / 2 / GATES / PACKS;
+            int pack = x / SHARING / 2 / GATES % PN_PACKS, shape = x / SHARING / 2 / GATES / PN_PACKS;
             if (!(blocks[b].shapes >> shape & 1) || !(blocks[b].packs >> pack & 1) || !(blocks[b].gates >> gate & 1) ||
                 !(blocks[b].s0 >> s0 & 1) || !(blocks[b].sharing >> share & 1))
                 continue;

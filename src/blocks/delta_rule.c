@@ -20,6 +20,14 @@ pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int
     return PN_OK;
 }
 
+pn_qkv pn_delta_qkv(const pn_delta_shape *s, int64_t conv_size) {
+    return (pn_qkv){ .channels = { s->heads * s->dk, s->heads * s->dk, s->v_heads * s->dv },
+                     .conv_size = conv_size,
+                     .heads = s->v_heads,
+                     .dk = s->dk,
+                     .dv = s->dv };
+}
+
 pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *s, pn_delta_rule *w) {
     const int64_t D = b->dims.hidden, V = s->v_heads * s->dv;
     const pn_init normal = { PN_INIT_NORMAL, 0.02, 0 }, ones = { PN_INIT_ONES, 0, 0 };

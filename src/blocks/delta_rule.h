@@ -8,6 +8,7 @@
 #define PN_BLOCKS_DELTA_RULE_H
 
 #include "block.h"
+#include "qkv.h"
 
 typedef struct pn_delta_shape {
     int64_t heads, v_heads, dk, dv;
@@ -24,6 +25,9 @@ typedef struct pn_delta_rule {
 /* dv = dk * expand_v rounded to nearest; PN_USAGE unless that is within relative 1e-5 of an integer (blocks.md 10.2).
  */
 pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int64_t *dv);
+
+/* Projections and decode state of a block with static convolutions on q, k and v; conv_size 0: without them. */
+pn_qkv pn_delta_qkv(const pn_delta_shape *shape, int64_t conv_size);
 
 pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *shape, pn_delta_rule *w);
 

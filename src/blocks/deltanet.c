@@ -73,8 +73,7 @@ static pn_status build(pn_block *b, pn_params *params) {
     deltanet *a = b->data;
     const options *o = (const options *)b->spec.options;
     PN_TRY(shape_of(o, &b->dims, &a->shape));
-    const int64_t keys = a->shape.heads * a->shape.dk, values = a->shape.v_heads * a->shape.dv;
-    a->qkv = (pn_qkv){ .channels = { keys, keys, values }, .conv_size = o->use_short_conv ? o->conv_size : 0 };
+    a->qkv = pn_delta_qkv(&a->shape, o->use_short_conv ? o->conv_size : 0);
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
         PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
@@ -97,7 +96,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
         else if (!o->use_short_conv)
             PN_TRY(pn_silu(t, in[i], &in[i]));
     }
-    const int s = pn_qkv_state_tensors(&a->qkv); /* S comes after the convolutions' windows */
+    const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, s, y));
     return PN_OK;
 }
@@ -105,14 +104,13 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const deltanet *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.v_heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
 
 static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     (void)context;
     const deltanet *a = b->data;
-    return 4.0 * (double)(a->shape.v_heads * a->shape.dk * a->shape.dv) + pn_qkv_state_bytes(&a->qkv, activation_bytes);
+    return pn_qkv_state_bytes(&a->qkv, activation_bytes);
 }
 
 const pn_block_type pn_block_deltanet = {

@@ -29,8 +29,6 @@ static const pn_option table[] = {
     PN_OPT_END,
 };
 
-enum { STATE_S = 3 };
-
 typedef struct gated_deltanet {
     pn_delta_shape shape;
     pn_qkv qkv;
@@ -62,8 +60,7 @@ static pn_status build(pn_block *b, pn_params *params) {
                                  .negative_eigenvalues = o->allow_neg_eigval,
                                  .norm_eps = o->norm_eps };
     PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &a->shape.dv));
-    const int64_t keys = a->shape.heads * a->shape.dk, values = a->shape.v_heads * a->shape.dv;
-    a->qkv = (pn_qkv){ .channels = { keys, keys, values }, .conv_size = o->conv_size };
+    a->qkv = pn_delta_qkv(&a->shape, o->conv_size);
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
         PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
@@ -81,21 +78,21 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
         PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
         if (i != PN_V) PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
     }
-    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, STATE_S, y));
+    const int s = pn_qkv_state_index(&a->qkv);
+    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, s, y));
     return PN_OK;
 }
 
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const gated_deltanet *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.v_heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
 
 static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     (void)context;
     const gated_deltanet *a = b->data;
-    return 4.0 * (double)(a->shape.v_heads * a->shape.dk * a->shape.dv) + pn_qkv_state_bytes(&a->qkv, activation_bytes);
+    return pn_qkv_state_bytes(&a->qkv, activation_bytes);
 }
 
 const pn_block_type pn_block_gated_deltanet = {

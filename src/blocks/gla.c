@@ -92,7 +92,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     PN_TRY(pn_linear(t, x, a->w0, NULL, &g));
     PN_TRY(pn_linear(t, g, a->w1, a->b1, &g));
     PN_TRY(pn_log_sigmoid(t, g, 1 / o->gate_logit_normalizer, o->clamp_min, &g));
-    const int s = pn_qkv_state_tensors(&a->qkv); /* S comes after the convolutions' windows */
+    const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_linear_rule_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], g, true, docs, state, s, y));
     return PN_OK;
 }
@@ -100,14 +100,13 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const gla *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
 
 static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     (void)context;
     const gla *a = b->data;
-    return 4.0 * (double)(a->shape.heads * a->shape.dk * a->shape.dv) + pn_qkv_state_bytes(&a->qkv, activation_bytes);
+    return pn_qkv_state_bytes(&a->qkv, activation_bytes);
 }
 
 const pn_block_type pn_block_gla = {

@@ -19,7 +19,10 @@ pn_status pn_linear_shape_of(const char *block, int64_t hidden, int64_t heads, i
 
 pn_qkv pn_linear_qkv(const pn_linear_shape *s, int64_t conv_size) {
     return (pn_qkv){ .channels = { s->heads * s->dk, s->kv_heads * s->dk, s->kv_heads * s->dv },
-                     .conv_size = conv_size };
+                     .conv_size = conv_size,
+                     .heads = s->heads,
+                     .dk = s->dk,
+                     .dv = s->dv };
 }
 
 pn_status pn_linear_rule_build(pn_block *b, pn_params *params, const pn_linear_shape *s, bool fuse_norm,

@@ -23,7 +23,7 @@ typedef struct pn_linear_rule {
 pn_status pn_linear_shape_of(const char *block, int64_t hidden, int64_t heads, int64_t kv_heads, double expand_k,
                              double expand_v, pn_linear_shape *out);
 
-/* The channels of q, k and v; conv_size 0: no convolutions. */
+/* Projections and decode state of such a block; conv_size 0: no convolutions. */
 pn_qkv pn_linear_qkv(const pn_linear_shape *s, int64_t conv_size);
 
 /* The norm is named g_norm_swish_gate.weight when fuse_norm, else g_norm.weight. */

@@ -55,16 +55,17 @@ pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor 
 
 pn_status pn_qkv_state(const pn_qkv *a, pn_state *s) {
     static const char *const name[] = { "q", "k", "v" };
-    for (int i = 0; i < pn_qkv_state_tensors(a); i++)
+    for (int i = 0; a->conv_size && i < 3; i++)
         PN_TRY(pn_state_add(s, name[i], 3, (int64_t[]){ s->n, a->channels[i], a->conv_size }));
+    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->heads, a->dk, a->dv }));
     return PN_OK;
 }
 
-int pn_qkv_state_tensors(const pn_qkv *a) {
+int pn_qkv_state_index(const pn_qkv *a) {
     return a->conv_size ? 3 : 0;
 }
 
 double pn_qkv_state_bytes(const pn_qkv *a, size_t activation_bytes) {
-    double channels = (double)(a->channels[PN_Q] + a->channels[PN_K] + a->channels[PN_V]);
-    return channels * (double)a->conv_size * (double)activation_bytes;
+    const int64_t channels = a->channels[PN_Q] + a->channels[PN_K] + a->channels[PN_V];
+    return 4.0 * (double)(a->heads * a->dk * a->dv) + (double)(channels * a->conv_size) * (double)activation_bytes;
 }

@@ -3,7 +3,8 @@
  *
  *     W x      or      conv(W x)      or      silu(conv(W x))
  *
- * Decode state with convolutions: the last W raw inputs of each, as state tensors 0 .. 2. */
+ * Decode state: with convolutions the last W raw inputs of each, as state tensors 0 .. 2; then what the block makes of
+ * keys and values, S [n, heads, dk, dv]. */
 #ifndef PN_BLOCKS_QKV_H
 #define PN_BLOCKS_QKV_H
 
@@ -11,9 +12,10 @@
 
 enum { PN_Q, PN_K, PN_V };
 
-/* The caller sets the first line, the declarations below the second. */
+/* The caller sets the first two lines, the declarations below the third. */
 typedef struct pn_qkv {
     int64_t channels[3], conv_size; /* conv_size W = 0: no convolutions */
+    int64_t heads, dk, dv;          /* of S */
     pn_tensor *w[3], *conv[3];      /* [channels, D]; [channels, 1, W], or NULL */
 } pn_qkv;
 
@@ -31,9 +33,9 @@ pn_status pn_qkv_convolution(pn_block *b, pn_params *params, pn_qkv *a, int i);
 pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                        pn_state *state, pn_tensor **out);
 
-/* The windows of the convolutions in a block's state, how many tensors they are, and their bytes in one sequence. */
+/* Adds the decode state to an empty one; which of its tensors is S; its bytes in one sequence, S in F32. */
 pn_status pn_qkv_state(const pn_qkv *a, pn_state *s);
-int pn_qkv_state_tensors(const pn_qkv *a);
+int pn_qkv_state_index(const pn_qkv *a);
 double pn_qkv_state_bytes(const pn_qkv *a, size_t activation_bytes);
 
 #endif

@@ -88,7 +88,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
         if (i != PN_V) PN_TRY(pn_rope(t, in[i], &(pn_rope_attr){ *docs, heads[i], (int)a->shape.dk, theta }, &in[i]));
     }
     PN_TRY(pn_fixed_gates(t, x->shape[0], a->shape.heads, log_decay, &g));
-    const int s = pn_qkv_state_tensors(&a->qkv); /* S comes after the convolutions' windows */
+    const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_linear_rule_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], g, false, docs, state, s, y));
     return PN_OK;
 }
@@ -96,14 +96,13 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const retnet *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
 
 static double cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes) {
     (void)context;
     const retnet *a = b->data;
-    return 4.0 * (double)(a->shape.heads * a->shape.dk * a->shape.dv) + pn_qkv_state_bytes(&a->qkv, activation_bytes);
+    return pn_qkv_state_bytes(&a->qkv, activation_bytes);
 }
 
 const pn_block_type pn_block_retnet = {

@@ -79,7 +79,7 @@ START_TEST(qwen_tokenizer_gives_expected_ids) {
         check_dir(dir, 431);
         return;
     }
-    printf("skipped: no qwen2.5-tokenizer in $POSTNAS_SHARED or in shared/ beside the repository\n");
+    ck_skip("no qwen2.5-tokenizer in $POSTNAS_SHARED or in shared/ beside the repository");
 }
 END_TEST
 
