@@ -129,6 +129,10 @@ void pn_state_destroy(pn_state **s) {
     *s = NULL;
 }
 
+void pn_state_assume_past(pn_state *s, int64_t past) {
+    for (int64_t i = 0; i < s->n; i++) s->past[i] = past;
+}
+
 pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape) {
     PN_ASSERT(s->n_tensors < PN_STATE_TENSORS);
     PN_TRY(pn_tensor_zeros(s->pool, s->dtype, rank, shape, &s->tensor[s->n_tensors]));

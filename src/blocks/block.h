@@ -117,6 +117,9 @@ pn_status pn_block_extend(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *
 
 pn_status pn_state_create(const pn_block *b, int64_t n_sequences, pn_pool *pool, pn_dtype dtype, pn_state **out);
 void pn_state_destroy(pn_state **s);
+/* Says that every sequence has seen `past` tokens. Values stay, and rows of keys that are not there yet come as zeros
+ * with the next piece: for measuring what tokens cost after a long context without computing that context. */
+void pn_state_assume_past(pn_state *s, int64_t past);
 /* Helpers for types: state_create() adds a zeroed tensor; forward() overwrites tensor i with a same-shaped value. */
 pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape);
 pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value);

@@ -44,11 +44,12 @@ static pn_status grow(pn_state *s, int64_t rows, int64_t window) {
     while (capacity < rows && capacity != window) capacity = window ? least(2 * capacity, window) : 2 * capacity;
     if (capacity == s->capacity) return PN_OK;
     size_t row = (size_t)width * pn_dtype_bytes(s->dtype);
-    for (int i = KEYS; i <= VALUES; i++) { /* no sequence has gone round: it holds its tokens from row 0 on */
+    for (int i = KEYS; i <= VALUES; i++) { /* no sequence has gone round: its tokens are in order from row 0 on */
         pn_tensor *bigger;
         PN_TRY(pn_tensor_zeros(s->pool, s->dtype, 2, (int64_t[]){ s->n * capacity, width }, &bigger));
         for (int64_t d = 0; d < s->n; d++)
-            copy_rows(s, i, d, 0, s->past[d], (char *)pn_data(bigger) + (size_t)(d * capacity) * row, false);
+            copy_rows(s, i, d, 0, least(s->past[d], s->capacity),
+                      (char *)pn_data(bigger) + (size_t)(d * capacity) * row, false);
         pn_tensor_release(&s->tensor[i]);
         s->tensor[i] = bigger;
     }

@@ -1,22 +1,13 @@
 #include "bench_machine.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "clock.h"
 #include "cpu/gemm.h"
+#include "machine.h"
 #include "threads.h"
+#include "timing.h"
 
-enum { SIDE = 2048, LEAST_STREAM = 192 << 20, MOST_STREAM = 512 << 20, MATRICES = 3 * SIDE * SIDE };
-
-static int64_t stream_bytes(void) {
-    int64_t twice = 0;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    twice = 2 * (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE); /* -1 or 0: not known */
-#endif
-    if (twice < LEAST_STREAM) twice = LEAST_STREAM;
-    return twice < MOST_STREAM ? twice : MOST_STREAM;
-}
+enum { SIDE = 2048, MATRICES = 3 * SIDE * SIDE };
 
 static double triad(double (*now)(void), float *a, const float *b, const float *c, int64_t n) {
     double began = now();
@@ -26,8 +17,7 @@ static double triad(double (*now)(void), float *a, const float *b, const float *
 }
 
 pn_status pn_machine_open(pn_machine *m) {
-    *m = (pn_machine){ .threads = pn_threads(), .stream_bytes = stream_bytes() };
-    m->clock = m->threads == 1 ? pn_thread_cpu_seconds : pn_seconds;
+    *m = (pn_machine){ .clock = pn_timing_clock(), .threads = pn_threads(), .stream_bytes = pn_bytes_beyond_caches() };
     int64_t n = m->stream_bytes / (int64_t)sizeof(float) / 3 * 3;
     m->buffer = aligned_alloc(64, ((size_t)(n + MATRICES) * sizeof(float) + 63) / 64 * 64);
     PN_CHECK(m->buffer, PN_MEMORY, "bench: no memory for the %.1f GB of the stream measurement",
@@ -71,7 +61,7 @@ void pn_machine_print(const pn_machine *m, FILE *out) {
 }
 
 json_t *pn_machine_json(const pn_machine *m) {
-    return json_pack("{s:i, s:s, s:f, s:f, s:s}", "threads", m->threads, "clock",
-                     m->threads == 1 ? "thread processor time" : "wall time", "sgemm_gflops", m->sgemm / 1e9,
-                     "stream_gbytes", m->stream / 1e9, "blas_core", openblas_get_corename());
+    return json_pack("{s:i, s:s, s:f, s:f, s:s}", "threads", m->threads, "clock", pn_timing_clock_name(),
+                     "sgemm_gflops", m->sgemm / 1e9, "stream_gbytes", m->stream / 1e9, "blas_core",
+                     openblas_get_corename());
 }

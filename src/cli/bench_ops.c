@@ -8,15 +8,13 @@
 #include "json.h"
 #include "op_case.h"
 #include "progress.h"
-#include "signals.h"
+#include "timing.h"
 
 enum {
-    MOST_REPEATS = 1000,
-    LEAST_REPEATS = 3,
     MOST_COPIES = 64,
     WORKING_SET = 64 << 20, /* bytes that the runs go round in: what a step of training touches between two of them */
 };
-static const double least_sample = 2e-4, most_seconds = 2; /* of one timing, and of all of one row */
+static const double most_seconds = 2; /* of one row */
 
 typedef struct bench {
     const pn_bench_ops_options *o;
@@ -76,35 +74,27 @@ static pn_status ring_scratch(ring *r, const pn_op_impl *impl, bool backward) {
     return s;
 }
 
-static pn_status run_once(ring *r, const pn_op_impl *impl, bool backward) {
-    const pn_op_call *c = &r->copy[r->at].call;
-    r->at = (r->at + 1) % r->n;
-    return backward ? impl->backward(c) : impl->forward(c);
+/* One implementation in one direction, to run again and again. */
+typedef struct work {
+    ring *ring;
+    const pn_op_impl *impl;
+    bool backward;
+} work;
+
+static pn_status run_once(void *ctx) {
+    const work *w = ctx;
+    const pn_op_call *c = &w->ring->copy[w->ring->at].call;
+    w->ring->at = (w->ring->at + 1) % w->ring->n;
+    return w->backward ? w->impl->backward(c) : w->impl->forward(c);
 }
 
-static int ascending(const void *a_, const void *b_) {
-    double a = *(const double *)a_, b = *(const double *)b_;
-    return (a > b) - (a < b);
-}
-
-/* Sorted seconds of single runs. Short ones are timed several together. */
-static pn_status time_runs(bench *b, ring *r, const pn_op_impl *impl, bool backward, double *seconds, int *n) {
-    double (*now)(void) = b->machine.clock;
+static pn_status time_runs(bench *b, ring *r, const pn_op_impl *impl, bool backward, pn_timing *out) {
+    work w = { r, impl, backward };
+    const pn_timing_rule rule = {
+        .clock = b->machine.clock, .warm = r->n, .runs = b->o->repeat, .seconds = most_seconds
+    }; /* the warm-up goes round once: forward fills what backward reads */
     PN_TRY(ring_scratch(r, impl, backward));
-    double began = now();
-    for (int i = 0; i < r->n; i++)
-        PN_TRY(run_once(r, impl, backward)); /* warms up; forward fills what backward reads */
-    double estimate = (now() - began) / r->n, spent = 0;
-    int64_t together = estimate < least_sample ? (int64_t)(least_sample / (estimate + 1e-9)) + 1 : 1;
-    for (*n = 0; *n < b->o->repeat && (*n < LEAST_REPEATS || spent < most_seconds); ++*n) {
-        PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "bench: stopped by a signal");
-        began = now();
-        for (int64_t i = 0; i < together; i++) PN_TRY(run_once(r, impl, backward));
-        double took = now() - began;
-        spent += took;
-        seconds[*n] = took / (double)together;
-    }
-    qsort(seconds, (size_t)*n, sizeof *seconds, ascending);
+    PN_TRY(pn_time_runs(&rule, run_once, &w, out));
     return PN_OK;
 }
 
@@ -122,33 +112,32 @@ static const char *head = "implementation             shape                     
                           "GB/s  sgemm strm bound of it\n";
 
 static void report(bench *b, const pn_op_impl *impl, const pn_op_case *c, bool backward, const pn_op_cost *cost,
-                   const double *seconds, int n) {
+                   const pn_timing *t) {
     const pn_machine *m = &b->machine;
-    double best = seconds[0], median = seconds[n / 2], share = pn_machine_floor(m, cost) / best;
+    double best = t->least, median = t->median, share = pn_machine_floor(m, cost) / best;
     const char *direction = backward ? "bwd" : "fwd", *bound = pn_machine_bound_by_flops(m, cost) ? "flops" : "bytes";
     fprintf(b->out, "%-26s %-26s %s %10.2f %10.2f %8.2f %6.2f %6.2f %4.2f %s %5.2f\n", impl->name, c->name, direction,
             median * 1e6, best * 1e6, cost->flops / best / 1e9, cost->bytes / best / 1e9, cost->flops / best / m->sgemm,
             cost->bytes / best / m->stream, bound, share);
     fflush(b->out);
-    json_array_append_new(b->rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:s, s:f}", "op",
+    json_array_append_new(b->rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "op",
                                              impl->name, "shape", c->name, "direction", direction, "clock",
                                              m->threads == 1 ? "thread" : "wall", "median_us", median * 1e6, "min_us",
-                                             best * 1e6, "runs", n, "flops", cost->flops, "bytes", cost->bytes, "bound",
-                                             bound, "share_of_bound", share));
+                                             best * 1e6, "runs", (json_int_t)t->runs, "flops", cost->flops, "bytes",
+                                             cost->bytes, "bound", bound, "share_of_bound", share));
 }
 
 static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, ring *r) {
-    double seconds[MOST_REPEATS];
     bool wants = false;
     for (int i = 0; i < c->n_in; i++) wants = wants || r->copy[0].call.wants[i];
     for (int backward = 0; backward <= (wants && impl->backward); backward++) {
-        int n;
+        pn_timing timing;
         pn_progress_update(&b->progress, b->done, "%s, %s", impl->name, c->name);
-        PN_TRY(time_runs(b, r, impl, backward, seconds, &n));
+        PN_TRY(time_runs(b, r, impl, backward, &timing));
         pn_machine_measure(&b->machine);
         pn_op_cost cost = { 0 };
         op->contract->cost(&r->copy[0].call, backward, &cost);
-        report(b, impl, c, backward, &cost, seconds, n);
+        report(b, impl, c, backward, &cost, &timing);
     }
     for (int i = 0; i < PN_OP_OUT; i++) PN_TRY(check_finite(impl, c, r->copy[0].call.out[i], "output", i));
     for (int i = 0; i < PN_OP_IN; i++) PN_TRY(check_finite(impl, c, r->copy[0].call.din[i], "gradient of input", i));
@@ -193,7 +182,7 @@ static pn_status write_json(const bench *b) {
 }
 
 pn_status pn_bench_ops(const pn_bench_ops_options *o, FILE *out) {
-    PN_ASSERT(o->repeat >= LEAST_REPEATS && o->repeat <= MOST_REPEATS);
+    PN_ASSERT(o->repeat >= PN_TIMING_LEAST_RUNS && o->repeat <= PN_TIMING_MOST_RUNS);
     bench b = { .o = o, .out = out, .rows = json_array() };
     int64_t total;
     pn_status s = PN_OK;

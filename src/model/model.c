@@ -142,6 +142,11 @@ pn_path pn_model_own_path(const pn_model *m) {
     return (pn_path){ .n = m->config.n_layers };
 }
 
+void pn_model_path_config(const pn_model *m, const pn_path *path, pn_model_config *out) {
+    *out = m->config;
+    for (int l = 0; l < out->n_layers; l++) out->layer[l] = m->layer[l].candidate[path ? path->choice[l] : 0]->spec;
+}
+
 pn_status pn_model_embed(const pn_model *m, pn_tape *t, pn_tensor *ids, pn_tensor **h) {
     PN_TRY(pn_embedding(t, ids, m->embed, h));
     return PN_OK;

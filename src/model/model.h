@@ -54,6 +54,8 @@ pn_status pn_model_config_check(const pn_model_config *config);
 pn_status pn_model_add_candidate(pn_model *m, int layer, const pn_block_spec *spec, int *index);
 /* Path of candidate 0 everywhere: the model itself, and the teacher of a super-network. */
 pn_path pn_model_own_path(const pn_model *m);
+/* The config of the model that a path (NULL: candidate 0) stands for. */
+void pn_model_path_config(const pn_model *m, const pn_path *path, pn_model_config *out);
 
 /* ids: [tokens] I32. h: the residual stream [tokens, D], owned by the tape like every output below. */
 pn_status pn_model_embed(const pn_model *m, pn_tape *t, pn_tensor *ids, pn_tensor **h);
