@@ -1,18 +1,9 @@
 /* What every token mixer must keep, whatever it computes: each registered one at its default options, and at those of
  * the table below. A new block is tested by being registered. */
-#include "harness.h"
-#include <math.h>
-#include <string.h>
+#include "rig.h"
 
-#include "block.h"
 #include "golden.h"
 #include "op_check.h"
-#include "rng.h"
-#include "tape.h"
-
-static const pn_dims tiny = {
-    .hidden = 20, .heads = 2, .kv_heads = 1, .head_dim = 6, .intermediate = 24, .rope_theta = 1e4, .rms_norm_eps = 1e-6
-};
 
 /* More than the defaults. */
 static const struct more {
@@ -90,12 +81,6 @@ static const struct needed {
     { "mamba2", "head_dim", "10" },
 };
 
-typedef struct subject {
-    pn_block_spec spec;
-    pn_dims dims;
-    char label[96];
-} subject;
-
 /* Subject i, until false. */
 static bool subject_at(int i, subject *out) {
     int n_types;
@@ -106,9 +91,7 @@ static bool subject_at(int i, subject *out) {
         ck_ok(pn_block_spec_default(types[k], &out->spec));
         snprintf(out->label, sizeof out->label, "%s", types[k]->name);
         for (size_t o = 0; o < sizeof needed / sizeof *needed; o++)
-            if (!strcmp(needed[o].type, types[k]->name))
-                ck_ok(pn_option_parse(pn_option_find(types[k]->options, needed[o].option), out->label, needed[o].value,
-                                      0, out->spec.options));
+            if (!strcmp(needed[o].type, types[k]->name)) set_option(&out->spec, needed[o].option, needed[o].value);
         return true;
     }
     if (i >= (int)(sizeof more / sizeof *more)) return false;
@@ -117,98 +100,11 @@ static bool subject_at(int i, subject *out) {
     ck_assert_msg(type != NULL, "%s", m->type);
     ck_ok(pn_block_spec_default(type, &out->spec));
     snprintf(out->label, sizeof out->label, "%s, row %d of the table", m->type, i);
-    for (int o = 0; o < 4 && m->option[o][0]; o++)
-        ck_ok(pn_option_parse(pn_option_find(type->options, m->option[o][0]), out->label, m->option[o][1], 0,
-                              out->spec.options));
+    for (int o = 0; o < 4 && m->option[o][0]; o++) set_option(&out->spec, m->option[o][0], m->option[o][1]);
     if (m->heads) out->dims.heads = m->heads, out->dims.kv_heads = m->kv_heads;
     out->dims.qkv_bias = m->qkv_bias;
     return true;
 }
-
-/* ---- a block on a backend ---- */
-
-typedef struct rig {
-    const subject *s;
-    pn_params *params;
-    pn_block *block;
-    pn_tape *tape;
-} rig;
-
-static void set(pn_tensor *t, int64_t i, double x) {
-    if (t->dtype == PN_F64)
-        pn_f64(t)[i] = x;
-    else
-        pn_f32(t)[i] = (float)x;
-}
-static double get(const pn_tensor *t, int64_t i) {
-    return t->dtype == PN_F64 ? pn_f64(t)[i] : (double)pn_f32(t)[i];
-}
-
-/* Weights away from special initial values (zeros hide paths), the same floats on every backend. */
-static void randomise(pn_params *params) {
-    pn_params_init(params, 20);
-    for (int i = 0; i < params->n; i++) {
-        pn_param *p = params->item[i];
-        pn_rng rng;
-        pn_rng_stream(20, p->name, 1, &rng);
-        for (int64_t k = 0; k < pn_tensor_elems(p->value); k++)
-            set(p->value, k, (float)((float)get(p->value, k) + (float)(0.2 * pn_rng_normal(&rng))));
-        p->value->wants_grad = true;
-    }
-}
-
-static rig rig_create(const subject *s, pn_backend backend) {
-    rig r = { .s = s };
-    ck_ok(pn_params_create(pn_backend_dtype(backend), &r.params));
-    ck_ok(pn_block_create(&s->spec, &s->dims, r.params, "model.layers.0.self_attn.", &r.block));
-    ck_ok(pn_tape_create(backend, &r.tape));
-    randomise(r.params);
-    return r;
-}
-static void rig_destroy(rig *r) {
-    pn_tape_destroy(&r->tape);
-    pn_block_destroy(&r->block);
-    pn_params_destroy(&r->params);
-}
-static void drop_grads(rig *r) {
-    for (int i = 0; i < r->params->n; i++) pn_tensor_release(&r->params->item[i]->value->grad);
-}
-
-/* Random [rows, hidden] of a stream, the same floats on every backend; the caller's. */
-static pn_tensor *activations(rig *r, const char *stream, int64_t rows) {
-    pn_tensor *t;
-    pn_rng rng;
-    pn_rng_stream(20, stream, 2, &rng);
-    ck_ok(pn_tensor_create(pn_tape_pool(r->tape), pn_tape_dtype(r->tape), 2, (int64_t[]){ rows, tiny.hidden }, &t));
-    for (int64_t i = 0; i < pn_tensor_elems(t); i++) set(t, i, (float)pn_rng_normal(&rng));
-    t->wants_grad = !strcmp(stream, "x");
-    return t;
-}
-
-static pn_tensor *forward(rig *r, pn_tensor *x, const pn_docs *docs) {
-    pn_carry carry = { 0 };
-    pn_tensor *y;
-    ck_ok(pn_block_forward(r->block, r->tape, x, docs, &carry, &y));
-    return y;
-}
-
-/* rms(a - b) / rms(b), absolute where b is zero. */
-static double distance(const pn_tensor *a, const pn_tensor *b) {
-    ck_assert(pn_tensor_same_shape(a, b));
-    double diff = 0, norm = 0;
-    for (int64_t i = 0; i < pn_tensor_elems(a); i++) {
-        double d = get(a, i) - get(b, i);
-        diff += d * d;
-        norm += get(b, i) * get(b, i);
-    }
-    return norm > 0 ? sqrt(diff / norm) : sqrt(diff);
-}
-
-#define FAR_FROM(r, what, error, limit)                                                                                \
-    do {                                                                                                               \
-        double error_ = (error), limit_ = (limit);                                                                     \
-        ck_assert_msg(error_ <= limit_, "%s: %s is off by %.2e, allowed %.0e", (r)->s->label, what, error_, limit_);   \
-    } while (0)
 
 /* Documents of a chunk and a bit, a few tokens, one, none. */
 static const int64_t offsets[] = { 0, 3, 70, 70, 71, 140 };
@@ -286,14 +182,6 @@ START_TEST(causality) {
     }
 }
 END_TEST
-
-/* y (the caller's) and the gradients of x and all weights, for given documents. */
-static pn_tensor *both_ways(rig *r, pn_tensor *x, pn_tensor *dy, const pn_docs *docs) {
-    pn_tensor *y = pn_tensor_retain(forward(r, x, docs));
-    if (y->wants_grad) ck_ok(pn_tape_backward_from(r->tape, &y, &dy, 1));
-    pn_tape_reset(r->tape);
-    return y;
-}
 
 START_TEST(packed_equals_alone) {
     EACH_SUBJECT(s) {
