@@ -1,9 +1,14 @@
 /* What every token mixer must keep, whatever it computes: each registered one at its default options, and at those of
- * the table below. A new block is tested by being registered. */
+ * the table below. A new block is tested by being registered. `test_blocks_contract NAME` is about one block. */
 #include "rig.h"
 
+#include "../io/io_fixture.h"
+
+#include "clock.h"
 #include "golden.h"
+#include "model_load.h"
 #include "op_check.h"
+#include "profile.h"
 
 /* More than the defaults. */
 static const struct more {
@@ -111,9 +116,14 @@ static const int64_t offsets[] = { 0, 3, 70, 70, 71, 140 };
 static const pn_docs documents = { .n = 5, .offset = offsets };
 enum { TOKENS = 140 };
 
+static bool chosen(const subject *s) {
+    return !*ck_argument() || !strcmp(*ck_argument(), s->spec.type->name);
+}
+
 #define EACH_SUBJECT(s)                                                                                                \
     subject s;                                                                                                         \
-    for (int subject_ = 0; subject_at(subject_, &s); subject_++)
+    for (int subject_ = 0; subject_at(subject_, &s); subject_++)                                                       \
+        if (chosen(&s))
 
 /* ---- the contract ---- */
 
@@ -142,7 +152,7 @@ START_TEST(shapes) {
         pn_block_destroy(&twin);
         rig_destroy(&r);
     }
-    ck_assert_int_ge(count, 2);
+    ck_assert_msg(count > 0, "no token mixer is called %s", *ck_argument() ? *ck_argument() : "anything");
 }
 END_TEST
 
@@ -297,9 +307,10 @@ END_TEST
 enum { SEQUENCES = 3 };
 static const int64_t lengths[SEQUENCES] = { 9, 70, 61 };
 
-/* How many tokens of each sequence the call number `call` brings. */
+/* How many tokens of each sequence the call number `call` brings: what piece() says, or always `fixed`. */
 typedef struct schedule {
     const char *name;
+    int64_t fixed;
     int64_t (*piece)(int call, int sequence);
 } schedule;
 
@@ -307,17 +318,9 @@ static int64_t all(int call, int sequence) {
     (void)call;
     return lengths[sequence];
 }
-static int64_t steps(int call, int sequence) {
-    (void)call, (void)sequence;
-    return 1;
-}
 static int64_t rising(int call, int sequence) {
     static const int64_t pieces[] = { 2, 3, 5, 1, 40, 7, 13 };
     return pieces[(call + sequence) % 7];
-}
-static int64_t by_64(int call, int sequence) {
-    (void)call, (void)sequence;
-    return 64;
 }
 static int64_t turns(int call, int sequence) { /* one sequence moves, the others wait */
     return call % SEQUENCES == sequence ? 11 : 0;
@@ -326,8 +329,15 @@ static int64_t prompt_then_steps(int call, int sequence) {
     return call == 0 ? lengths[sequence] / 2 : 1;
 }
 static const schedule schedules[] = {
-    { "whole", all },          { "steps", steps },        { "rising pieces", rising },
-    { "pieces of 64", by_64 }, { "taking turns", turns }, { "prompt, then steps", prompt_then_steps }
+    { "whole", 0, all },
+    { "pieces of 1", 1, NULL },
+    { "pieces of 2", 2, NULL },
+    { "pieces of 3", 3, NULL },
+    { "pieces of 5", 5, NULL },
+    { "pieces of 64", 64, NULL },
+    { "rising pieces", 0, rising },
+    { "taking turns", 0, turns },
+    { "prompt, then steps", 0, prompt_then_steps },
 };
 
 /* Runs a schedule to the end; y [sum of lengths, D] as if packed. */
@@ -339,7 +349,7 @@ static void decode(rig *r, const schedule *how, pn_tensor *x, pn_tensor *y, pn_s
     for (int call = 0; left > 0; call++) {
         int64_t offset[SEQUENCES + 1] = { 0 };
         for (int i = 0; i < SEQUENCES; i++) {
-            int64_t n = how->piece(call, i);
+            int64_t n = how->fixed ? how->fixed : how->piece(call, i);
             if (n > lengths[i] - done[i]) n = lengths[i] - done[i];
             offset[i + 1] = offset[i] + n;
         }
@@ -465,6 +475,90 @@ START_TEST(state_bytes) {
 }
 END_TEST
 
+/* Every implementation is differentiable, or there for decoding: of each op that a block calls, its training runs one
+ * of the first, its decoding all of the second. The schedules above hold them to the same results. */
+START_TEST(every_way_of_decoding_runs) {
+    EACH_SUBJECT(s) {
+        rig r = rig_create(&s, PN_CPU);
+        pn_tensor *x = activations(&r, "x", TOKENS), *y = activations(&r, "dy", TOKENS), *out;
+        pn_state *state;
+        pn_profile_start(pn_seconds);
+        out = both_ways(&r, x, y, &documents);
+        pn_tape_record(r.tape, false);
+        ck_ok(pn_state_create(r.block, SEQUENCES, pn_tape_pool(r.tape), PN_F32, &state));
+        decode(&r, &schedules[1], x, y, state);
+        pn_profile_stop();
+        int n_rows, n_ops;
+        const pn_profile_row *rows = pn_profile_rows(&n_rows);
+        const pn_op *const *ops = pn_op_list(&n_ops);
+        for (int o = 0; o < n_ops; o++) {
+            const size_t length = strlen(ops[o]->name);
+            bool used = false, trained = false;
+            for (int i = 0; i < n_rows; i++) {
+                bool same = !strncmp(rows[i].name, ops[o]->name, length) && rows[i].name[length] == '/';
+                used = used || same;
+                trained = trained || (same && rows[i].backward);
+            }
+            if (!used) continue;
+            ck_assert_msg(trained, "%s: no implementation of %s ran backward", s.label, ops[o]->name);
+            for (const pn_op_impl *const *impl = ops[o]->impl[PN_CPU]; *impl; impl++) {
+                bool ran = (*impl)->backward != NULL;
+                for (int i = 0; i < n_rows; i++) ran = ran || !strcmp(rows[i].name, (*impl)->name);
+                ck_assert_msg(ran, "%s: decoding never runs %s", s.label, (*impl)->name);
+            }
+        }
+        pn_state_destroy(&state);
+        pn_tensor_release(&x);
+        pn_tensor_release(&y);
+        pn_tensor_release(&out);
+        rig_destroy(&r);
+    }
+}
+END_TEST
+
+/* ---- files ---- */
+
+/* The hidden states of a few tokens. */
+static pn_tensor *hidden_of(const pn_model *m, pn_tape *t) {
+    static const int64_t offset[] = { 0, 4, 11 };
+    pn_tensor *ids, *hidden;
+    ck_ok(pn_tape_new(t, PN_I32, 1, (int64_t[]){ 11 }, &ids));
+    for (int32_t i = 0; i < 11; i++) pn_i32(ids)[i] = 7 * i % 30;
+    ck_ok(pn_model_hidden(m, NULL, t, ids, &(pn_docs){ .n = 2, .offset = offset }, &hidden));
+    return hidden;
+}
+
+/* A model of one layer with the block, written and read: the same options, weights and results, bit for bit. */
+START_TEST(saved_and_loaded) {
+    EACH_SUBJECT(s) {
+        pn_model_config c = { .dims = s.dims, .vocab = 30, .n_layers = 1, .tied = true, .bos = -1, .eos = -1 };
+        c.max_position = 64;
+        c.initializer_range = 0.02;
+        c.layer[0] = s.spec;
+        pn_model *m, *back;
+        pn_tape *t;
+        ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
+        randomise(m->params);
+        ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_F32 }));
+        ck_ok(pn_model_load(scratch("."), PN_F32, &back));
+        ck_assert_msg(pn_block_spec_equal(&m->config.layer[0], &back->config.layer[0]), "%s: other options", s.label);
+        for (int i = 0; i < m->params->n; i++) {
+            const pn_param *p = m->params->item[i], *q = pn_params_find(back->params, p->name);
+            ck_assert_msg(q && pn_tensor_same_shape(p->value, q->value) &&
+                              !memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value)),
+                          "%s: another %s", s.label, p->name);
+        }
+        ck_ok(pn_tape_create(PN_CPU, &t));
+        pn_tape_record(t, false);
+        const pn_tensor *before = hidden_of(m, t), *after = hidden_of(back, t);
+        ck_assert_msg(!memcmp(pn_f32(before), pn_f32(after), pn_tensor_bytes(before)), "%s: other results", s.label);
+        pn_tape_destroy(&t);
+        pn_model_destroy(&back);
+        pn_model_destroy(&m);
+    }
+}
+END_TEST
+
 /* ---- reproducibility ---- */
 
 static pn_status body(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
@@ -539,4 +633,5 @@ START_TEST(a_plan_knows_the_peak) {
 END_TEST
 
 TEST_MAIN("block contract", shapes, causality, packed_equals_alone, gradients_are_derivatives, cpu_equals_reference,
-          any_split_equals_forward, state_bytes, every_run_gives_the_same_bits, a_plan_knows_the_peak)
+          any_split_equals_forward, state_bytes, every_way_of_decoding_runs, saved_and_loaded,
+          every_run_gives_the_same_bits, a_plan_knows_the_peak)
