@@ -34,9 +34,16 @@ static inline bool *ck_skipped_(void) {
     } while (0)
 enum { CK_SKIPPED_ = 77 }; /* SKIP_RETURN_CODE in cmake/PostnasTarget.cmake */
 
-/* TEST_MAIN(name, test_a, test_b, ...): one test case per START_TEST function, 120 s each. */
+/* The test program's argument, which may narrow what its tests look at; NULL without one. */
+static inline const char **ck_argument(void) {
+    static const char *argument;
+    return &argument;
+}
+
+/* TEST_MAIN(name, test_a, test_b, ...): one test case per START_TEST function, 240 s each. */
 #define TEST_MAIN(name, ...)                                                                                           \
-    int main(void) {                                                                                                   \
+    int main(int argc, char **argv) {                                                                                  \
+        *ck_argument() = argc > 1 ? argv[1] : NULL;                                                                    \
         const TTest *const tests_[] = { __VA_ARGS__ };                                                                 \
         Suite *suite_ = suite_create(name);                                                                            \
         TCase *case_ = tcase_create(name);                                                                             \

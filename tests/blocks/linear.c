@@ -1,9 +1,8 @@
 /* Linear blocks against each other, where one is a case of another, and their sizes against blocks.md 12. */
-#include "harness.h"
 #include <math.h>
 #include <string.h>
 
-#include "block.h"
+#include "block_option.h"
 #include "rng.h"
 #include "tape.h"
 
@@ -15,11 +14,7 @@ enum { SETTINGS = 6 };
 static pn_block_spec spec_of(const pn_block_type *type, const setting *set) {
     pn_block_spec spec;
     ck_ok(pn_block_spec_default(type, &spec));
-    for (int i = 0; i < SETTINGS && set[i].option; i++) {
-        const pn_option *row = pn_option_find(type->options, set[i].option);
-        ck_assert_msg(row != NULL, "%s has no option %s", type->name, set[i].option);
-        ck_ok(pn_option_parse(row, type->name, set[i].value, 0, spec.options));
-    }
+    for (int i = 0; i < SETTINGS && set[i].option; i++) set_option(&spec, set[i].option, set[i].value);
     return spec;
 }
 

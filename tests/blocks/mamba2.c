@@ -1,17 +1,15 @@
 /* Mamba-2: which group a head reads (blocks.md 14.6), the sizes of a published shape, names, and initial values. */
-#include "harness.h"
 #include <math.h>
 #include <string.h>
 
-#include "block.h"
+#include "block_option.h"
 #include "rng.h"
 #include "tape.h"
 
 static pn_block_spec spec_with(const char *const option[][2], int n) {
     pn_block_spec spec;
     ck_ok(pn_block_spec_default(&pn_block_mamba2, &spec));
-    for (int i = 0; i < n; i++)
-        ck_ok(pn_option_parse(pn_option_find(spec.type->options, option[i][0]), "test", option[i][1], 0, spec.options));
+    for (int i = 0; i < n; i++) set_option(&spec, option[i][0], option[i][1]);
     return spec;
 }
 

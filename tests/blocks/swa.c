@@ -1,16 +1,15 @@
 /* Sliding windows: the sizes of the published models, and a state that stays as large as the window. */
-#include "harness.h"
 #include <string.h>
 
-#include "block.h"
+#include "block_option.h"
 #include "swa.h"
 #include "tape.h"
 
 static pn_block_spec jet(const char *head_dim, const char *expand_v) {
     pn_block_spec spec;
     ck_ok(pn_block_spec_default(&pn_block_jet, &spec));
-    ck_ok(pn_option_parse(pn_option_find(spec.type->options, "head_dim"), "test", head_dim, 0, spec.options));
-    ck_ok(pn_option_parse(pn_option_find(spec.type->options, "expand_v"), "test", expand_v, 0, spec.options));
+    set_option(&spec, "head_dim", head_dim);
+    set_option(&spec, "expand_v", expand_v);
     return spec;
 }
 
@@ -103,7 +102,7 @@ START_TEST(the_state_is_bounded_by_the_window) {
             char text[16];
             ck_ok(pn_block_spec_default(&pn_block_swa, &spec));
             snprintf(text, sizeof text, "%d", (int)windows[w]);
-            ck_ok(pn_option_parse(spec.type->options, "test", text, 0, spec.options));
+            set_option(&spec, "window_size", text);
             ck_ok(pn_params_create(PN_F32, &params));
             ck_ok(pn_block_create(&spec, &tiny, params, "", &b));
             ck_ok(pn_tape_create(PN_CPU, &t));

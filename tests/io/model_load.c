@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "block_option.h"
 #include "gguf_build.h"
 #include "gguf_model.h"
 #include "json.h"
@@ -127,7 +128,7 @@ START_TEST(windowed_layers_are_saved_and_loaded) {
         snprintf(text, sizeof text, "%d", window);
         for (int l = 0; l < config.n_layers; l++) {
             ck_ok(pn_block_spec_default(&pn_block_swa, &config.layer[l]));
-            ck_ok(pn_option_parse(pn_block_swa.options, "test", text, 0, config.layer[l].options));
+            set_option(&config.layer[l], "window_size", text);
         }
         ck_ok(pn_model_create(&config, PN_F32, base->params, &m));
         ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_F32 }));
@@ -144,10 +145,6 @@ START_TEST(windowed_layers_are_saved_and_loaded) {
     }
 }
 END_TEST
-
-static void set_option(pn_block_spec *spec, const char *name, const char *value) {
-    ck_ok(pn_option_parse(pn_option_find(spec->type->options, name), "test", value, 0, spec->options));
-}
 
 /* A hybrid with a layer of every token mixer: the same weights and settings come back. */
 START_TEST(every_block_saved_and_loaded) {

@@ -1,6 +1,7 @@
 /* Every op of ops.def: each implementation against the reference, the reference against finite differences.
  * `test_ops_ops NAME` runs one op with a row per case. */
 #include "harness.h"
+#include "op_case.h"
 #include "op_check.h"
 #include <string.h>
 
@@ -29,11 +30,38 @@ START_TEST(reference_against_finite_differences) {
 }
 END_TEST
 
+static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
+    pn_case_call x;
+    ck_ok(pn_case_call_make(op, c, PN_CPU, &x));
+    bool taken = !impl->takes || impl->takes(&x.call);
+    pn_case_call_free(&x);
+    return taken;
+}
+
+/* An implementation that refuses every case would pass them all. */
+START_TEST(every_implementation_takes_a_case) {
+    int n;
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++)
+        for (const pn_op_impl *const *impl = ops[i]->impl[PN_CPU]; *impl; impl++) {
+            pn_op_case c;
+            bool taken = false;
+            for (int k = 0; !taken; k++) {
+                memset(&c, 0, sizeof c);
+                ck_assert_msg(ops[i]->contract->case_at(k, &c), "no quick case of %s is one for %s", ops[i]->name,
+                              (*impl)->name);
+                taken = !c.slow && takes(*impl, ops[i], &c);
+            }
+        }
+}
+END_TEST
+
 int main(int argc, char **argv) {
     only_op = argc > 1 ? argv[1] : NULL;
     Suite *suite = suite_create("ops");
     TCase *tcase = tcase_create("ops");
     tcase_set_timeout(tcase, 600);
+    tcase_add_test(tcase, every_implementation_takes_a_case);
     tcase_add_test(tcase, reference_against_finite_differences);
     tcase_add_test(tcase, cpu_against_reference);
     suite_add_tcase(suite, tcase);
