@@ -8,7 +8,7 @@ typedef struct state {
 } state;
 
 static pn_status start(pn_search *s) {
-    return pn_search_needs_gates(s, "search.strategy gates");
+    return pn_search_needs_gates(s, "strategy gates");
 }
 
 /* The free layer with the largest gate for a kind; -1 when none is left that the kind may take. */

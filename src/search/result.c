@@ -189,6 +189,7 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "path", json_string(pn_path_text(r->supernet, &r->winner, text, sizeof text)));
     json_object_set_new(root, "layers", path_json(r->supernet, &r->winner));
     json_object_set_new(root, "table", pn_table_json(r->table));
+    if (r->comparison) json_object_set_new(root, "selectors", pn_comparison_json(r->comparison, r->supernet));
     json_object_set_new(root, "cache_bytes", cache_json(r));
     json_object_set_new(root, "importance", importance_json(r));
     json_object_set_new(root, "history", history_json(r));

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "comparison.h"
 #include "search_config.h"
 #include "table.h"
 
@@ -30,7 +31,8 @@ typedef struct pn_result {
     const pn_supernet_result *trained;
     const pn_curve *distill_curve;
     const pn_table *table;
-    const char *config_text; /* the run's configuration, as YAML */
+    const pn_comparison *comparison; /* NULL: none */
+    const char *config_text;         /* the run's configuration, as YAML */
     uint64_t weights_hash;
 } pn_result;
 

@@ -36,6 +36,11 @@ static pn_status remember(pn_run *r, const pn_history *row) {
     return PN_OK;
 }
 
+void pn_run_free_history(pn_run *r) {
+    for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
+    free(r->history);
+}
+
 /* ---- one search ---- */
 
 /* A strategy at work on a stage. Its proposals are the history's rows from `first` on. */
@@ -90,7 +95,7 @@ static pn_status run_rounds(driver *d) {
         for (int i = first; i < r->n_history; i++)
             if (loss_of(d, i) < loss_of(d, best)) best = i;
         const pn_scalar scalars[] = { { "search/best_objective", r->history[best].objective }, { "search/paths", n } };
-        pn_monitor_point(d->search->type->name, d->first_round + asked[0].round, scalars, 2);
+        if (!r->aside) pn_monitor_point(d->search->type->name, d->first_round + asked[0].round, scalars, 2);
         pn_info("  best %s %.4f  %s", r->stage[d->stage].objective->text, r->history[best].objective,
                 pn_path_text(r->net, &r->history[best].path, text, sizeof text));
     }
@@ -153,8 +158,18 @@ static pn_status scale_objectives(pn_run *r) {
     return s;
 }
 
+pn_status pn_run_place(pn_run *r) {
+    char text[PN_PATH_TEXT_MAX];
+    pn_path placed = pn_space_all_linear(&r->space);
+    int root = -1;
+    for (int i = 0; i < r->n_stages; i++) PN_TRY(run_stage(r, i, &placed, &root));
+    r->winner = placed;
+    pn_info("chosen: %s", pn_path_text(r->net, &r->winner, text, sizeof text));
+    return PN_OK;
+}
+
 pn_status pn_run_choose(pn_run *r) {
-    char file[PN_PATH_MAX], text[PN_PATH_TEXT_MAX];
+    char file[PN_PATH_MAX];
     PN_TRY(pn_run_dir_file(&r->dir, "state", file));
     PN_TRY(pn_make_directories(file));
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", file));
@@ -162,10 +177,6 @@ pn_status pn_run_choose(pn_run *r) {
     PN_TRY(pn_scores_identify(r->scores, r->net));
     PN_TRY(pn_evaluator_create(r->net, r->search_task, r->config.n_tasks, r->scores, &r->evaluator));
     PN_TRY(scale_objectives(r));
-    pn_path placed = pn_space_all_linear(&r->space);
-    int root = -1;
-    for (int i = 0; i < r->n_stages; i++) PN_TRY(run_stage(r, i, &placed, &root));
-    r->winner = placed;
-    pn_info("chosen: %s", pn_path_text(r->net, &r->winner, text, sizeof text));
+    PN_TRY(pn_run_place(r));
     return PN_OK;
 }

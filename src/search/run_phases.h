@@ -33,7 +33,9 @@ typedef struct pn_run {
     int n_history, cap_history;
     pn_path winner;
     pn_table *table;
+    pn_comparison comparison;
     pn_run_clock clock;
+    bool aside; /* a copy that searches beside the run (run_compare.c): what it does is not shown to monitors */
     FILE *out;
 } pn_run;
 
@@ -47,10 +49,24 @@ pn_status pn_run_train_net(pn_run *r);
 void pn_run_free(pn_run *r); /* what it holds, not *r */
 /* What a strategy works from in a stage; placed: of the stage before, all linear at first. */
 pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options);
+/* Whether a strategy takes every stage: PN_USAGE, asked before anything is trained. */
+pn_status pn_run_try_strategy(const pn_run *r, const pn_search_type *type);
 /* Runs the strategy over the search tasks: history and winner. */
 pn_status pn_run_choose(pn_run *r);
+/* The stages of that, on an evaluator that is there. */
+pn_status pn_run_place(pn_run *r);
+void pn_run_free_history(pn_run *r);
+/* How many paths the history holds, some of which were asked for more than once. */
+pn_status pn_run_count_paths(const pn_run *r, int *n);
 /* The table's rows of paths through the super-network. */
 pn_status pn_run_table(pn_run *r);
+/* Objective of paths on the held-out samples, which are measured for the tasks it uses. values: paths x samples. */
+pn_status pn_run_heldout_objective(pn_run *r, const pn_objective *o, const pn_path *paths, int n, const char *what,
+                                   double *values);
+/* compare.selectors: whether every one takes every number of layers, PN_USAGE before anything is trained; and then what
+ * they place. */
+pn_status pn_run_check_selectors(pn_run *r);
+pn_status pn_run_compare(pn_run *r);
 /* Distils and exports: the winner, and the rivals for the table. */
 pn_status pn_run_distill(pn_run *r);
 pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled);

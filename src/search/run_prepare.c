@@ -21,9 +21,8 @@ pn_status pn_run_open(pn_run *r, pn_config *file) {
     return PN_OK;
 }
 
-/* Whether a strategy takes every stage: asked before anything is trained, with stand-ins for what
- * the stages will place. */
-static pn_status try_strategy(const pn_run *r, const pn_search_type *type) {
+/* With stand-ins for what the stages will place. */
+pn_status pn_run_try_strategy(const pn_run *r, const pn_search_type *type) {
     pn_path placed = pn_space_all_linear(&r->space);
     for (int i = 0; i < r->n_stages; i++) {
         const pn_search_input in = pn_run_search_input(r, i, &placed, pn_search_config_options(&r->config, type));
@@ -41,8 +40,9 @@ pn_status pn_run_space(pn_run *r) {
     r->space = pn_search_config_space(c, r->net->config.n_layers);
     PN_TRY(pn_space_check(&r->space));
     r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
-    PN_TRY(try_strategy(r, c->strategy));
-    if (c->compare.exhaustive) PN_TRY(try_strategy(r, &pn_search_exhaustive));
+    PN_TRY(pn_run_try_strategy(r, c->strategy));
+    if (c->compare.exhaustive) PN_TRY(pn_run_try_strategy(r, &pn_search_exhaustive));
+    PN_TRY(pn_run_check_selectors(r));
     return PN_OK;
 }
 
@@ -76,8 +76,8 @@ void pn_run_free(pn_run *r) {
     for (int k = 0; r->search_task && k < r->config.n_tasks; k++) pn_task_destroy(&r->search_task[k]);
     free(r->search_task);
     pn_heldout_free(&r->heldout);
-    for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
-    free(r->history);
+    pn_run_free_history(r);
+    pn_comparison_free(&r->comparison);
     pn_supernet_result_free(&r->trained);
     pn_curve_free(&r->distill_curve);
     pn_table_destroy(&r->table);

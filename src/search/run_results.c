@@ -14,8 +14,7 @@ static int by_path(const void *a, const void *b) {
     return memcmp(x->path.choice, y->path.choice, sizeof x->path.choice);
 }
 
-/* How many paths the history holds, some of which were asked for more than once. */
-static pn_status count_paths(const pn_run *r, int *n) {
+pn_status pn_run_count_paths(const pn_run *r, int *n) {
     pn_history *sorted = malloc((size_t)r->n_history * sizeof *sorted);
     PN_CHECK(sorted, PN_MEMORY, "out of memory");
     memcpy(sorted, r->history, (size_t)r->n_history * sizeof *sorted);
@@ -41,6 +40,7 @@ pn_status pn_run_results(pn_run *r) {
                                .trained = &r->trained,
                                .distill_curve = &r->distill_curve,
                                .table = r->table,
+                               .comparison = r->comparison.n ? &r->comparison : NULL,
                                .config_text = config,
                                .weights_hash = pn_params_hash(r->net->params) };
     json_t *root = NULL;
@@ -53,13 +53,17 @@ pn_status pn_run_results(pn_run *r) {
     json_decref(root);
     PN_TRY(s);
     int n_paths;
-    PN_TRY(count_paths(r, &n_paths));
+    PN_TRY(pn_run_count_paths(r, &n_paths));
     fprintf(r->out, "\n%d paths measured; %d of %d layers keep full attention", n_paths,
             pn_space_count(&r->winner, r->space.limit[0].choice), r->winner.n);
     for (int k = 1; k < r->space.n_limits; k++)
         fprintf(r->out, ", %d %s", pn_space_count(&r->winner, r->space.limit[k].choice), r->space.limit[k].name);
     fprintf(r->out, ":\n  %s\n\n", pn_path_text(r->net, &r->winner, text, sizeof text));
     pn_table_print(r->table, r->out);
+    if (r->comparison.n) {
+        fputc('\n', r->out);
+        pn_comparison_print(&r->comparison, r->net, r->out);
+    }
     fprintf(r->out, "\nresults: %s\nreport: %s\n", path, page);
     return PN_OK;
 }

@@ -20,8 +20,8 @@ pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const p
     return PN_OK;
 }
 
-/* Mean objective over the held-out samples, which are measured for the tasks it uses. values: one per path. */
-static pn_status measure_heldout(pn_run *r, const pn_objective *o, const pn_path *paths, int n, double *values) {
+pn_status pn_run_heldout_objective(pn_run *r, const pn_objective *o, const pn_path *paths, int n, const char *what,
+                                   double *values) {
     int tasks = r->config.n_tasks, samples = r->heldout.n_samples;
     pn_status s = PN_OK;
     pn_evaluator *e = NULL;
@@ -31,19 +31,30 @@ static pn_status measure_heldout(pn_run *r, const pn_objective *o, const pn_path
     for (int k = 0; k < tasks; k++) {
         if (!pn_objective_uses(o, k)) continue;
         PN_TRY_GOTO(s, pn_evaluator_create(r->net, &r->heldout.task[k * samples], samples, r->scores, &e), done);
-        PN_TRY_GOTO(s, pn_evaluator_run(e, paths, n, "held-out: every placement", measured), done);
+        PN_TRY_GOTO(s, pn_evaluator_run(e, paths, n, what, measured), done);
         pn_evaluator_destroy(&e);
         for (int i = 0; i < n * samples; i++) metrics[i * tasks + k] = measured[i];
     }
-    for (int i = 0; i < n; i++) {
-        values[i] = 0;
-        for (int k = 0; k < samples; k++)
-            values[i] += pn_objective_value(o, &metrics[(i * samples + k) * tasks]) / samples;
-    }
+    for (int i = 0; i < n * samples; i++) values[i] = pn_objective_value(o, &metrics[i * tasks]);
 done:
     pn_evaluator_destroy(&e);
     free(measured);
     free(metrics);
+    return s;
+}
+
+/* Mean loss over the held-out samples, one per path. */
+static pn_status mean_losses(pn_run *r, const pn_objective *o, const pn_path *paths, int n, double *losses) {
+    int samples = r->heldout.n_samples;
+    double *values = calloc((size_t)(n * samples), sizeof *values);
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    pn_status s = pn_run_heldout_objective(r, o, paths, n, "held-out: every placement", values);
+    for (int i = 0; i < n; i++) {
+        double mean = 0;
+        for (int k = 0; k < samples; k++) mean += values[i * samples + k] / samples;
+        losses[i] = pn_objective_loss(o, mean);
+    }
+    free(values);
     return s;
 }
 
@@ -56,18 +67,17 @@ static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
     const pn_objective *o = r->stage[stage].objective;
     pn_search *search;
     PN_TRY(pn_search_create(&pn_search_exhaustive, &in, &search));
-    double values[PN_RUN_ASK], best = 0;
+    double losses[PN_RUN_ASK], best = 0;
     bool any = false;
     int n;
     pn_status s;
     while (!(s = pn_search_ask(search, asked, PN_RUN_ASK, &n)) && n) {
         for (int i = 0; i < n; i++) paths[i] = asked[i].path;
-        if ((s = measure_heldout(r, o, paths, n, values))) break;
+        if ((s = mean_losses(r, o, paths, n, losses))) break;
         for (int i = 0; i < n; i++) {
-            double loss = pn_objective_loss(o, values[i]);
-            if (any && loss >= best) continue;
+            if (any && losses[i] >= best) continue;
             any = true;
-            best = loss;
+            best = losses[i];
             *placed = paths[i];
         }
     }

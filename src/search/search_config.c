@@ -103,6 +103,18 @@ static const pn_option compare_table[] = {
     ROW(PN_OPTION_BOOL, "all_linear", compare.all_linear, "true", "no attention at all"),
     ROW(PN_OPTION_BOOL, "exhaustive", compare.exhaustive, "false", "the best of all placements, measured held-out"),
     ROW(PN_OPTION_BOOL, "distill", compare.distill, "true", "distil uniform and all_linear as the winner is"),
+    { .name = "selectors",
+      .kind = PN_OPTION_STRINGS,
+      .offset = offsetof(pn_search_config, compare.selectors),
+      .help = "strategies that place full attention on the same super-network, each compared held-out",
+      .example = "[uniform, kl_guided, beam]" },
+    { .name = "full_attention",
+      .kind = PN_OPTION_INTS,
+      .offset = offsetof(pn_search_config, compare.full_attention),
+      .min = 1,
+      .max = PN_MAX_LAYERS,
+      .help = "how many layers every selector places, in rising order; none: limits.full_attention",
+      .example = "[1, 2, 4]" },
     PN_OPT_END,
 };
 
@@ -165,6 +177,36 @@ static pn_status read_candidates(pn_config *file, pn_search_config *c) {
     return PN_OK;
 }
 
+/* The selectors of the comparison, which are found as search.strategy is, and their numbers of layers. */
+static pn_status read_selectors(pn_config *file, pn_search_config *c) {
+    const pn_string_list *names = &c->compare.selectors;
+    pn_int_list *counts = &c->compare.full_attention;
+    for (int64_t i = 0; i < names->n; i++) {
+        const pn_search_type *type = pn_search_find(names->item[i]);
+        PN_CHECK(type, PN_USAGE, "%s: no strategy named %s; see `postnas list searches`",
+                 pn_config_where(file, "compare.selectors"), names->item[i]);
+        for (int k = 0; k < c->compare.n_selectors; k++)
+            PN_CHECK(c->compare.selector[k] != type, PN_USAGE, "%s: names %s twice",
+                     pn_config_where(file, "compare.selectors"), type->name);
+        c->compare.selector[c->compare.n_selectors++] = type;
+    }
+    PN_CHECK(names->n || !counts->n, PN_USAGE, "%s: no selector places these layers; name some in compare.selectors",
+             pn_config_where(file, "compare.full_attention"));
+    for (int64_t i = 1; i < counts->n; i++)
+        PN_CHECK(counts->item[i] > counts->item[i - 1], PN_USAGE,
+                 "%s: %lld does not rise above %lld; give each number of layers once, in rising order",
+                 pn_config_where(file, "compare.full_attention"), (long long)counts->item[i],
+                 (long long)counts->item[i - 1]);
+    if (names->n && !counts->n) *counts = (pn_int_list){ 1, { c->limit[PN_KIND_ATTENTION] } };
+    return PN_OK;
+}
+
+static bool is_selector(const pn_search_config *c, const pn_search_type *type) {
+    for (int i = 0; i < c->compare.n_selectors; i++)
+        if (c->compare.selector[i] == type) return true;
+    return false;
+}
+
 static pn_status read_strategy(pn_config *file, pn_search_config *c, const search_options *o) {
     c->strategy = pn_search_find(o->strategy);
     PN_CHECK(c->strategy, PN_USAGE, "%s: no strategy named %s; see `postnas list searches`",
@@ -176,7 +218,7 @@ static pn_status read_strategy(pn_config *file, pn_search_config *c, const searc
         snprintf(path, sizeof path, "search.%s", types[i]->name);
         PN_ASSERT(types[i]->options_bytes <= sizeof c->strategy_options[i]);
         if (!types[i]->options) continue;
-        if (types[i] == c->strategy || pn_config_has(file, path))
+        if (types[i] == c->strategy || is_selector(c, types[i]) || pn_config_has(file, path))
             PN_TRY(pn_config_read(file, path, types[i]->options, c->strategy_options[i]));
         else
             PN_TRY(pn_options_defaults(types[i]->options, c->strategy_options[i]));
@@ -212,13 +254,14 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
     PN_TRY(pn_config_read(file, "search.limits", limits_table, c));
     PN_TRY(read_candidates(file, c));
     PN_TRY(pn_task_specs_read(file, "search.tasks", &c->tasks, &c->n_tasks));
+    PN_TRY(pn_config_read(file, "compare", compare_table, c));
+    PN_TRY(read_selectors(file, c));
     PN_TRY(read_strategy(file, c, &search));
     PN_TRY(read_objectives(file, c, &search));
     if (pn_config_has(file, "distill")) {
         PN_TRY(pn_config_read(file, "distill", pn_train_option_table, &c->distill_train));
         c->distill_tokens = c->distill_train.tokens;
     }
-    PN_TRY(pn_config_read(file, "compare", compare_table, c));
     PN_TRY(pn_config_read(file, "heldout", heldout_table, c));
     return PN_OK;
 }

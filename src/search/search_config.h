@@ -6,8 +6,8 @@
  *     search:   { strategy: beam, objective: recall.nll, limits: { full_attention: 2, swa: 2 }, tasks: [ ... ],
  *                 objectives: { swa: facts.accuracy } }
  *     distill:  { tokens: ... }              0: the winner is exported as it was searched
- *     compare:  { uniform: true, all_linear: true, exhaustive: false }
- *     heldout:  { samples: 3 } */
+ *     compare:  { uniform: true, all_linear: true, exhaustive: false, selectors: [greedy, beam], full_attention: [1, 2]
+ * } heldout:  { samples: 3 } */
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
@@ -44,6 +44,10 @@ typedef struct pn_search_config {
     int n_tasks;
     struct {
         bool uniform, all_linear, exhaustive, distill;
+        pn_string_list selectors;   /* as configured */
+        pn_int_list full_attention; /* rising; not empty when there are selectors */
+        const pn_search_type *selector[PN_SEARCHES];
+        int n_selectors;
     } compare;
     int64_t heldout_samples;
 } pn_search_config;

@@ -57,6 +57,7 @@ static pn_status work(pn_run *r) {
     PN_TRY(pn_run_choose(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "heldout_seconds"));
     PN_TRY(pn_run_table(r));
+    PN_TRY(pn_run_compare(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "distill_and_export_seconds"));
     PN_TRY(pn_run_distill(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "results_seconds"));

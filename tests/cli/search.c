@@ -47,7 +47,7 @@ START_TEST(contradictions_are_found_before_anything_is_written) {
         { "search.strategy=bream", "--set: search.strategy: no strategy named bream; see `postnas list searches`",
           NULL },
         { "search.strategy=gates",
-          "search.strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or search "
+          "strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or search "
           "without gates",
           NULL },
         { "search.beam.order=gates --set search.beam.expand=3",

@@ -257,7 +257,7 @@ START_TEST(gates_choose_and_order) {
 
     pn_gates none = { .present = false };
     is_refused(&pn_search_gates, eight(), NULL, &none,
-               "search.strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or "
+               "strategy gates needs the gates of a super-network; train one with supernet.mode: gated, or "
                "search without gates");
     is_refused(&pn_search_beam, eight(), "{ expand: 3, order: gates }", NULL,
                "search.beam.order gates needs the gates of a super-network; train one with supernet.mode: gated, or "
