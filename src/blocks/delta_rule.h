@@ -7,7 +7,7 @@
 #ifndef PN_BLOCKS_DELTA_RULE_H
 #define PN_BLOCKS_DELTA_RULE_H
 
-#include "block.h"
+#include "attention_map.h"
 
 typedef struct pn_delta_shape {
     int64_t heads, v_heads, dk, dv;
@@ -24,6 +24,9 @@ typedef struct pn_delta_rule {
 /* dv = dk * expand_v rounded to nearest; PN_USAGE unless that is within relative 1e-5 of an integer (blocks.md 10.2).
  */
 pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int64_t *dv);
+
+/* Output projection, output gate and slow decays. */
+void pn_delta_map(const pn_delta_rule *w, const pn_delta_shape *shape, pn_attention_map *map);
 
 pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *shape, pn_delta_rule *w);
 

@@ -108,9 +108,9 @@ static json_t *errors_json(const pn_result *r) {
     json_t *list = json_array();
     for (int i = 0; i < r->trained->n_errors; i++) {
         const pn_local_error *e = &r->trained->error[i];
-        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f}", "layer", e->layer, "block",
+        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f, s:f}", "layer", e->layer, "block",
                                               r->supernet->layer[e->layer].candidate[e->choice]->spec.type->name,
-                                              "first", e->first, "last", e->last));
+                                              "start", e->start, "first", e->first, "last", e->last));
     }
     return list;
 }
