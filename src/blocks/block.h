@@ -27,6 +27,7 @@ typedef struct pn_dims {
 } pn_dims;
 
 typedef struct pn_block_type pn_block_type;
+typedef struct pn_attention_map pn_attention_map; /* attention_map.h */
 
 /* A type and its options: a value that can be copied, compared and hashed. */
 typedef struct pn_block_spec {
@@ -68,6 +69,8 @@ struct pn_block_type {
     /* Its weights are those of softmax attention, name by name: it can start from the base's as they are
      * (blocks.md 11.2). */
     bool attention_weights;
+    /* Fills *map (zeroed) with what can start from softmax attention's weights. NULL: nothing can. */
+    void (*attention_map)(const pn_block *b, pn_attention_map *map);
     const pn_option *options; /* config keys; offsets into the options struct; names are the Hugging Face field names */
     size_t options_bytes, data_bytes;
     /* Resolves "auto" options from dims and refuses contradictions (PN_USAGE). NULL: nothing to resolve. */

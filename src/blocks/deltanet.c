@@ -101,6 +101,12 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const deltanet *a = b->data;
+    pn_qkv_map(&a->qkv, a->shape.heads, a->shape.heads, a->shape.v_heads, map);
+    pn_delta_map(&a->rule, &a->shape, map);
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const deltanet *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
@@ -118,6 +124,7 @@ const pn_block_type pn_block_deltanet = {
     .hf_name = "deltanet",
     .summary = "DeltaNet: delta rule without decay, short convolutions on q, k and v",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(deltanet),

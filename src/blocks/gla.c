@@ -11,6 +11,7 @@
 #include "linear_rule.h"
 #include "qkv.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #include "linear/linear.h"
@@ -97,6 +98,15 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const gla *a = b->data;
+    const options *o = (const options *)b->spec.options;
+    pn_qkv_map(&a->qkv, a->shape.heads, a->shape.kv_heads, a->shape.kv_heads, map);
+    pn_linear_rule_map(&a->rule, &a->shape, map);
+    /* logsigmoid(b) / normalizer = -1e-3: one part in 1,000 for each token */
+    pn_attention_map_value(map, a->b1, -log(expm1(1e-3 * o->gate_logit_normalizer)));
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const gla *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
@@ -114,6 +124,7 @@ const pn_block_type pn_block_gla = {
     .hf_name = "gla",
     .summary = "gated linear attention: a decay for every key channel, no convolution by default",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(gla),

@@ -101,6 +101,14 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const jet *a = b->data;
+    map->part[PN_MAP_Q] = (pn_head_rows){ .w = a->wq, .heads = a->shape.heads, .width = a->shape.dk };
+    map->part[PN_MAP_K] = (pn_head_rows){ .w = a->wk, .heads = a->shape.heads, .width = a->shape.dk };
+    map->part[PN_MAP_V] = (pn_head_rows){ .w = a->wv, .heads = a->shape.heads, .width = a->shape.dv };
+    pn_delta_map(&a->rule, &a->shape, map);
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const jet *a = b->data;
     const int64_t W = ((const options *)b->spec.options)->conv_size;
@@ -121,6 +129,7 @@ const pn_block_type pn_block_jet = {
     .hf_name = "jet",
     .summary = "JetBlock: gated delta rule with a dynamic convolution on v",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(jet),

@@ -6,7 +6,7 @@
  *     y = W_out rms(o * silu(z); w, eps)      the gate first, then the norm, over the heads of a group together
  *
  * Head h reads group floor(h M / H). Decode state: the last W raw inputs of the convolution, and S. */
-#include "block.h"
+#include "attention_map.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -148,6 +148,25 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const mamba2 *a = b->data;
+    const options *o = (const options *)b->spec.options;
+    const int64_t I = a->inner, M = a->groups, N = o->state_size;
+    const pn_head_rows values = { .w = a->w_in, .bias = a->b_in, .heads = a->heads, .width = o->head_dim };
+    const pn_head_rows keys = { .w = a->w_in, .bias = a->b_in, .heads = M, .width = N };
+    map->gate = map->part[PN_MAP_V] = values; /* the rows of z come first */
+    map->part[PN_MAP_V].first = I;
+    map->part[PN_MAP_K] = map->part[PN_MAP_Q] = keys;
+    map->part[PN_MAP_K].first = 2 * I;
+    map->part[PN_MAP_Q].first = 2 * I + M * N;
+    map->out = a->w_out;
+    map->out_heads = a->heads;
+    map->conv[0] = a->conv;
+    if (a->conv_bias) pn_attention_map_value(map, a->conv_bias, 0);
+    pn_attention_map_value(map, a->skip, 0);
+    pn_attention_map_decay(map, a->a_log, a->dt_bias);
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const mamba2 *a = b->data;
     const options *o = (const options *)b->spec.options;
@@ -169,6 +188,7 @@ const pn_block_type pn_block_mamba2 = {
     .hf_name = "mamba2",
     .summary = "Mamba-2: scalar decay and step size per head, keys and queries shared by groups of heads",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(mamba2),

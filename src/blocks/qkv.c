@@ -53,6 +53,14 @@ pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor 
     return PN_OK;
 }
 
+void pn_qkv_map(const pn_qkv *a, int64_t q_heads, int64_t k_heads, int64_t v_heads, pn_attention_map *map) {
+    const int64_t heads[] = { q_heads, k_heads, v_heads };
+    for (int i = 0; i < 3; i++) {
+        map->part[i] = (pn_head_rows){ .w = a->w[i], .heads = heads[i], .width = a->channels[i] / heads[i] };
+        map->conv[i] = a->conv[i];
+    }
+}
+
 pn_status pn_qkv_state(const pn_qkv *a, pn_state *s) {
     static const char *const name[] = { "q", "k", "v" };
     for (int i = 0; a->conv_size && i < 3; i++)

@@ -8,7 +8,7 @@
 #ifndef PN_BLOCKS_QKV_H
 #define PN_BLOCKS_QKV_H
 
-#include "block.h"
+#include "attention_map.h"
 
 enum { PN_Q, PN_K, PN_V };
 
@@ -32,6 +32,9 @@ pn_status pn_qkv_convolution(pn_block *b, pn_params *params, pn_qkv *a, int i);
 /* Part i of x [N, D]: [N, channels[i]]. silu: after the convolution; nothing without one. */
 pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                        pn_state *state, pn_tensor **out);
+
+/* The three projections as heads of attention, and their convolutions. */
+void pn_qkv_map(const pn_qkv *a, int64_t q_heads, int64_t k_heads, int64_t v_heads, pn_attention_map *map);
 
 /* Adds the decode state to an empty one; which of its tensors is S; its bytes in one sequence, S in F32. */
 pn_status pn_qkv_state(const pn_qkv *a, pn_state *s);

@@ -93,6 +93,12 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const retnet *a = b->data;
+    pn_qkv_map(&a->qkv, a->shape.heads, a->shape.kv_heads, a->shape.kv_heads, map);
+    pn_linear_rule_map(&a->rule, &a->shape, map);
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const retnet *a = b->data;
     PN_TRY(pn_qkv_state(&a->qkv, s));
@@ -110,6 +116,7 @@ const pn_block_type pn_block_retnet = {
     .hf_name = "retnet",
     .summary = "RetNet: linear attention with a constant decay for each head, rotary positions",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(retnet),

@@ -109,9 +109,10 @@ static json_t *errors_json(const pn_result *r) {
     char block[64];
     for (int i = 0; i < r->trained->n_errors; i++) {
         const pn_local_error *e = &r->trained->error[i];
-        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f}", "layer", e->layer, "block",
-                                              pn_candidate_text(r->supernet, e->layer, e->choice, block, sizeof block),
-                                              "first", e->first, "last", e->last));
+        json_array_append_new(
+            list, json_pack("{s:i, s:s, s:f, s:f, s:f}", "layer", e->layer, "block",
+                            pn_candidate_text(r->supernet, e->layer, e->choice, block, sizeof block), "start", e->start,
+                            "first", e->first, "last", e->last));
     }
     return list;
 }

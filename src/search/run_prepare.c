@@ -59,6 +59,8 @@ pn_status pn_run_train_net(pn_run *r) {
     const pn_supernet_job job = { .config = &c->supernet,
                                   .mixture = r->mixture,
                                   .seed = (uint64_t)c->top.seed,
+                                  .start = c->start,
+                                  .n_starts = c->n_blocks,
                                   .full_attention = c->limit[PN_KIND_ATTENTION],
                                   .state_dir = dir,
                                   .finished = r->trained_before };

@@ -125,9 +125,12 @@ static const pn_option heldout_table[] = {
 
 typedef struct block_options {
     const char *type;
+    int64_t init;
 } block_options;
 static const pn_option block_table[] = {
     PN_OPT_STRING(block_options, type, NULL, "block type; see `postnas list blocks`", .example = "gated_deltanet"),
+    PN_OPT_ENUM(block_options, init, "random", pn_start_names,
+                "its weights before training: as drawn, or as near to the layer's attention as its shape allows"),
     PN_OPT_END,
 };
 
@@ -146,6 +149,10 @@ static pn_status read_linear(pn_config *file, pn_search_config *c) {
         PN_CHECK(type && type->role == PN_MIXER && type->state_create && !type->attention_weights, PN_USAGE,
                  "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
                  pn_config_where(file, path), o.type ? o.type : "");
+        PN_CHECK(o.init != PN_START_ATTENTION || pn_start_possible(type), PN_USAGE,
+                 "%s: init is attention, but %s has nothing that attention's weights could go to; use init: random",
+                 pn_config_where(file, path), type->name);
+        c->start[c->n_blocks] = o.init;
         pn_block_spec *spec = &c->blocks[c->n_blocks++];
         PN_TRY(pn_block_spec_default(type, spec));
         if (type->options) PN_TRY(pn_config_read(file, path, type->options, spec->options));

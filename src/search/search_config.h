@@ -32,8 +32,9 @@ typedef struct pn_search_config {
     int64_t distill_tokens; /* 0: no distillation */
     /* What every layer is offered beside the base's own mixer: choice number 1 is the linear block. */
     pn_block_spec blocks[PN_MAX_BLOCKS + 1];
-    int n_blocks;         /* without none, which follows them */
-    int choice[PN_KINDS]; /* choice numbers; -1: not offered */
+    int64_t start[PN_MAX_BLOCKS + 1]; /* pn_start of each */
+    int n_blocks;                     /* without none, which follows them */
+    int choice[PN_KINDS];             /* choice numbers; -1: not offered */
     int64_t limit[PN_KINDS];
     pn_objective objective[PN_KINDS]; /* that each kind is placed by */
     pn_objective objective_all;       /* search.objective, by which whole paths are ranked */

@@ -15,6 +15,7 @@
 #include "gate_softmax/gate_softmax.h"
 #include "mix/mix.h"
 #include "monitor.h"
+#include "start.h"
 
 static const double gate_epsilon = 1e-12;
 
@@ -180,8 +181,8 @@ pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, c
                 .train = &phase->train,
                 .budget = phase->gates.budget == PN_BUDGET_LIMIT ? (double)job->full_attention : -1 };
     pn_path teacher = pn_model_own_path(m);
-    const uint64_t whole[] = { pn_params_hash(m->params), pn_gate_options_hash(&phase->gates),
-                               (uint64_t)job->full_attention };
+    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job),
+                               pn_gate_options_hash(&phase->gates), (uint64_t)job->full_attention };
     pn_status s;
     PN_TRY_GOTO(s, pn_train_options_check(&phase->train, job->mixture, "supernet"), done);
     PN_TRY_GOTO(s, start(&g, m), done);
@@ -200,6 +201,7 @@ pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, c
                                  .state_dir = state_dir,
                                  .finished = job->finished,
                                  .stop_after = job->stop_after };
+    if (phase == job->config->phase) PN_TRY_GOTO(s, pn_supernet_start(m, phase, job, NULL), done);
     PN_TRY_GOTO(s, pn_train_run(&train, &out->curve), done);
     PN_TRY_GOTO(s, report(&g, out), done);
 done:

@@ -26,6 +26,7 @@
 #include "log.h"
 #include "monitor.h"
 #include "signals.h"
+#include "start.h"
 
 /* Candidates of an earlier stage are frozen; none has no weights. */
 static bool trains(const pn_model *m, int l, int choice) {
@@ -43,9 +44,11 @@ static int count_learners(const pn_model *m) {
     return n;
 }
 
-static uint64_t fingerprint(const local *r, const pn_supernet_phase *o, const pn_mixture *mixture) {
-    const uint64_t parts[] = { pn_params_hash(r->m->params), pn_mixture_hash(mixture), pn_train_options_hash(r->train),
-                               (uint64_t)o->order, (uint64_t)o->store };
+/* With the weights as they were drawn: what they start from instead follows from these parts. */
+static uint64_t fingerprint(const local *r, const pn_supernet_phase *o, const pn_supernet_job *job) {
+    const uint64_t parts[] = { pn_params_hash(r->m->params) + pn_supernet_start_hash(job),
+                               pn_mixture_hash(job->mixture), pn_train_options_hash(r->train), (uint64_t)o->order,
+                               (uint64_t)o->store };
     return XXH3_64bits(parts, sizeof parts);
 }
 
@@ -98,6 +101,7 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
     pn_scope_close(r->tape, scope, NULL, 0);
     if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
     int64_t tenth = (r->steps + 9) / 10;
+    if (step == 0) x->error_sums[2] = error;
     if (step < tenth) x->error_sums[0] += error / (double)tenth;
     if (step >= r->steps - tenth) x->error_sums[1] += error / (double)tenth;
     r->error = r->error == 0 ? error : 0.98 * r->error + 0.02 * error;
@@ -246,6 +250,13 @@ static bool finished(const local *r) {
     return true;
 }
 
+static pn_status start_layers(local *r, const pn_supernet_phase *phase, const pn_supernet_job *job) {
+    bool begun[PN_MAX_LAYERS] = { false };
+    for (int l = 0; l < r->m->config.n_layers; l++) begun[l] = r->trained[l] > 0;
+    PN_TRY(pn_supernet_start(r->m, phase, job, begun));
+    return PN_OK;
+}
+
 static pn_status train_all(local *r, const pn_supernet_phase *phase, pn_mixture *mixture) {
     r->progress = pn_progress_begin("local training", 0, r->steps * r->train->batch_tokens * r->m->config.n_layers,
                                     "layer tokens");
@@ -264,10 +275,11 @@ static pn_status report(const local *r, pn_supernet_result *out) {
     for (int i = 0; i < r->n_learners; i++) {
         const learner *x = &r->learner[i];
         char block[64];
-        out->error[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[0], x->error_sums[1] };
+        out->error[i] = (pn_local_error){ x->layer, x->choice, x->error_sums[2], x->error_sums[0], x->error_sums[1] };
         pn_event e = pn_event_begin("local_error");
         pn_event_i64(&e, "layer", x->layer);
         pn_event_str(&e, "block", pn_candidate_text(r->m, x->layer, x->choice, block, sizeof block));
+        pn_event_f64(&e, "start", x->error_sums[2]);
         pn_event_f64(&e, "first", x->error_sums[0]);
         pn_event_f64(&e, "last", x->error_sums[1]);
         pn_event_end(&e);
@@ -294,11 +306,12 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
             if (trains(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
     PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
     pn_tape_record(r.tape, false);
-    r.fingerprint = fingerprint(&r, phase, job->mixture);
+    r.fingerprint = fingerprint(&r, phase, job);
     PN_TRY_GOTO(s, pn_local_load(&r), done);
     if (!finished(&r) && job->finished)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no super-network that was trained to the end with these settings",
                      state_dir);
+    if (!finished(&r)) PN_TRY_GOTO(s, start_layers(&r, phase, job), done);
     if (!finished(&r)) PN_TRY_GOTO(s, train_all(&r, phase, job->mixture), done);
     PN_TRY_GOTO(s, report(&r, out), done);
 done:

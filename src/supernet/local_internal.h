@@ -9,7 +9,8 @@
 typedef struct learner {
     int layer, choice;
     pn_adamw *optim;      /* NULL: not begun, or finished */
-    double error_sums[2]; /* means over the first and over the last tenth of the steps, as far as they have come */
+    double error_sums[3]; /* means over the first and over the last tenth of the steps, as far as they have come; the
+                             error before the first */
 } learner;
 
 typedef struct local {

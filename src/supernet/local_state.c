@@ -35,7 +35,7 @@ static void add_learner(listing *s, local *r, learner *x) {
         slot++;
     }
     if (x->optim) add(s, "optimizer_steps", prefix, PN_I64, 1, pn_adamw_steps(x->optim));
-    add(s, "error_sums", prefix, PN_F64, 2, x->error_sums);
+    add(s, "error_sums", prefix, PN_F64, 3, x->error_sums);
 }
 
 /* Loads the layer's newest state into what trains, or saves it at the step the layer is at. */

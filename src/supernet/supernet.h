@@ -47,14 +47,26 @@ pn_status pn_supernet_config_check(pn_config *file, const char *section, const p
 
 /* Adds `blocks` to every layer, after what it has, and `none` when asked; draws the new weights from the seed and makes
  * them (only) train: a later stage adds its candidates to a super-network that is trained. A swa starts from the
- * weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */
+ * weights of the layer's attention; its window, where auto, follows the linear block (swa.h).
+ * Linear blocks may do so when training begins: pn_supernet_job.start. */
 pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_blocks, bool none, uint64_t seed);
+
+/* What a candidate's weights are before it trains. */
+typedef enum pn_start {
+    PN_START_RANDOM,   /* as drawn */
+    PN_START_ATTENTION /* as near to the layer's attention as its shape allows (from_attention.h) */
+} pn_start;
+extern const char *const pn_start_names[];
+/* Whether a type can start from attention. */
+bool pn_start_possible(const pn_block_type *type);
 
 typedef struct pn_supernet_job { /* everything is borrowed */
     const char *name;            /* "block": in front of the monitor's series; NULL: none */
     const pn_supernet_config *config;
     pn_mixture *mixture;
-    uint64_t seed;          /* of the sampled paths */
+    uint64_t seed;        /* of the sampled paths */
+    const int64_t *start; /* pn_start of candidates 1 .. n_starts; of those after them: random */
+    int n_starts;
     int64_t full_attention; /* what gates of candidate 0 sum to under budget `limit` */
     const char *state_dir;  /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
     bool finished;          /* PN_USAGE instead of training, unless state_dir holds all of it */
@@ -63,6 +75,7 @@ typedef struct pn_supernet_job { /* everything is borrowed */
 
 typedef struct pn_local_error { /* of one candidate of one layer: error over the target's variance */
     int layer, choice;
+    double start;       /* on the first batch, before any update */
     double first, last; /* mean of the first and of the last tenth of the steps */
 } pn_local_error;
 

@@ -7,6 +7,7 @@
 #include "files.h"
 #include "gated.h"
 #include "local.h"
+#include "start.h"
 
 typedef struct sampler {
     const pn_model *m;
@@ -26,7 +27,7 @@ static pn_status train_sampled(pn_model *m, const pn_supernet_phase *phase, cons
                                const char *state_dir, pn_supernet_result *out) {
     pn_path teacher = pn_model_own_path(m);
     sampler s = { .m = m, .seed = job->seed };
-    const uint64_t whole[] = { pn_params_hash(m->params), job->seed };
+    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job), job->seed };
     const pn_train_job train = { .name = "super-network, sampled paths",
                                  .options = &phase->train,
                                  .mixture = job->mixture,
@@ -38,6 +39,7 @@ static pn_status train_sampled(pn_model *m, const pn_supernet_phase *phase, cons
                                  .identity = XXH3_64bits(whole, sizeof whole),
                                  .state_dir = state_dir,
                                  .stop_after = job->stop_after };
+    if (phase == job->config->phase) PN_TRY(pn_supernet_start(m, phase, job, NULL));
     PN_TRY(pn_train_run(&train, &out->curve));
     return PN_OK;
 }

@@ -1,0 +1,167 @@
+/* Candidates that start from attention: one pass of the teacher over a batch, layer by layer, fits them
+ * (from_attention.h). */
+#include "start.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "add/add.h"
+#include "attention_map.h"
+#include "from_attention.h"
+#include "log.h"
+
+enum { CALIBRATION_TOKENS = 4096 };
+
+const char *const pn_start_names[] = { [PN_START_RANDOM] = "random", [PN_START_ATTENTION] = "attention", NULL };
+
+bool pn_start_possible(const pn_block_type *type) {
+    return type->attention_map != NULL;
+}
+
+static bool starts(const pn_supernet_job *job, int choice) {
+    return job->start && choice >= 1 && choice <= job->n_starts && job->start[choice - 1] == PN_START_ATTENTION;
+}
+
+static bool any(const pn_supernet_job *job) {
+    for (int c = 1; c <= job->n_starts; c++)
+        if (starts(job, c)) return true;
+    return false;
+}
+
+uint64_t pn_supernet_start_hash(const pn_supernet_job *job) {
+    return any(job) ? XXH3_64bits(job->start, (size_t)job->n_starts * sizeof *job->start) : 0;
+}
+
+/* ---- what was done, for people ---- */
+
+static void merge(pn_start_report *all, const pn_start_report *one) {
+    all->kept_qk = fmin(all->kept_qk, one->kept_qk);
+    all->kept_v = fmin(all->kept_v, one->kept_v);
+    all->least_scale = fmin(all->least_scale, one->least_scale);
+    all->most_scale = fmax(all->most_scale, one->most_scale);
+}
+
+static void record(const pn_model *m, int l, int choice, const pn_start_report *r) {
+    pn_event e = pn_event_begin("start_from_attention");
+    pn_event_i64(&e, "layer", l);
+    pn_event_str(&e, "block", m->layer[l].candidate[choice]->spec.type->name);
+    pn_event_f64(&e, "kept_qk", r->kept_qk);
+    pn_event_f64(&e, "kept_v", r->kept_v);
+    pn_event_f64(&e, "least_scale", r->least_scale);
+    pn_event_f64(&e, "most_scale", r->most_scale);
+    pn_event_end(&e);
+}
+
+static void width_text(pn_buf *text, const char *names, int64_t have, int64_t want, double kept) {
+    if (have == want)
+        pn_buf_printf(text, "%s copied; ", names);
+    else if (have > want)
+        pn_buf_printf(text, "%s copied into %lld of %lld channels, the others random and without effect yet; ", names,
+                      (long long)want, (long long)have);
+    else
+        pn_buf_printf(text, "%s approximated by %lld of %lld channels (they keep at least %.3f of the square); ", names,
+                      (long long)have, (long long)want, kept);
+}
+
+static bool mapped(const pn_attention_map *map, const pn_tensor *w) {
+    bool is = w == map->out || w == map->gate.w;
+    for (int i = 0; i < 3; i++) is = is || w == map->part[i].w || w == map->part[i].bias || w == map->conv[i];
+    for (int i = 0; i < map->n_values; i++) is = is || w == map->value[i].weight;
+    return is;
+}
+
+static void random_text(pn_buf *text, const pn_model *m, const pn_block *b, const pn_attention_map *map) {
+    const size_t n = strlen(b->prefix);
+    const char *separator = "as without attention: ";
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        if (strncmp(p->name, b->prefix, n) || mapped(map, p->value)) continue;
+        pn_buf_printf(text, "%s%s", separator, p->name + n);
+        separator = ", ";
+    }
+}
+
+/* What a candidate starts from, the same in every layer. */
+static void tell(const pn_model *m, int choice, const pn_start_report *r) {
+    const pn_block *b = m->layer[0].candidate[choice];
+    const pn_dims *dims = &b->dims;
+    pn_attention_map map = { 0 };
+    pn_buf text = { 0 };
+    b->spec.type->attention_map(b, &map);
+    width_text(&text, "q, k", map.part[PN_MAP_K].width, dims->head_dim, r->kept_qk);
+    width_text(&text, "v, W_o", map.part[PN_MAP_V].width, dims->head_dim, r->kept_v);
+    const int64_t heads[] = { map.part[PN_MAP_Q].heads, map.out_heads };
+    if (heads[0] != dims->heads || heads[1] != dims->heads)
+        pn_buf_printf(&text, "approximated by %lld query and %lld output heads for attention's %lld; ",
+                      (long long)heads[0], (long long)heads[1], (long long)dims->heads);
+    if (dims->qkv_bias && !map.part[PN_MAP_Q].bias) pn_buf_printf(&text, "biases dropped; ");
+    pn_buf_printf(&text, "heads scaled %.3g to %.3g; ", r->least_scale, r->most_scale);
+    random_text(&text, m, b, &map);
+    pn_info("%s starts from attention: %s", b->spec.type->name, pn_buf_string(&text));
+    pn_buf_free(&text);
+}
+
+/* ---- the pass ---- */
+
+static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
+                             const pn_docs *docs, pn_start_report *reports) {
+    pn_attention_batch batch = { 0 };
+    pn_status s = pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch);
+    for (int c = 1; c < m->layer[l].n_candidates && !s; c++) {
+        pn_start_report r;
+        if (!starts(job, c)) continue;
+        s = pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r);
+        if (s) break;
+        record(m, l, c, &r);
+        merge(&reports[c], &r);
+    }
+    pn_attention_batch_free(&batch);
+    return s;
+}
+
+static pn_status all_layers(pn_model *m, const pn_supernet_job *job, const bool *begun, const pn_batch *batch,
+                            pn_tape *t, pn_start_report *reports) {
+    pn_tensor *ids, *targets, *weights, *h;
+    PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
+    PN_TRY(pn_model_embed(m, t, ids, &h));
+    for (int l = 0; l < m->config.n_layers; l++) {
+        pn_scope scope = pn_scope_open(t);
+        pn_carry carry = { 0 };
+        pn_tensor *x, *next = NULL;
+        if (!begun || !begun[l]) {
+            PN_TRY(pn_model_mixer_input(m, l, t, h, &x));
+            PN_TRY(start_layer(m, l, job, t, x, &batch->docs, reports));
+        }
+        PN_TRY(pn_model_layer(m, l, 0, t, h, &batch->docs, &carry, &next));
+        pn_scope_close(t, scope, &next, 1);
+        h = next;
+    }
+    return PN_OK;
+}
+
+pn_status pn_supernet_start(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                            const bool *begun) {
+    bool needed = false;
+    for (int l = 0; l < m->config.n_layers; l++) needed = needed || !begun || !begun[l];
+    if (!any(job) || !needed) return PN_OK;
+    const int64_t row = pn_mixture_row_tokens(job->mixture),
+                  rows = row < CALIBRATION_TOKENS ? CALIBRATION_TOKENS / row : 1;
+    const int64_t after = phase->train.tokens / row;
+    pn_start_report reports[PN_MAX_CANDIDATES];
+    for (int c = 0; c < PN_MAX_CANDIDATES; c++) reports[c] = (pn_start_report){ 1, 1, INFINITY, 0 };
+    pn_batch batch = { 0 };
+    pn_tape *t = NULL;
+    pn_status s;
+    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &t), done);
+    pn_tape_record(t, false);
+    PN_TRY_GOTO(s, pn_batch_load(job->mixture, after, rows, &batch), done);
+    PN_TRY_GOTO(s, all_layers(m, job, begun, &batch, t, reports), done);
+    for (int c = 1; c <= job->n_starts; c++)
+        if (starts(job, c)) tell(m, c, &reports[c]);
+done:
+    pn_batch_free(&batch);
+    pn_tape_destroy(&t);
+    return s;
+}
