@@ -91,7 +91,10 @@ static pn_status list_paths(rerank *k) {
     PN_CHECK(k->row, PN_MEMORY, "out of memory");
     for (int i = 0; i < s->n; i++) {
         pn_path path;
-        PN_TRY(pn_path_parse(k->run.net, s->row[i].path, &path));
+        if (pn_path_parse(k->run.net, s->row[i].path, &path)) { /* of a later stage, whose blocks are not here */
+            pn_error_clear();
+            continue;
+        }
         if (s->row[i].path_key == pn_scores_path_key(s, &path) && pn_space_complete(&k->space, &path) &&
             !listed(k, &path))
             k->row[k->n_rows++].path = path;
@@ -178,30 +181,12 @@ static int take_best(rerank *k, bool *taken) {
     return best;
 }
 
-/* A task's two main metrics; headers where metrics is NULL, "-" where it was not measured. */
-static void print_task(const rerank *k, int task, const pn_metrics *metrics, FILE *out) {
-    int n_kinds;
-    const pn_task_options *o = &k->asked.tasks[task].options;
-    for (int i = 0; i < 2; i++) {
-        const char *name = pn_task_kinds(&n_kinds)[o->kind].metrics[i];
-        const double *value = metrics ? pn_metrics_get(metrics, name) : NULL;
-        char text[96];
-        int width = (int)(strlen(o->name) + 1 + strlen(name));
-        if (!metrics)
-            snprintf(text, sizeof text, "%s %s", o->name, name);
-        else if (value)
-            snprintf(text, sizeof text, "%.4f", *value);
-        else
-            snprintf(text, sizeof text, "-");
-        fprintf(out, "  %*s", width < 8 ? 8 : width, text);
-    }
-}
-
 static void print_row(const rerank *k, int rank, int i, FILE *out) {
     char text[PN_PATH_TEXT_MAX];
     const ranked *row = &k->row[i];
     fprintf(out, "%4d  %10.4f", rank, row->value);
-    for (int t = 0; t < k->asked.n_tasks; t++) print_task(k, t, &k->metrics[i * k->asked.n_tasks + t], out);
+    for (int t = 0; t < k->asked.n_tasks; t++)
+        pn_task_print(&k->asked.tasks[t], &k->metrics[i * k->asked.n_tasks + t], out);
     fprintf(out, "  %10.3f  %s\n", pn_model_cache_bytes(k->run.net, &row->path, CONTEXT, 2) / (1 << 20),
             pn_path_text(k->run.net, &row->path, text, sizeof text));
 }
@@ -215,7 +200,7 @@ static pn_status print(rerank *k, FILE *out) {
             k->objective.normalised ? ", 0 all linear and 1 the teacher" : "",
             k->objective.ascending ? "more" : "less");
     fprintf(out, "rank  %10s", "objective");
-    for (int t = 0; t < k->asked.n_tasks; t++) print_task(k, t, NULL, out);
+    for (int t = 0; t < k->asked.n_tasks; t++) pn_task_print(&k->asked.tasks[t], NULL, out);
     fprintf(out, "  %10s  %s\n", "MiB at 64K", "path");
     for (int rank = 1, i; rank <= k->options->top && (i = take_best(k, taken)) >= 0; rank++) print_row(k, rank, i, out);
     fprintf(out, "%d of %d stored paths of these limits", n_known, k->n_rows);

@@ -13,15 +13,15 @@ static json_t *path_json(const pn_model *m, const pn_path *path) {
     return list;
 }
 
-static json_t *metrics_json(const pn_metrics *m) {
+json_t *pn_metrics_json(const pn_metrics *m) {
     json_t *o = json_object();
     for (int i = 0; i < m->n; i++) json_object_set_new(o, m->name[i], json_real(m->value[i]));
     return o;
 }
 
-static json_t *tasks_json(const pn_search_config *c, const pn_metrics *metrics) {
+json_t *pn_tasks_json(const pn_search_config *c, const pn_metrics *metrics) {
     json_t *o = json_object();
-    for (int k = 0; k < c->n_tasks; k++) json_object_set_new(o, c->tasks[k].options.name, metrics_json(&metrics[k]));
+    for (int k = 0; k < c->n_tasks; k++) json_object_set_new(o, c->tasks[k].options.name, pn_metrics_json(&metrics[k]));
     return o;
 }
 
@@ -40,6 +40,7 @@ static json_t *stages_json(const pn_result *r) {
         json_t *kinds = json_array();
         for (int k = g->first; k < g->first + g->n; k++)
             json_array_append_new(kinds, json_string(r->space.limit[k].name));
+        if (i >= r->n_placements) json_array_append_new(kinds, json_string(g->name));
         json_array_append_new(list,
                               json_pack("{s:o, s:s, s:b, s:b, s:s}", "kinds", kinds, "objective", g->objective->text,
                                         "ascending", g->objective->ascending, "normalised", g->objective->normalised,
@@ -56,14 +57,15 @@ static json_t *history_json(const pn_result *r) {
         char text[PN_PATH_TEXT_MAX];
         json_object_set_new(o, "path", json_string(pn_path_text(r->supernet, &h->path, text, sizeof text)));
         json_object_set_new(o, "layers", path_json(r->supernet, &h->path));
-        json_object_set_new(o, "complete", json_boolean(pn_space_complete(&r->space, &h->path)));
+        json_object_set_new(o, "complete",
+                            json_boolean(h->stage >= r->n_placements || pn_space_complete(&r->space, &h->path)));
         json_object_set_new(o, "objective", json_real(h->objective));
         json_object_set_new(o, "stage", json_integer(h->stage));
         json_object_set_new(o, "round", json_integer(h->round));
         json_object_set_new(o, "parent", json_integer(h->parent));
         json_object_set_new(o, "cache_bytes",
                             json_real(pn_model_cache_bytes(r->supernet, &h->path, HISTORY_CONTEXT, 2)));
-        json_object_set_new(o, "tasks", tasks_json(r->config, h->metrics));
+        json_object_set_new(o, "tasks", pn_tasks_json(r->config, h->metrics));
         json_array_append_new(list, o);
     }
     return list;
@@ -104,15 +106,14 @@ static json_t *importance_json(const pn_result *r) {
     return list;
 }
 
-static json_t *errors_json(const pn_result *r) {
+json_t *pn_local_errors_json(const pn_model *supernet, const pn_supernet_result *trained) {
     json_t *list = json_array();
     char block[64];
-    for (int i = 0; i < r->trained->n_errors; i++) {
-        const pn_local_error *e = &r->trained->error[i];
-        json_array_append_new(
-            list, json_pack("{s:i, s:s, s:f, s:f, s:f}", "layer", e->layer, "block",
-                            pn_candidate_text(r->supernet, e->layer, e->choice, block, sizeof block), "start", e->start,
-                            "first", e->first, "last", e->last));
+    for (int i = 0; i < trained->n_errors; i++) {
+        const pn_local_error *e = &trained->error[i];
+        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f, s:f}", "layer", e->layer, "block",
+                                              pn_candidate_text(supernet, e->layer, e->choice, block, sizeof block),
+                                              "start", e->start, "first", e->first, "last", e->last));
     }
     return list;
 }
@@ -194,7 +195,8 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "cache_bytes", cache_json(r));
     json_object_set_new(root, "importance", importance_json(r));
     json_object_set_new(root, "history", history_json(r));
-    json_object_set_new(root, "local_errors", errors_json(r));
+    if (r->n_stages > r->n_placements) json_object_set_new(root, "variants", pn_variants_json(r));
+    json_object_set_new(root, "local_errors", pn_local_errors_json(r->supernet, r->trained));
     json_object_set_new(root, "supernet_curve", curve_json(&r->trained->curve));
     if (r->trained->gates.present) json_object_set_new(root, "gates", pn_gates_json(r->supernet, r->trained));
     json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "comparison.h"
+#include "run_variants.h"
 #include "search_config.h"
 #include "table.h"
 
@@ -24,7 +25,8 @@ typedef struct pn_result {
     pn_space space;
     const pn_stage *stage; /* n_stages */
     const pn_path *placed; /* n_stages: the best path of each */
-    int n_stages;
+    int n_placements, n_stages;
+    const pn_variants *variants; /* PN_VARIANT_STAGES */
     const pn_history *history;
     int n_history;
     pn_path winner;
@@ -38,6 +40,15 @@ typedef struct pn_result {
 
 /* Gates over training and at the end, rows per layer; the caller owns it. They must be present. */
 json_t *pn_gates_json(const pn_model *supernet, const pn_supernet_result *trained);
+
+/* Parts of it; the caller owns them.
+ *
+ * The stages after the placement: variants with what they scored and cost, no timings. */
+json_t *pn_variants_json(const pn_result *r);
+json_t *pn_metrics_json(const pn_metrics *m);
+/* metrics: per task. */
+json_t *pn_tasks_json(const pn_search_config *c, const pn_metrics *metrics);
+json_t *pn_local_errors_json(const pn_model *supernet, const pn_supernet_result *trained);
 
 /* The rows of a table, every metric with mean, min, max and values; the caller owns it. */
 json_t *pn_table_json(const pn_table *t);

@@ -7,9 +7,10 @@
 #include "log.h"
 #include "monitor.h"
 
-pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options) {
+pn_search_input pn_run_search_input(const pn_run *r, const pn_space *space, int stage, const pn_path *placed,
+                                    const void *options) {
     const pn_stage *g = &r->stage[stage];
-    return (pn_search_input){ .space = pn_space_part(&r->space, g->first, g->n, placed),
+    return (pn_search_input){ .space = pn_space_part(space, g->first, g->n, placed),
                               .options = options,
                               .seed = (uint64_t)r->config.top.seed,
                               .gates = &r->gates,
@@ -51,8 +52,10 @@ typedef struct driver {
     int root; /* the row that proposals without a parent change; -1: none */
 } driver;
 
-static double loss_of(const driver *d, int row) {
-    return pn_objective_loss(d->r->stage[d->stage].objective, d->r->history[row].objective);
+double pn_run_loss(const pn_run *r, int row) {
+    const pn_history *h = &r->history[row];
+    const pn_variants *v = r->stage_variants[h->stage];
+    return pn_objective_loss(r->stage[h->stage].objective, h->objective) + (v ? pn_variants_penalty(v, &h->path) : 0);
 }
 
 /* Measures what was asked on the search tasks, remembers and tells it. */
@@ -73,7 +76,7 @@ static pn_status measure(driver *d, const pn_proposal *asked, int n, const char 
                                  .round = d->first_round + asked[i].round,
                                  .parent = asked[i].parent < 0 ? d->root : d->first + asked[i].parent };
         PN_TRY_GOTO(s, remember(r, &row), done);
-        PN_TRY_GOTO(s, pn_search_tell(d->search, &paths[i], loss_of(d, r->n_history - 1), row.metrics), done);
+        PN_TRY_GOTO(s, pn_search_tell(d->search, &paths[i], pn_run_loss(r, r->n_history - 1), row.metrics), done);
     }
 done:
     free(metrics);
@@ -93,7 +96,7 @@ static pn_status run_rounds(driver *d) {
                  d->first_round + asked[0].round, n);
         PN_TRY(measure(d, asked, n, what));
         for (int i = first; i < r->n_history; i++)
-            if (loss_of(d, i) < loss_of(d, best)) best = i;
+            if (pn_run_loss(r, i) < pn_run_loss(r, best)) best = i;
         const pn_scalar scalars[] = { { "search/best_objective", r->history[best].objective }, { "search/paths", n } };
         if (!r->aside) pn_monitor_point(d->search->type->name, d->first_round + asked[0].round, scalars, 2);
         pn_info("  best %s %.4f  %s", r->stage[d->stage].objective->text, r->history[best].objective,
@@ -101,8 +104,7 @@ static pn_status run_rounds(driver *d) {
     }
 }
 
-/* One search from start to end; root: the row it starts from, -1: none. */
-static pn_status run_search(pn_run *r, const pn_search_type *type, const pn_search_input *in, int stage, int root) {
+pn_status pn_run_search(pn_run *r, const pn_search_type *type, const pn_search_input *in, int stage, int root) {
     driver d = { .r = r, .stage = stage, .first = r->n_history, .root = root };
     if (r->n_history) d.first_round = r->history[r->n_history - 1].round + 1;
     PN_TRY(pn_search_create(type, in, &d.search));
@@ -115,12 +117,10 @@ static pn_status run_search(pn_run *r, const pn_search_type *type, const pn_sear
 
 /* The best row of the stage, from `first` on, that is complete in its space. */
 static int best_row(const pn_run *r, int stage, const pn_space *space, int first) {
-    const pn_objective *o = r->stage[stage].objective;
     int best = -1;
     for (int i = first; i < r->n_history; i++)
         if (r->history[i].stage == stage && pn_space_complete(space, &r->history[i].path) &&
-            (best < 0 ||
-             pn_objective_loss(o, r->history[i].objective) < pn_objective_loss(o, r->history[best].objective)))
+            (best < 0 || pn_run_loss(r, i) < pn_run_loss(r, best)))
             best = i;
     PN_ASSERT(best >= 0);
     return best;
@@ -129,14 +129,13 @@ static int best_row(const pn_run *r, int stage, const pn_space *space, int first
 /* placed, root: what the stage before has placed, and its row; -1: all linear, none. Both receive this stage's. */
 static pn_status run_stage(pn_run *r, int stage, pn_path *placed, int *root) {
     pn_search_input in =
-        pn_run_search_input(r, stage, placed, pn_search_config_options(&r->config, r->config.strategy));
-    PN_TRY(run_search(r, r->config.strategy, &in, stage, *root));
+        pn_run_search_input(r, &r->space, stage, placed, pn_search_config_options(&r->config, r->config.strategy));
+    PN_TRY(pn_run_search(r, r->config.strategy, &in, stage, *root));
     int best = r->config.strategy->decides ? r->n_history - 1 : best_row(r, stage, &in.space, 0);
     if (r->config.refine) {
-        const pn_swap_options swap = { r->config.refine, r->history[best].path,
-                                       pn_objective_loss(r->stage[stage].objective, r->history[best].objective) };
+        const pn_swap_options swap = { r->config.refine, r->history[best].path, pn_run_loss(r, best) };
         in.options = &swap;
-        PN_TRY(run_search(r, &pn_search_swap, &in, stage, best));
+        PN_TRY(pn_run_search(r, &pn_search_swap, &in, stage, best));
         best = best_row(r, stage, &in.space, best);
     }
     *root = best;
@@ -154,6 +153,9 @@ static pn_status scale_objectives(pn_run *r) {
     pn_status s = pn_evaluator_run(r->evaluator, ends, 2, "all linear and teacher", metrics);
     for (int k = 0; k < PN_KINDS && !s; k++)
         s = pn_objective_scale(&r->config.objective[k], r->config.tasks, metrics, metrics + tasks);
+    for (int k = 0; k < PN_VARIANT_STAGES && !s; k++)
+        if (r->config.variants[k].wanted)
+            s = pn_objective_scale(&r->config.variants[k].objective, r->config.tasks, metrics, metrics + tasks);
     free(metrics);
     return s;
 }
@@ -162,8 +164,9 @@ pn_status pn_run_place(pn_run *r) {
     char text[PN_PATH_TEXT_MAX];
     pn_path placed = pn_space_all_linear(&r->space);
     int root = -1;
-    for (int i = 0; i < r->n_stages; i++) PN_TRY(run_stage(r, i, &placed, &root));
+    for (int i = 0; i < r->n_placements; i++) PN_TRY(run_stage(r, i, &placed, &root));
     r->winner = placed;
+    r->winner_row = root;
     pn_info("chosen: %s", pn_path_text(r->net, &r->winner, text, sizeof text));
     return PN_OK;
 }

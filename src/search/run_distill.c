@@ -83,7 +83,7 @@ done:
 pn_status pn_run_distill(pn_run *r) {
     const pn_search_config *c = &r->config;
     if (c->compare.distill && c->distill_tokens) {
-        pn_path linear = pn_space_all_linear(&r->space), uniform = pn_space_uniform(&r->space);
+        pn_path linear = pn_space_all_linear(&r->final), uniform = pn_space_uniform(&r->final);
         if (c->compare.all_linear) PN_TRY(distill_rival(r, "all linear", "distill-all-linear", &linear));
         if (c->compare.uniform) PN_TRY(distill_rival(r, "uniform", "distill-uniform", &uniform));
     }

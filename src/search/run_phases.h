@@ -6,6 +6,7 @@
 
 #include "result.h"
 #include "run_clock.h"
+#include "run_variants.h"
 #include "scores.h"
 #include "search_config.h"
 
@@ -16,11 +17,16 @@ typedef struct pn_run {
     pn_run_dir dir;
     pn_tokenizer *tokenizer;
     pn_mixture *mixture;
-    pn_model *net; /* the super-network; its own path is the teacher */
-    pn_space space;
-    pn_stage stage[PN_MAX_LIMITS];
-    pn_path placed[PN_MAX_LIMITS]; /* by stage, once it is searched: its best path */
-    int n_stages;
+    pn_model *net;                                    /* the super-network; its own path is the teacher */
+    pn_space space;                                   /* of the placement */
+    pn_space final;                                   /* the same with the linear block that was chosen since */
+    pn_stage stage[PN_MAX_STAGES];                    /* those of the placement, then as they begin */
+    pn_path placed[PN_MAX_STAGES];                    /* by stage, once it is searched: its best path */
+    const pn_variants *stage_variants[PN_MAX_STAGES]; /* by stage; NULL: of the placement */
+    int n_placements, n_stages;
+    pn_variants variants[PN_VARIANT_STAGES];
+    pn_latency *latency; /* open with the first stage that measures */
+    json_t *speed;       /* what speed.json holds; NULL: no stage has measured; owned */
     pn_supernet_result trained;
     pn_gates gates;      /* of `trained`; present, but still unknown, before training in gated mode */
     bool trained_before; /* PN_USAGE instead of training the super-network, unless the run's state holds it */
@@ -32,6 +38,7 @@ typedef struct pn_run {
     pn_history *history;
     int n_history, cap_history;
     pn_path winner;
+    int winner_row; /* of the history */
     pn_table *table;
     pn_comparison comparison;
     pn_run_clock clock;
@@ -47,17 +54,27 @@ pn_status pn_run_space(pn_run *r);
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);
 void pn_run_free(pn_run *r); /* what it holds, not *r */
-/* What a strategy works from in a stage; placed: of the stage before, all linear at first. */
-pn_search_input pn_run_search_input(const pn_run *r, int stage, const pn_path *placed, const void *options);
-/* Whether a strategy takes every stage: PN_USAGE, asked before anything is trained. */
+/* What a strategy works from in a stage of the placement, in r->space or r->final; placed: of the stage before, all
+ * linear at first. */
+pn_search_input pn_run_search_input(const pn_run *r, const pn_space *space, int stage, const pn_path *placed,
+                                    const void *options);
+/* One search from start to end over the search tasks, into the history; root: the row it starts from, -1: none. */
+pn_status pn_run_search(pn_run *r, const pn_search_type *type, const pn_search_input *in, int stage, int root);
+/* What a row is ranked by in its stage: lower is better. */
+double pn_run_loss(const pn_run *r, int row);
+/* Whether a strategy takes every stage of the placement: PN_USAGE, asked before anything is trained. */
 pn_status pn_run_try_strategy(const pn_run *r, const pn_search_type *type);
-/* Runs the strategy over the search tasks: history and winner. */
+/* The placement: history and winner. */
 pn_status pn_run_choose(pn_run *r);
 /* The stages of that, on an evaluator that is there. */
 pn_status pn_run_place(pn_run *r);
 void pn_run_free_history(pn_run *r);
 /* How many paths the history holds, some of which were asked for more than once. */
 pn_status pn_run_count_paths(const pn_run *r, int *n);
+/* PN_USAGE when the blocks of the later stages do not fit the model or are too many. */
+pn_status pn_run_check_variants(const pn_run *r);
+/* A stage after it: the winner's linear block is another one then. */
+pn_status pn_run_stage_variants(pn_run *r, pn_variant_stage which);
 /* The table's rows of paths through the super-network. */
 pn_status pn_run_table(pn_run *r);
 /* Objective of paths on the held-out samples, which are measured for the tasks it uses. values: paths x samples. */
@@ -67,9 +84,14 @@ pn_status pn_run_heldout_objective(pn_run *r, const pn_objective *o, const pn_pa
  * they place. */
 pn_status pn_run_check_selectors(pn_run *r);
 pn_status pn_run_compare(pn_run *r);
+/* Measures the winner and the base whole, beside what the latency table predicts of them: speed.json. After the last of
+ * the later stages; nothing without one. */
+pn_status pn_run_speed(pn_run *r);
 /* Distils and exports: the winner, and the rivals for the table. */
 pn_status pn_run_distill(pn_run *r);
 pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const pn_path *path, bool distilled);
+/* The tables of the later stages, for people. */
+void pn_run_print_variants(const pn_run *r);
 /* result.json, report.html and what the user sees of them. */
 pn_status pn_run_results(pn_run *r);
 

@@ -24,8 +24,9 @@ pn_status pn_run_open(pn_run *r, pn_config *file) {
 /* With stand-ins for what the stages will place. */
 pn_status pn_run_try_strategy(const pn_run *r, const pn_search_type *type) {
     pn_path placed = pn_space_all_linear(&r->space);
-    for (int i = 0; i < r->n_stages; i++) {
-        const pn_search_input in = pn_run_search_input(r, i, &placed, pn_search_config_options(&r->config, type));
+    for (int i = 0; i < r->n_placements; i++) {
+        const pn_search_input in =
+            pn_run_search_input(r, &r->space, i, &placed, pn_search_config_options(&r->config, type));
         pn_search *search = NULL;
         PN_TRY(pn_search_create(type, &in, &search));
         pn_search_destroy(&search);
@@ -39,7 +40,8 @@ pn_status pn_run_space(pn_run *r) {
     for (int i = 0; i < c->supernet.n_phases; i++) r->gates.present |= c->supernet.phase[i].mode == PN_SUPERNET_GATED;
     r->space = pn_search_config_space(c, r->net->config.n_layers);
     PN_TRY(pn_space_check(&r->space));
-    r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
+    r->final = r->space;
+    r->n_placements = r->n_stages = pn_search_config_stages(c, &r->space, r->stage);
     PN_TRY(pn_run_try_strategy(r, c->strategy));
     if (c->compare.exhaustive) PN_TRY(pn_run_try_strategy(r, &pn_search_exhaustive));
     PN_TRY(pn_run_check_selectors(r));
@@ -81,6 +83,9 @@ void pn_run_free(pn_run *r) {
     pn_run_free_history(r);
     pn_comparison_free(&r->comparison);
     pn_supernet_result_free(&r->trained);
+    for (int k = 0; k < PN_VARIANT_STAGES; k++) pn_variants_free(&r->variants[k]);
+    pn_latency_close(&r->latency);
+    json_decref(r->speed);
     pn_curve_free(&r->distill_curve);
     pn_table_destroy(&r->table);
     pn_model_destroy(&r->net);

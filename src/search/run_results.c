@@ -33,7 +33,9 @@ pn_status pn_run_results(pn_run *r) {
                                .space = r->space,
                                .stage = r->stage,
                                .placed = r->placed,
+                               .n_placements = r->n_placements,
                                .n_stages = r->n_stages,
+                               .variants = r->variants,
                                .history = r->history,
                                .n_history = r->n_history,
                                .winner = r->winner,
@@ -59,6 +61,7 @@ pn_status pn_run_results(pn_run *r) {
     for (int k = 1; k < r->space.n_limits; k++)
         fprintf(r->out, ", %d %s", pn_space_count(&r->winner, r->space.limit[k].choice), r->space.limit[k].name);
     fprintf(r->out, ":\n  %s\n\n", pn_path_text(r->net, &r->winner, text, sizeof text));
+    pn_run_print_variants(r);
     pn_table_print(r->table, r->out);
     if (r->comparison.n) {
         fputc('\n', r->out);

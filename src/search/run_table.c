@@ -63,7 +63,7 @@ static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
     static pn_proposal asked[PN_RUN_ASK];
     static pn_path paths[PN_RUN_ASK];
     const pn_search_input in =
-        pn_run_search_input(r, stage, placed, pn_search_config_options(&r->config, &pn_search_exhaustive));
+        pn_run_search_input(r, &r->final, stage, placed, pn_search_config_options(&r->config, &pn_search_exhaustive));
     const pn_objective *o = r->stage[stage].objective;
     pn_search *search;
     PN_TRY(pn_search_create(&pn_search_exhaustive, &in, &search));
@@ -87,21 +87,32 @@ static pn_status best_of_stage(pn_run *r, int stage, pn_path *placed) {
 
 /* Nothing can be above this row but noise: every placement, stage by stage, is measured as the table measures. */
 static pn_status add_exhaustive_row(pn_run *r) {
-    pn_path best = pn_space_all_linear(&r->space);
-    for (int i = 0; i < r->n_stages; i++) PN_TRY(best_of_stage(r, i, &best));
+    pn_path best = pn_space_all_linear(&r->final);
+    for (int i = 0; i < r->n_placements; i++) PN_TRY(best_of_stage(r, i, &best));
     PN_TRY(pn_run_add_row(r, "best of all placements", r->net, &best, false));
+    return PN_OK;
+}
+
+/* What the stages before the last had chosen. */
+static pn_status add_stage_rows(pn_run *r) {
+    char name[48];
+    for (int i = r->n_placements - 1; i < r->n_stages - 1; i++) {
+        snprintf(name, sizeof name, "PostNAS, after %s", r->stage[i].name);
+        PN_TRY(pn_run_add_row(r, name, r->net, &r->placed[i], false));
+    }
     return PN_OK;
 }
 
 pn_status pn_run_table(pn_run *r) {
     const pn_search_config *c = &r->config;
     PN_TRY(pn_table_create(c->tasks, c->n_tasks, (int)c->heldout_samples, &r->table));
-    pn_path teacher = pn_model_own_path(r->net), linear = pn_space_all_linear(&r->space),
-            uniform = pn_space_uniform(&r->space);
+    pn_path teacher = pn_model_own_path(r->net), linear = pn_space_all_linear(&r->final),
+            uniform = pn_space_uniform(&r->final);
     PN_TRY(pn_heldout_teach(&r->heldout, r->net));
     PN_TRY(pn_run_add_row(r, "teacher", r->net, &teacher, false));
     if (c->compare.all_linear) PN_TRY(pn_run_add_row(r, "all linear", r->net, &linear, false));
     if (c->compare.uniform) PN_TRY(pn_run_add_row(r, "uniform", r->net, &uniform, false));
+    PN_TRY(add_stage_rows(r));
     PN_TRY(pn_run_add_row(r, "PostNAS", r->net, &r->winner, false));
     if (c->compare.exhaustive) PN_TRY(add_exhaustive_row(r));
     return PN_OK;

@@ -41,6 +41,14 @@ static const pn_option top_table[] = {
     PN_OPT_SECTION("mixture", "training data: a list of skills and token shards with weights"),
     PN_OPT_SECTION("supernet", "how candidates are made and trained"),
     PN_OPT_SECTION("search", "what is searched, how, and measured on what"),
+    { .name = "stages",
+      .kind = PN_OPTION_STRINGS,
+      .offset = offsetof(pn_search_config, top.stages),
+      .def = "[placement]",
+      .help = "what is searched, in this order: placement, then block (its type), then shape" },
+    PN_OPT_SECTION("block", "stage block: the types that are compared in the layers left to the linear block"),
+    PN_OPT_SECTION("shape", "stage shape: the shapes of that block that are compared"),
+    PN_OPT_SECTION("latency", "how block and shape measure decoding and prefill on this machine"),
     PN_OPT_SECTION("distill", "training of the winner; tokens: 0 leaves it out"),
     PN_OPT_SECTION("compare", "rivals at equal budget in the final table"),
     PN_OPT_SECTION("heldout", "samples of the final table"),
@@ -134,6 +142,69 @@ static const pn_option block_table[] = {
     PN_OPT_END,
 };
 
+/* Which later stages are asked for. */
+static pn_status read_stages(pn_config *file, const pn_search_config *c, bool *wanted) {
+    static const char *const names[] = { "placement", "block", "shape" };
+    const pn_string_list *list = &c->top.stages;
+    const char *where = pn_config_where(file, "stages");
+    int last = -1;
+    PN_CHECK(list->n && !strcmp(list->item[0], names[0]), PN_USAGE,
+             "%s: a search starts with placement, which the other stages need; write stages: [placement, ...]", where);
+    for (int64_t i = 0; i < list->n; i++) {
+        int k = 0;
+        while (k < 3 && strcmp(list->item[i], names[k])) k++;
+        PN_CHECK(k < 3, PN_USAGE, "%s: no stage %s; there are placement, block and shape", where, list->item[i]);
+        PN_CHECK(k > last, PN_USAGE, "%s: %s cannot follow %s; the order is placement, block, shape", where, names[k],
+                 list->item[i - 1]);
+        last = k;
+        if (k) wanted[k - 1] = true;
+    }
+    return PN_OK;
+}
+
+static bool lists_type(const pn_variants_config *c, const pn_block_type *type) {
+    for (int i = 0; i < c->n_entries; i++)
+        if (c->entry[i].type == type) return true;
+    return false;
+}
+
+/* Shapes are of the block that stage `block` may choose, or without it of the placement's. */
+static pn_status check_shape_types(pn_config *file, const pn_search_config *c) {
+    const pn_variants_config *block = &c->variants[PN_VARIANTS_BLOCK], *shape = &c->variants[PN_VARIANTS_SHAPE];
+    PN_CHECK(!block->wanted || !block->mix || !shape->wanted, PN_USAGE,
+             "%s: a mixture of types has no one shape; leave out mix, or shape from `stages`",
+             pn_config_where(file, "block.mix"));
+    for (int i = 0; shape->wanted && i < shape->n_entries; i++) {
+        const pn_block_type *type = shape->entry[i].type;
+        PN_CHECK(block->wanted ? lists_type(block, type) : type == c->blocks[0].type, PN_USAGE,
+                 "%s: shapes of %s, which %s; remove the entry, or list the block there", shape->entry[i].where,
+                 type->name, block->wanted ? "block.candidates does not list" : "is not the block of supernet.blocks");
+    }
+    for (int i = 0; shape->wanted && block->wanted && i < block->n_entries; i++)
+        PN_CHECK(lists_type(shape, block->entry[i].type), PN_USAGE,
+                 "%s: stage block may choose %s, of which there are no shapes; list some",
+                 pn_config_where(file, "shape.candidates"), block->entry[i].type->name);
+    return PN_OK;
+}
+
+static pn_status read_latency(pn_config *file, pn_search_config *c) {
+    PN_TRY(pn_config_read(file, "latency", pn_latency_option_table, &c->latency));
+    PN_CHECK(c->latency.context.n, PN_USAGE, "%s: name at least one context", pn_config_where(file, "latency.context"));
+    return PN_OK;
+}
+
+static pn_status read_variants(pn_config *file, pn_search_config *c, const search_options *search) {
+    bool wanted[PN_VARIANT_STAGES] = { false };
+    PN_TRY(read_stages(file, c, wanted));
+    for (int k = 0; k < PN_VARIANT_STAGES; k++)
+        PN_TRY(pn_variants_config_read(file, (pn_variant_stage)k, wanted[k], search->objective, search->normalise,
+                                       c->tasks, c->n_tasks, &c->variants[k]));
+    PN_TRY(check_shape_types(file, c));
+    if (wanted[PN_VARIANTS_BLOCK] || wanted[PN_VARIANTS_SHAPE] || pn_config_has(file, "latency"))
+        PN_TRY(read_latency(file, c));
+    return PN_OK;
+}
+
 static pn_status read_linear(pn_config *file, pn_search_config *c) {
     int n;
     PN_TRY(pn_config_list_size(file, "supernet.blocks", &n));
@@ -145,13 +216,9 @@ static pn_status read_linear(pn_config *file, pn_search_config *c) {
         block_options o;
         snprintf(path, sizeof path, "supernet.blocks.%d", i);
         PN_TRY(pn_config_read(file, path, block_table, &o));
-        const pn_block_type *type = o.type ? pn_block_find(o.type) : NULL;
-        PN_CHECK(type && type->role == PN_MIXER && type->state_create && !type->attention_weights, PN_USAGE,
-                 "%s: type is \"%s\"; it must be a linear block, see `postnas list blocks`",
-                 pn_config_where(file, path), o.type ? o.type : "");
-        PN_CHECK(o.init != PN_START_ATTENTION || pn_start_possible(type), PN_USAGE,
-                 "%s: init is attention, but %s has nothing that attention's weights could go to; use init: random",
-                 pn_config_where(file, path), type->name);
+        const pn_block_type *type;
+        PN_TRY(pn_block_find_linear(o.type, pn_config_where(file, path), &type));
+        PN_TRY(pn_start_check(o.init, type, pn_config_where(file, path)));
         c->start[c->n_blocks] = o.init;
         pn_block_spec *spec = &c->blocks[c->n_blocks++];
         PN_TRY(pn_block_spec_default(type, spec));
@@ -265,6 +332,7 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
     PN_TRY(read_selectors(file, c));
     PN_TRY(read_strategy(file, c, &search));
     PN_TRY(read_objectives(file, c, &search));
+    PN_TRY(read_variants(file, c, &search));
     if (pn_config_has(file, "distill")) {
         PN_TRY(pn_config_read(file, "distill", pn_train_option_table, &c->distill_train));
         c->distill_tokens = c->distill_train.tokens;
@@ -283,6 +351,7 @@ pn_status pn_search_config_read(pn_config *file, pn_search_config *c) {
 
 void pn_search_config_free(pn_search_config *c) {
     if (c->tasks) pn_task_specs_free(&c->tasks, c->n_tasks);
+    for (int k = 0; k < PN_VARIANT_STAGES; k++) pn_variants_config_free(&c->variants[k]);
     memset(c, 0, sizeof *c);
 }
 
@@ -305,7 +374,7 @@ int pn_search_config_stages(const pn_search_config *c, const pn_space *space, pn
         if (n && !strcmp(out[n - 1].objective->text, c->objective[k].text))
             out[n - 1].n++;
         else
-            out[n++] = (pn_stage){ limit, 1, &c->objective[k] };
+            out[n++] = (pn_stage){ "placement", limit, 1, &c->objective[k] };
         limit++;
     }
     return n;
@@ -319,6 +388,8 @@ pn_status pn_search_config_mixture(const pn_search_config *c, const pn_tokenizer
     PN_TRY(pn_mixture_read(c->file, "mixture", &base, out));
     pn_status s = pn_config_finish(c->file);
     if (!s) s = pn_supernet_config_check(c->file, "supernet", &c->supernet, *out);
+    for (int k = 0; k < PN_VARIANT_STAGES && !s; k++)
+        s = pn_variants_config_check(c->file, (pn_variant_stage)k, &c->variants[k], *out);
     if (!s && c->distill_tokens)
         s = pn_train_options_check(&c->distill_train, *out, pn_config_where(c->file, "distill"));
     if (s) pn_mixture_destroy(out);
@@ -357,6 +428,20 @@ const pn_config_section pn_search_config_sections[] = {
     { .path = "search.tasks[]", .table = pn_task_option_table },
     { .path = "search.tasks[]", .kind = "skills" },
     { .path = "search.STRATEGY", .kind = "searches" },
+    { .path = "block", .table = pn_block_stage_keys },
+    { .path = "block", .table = pn_supernet_local_keys },
+    { .path = "block", .table = pn_train_option_table },
+    { .path = "block.candidates[]", .table = pn_shape_entry_keys },
+    { .path = "block.candidates[]", .kind = "blocks" },
+    { .path = "block.worth", .table = pn_variant_worth_keys },
+    { .path = "block.mix", .table = pn_variant_mix_keys },
+    { .path = "shape", .table = pn_shape_stage_keys },
+    { .path = "shape", .table = pn_supernet_local_keys },
+    { .path = "shape", .table = pn_train_option_table },
+    { .path = "shape.candidates[]", .table = pn_shape_entry_keys },
+    { .path = "shape.candidates[]", .kind = "blocks" },
+    { .path = "shape.worth", .table = pn_variant_worth_keys },
+    { .path = "latency", .table = pn_latency_option_table },
     { .path = "distill", .table = pn_train_option_table },
     { .path = "compare", .table = compare_table },
     { .path = "heldout", .table = heldout_table },

@@ -5,15 +5,19 @@
  *     supernet: { mode: local, tokens: ..., blocks: [ { type: gated_deltanet, ... } ], swa: { ... } }
  *     search:   { strategy: beam, objective: recall.nll, limits: { full_attention: 2, swa: 2 }, tasks: [ ... ],
  *                 objectives: { swa: facts.accuracy } }
+ *     stages: [placement, block, shape]      what is searched, one after the other
+ *     block:    { candidates: [ ... ] }      variants.h
+ *     shape:    { candidates: [ ... ] }
  *     distill:  { tokens: ... }              0: the winner is exported as it was searched
  *     compare:  { uniform: true, all_linear: true, exhaustive: false, selectors: [greedy, beam], full_attention: [1, 2]
  * } heldout:  { samples: 3 } */
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
+#include "latency.h"
 #include "objective.h"
 #include "search.h"
-#include "supernet.h"
+#include "variants.h"
 
 enum { PN_MAX_BLOCKS = 1 }; /* placement is searched with one linear block */
 
@@ -26,6 +30,7 @@ typedef struct pn_search_config {
     struct {
         const char *model, *output;
         int64_t seed, sequence_length, dtype; /* dtype: index into pn_export_dtypes */
+        pn_string_list stages;
     } top;
     pn_supernet_config supernet;
     pn_train_options distill_train;
@@ -40,8 +45,10 @@ typedef struct pn_search_config {
     pn_objective objective_all;       /* search.objective, by which whole paths are ranked */
     const pn_search_type *strategy;
     _Alignas(8) unsigned char strategy_options[PN_SEARCHES][PN_SEARCH_OPTIONS]; /* of all, by pn_search_index */
-    int64_t refine;      /* rounds of the refinement after the strategy */
-    pn_task_spec *tasks; /* owned */
+    pn_variants_config variants[PN_VARIANT_STAGES];
+    pn_latency_options latency; /* how the stages after the placement measure speed */
+    int64_t refine;             /* rounds of the refinement after the strategy */
+    pn_task_spec *tasks;        /* owned */
     int n_tasks;
     struct {
         bool uniform, all_linear, exhaustive, distill;
@@ -62,13 +69,15 @@ const void *pn_search_config_options(const pn_search_config *c, const pn_search_
 /* The space of a model of n layers, with the limits of the kinds that are offered. */
 pn_space pn_search_config_space(const pn_search_config *c, int n_layers);
 
-/* Kinds that follow each other and share an objective are placed together, as a stage; what earlier stages have placed
- * stays. */
+/* What is searched in one go. The placement: kinds that follow each other and share an objective are placed together,
+ * as a stage; what earlier stages have placed stays. Then one stage each for the block and its shape. */
 typedef struct pn_stage {
-    int first, n; /* limits of the space */
+    const char *name; /* "placement", "block", "shape" */
+    int first, n;     /* placement: limits of the space */
     const pn_objective *objective;
 } pn_stage;
-/* out: room for PN_MAX_LIMITS. Returns how many. */
+enum { PN_MAX_STAGES = PN_MAX_LIMITS + PN_VARIANT_STAGES };
+/* The stages of the placement. out: room for PN_MAX_LIMITS. Returns how many. */
 int pn_search_config_stages(const pn_search_config *c, const pn_space *space, pn_stage *out);
 
 /* Reads everything but the mixture, which needs the model's tokenizer. The config file must outlive *out. */

@@ -11,6 +11,7 @@
 static pn_status prepare(pn_run *r, pn_config *file) {
     PN_TRY(pn_run_open(r, file));
     PN_TRY(pn_run_space(r));
+    PN_TRY(pn_run_check_variants(r));
     const pn_search_config *c = &r->config;
     r->search_task = calloc((size_t)c->n_tasks, sizeof *r->search_task);
     PN_CHECK(r->search_task, PN_MEMORY, "out of memory");
@@ -50,16 +51,31 @@ static pn_status is_finished(pn_run *r, bool *yes) {
     return PN_OK;
 }
 
+static pn_status later_stages(pn_run *r) {
+    static const char *const phases[] = {
+        [PN_VARIANTS_BLOCK] = "block_seconds", [PN_VARIANTS_SHAPE] = "shape_seconds"
+    };
+    for (int k = 0; k < PN_VARIANT_STAGES; k++) {
+        if (!r->config.variants[k].wanted) continue;
+        PN_TRY(pn_run_clock_begin(&r->clock, phases[k]));
+        PN_TRY(pn_run_stage_variants(r, (pn_variant_stage)k));
+    }
+    return PN_OK;
+}
+
 static pn_status work(pn_run *r) {
     PN_TRY(pn_run_clock_begin(&r->clock, "supernet_seconds"));
     PN_TRY(pn_run_train_net(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "search_seconds"));
     PN_TRY(pn_run_choose(r));
+    PN_TRY(later_stages(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "heldout_seconds"));
     PN_TRY(pn_run_table(r));
     PN_TRY(pn_run_compare(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "distill_and_export_seconds"));
     PN_TRY(pn_run_distill(r));
+    PN_TRY(pn_run_clock_begin(&r->clock, "speed_seconds"));
+    PN_TRY(pn_run_speed(r));
     PN_TRY(pn_run_clock_begin(&r->clock, "results_seconds"));
     PN_TRY(pn_run_results(r));
     PN_TRY(write_timing(r));

@@ -94,6 +94,8 @@ typedef struct pn_tally {
 pn_status pn_task_score(const pn_task *task, const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden,
                         pn_tally *tally);
 pn_metrics pn_task_metrics(const pn_task *task, const pn_tally *tally);
+/* Two columns of a table: the task's main metrics, "-" where they were not measured; metrics NULL: their headers. */
+void pn_task_print(const pn_task_spec *spec, const pn_metrics *metrics, FILE *out);
 /* Whether a larger value of the metric is better. */
 bool pn_metric_ascending(const char *metric);
 

@@ -147,3 +147,21 @@ pn_metrics pn_task_metrics(const pn_task *task, const pn_tally *y) {
 bool pn_metric_ascending(const char *metric) {
     return !strncmp(metric, "accuracy", 8) || !strcmp(metric, "top1");
 }
+
+void pn_task_print(const pn_task_spec *spec, const pn_metrics *metrics, FILE *out) {
+    int n_kinds;
+    const pn_task_options *o = &spec->options;
+    for (int i = 0; i < 2; i++) {
+        const char *name = pn_task_kinds(&n_kinds)[o->kind].metrics[i];
+        const double *value = metrics ? pn_metrics_get(metrics, name) : NULL;
+        char text[96];
+        int width = (int)(strlen(o->name) + 1 + strlen(name));
+        if (!metrics)
+            snprintf(text, sizeof text, "%s %s", o->name, name);
+        else if (value)
+            snprintf(text, sizeof text, "%.4f", *value);
+        else
+            snprintf(text, sizeof text, "-");
+        fprintf(out, "  %*s", width < 8 ? 8 : width, text);
+    }
+}

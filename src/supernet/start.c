@@ -16,8 +16,11 @@ enum { CALIBRATION_TOKENS = 4096 };
 
 const char *const pn_start_names[] = { [PN_START_RANDOM] = "random", [PN_START_ATTENTION] = "attention", NULL };
 
-bool pn_start_possible(const pn_block_type *type) {
-    return type->attention_map != NULL;
+pn_status pn_start_check(int64_t start, const pn_block_type *type, const char *where) {
+    PN_CHECK(start != PN_START_ATTENTION || type->attention_map, PN_USAGE,
+             "%s: init is attention, but %s has nothing that attention's weights could go to; use init: random", where,
+             type->name);
+    return PN_OK;
 }
 
 static bool starts(const pn_supernet_job *job, int choice) {

@@ -41,6 +41,9 @@ extern const pn_option pn_supernet_keys[], pn_supernet_then_keys[];
 
 /* Reads `section` of the file: how candidates are trained, without which candidates there are. */
 pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_supernet_config *out);
+/* The same of a section that trains locally and has no `mode` and no second phase. */
+extern const pn_option pn_supernet_local_keys[];
+pn_status pn_supernet_local_read(pn_config *file, const char *section, pn_supernet_config *out);
 /* PN_USAGE when the mixture cannot serve a phase's budget (pn_train_options_check). */
 pn_status pn_supernet_config_check(pn_config *file, const char *section, const pn_supernet_config *c,
                                    const pn_mixture *mixture);
@@ -57,8 +60,8 @@ typedef enum pn_start {
     PN_START_ATTENTION /* as near to the layer's attention as its shape allows (from_attention.h) */
 } pn_start;
 extern const char *const pn_start_names[];
-/* Whether a type can start from attention. */
-bool pn_start_possible(const pn_block_type *type);
+/* PN_USAGE, starting with `where`, when a type cannot start so. */
+pn_status pn_start_check(int64_t start, const pn_block_type *type, const char *where);
 
 typedef struct pn_supernet_job { /* everything is borrowed */
     const char *name;            /* "block": in front of the monitor's series; NULL: none */

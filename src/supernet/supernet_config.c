@@ -6,11 +6,14 @@ static const char *const modes[] = {
 static const char *const orders[] = { [PN_ORDER_LAYER] = "layer", [PN_ORDER_STEP] = "step", NULL };
 static const char *const stores[] = { "f32", "bf16", NULL };
 
+#define LOCAL_KEYS                                                                                                     \
+    PN_OPT_ENUM(pn_supernet_phase, order, "layer", orders,                                                             \
+                "local: all steps of a layer before the next one, or all layers each step"),                           \
+        PN_OPT_ENUM(pn_supernet_phase, store, "f32", stores, "local, order layer: precision of the activations kept")
+
 const pn_option pn_supernet_keys[] = {
     PN_OPT_ENUM(pn_supernet_phase, mode, "local", modes, "how candidates are trained"),
-    PN_OPT_ENUM(pn_supernet_phase, order, "layer", orders,
-                "local: all steps of a layer before the next one, or all layers each step"),
-    PN_OPT_ENUM(pn_supernet_phase, store, "f32", stores, "local, order layer: precision of the activations kept"),
+    LOCAL_KEYS,
     PN_OPT_SECTION("gates", "gated: how gates learn"),
     PN_OPT_SECTION("then", "after local training: a second phase with a mode and keys of its own; absent: none"),
     PN_OPT_END,
@@ -19,6 +22,11 @@ const pn_option pn_supernet_keys[] = {
 const pn_option pn_supernet_then_keys[] = {
     PN_OPT_ENUM(pn_supernet_phase, mode, "gated", modes, "how candidates are trained further: sampled or gated"),
     PN_OPT_SECTION("gates", "gated: how gates learn"),
+    PN_OPT_END,
+};
+
+const pn_option pn_supernet_local_keys[] = {
+    LOCAL_KEYS,
     PN_OPT_END,
 };
 
@@ -49,6 +57,14 @@ pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_super
              pn_config_where(file, then), modes[out->phase[0].mode]);
     PN_CHECK(out->phase[1].mode != PN_SUPERNET_LOCAL, PN_USAGE, "%s: mode is local again; use sampled or gated",
              pn_config_where(file, then));
+    return PN_OK;
+}
+
+pn_status pn_supernet_local_read(pn_config *file, const char *section, pn_supernet_config *out) {
+    *out = (pn_supernet_config){ .n_phases = 1 };
+    out->phase[0].mode = PN_SUPERNET_LOCAL;
+    PN_TRY(pn_config_read(file, section, pn_supernet_local_keys, &out->phase[0]));
+    PN_TRY(pn_config_read(file, section, pn_train_option_table, &out->phase[0].train));
     return PN_OK;
 }
 
