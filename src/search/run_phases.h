@@ -17,16 +17,17 @@ typedef struct pn_run {
     pn_run_dir dir;
     pn_tokenizer *tokenizer;
     pn_mixture *mixture;
-    pn_model *net;                                    /* the super-network; its own path is the teacher */
-    pn_space space;                                   /* of the placement */
-    pn_space final;                                   /* the same with the linear block that was chosen since */
-    pn_stage stage[PN_MAX_STAGES];                    /* those of the placement, then as they begin */
-    pn_path placed[PN_MAX_STAGES];                    /* by stage, once it is searched: its best path */
-    const pn_variants *stage_variants[PN_MAX_STAGES]; /* by stage; NULL: of the placement */
+    pn_model *net;                 /* the super-network; its own path is the teacher */
+    uint64_t base_hash;            /* of the base's weights */
+    pn_space space;                /* of the placement */
+    pn_space final;                /* the same with the linear block that was chosen since */
+    pn_stage stage[PN_MAX_STAGES]; /* those of the placement, then the others as they begin */
+    pn_path placed[PN_MAX_STAGES]; /* by stage, once it is searched: its best path */
     int n_placements, n_stages;
     pn_variants variants[PN_VARIANT_STAGES];
-    pn_latency *latency; /* open with the first stage that measures */
-    json_t *speed;       /* what speed.json holds; NULL: no stage has measured; owned */
+    const pn_variants *stage_variants[PN_MAX_STAGES]; /* by stage; NULL: of the placement */
+    pn_latency *latency;                              /* open with the first stage that measures */
+    json_t *speed;                                    /* what speed.json holds; NULL: no stage has measured; owned */
     pn_supernet_result trained;
     pn_gates gates;      /* of `trained`; present, but still unknown, before training in gated mode */
     bool trained_before; /* PN_USAGE instead of training the super-network, unless the run's state holds it */
@@ -53,6 +54,10 @@ pn_status pn_run_space(pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);
+/* PN_USAGE when an earlier process of this run found another base, tokenizer or other data; and, once the directory is
+ * open, what this one has found. */
+pn_status pn_run_check_inputs(const pn_run *r);
+pn_status pn_run_keep_inputs(const pn_run *r);
 void pn_run_free(pn_run *r); /* what it holds, not *r */
 /* What a strategy works from in a stage of the placement, in r->space or r->final; placed: of the stage before, all
  * linear at first. */

@@ -229,12 +229,13 @@ static pn_status read_linear(pn_config *file, pn_search_config *c) {
 
 static pn_status read_swa(pn_config *file, pn_search_config *c) {
     const pn_block_type *swa = &pn_block_swa;
-    bool offered = c->limit[PN_KIND_SWA] > 0;
-    if (!offered && !pn_config_has(file, "supernet.swa")) return PN_OK;
-    pn_block_spec spec; /* its keys are checked also where it is not offered */
+    pn_block_spec spec;
+    PN_CHECK(c->limit[PN_KIND_SWA] || !pn_config_has(file, "supernet.swa"), PN_USAGE,
+             "%s: no layer may be a sliding window; set search.limits.swa, or remove the section",
+             pn_config_where(file, "supernet.swa"));
+    if (!c->limit[PN_KIND_SWA]) return PN_OK;
     PN_TRY(pn_block_spec_default(swa, &spec));
     PN_TRY(pn_config_read(file, "supernet.swa", swa->options, spec.options));
-    if (!offered) return PN_OK;
     c->blocks[c->n_blocks++] = spec;
     c->choice[PN_KIND_SWA] = c->n_blocks;
     return PN_OK;

@@ -24,7 +24,10 @@ typedef struct bad {
 #define M                  "import m out"
 #define GGUF               "import m.gguf out"
 #define SEARCH             "search --config good.yaml --quiet"
-#define DATA               "data --quiet --tokenizer qs --out out --format "
+#define STAGES(rest)       YAML("stages: [placement, block, shape]\nblock: {tokens: 2048, batch_tokens: 2048, " rest)
+#define SHAPES(list)                                                                                                   \
+    STAGES("candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: " list "}")
+#define DATA "data --quiet --tokenizer qs --out out --format "
 
 static const bad table[] = {
     /* ---- safetensors ---- */
@@ -262,7 +265,7 @@ static const bad table[] = {
     { "NUL byte", YAML("note: a\\0b"), SEARCH, "good.yaml:43: not valid YAML: control characters are not allowed" },
     { "key unknown, top", YAML("modle: qs"), SEARCH,
       "good.yaml:43: unknown key modle; did you mean model? Known keys: model, output, seed, sequence_length, dtype, "
-      "mixture, supernet, search, distill, compare, heldout" },
+      "mixture, supernet, search, stages, block, shape, latency, distill, compare, heldout" },
     { "key unknown, in a section", "sed -i s/full_attention/full_atention/ good.yaml", SEARCH,
       "good.yaml:27: unknown key search.limits.full_atention; did you mean full_attention? Known keys: full_attention, "
       "swa, none" },
@@ -300,6 +303,75 @@ static const bad table[] = {
       "good.yaml:26: search.objective: no task is named recal" },
     { "more attention layers than layers", ":", SEARCH " --set search.limits.full_attention=9",
       "search.limits: 9 full_attention do not fit 8 layers; lower it" },
+    { "more layers limited than there are", ":",
+      SEARCH " --set search.limits.full_attention=5 --set search.limits.swa=4",
+      "search.limits: 5 full_attention and 4 swa do not fit 8 layers; lower one of them" },
+    { "candidate that no limit allows", ":", SEARCH " --set supernet.swa.window_size=32",
+      "--set: supernet.swa: no layer may be a sliding window; set search.limits.swa, or remove the section" },
+
+    /* ---- stages ---- */
+    { "stages without placement", ":", SEARCH " --set 'stages=[block]'",
+      "--set: stages: a search starts with placement, which the other stages need; write stages: [placement, ...]" },
+    { "no stages", ":", SEARCH " --set 'stages=[]'",
+      "--set: stages: a search starts with placement, which the other stages need; write stages: [placement, ...]" },
+    { "stages out of order", ":", SEARCH " --set 'stages=[placement, shape, block]'",
+      "--set: stages: block cannot follow shape; the order is placement, block, shape" },
+    { "stage unknown", ":", SEARCH " --set 'stages=[placement, type]'",
+      "--set: stages: no stage type; there are placement, block and shape" },
+    { "stage without candidates", ":", SEARCH " --set 'stages=[placement, block]'",
+      "good.yaml: block.candidates: the stage block compares the blocks listed there; list some, or leave the stage "
+      "out "
+      "of `stages`" },
+    { "candidate unknown", STAGES("candidates: [{type: mambo}]}"), SEARCH,
+      "good.yaml:44: block.candidates.0: type is \"mambo\"; it must be a linear block, see `postnas list blocks`" },
+    { "candidate that is no linear block", STAGES("candidates: [{type: swa}]}"), SEARCH,
+      "good.yaml:44: block.candidates.0: type is \"swa\"; it must be a linear block, see `postnas list blocks`" },
+    { "candidate's option unknown", STAGES("candidates: [{type: jet, heads: 2}]}"),
+      SEARCH " --set 'stages=[placement]'",
+      "good.yaml:44: unknown key block.candidates.0.heads; did you mean num_heads? Known keys: type, init, state, "
+      "..." },
+    { "objective of a stage names an unknown task", STAGES("objective: mmlu.accuracy, candidates: [{type: jet}]}"),
+      SEARCH, "good.yaml:44: block.objective: no task is named mmlu" },
+    { "block that does not divide", STAGES("candidates: [{type: jet, head_dim: 16, expand_v: 0.7}]}"),
+      SEARCH " --set 'stages=[placement, block]'",
+      "good.yaml:44: block.candidates.0: jet head_dim 16 expand_v 0.7: jet: ..." },
+    { "block beyond what kernels take", STAGES("candidates: [{type: deltanet, num_heads: 1, expand_k: 8}]}"),
+      SEARCH " --set 'stages=[placement, block]'",
+      "good.yaml:44: block.candidates.0: deltanet num_heads 1 expand_k 8: deltanet: expand_k 8 makes keys of 512 "
+      "channels per "
+      "head; at most 256 are possible: choose a smaller expand_k or a larger num_heads" },
+    { "shapes of a block that is no candidate", SHAPES("[{type: gla, num_heads: 2}]"), SEARCH,
+      "good.yaml:45: shape.candidates.0: shapes of gla, which block.candidates does not list; remove the entry, or "
+      "list "
+      "the block there" },
+    { "candidate without shapes",
+      STAGES("candidates: [{type: jet}, {type: gla}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: [{type: "
+             "gla}]}"),
+      SEARCH, "good.yaml:45: shape.candidates: stage block may choose jet, of which there are no shapes; list some" },
+    { "shapes under a budget that none meets", SHAPES("[{type: jet, num_heads: [1, 2], state: 7}]"), SEARCH,
+      "good.yaml:45: shape.candidates.0: no combination has a state of 7 values; change the lists or `state`" },
+    { "more shapes than can be compared",
+      SHAPES("[{type: jet, num_heads: [1, 2, 4, 8, 16], head_dim: [8, 16, 24], conv_size: [2, 3, 4]}]"), SEARCH,
+      "good.yaml:45: shape.candidates.0: more than 40 shapes in all; shorten its lists" },
+    { "mixture and shape",
+      STAGES("mix: {width: 2}, candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: "
+             "[{type: jet}]}"),
+      SEARCH, "good.yaml:44: block.mix: a mixture of types has no one shape; leave out mix, or shape from `stages`" },
+    { "mixture of the fastest", STAGES("choose: fastest, mix: {width: 2}, candidates: [{type: jet}]}"),
+      SEARCH " --set 'stages=[placement, block]'",
+      "good.yaml:44: block.mix: a mixture of types is chosen by its weighed objective; use choose: weighed, or leave "
+      "mix "
+      "out" },
+    { "budget of a stage for less than one step", STAGES("candidates: [{type: jet}]}"),
+      SEARCH " --set 'stages=[placement, block]' --set block.tokens=100",
+      "good.yaml:44: block: tokens 100 is less than one step of batch_tokens 2048; raise tokens or lower "
+      "batch_tokens" },
+    { "base of a run changed",
+      "mkdir -p run/state\n"
+      "printf '{\"base\": \"0\", \"tokenizer\": \"0\", \"data\": \"0\"}' > run/state/inputs.json",
+      SEARCH, "run: this run was begun with another base model than qs has now; restore it, or choose another output" },
+    { "inputs of a run are no JSON", "mkdir -p run/state; echo '{' > run/state/inputs.json", SEARCH,
+      "run/state/inputs.json:2:1: not valid JSON: string or '}' expected near end of file" },
 
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },
