@@ -84,16 +84,18 @@ static inline pn_tensor *forward(rig *r, pn_tensor *x, const pn_docs *docs) {
     return y;
 }
 
-/* rms(a - b) / rms(b), absolute where b is zero. */
+/* rms(a - b) / rms(b), absolute where b is zero or what rounding leaves of it, as the gradient of a query that has one
+ * key to choose from (everything here is of order one). */
 static inline double distance(const pn_tensor *a, const pn_tensor *b) {
     ck_assert(pn_tensor_same_shape(a, b));
+    const double rounding = 1e-5;
     double diff = 0, norm = 0;
     for (int64_t i = 0; i < pn_tensor_elems(a); i++) {
         double d = get(a, i) - get(b, i);
         diff += d * d;
         norm += get(b, i) * get(b, i);
     }
-    return norm > 0 ? sqrt(diff / norm) : sqrt(diff);
+    return norm > rounding * rounding * (double)pn_tensor_elems(b) ? sqrt(diff / norm) : sqrt(diff);
 }
 
 #define FAR_FROM(r, what, error, limit)                                                                                \
