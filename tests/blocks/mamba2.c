@@ -28,7 +28,7 @@ static pn_block *four_heads(pn_params *params) {
     const pn_block_spec spec = spec_with(option, 4);
     pn_block *b;
     ck_ok(pn_block_create(&spec, &dims, params, "", &b));
-    pn_params_init(params, 20);
+    ck_ok(pn_params_init(params, 20));
     pn_rng rng;
     pn_rng_stream(20, "in_proj", 1, &rng);
     pn_tensor *in = pn_params_find(params, "in_proj.weight")->value;
@@ -155,7 +155,7 @@ START_TEST(names_and_initial_values) {
     pn_block *b;
     ck_ok(pn_params_create(PN_F32, &params));
     ck_ok(pn_block_create(&spec, &dims, params, "", &b));
-    pn_params_init(params, 20);
+    ck_ok(pn_params_init(params, 20));
     ck_assert_int_eq(params->n, sizeof want / sizeof *want);
     for (int i = 0; i < params->n; i++) {
         const pn_param *p = params->item[i];

@@ -292,7 +292,7 @@ static pn_model *reference_model(void) {
     }
     ck_ok(pn_model_create(c, PN_F64, NULL, &m));
     free(c);
-    pn_params_init(m->params, 20);
+    ck_ok(pn_params_init(m->params, 20));
     for (int i = 0; i < m->params->n; i++) {
         pn_tensor *w = m->params->item[i]->value;
         pn_rng rng;
