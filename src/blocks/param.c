@@ -108,14 +108,14 @@ pn_status pn_param_init(pn_param *p, uint64_t seed) {
 }
 
 pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix) {
-    size_t n = strlen(from_prefix);
-    for (int i = 0; i < from->n; i++) {
-        const pn_param *p = from->item[i];
-        if (strncmp(p->name, from_prefix, n)) continue;
+    size_t n = strlen(to_prefix);
+    for (int i = 0; i < to->n; i++) {
+        pn_param *q = to->item[i];
+        if (strncmp(q->name, to_prefix, n)) continue;
         char name[2 * PN_NAME_MAX];
-        snprintf(name, sizeof name, "%s%s", to_prefix, p->name + n);
-        pn_param *q = pn_params_find(to, name);
-        PN_ASSERT(q);
+        snprintf(name, sizeof name, "%s%s", from_prefix, q->name + n);
+        const pn_param *p = pn_params_find(from, name);
+        PN_ASSERT(p);
         PN_TRY(pn_tensor_copy(q->value, p->value));
     }
     return PN_OK;

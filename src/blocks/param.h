@@ -53,8 +53,8 @@ struct pn_param_spec {
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out);
 /* Puts a weight of another list into this one under its own name: shared, not copied. */
 pn_status pn_params_share(pn_params *p, pn_param *from);
-/* Copies the value of every weight below from_prefix to the weight of that name below to_prefix, which must be there
- * with the same shape. The lists may be one. */
+/* Every weight below to_prefix gets the value of the weight of that name below from_prefix, which must be there with
+ * the same shape; others there are left. The lists may be one. */
 pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix);
 /* Draws every value from the stream (seed, weight name): independent of the order of declaration. */
 pn_status pn_params_init(pn_params *p, uint64_t seed);

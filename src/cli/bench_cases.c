@@ -19,10 +19,10 @@
 #include "weighted_sum/weighted_sum.h"
 
 static const pn_bench_shape shapes[] = {
-    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false }, 49152, 30 },
-    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true }, 151936, 24 },
-    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true }, 151936, 28 },
-    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true }, 259, 8 },
+    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false, { 0 } }, 49152, 30 },
+    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true, { 0 } }, 151936, 24 },
+    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28 },
+    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, DYNAMIC_RANK_OF = 32 };
 
