@@ -64,6 +64,9 @@ START_TEST(stored_files_pass) {
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
+        "ok    core_dplr.safetensors | dplr/cpu-chunk |",
+        "ok    core_dplr.safetensors | dplr/cpu-step |",
+        "ok    core_dplr_strong.safetensors | dplr/cpu-chunk |",
         "ok    core_gated_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_gated_delta_strong.safetensors | gated_delta/cpu-step |",
         "ok    core_la_scalar.safetensors | gated_linear/cpu-chunk |",
@@ -73,7 +76,7 @@ START_TEST(stored_files_pass) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n22 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n26 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -81,6 +84,8 @@ END_TEST
 /* Every result and gradient, one value of it off by half the tensor's rms: its file must fail. */
 START_TEST(every_altered_result_fails) {
     static const char *const files[] = { "core_delta",
+                                         "core_dplr",
+                                         "core_dplr_strong",
                                          "core_gated_delta_strong",
                                          "core_la_scalar_strong",
                                          "core_la_vector",
@@ -226,6 +231,7 @@ START_TEST(damaged_files_are_refused) {
         { "block_gla", split_width, PN_MISMATCH, "which 2 heads do not share evenly" },
         { "block_mamba2", odd_groups, PN_MISMATCH, "4 heads are no multiple of n_groups 3" },
         { "core_la_vector", renamed_gate, PN_FORMAT, "no tensor gv" },
+        { "core_dplr", renamed_gate, PN_FORMAT, "no tensor gv" },
     };
     make_folder();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
