@@ -44,6 +44,10 @@ pn_status pn_supernet_config_read(pn_config *file, const char *section, pn_super
 /* PN_USAGE when the mixture cannot serve a phase's budget (pn_train_options_check). */
 pn_status pn_supernet_config_check(pn_config *file, const char *section, const pn_supernet_config *c,
                                    const pn_mixture *mixture);
+/* PN_USAGE, starting with `where`, when a block depends on other layers (pn_carry) and a phase hands nothing from layer
+ * to layer: only sampled paths do. */
+pn_status pn_supernet_blocks_check(const pn_supernet_config *c, const pn_block_spec *blocks, int n_blocks,
+                                   const char *where);
 
 /* Adds `blocks` to every layer, and `none` when asked; draws the new weights from the seed and makes them (only) train.
  * A swa starts from the weights of the layer's attention; its window, where auto, follows the linear block (swa.h). */

@@ -52,7 +52,7 @@ START_TEST(names_and_initial_values) {
     pn_block *b;
     ck_ok(pn_params_create(PN_F32, &params));
     ck_ok(pn_block_create(&spec, &dims, params, "", &b));
-    pn_params_init(params, 20);
+    ck_ok(pn_params_init(params, 20));
     ck_assert_int_eq(params->n, sizeof want / sizeof *want);
     for (int i = 0; i < params->n; i++) {
         const pn_param *p = params->item[i];

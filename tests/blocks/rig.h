@@ -38,7 +38,7 @@ static inline double get(const pn_tensor *t, int64_t i) {
 
 /* Weights away from special initial values (zeros hide paths), the same floats on every backend. */
 static inline void randomise(pn_params *params) {
-    pn_params_init(params, 20);
+    ck_ok(pn_params_init(params, 20));
     for (int i = 0; i < params->n; i++) {
         pn_param *p = params->item[i];
         pn_rng rng;

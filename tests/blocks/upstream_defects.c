@@ -372,7 +372,7 @@ START_TEST(kernel_generator_learns_from_its_first_step) {
     c.layer[0] = subject_of(&pn_block_jet).spec;
     pn_model *m;
     ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    pn_params_init(m->params, 20);
+    ck_ok(pn_params_init(m->params, 20));
     ck_assert_int_gt(pn_params_train(m->params, "*self_attn*", true), 0);
     const char *const prefix = "dynamic_conv1d.kernel_generator.";
     char name[3][64];
