@@ -1,6 +1,7 @@
 /* Cases are products of the lists below: every block of the table takes the named subsets of them. */
 #include "dplr.h"
 #include "infer.h"
+#include "packs.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,40 +11,6 @@ static const struct {
 } shapes[] = { { 64, 64 }, { 64, 128 }, { 128, 128 }, { 32, 32 }, /* RWKV-7 and wider values or heads */
                { 16, 24 }, { 12, 24 },  { 3, 4 },     { 33, 7 },  { 260, 40 } };
 enum { TUNED = 0xf, SMALL = 0x30, TINY = 0x40, ODD = 0x180, S64 = 1, S64W = 2, S128 = 4 };
-
-static const struct {
-    const char *name;
-    pn_docs docs;
-} packs[] = {
-    { "T1", { 1, (const int64_t[]){ 0, 1 }, NULL } },
-    { "T2", { 1, (const int64_t[]){ 0, 2 }, NULL } },
-    { "T63", { 1, (const int64_t[]){ 0, 63 }, NULL } },
-    { "T64", { 1, (const int64_t[]){ 0, 64 }, NULL } },
-    { "T65", { 1, (const int64_t[]){ 0, 65 }, NULL } },
-    { "T1000", { 1, (const int64_t[]){ 0, 1000 }, NULL } },
-    { "T4097", { 1, (const int64_t[]){ 0, 4097 }, NULL } },
-    { "docs 1 3 64 67 130", { 5, (const int64_t[]){ 0, 1, 4, 68, 135, 265 }, NULL } },
-    { "docs 15 16 17 31 33", { 5, (const int64_t[]){ 0, 15, 31, 48, 79, 112 }, NULL } }, /* around blocks of 16 */
-    { "T5", { 1, (const int64_t[]){ 0, 5 }, NULL } },
-    { "docs 3 0 1 2", { 4, (const int64_t[]){ 0, 3, 3, 4, 6 }, NULL } },
-    { "docs 1 1 1", { 3, (const int64_t[]){ 0, 1, 2, 3 }, NULL } },
-    { "docs 64 6", { 2, (const int64_t[]){ 0, 64, 70 }, NULL } },
-    { "docs 0 0", { 2, (const int64_t[]){ 0, 0, 0 }, NULL } },
-};
-enum {
-    SINGLE = 0x3f,
-    T1 = 1,
-    T65 = 16,
-    T1000 = 32,
-    T4097 = 64,
-    MIXED = 128,
-    BLOCKS = 256,
-    T5 = 512,
-    DOCS_TINY = 1024,
-    STEPS = 2048,
-    DOCS_70 = 4096,
-    DOCS_EMPTY = 8192
-};
 
 static const struct {
     const char *name;
@@ -58,30 +25,30 @@ static const struct {
     int shapes, packs, gates, s0;
     enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
 } blocks[] = {
-    { TINY, T5, MILD | RWKV7 | MEDIUM, BOTH, CHECKED },
-    { TINY, T5, STRONG, NO, CHECKED }, /* little of S0 would be left to differentiate */
-    { TINY, DOCS_TINY, ANY & ~STEEP, BOTH, CHECKED },
-    { SMALL, MIXED | BLOCKS, ANY, BOTH, QUICK },
-    { S64, SINGLE | MIXED, MILD | RWKV7 | STRONG, YES, QUICK },
-    { S64, MIXED | T1000, ANY, NO, QUICK },
-    { S64, T4097, RWKV7, YES, QUICK },
-    { TUNED & ~S64, MIXED, RWKV7 | MEDIUM, YES, QUICK },
-    { S64W | S128, T65, ANY, BOTH, QUICK },
-    { ODD, MIXED, MILD | RWKV7 | STRONG, YES, QUICK },
-    { SMALL, DOCS_EMPTY | STEPS, RWKV7, BOTH, QUICK },
-    { TUNED | SMALL | ODD, T1 | STEPS, RWKV7 | STRONG, BOTH, DECODE },
-    { S64, MIXED, RWKV7, BOTH, DECODE },
-    { TINY, DOCS_70, ANY & ~STEEP, BOTH, CHECKED | SLOW },
-    { TUNED, SINGLE | T4097 | MIXED | BLOCKS, ANY, BOTH, SLOW },
+    { TINY, PN_PACK_T5, MILD | RWKV7 | MEDIUM, BOTH, CHECKED },
+    { TINY, PN_PACK_T5, STRONG, NO, CHECKED }, /* little of S0 would be left to differentiate */
+    { TINY, PN_PACK_TINY, ANY & ~STEEP, BOTH, CHECKED },
+    { SMALL, PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, QUICK },
+    { S64, PN_PACK_SINGLE | PN_PACK_MIXED, MILD | RWKV7 | STRONG, YES, QUICK },
+    { S64, PN_PACK_MIXED | PN_PACK_T1000, ANY, NO, QUICK },
+    { S64, PN_PACK_T4097, RWKV7, YES, QUICK },
+    { TUNED & ~S64, PN_PACK_MIXED, RWKV7 | MEDIUM, YES, QUICK },
+    { S64W | S128, PN_PACK_T65, ANY, BOTH, QUICK },
+    { ODD, PN_PACK_MIXED, MILD | RWKV7 | STRONG, YES, QUICK },
+    { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, RWKV7, BOTH, QUICK },
+    { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, RWKV7 | STRONG, BOTH, DECODE },
+    { S64, PN_PACK_MIXED, RWKV7, BOTH, DECODE },
+    { TINY, PN_PACK_70, ANY & ~STEEP, BOTH, CHECKED | SLOW },
+    { TUNED, PN_PACK_SINGLE | PN_PACK_T4097 | PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, SLOW },
 };
 
 static void fill(pn_op_case *out, size_t block, int shape, int pack, int gate, bool s0) {
-    pn_dplr_attr attr = { .docs = packs[pack].docs, .heads = 2, .dk = shapes[shape].dk, .dv = shapes[shape].dv };
+    pn_dplr_attr attr = { .docs = pn_packs[pack].docs, .heads = 2, .dk = shapes[shape].dk, .dv = shapes[shape].dv };
     attr.scale = 1 / sqrt(attr.dk);
     _Static_assert(sizeof attr <= PN_OP_ATTR_BYTES, "attr");
     memcpy(out->attr, &attr, sizeof attr);
     int64_t tokens = pn_docs_tokens(&attr.docs), dk = attr.dk, dv = attr.dv;
-    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s", attr.dk, attr.dv, packs[pack].name, gates[gate].name,
+    snprintf(out->name, sizeof out->name, "%dx%d %s %s%s%s", attr.dk, attr.dv, pn_packs[pack].name, gates[gate].name,
              s0 ? " S0" : "", blocks[block].kind & DECODE ? " no grad" : "");
     out->n_in = 7;
     for (int i = 0; i < 6; i++) out->in[i] = pn_case_matrix(tokens, attr.heads * (i == 2 ? dv : dk));
@@ -99,11 +66,10 @@ static void fill(pn_op_case *out, size_t block, int shape, int pack, int gate, b
 }
 
 bool pn_dplr_case(int i, pn_op_case *out) {
-    enum { SHAPES = sizeof shapes / sizeof *shapes, PACKS = sizeof packs / sizeof *packs };
-    enum { GATES = sizeof gates / sizeof *gates };
+    enum { SHAPES = sizeof shapes / sizeof *shapes, GATES = sizeof gates / sizeof *gates };
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
-        for (int x = 0; x < SHAPES * PACKS * GATES * 2; x++) {
-            int s0 = x % 2, gate = x / 2 % GATES, pack = x / 2 / GATES % PACKS, shape = x / 2 / GATES / PACKS;
+        for (int x = 0; x < SHAPES * PN_PACKS * GATES * 2; x++) {
+            int s0 = x % 2, gate = x / 2 % GATES, pack = x / 2 / GATES % PN_PACKS, shape = x / 2 / GATES / PN_PACKS;
             if (!(blocks[b].shapes >> shape & 1) || !(blocks[b].packs >> pack & 1) || !(blocks[b].gates >> gate & 1) ||
                 !(blocks[b].s0 >> s0 & 1))
                 continue;
