@@ -1,16 +1,19 @@
 /* What published code of these blocks gets wrong (blocks.md 14, whose numbers the tests carry), and ours must not. */
 #include "rig.h"
 
+#include "../io/io_fixture.h"
+
 #include "clock.h"
 #include "golden.h"
-#include "model.h"
+#include "model_load.h"
 #include "profile.h"
 
 static subject subject_of(const pn_block_type *type) {
     subject s = { .dims = tiny };
     ck_ok(pn_block_spec_default(type, &s.spec));
     snprintf(s.label, sizeof s.label, "%s", type->name);
-    if (type == &pn_block_mamba2) set_option(&s.spec, "head_dim", "10"); /* tiny's inner width is 40 */
+    if (type == &pn_block_mamba2 || type == &pn_block_rwkv7)
+        set_option(&s.spec, "head_dim", "10"); /* divides tiny's 20 */
     return s;
 }
 
@@ -404,6 +407,58 @@ START_TEST(kernel_generator_learns_from_its_first_step) {
 }
 END_TEST
 
+/* The largest |<w_i, w_j> - gain^2 [i = j]| of the rows, over gain^2. */
+static double from_orthogonal(const pn_tensor *w, double gain) {
+    double worst = 0;
+    for (int64_t i = 0; i < w->shape[0]; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double sum = 0;
+            for (int64_t k = 0; k < w->shape[1]; k++) sum += get(w, i * w->shape[1] + k) * get(w, j * w->shape[1] + k);
+            worst = fmax(worst, fabs(sum / (gain * gain) - (i == j)));
+        }
+    return worst;
+}
+
+/* limit: what a rounding of the weights leaves of orthogonality. */
+static void starts_as_rwkv7(const pn_params *params, double limit) {
+    static const struct {
+        const char *name;
+        double gain;
+    } orthogonal[] = {
+        { "r_proj.weight", 1 }, { "k_proj.weight", 0.1 }, { "v_proj.weight", 1 }, { "w_lora.lora.2.weight", 0.1 }
+    };
+    for (int i = 0; i < 4; i++) {
+        const pn_tensor *w = weight(params, orthogonal[i].name);
+        const double wide = w->shape[1] > w->shape[0] ? (double)w->shape[1] / (double)w->shape[0] : 1;
+        const double error = from_orthogonal(w, orthogonal[i].gain * sqrt(wide));
+        ck_assert_msg(error < limit, "%s: %g from orthogonal", orthogonal[i].name, error);
+    }
+    ck_assert_double_eq(rms(weight(params, "o_proj.weight")), 0);
+}
+
+/* 14.8: RWKV-7's orthogonal matrices are made in a copy when weights are not fp32, so that they never arrive, and a
+ * model's initialiser replaces the zero o_proj. */
+START_TEST(rwkv7_starts_orthogonal_and_silent) {
+    pn_model_config c = { .dims = tiny, .vocab = 30, .n_layers = 1, .bos = -1, .eos = -1, .max_position = 64 };
+    c.initializer_range = 0.02;
+    c.layer[0] = subject_of(&pn_block_rwkv7).spec;
+    pn_model *m, *back;
+    ck_ok(pn_model_create(&c, PN_F64, NULL, &m));
+    ck_ok(pn_params_init(m->params, 20));
+    starts_as_rwkv7(m->params, 1e-12);
+    pn_model_destroy(&m);
+    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
+    ck_ok(pn_params_init(m->params, 20));
+    starts_as_rwkv7(m->params, 1e-6);
+    ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_BF16 }));
+    ck_ok(pn_model_load(scratch("."), PN_F32, &back));
+    ck_assert_int_eq(back->config.file_dtype, PN_BF16);
+    starts_as_rwkv7(back->params, 0.01);
+    pn_model_destroy(&back);
+    pn_model_destroy(&m);
+}
+END_TEST
+
 /* ---- epsilons ---- */
 
 /* What the block makes of tokens so small that an epsilon counts. */
@@ -442,4 +497,5 @@ TEST_MAIN("upstream defects", dynamic_convolution_backward_respects_documents,
           dynamic_convolution_decodes_documents_apart, mamba2_packs_documents, layers_pass_packing_on,
           mamba2_groups_are_neighbouring_heads, windows_shift_under_short_pieces,
           pieces_after_a_full_window_see_all_of_it, short_documents_train_like_long_ones,
-          kernel_generator_learns_from_its_first_step, output_norm_has_its_own_epsilon)
+          kernel_generator_learns_from_its_first_step, rwkv7_starts_orthogonal_and_silent,
+          output_norm_has_its_own_epsilon)
