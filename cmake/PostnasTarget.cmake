@@ -2,6 +2,7 @@
 
 option(POSTNAS_WERROR "treat warnings as errors" ON)
 set(POSTNAS_SANITIZE "" CACHE STRING "address, undefined or thread: build with that sanitizer")
+set(POSTNAS_EXTRA_BLOCKS "" CACHE PATH "folder of blocks outside the tree, NAME.c defining pn_block_NAME each")
 option(POSTNAS_FUZZ "make tests/fuzz libFuzzer programs (clang); otherwise they replay the files kept there" OFF)
 
 function(postnas_flags target)
@@ -45,6 +46,31 @@ function(postnas_room name dir)
   target_include_directories(pn_${name} PUBLIC ${CMAKE_SOURCE_DIR}/${dir})
   target_link_libraries(pn_${name} PUBLIC ${ROOM_LINKS})
   postnas_flags(pn_${name})
+endfunction()
+
+# postnas_extra_blocks(target dir): every NAME.c of dir joins the target, as a row PN_BLOCK(NAME) at the end of blocks.def.
+function(postnas_extra_blocks target dir)
+  if(dir STREQUAL "")
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.c)
+  if(NOT sources)
+    message(FATAL_ERROR "postnas: POSTNAS_EXTRA_BLOCKS=${dir} has no .c file; name a folder with one for every block")
+  endif()
+  set(rows "")
+  foreach(source ${sources})
+    get_filename_component(name ${source} NAME_WLE)
+    if(NOT name MATCHES "^[a-z][a-z0-9_]*$")
+      message(FATAL_ERROR "postnas: ${source}: a block's file is its name, letters a to z, digits and _, and .c")
+    elseif(EXISTS ${CMAKE_SOURCE_DIR}/src/blocks/${name}.c)
+      message(FATAL_ERROR "postnas: ${source}: src/blocks/${name}.c is there already; choose another name")
+    endif()
+    string(APPEND rows "PN_BLOCK(${name})\n")
+  endforeach()
+  set(def ${CMAKE_BINARY_DIR}/extra_blocks.def)
+  file(CONFIGURE OUTPUT ${def} CONTENT "${rows}" @ONLY) # keeps its time when nothing changes
+  target_sources(${target} PRIVATE ${sources})
+  target_compile_definitions(${target} PRIVATE PN_EXTRA_BLOCKS="${def}")
 endfunction()
 
 # postnas_test(room file [LABELS l...]): Check-based test executable tests/<room>/<file>.c, run by ctest.

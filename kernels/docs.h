@@ -4,6 +4,7 @@
 #ifndef PN_KERNELS_DOCS_H
 #define PN_KERNELS_DOCS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "status.h"
@@ -19,6 +20,13 @@ static inline int64_t pn_docs_tokens(const pn_docs *d) {
 }
 static inline int64_t pn_docs_past(const pn_docs *d, int64_t i) {
     return d->past ? d->past[i] : 0;
+}
+
+/* Whether every document has exactly one token here, as in decoding. */
+static inline bool pn_docs_one_each(const pn_docs *d) {
+    for (int64_t i = 0; i < d->n; i++)
+        if (d->offset[i + 1] - d->offset[i] != 1) return false;
+    return true;
 }
 
 /* Recurrent cores work on chunks of this many tokens, which start anew in every document. */

@@ -31,6 +31,18 @@ pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype 
     return need(c, i, name, dtype, 1, (const int64_t[]){ n });
 }
 
+pn_status pn_need_state(const pn_op_call *c, int i, const char *name, const pn_out_spec *state) {
+    const pn_tensor *s = i < c->n_in ? c->in[i] : NULL;
+    if (!s) return PN_OK;
+    bool ok = s->dtype == state->dtype && s->rank == state->rank;
+    for (int k = 0; ok && k < state->rank; k++) ok = s->shape[k] == state->shape[k];
+    PN_CHECK(ok, PN_USAGE, "%s: input %s is %s %s; it must be %s [%lld, %lld, %lld, %lld], a state per document",
+             c->op->name, name, pn_dtype_name(s->dtype), pn_tensor_shape_text(s), pn_dtype_name(state->dtype),
+             (long long)state->shape[0], (long long)state->shape[1], (long long)state->shape[2],
+             (long long)state->shape[3]);
+    return PN_OK;
+}
+
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi) {
     const int32_t *id = pn_i32(ids);
     for (int64_t i = 0, n = pn_tensor_elems(ids); i < n; i++)

@@ -10,6 +10,9 @@ enum { PN_ANY = -1 }; /* a dimension that may have any size */
 pn_status pn_need_matrix(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t rows, int64_t cols);
 pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype dtype, int64_t n);
 
+/* Input i, where it is present, is a recurrent state [documents, heads, dk, dv] as `state` says; PN_USAGE otherwise. */
+pn_status pn_need_state(const pn_op_call *c, int i, const char *name, const pn_out_spec *state);
+
 /* Every element of the I32 vector `ids` is in lo .. hi - 1; PN_USAGE names the first that is not and its position. */
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi);
 

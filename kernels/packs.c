@@ -8,6 +8,7 @@ const pn_pack pn_packs[PN_PACKS] = {
     { "T64", { 1, (const int64_t[]){ 0, 64 }, NULL } },
     { "T65", { 1, (const int64_t[]){ 0, 65 }, NULL } },
     { "T1000", { 1, (const int64_t[]){ 0, 1000 }, NULL } },
+    { "T4097", { 1, (const int64_t[]){ 0, 4097 }, NULL } },
     { "docs 1 3 64 67 130", { 5, (const int64_t[]){ 0, 1, 4, 68, 135, 265 }, NULL } },
     { "docs 15 16 17 31 33", { 5, (const int64_t[]){ 0, 15, 31, 48, 79, 112 }, NULL } },
     { "docs 3 0 1 2", { 4, (const int64_t[]){ 0, 3, 3, 4, 6 }, NULL } },

@@ -13,13 +13,14 @@ enum {
     PN_PACK_T64 = 1 << 4,
     PN_PACK_T65 = 1 << 5,
     PN_PACK_T1000 = 1 << 6,
-    PN_PACK_MIXED = 1 << 7,  /* 1, 3, 64, 67 and 130 tokens */
-    PN_PACK_BLOCKS = 1 << 8, /* around blocks of 16 */
-    PN_PACK_TINY = 1 << 9,   /* 3, 0, 1 and 2 tokens */
-    PN_PACK_STEPS = 1 << 10, /* decoding: one token each */
-    PN_PACK_70 = 1 << 11,    /* 64 and 6 tokens */
-    PN_PACK_EMPTY = 1 << 12, /* two documents without tokens */
-    PN_PACKS = 13,
+    PN_PACK_T4097 = 1 << 7,
+    PN_PACK_MIXED = 1 << 8,  /* 1, 3, 64, 67 and 130 tokens */
+    PN_PACK_BLOCKS = 1 << 9, /* around blocks of 16 */
+    PN_PACK_TINY = 1 << 10,  /* 3, 0, 1 and 2 tokens */
+    PN_PACK_STEPS = 1 << 11, /* decoding: one token each */
+    PN_PACK_70 = 1 << 12,    /* 64 and 6 tokens */
+    PN_PACK_EMPTY = 1 << 13, /* two documents without tokens */
+    PN_PACKS = 14,
     PN_PACK_SINGLE = PN_PACK_T1 | PN_PACK_T2 | PN_PACK_T63 | PN_PACK_T64 | PN_PACK_T65 | PN_PACK_T1000
 };
 

@@ -14,7 +14,7 @@
 /* Memory that the next chunk will need, fetched into the level-2 cache a few lines at a time while products run. All at
  * once, the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
  * the hardware's own prefetcher. Zeroed: nothing to fetch. */
-enum { PN_AHEAD_PARTS = 10 };
+enum { PN_AHEAD_PARTS = 14 };
 typedef struct pn_ahead {
     int n, part; /* parts in the list, the one at hand */
     int64_t row, col;

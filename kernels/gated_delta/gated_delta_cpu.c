@@ -33,6 +33,7 @@
 
 #include <omp.h>
 
+#include "cpu/heads.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -144,12 +145,7 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 static pn_status forward(const pn_op_call *c) {
     const pn_gated_delta_attr *a = c->attr;
     pn_delta_dims d = pn_delta_dims_of(c);
-    int64_t heads = a->docs.n * d.heads, width = d.dv, threads = omp_get_max_threads();
-    if (heads < threads) { /* at least 64 columns each, so that scores stay cheap beside them */
-        int64_t parts = (threads + heads - 1) / heads;
-        width = ((d.dv + parts - 1) / parts + 31) / 32 * 32;
-        if (width < 64) width = 64;
-    }
+    int64_t heads = a->docs.n * d.heads, width = pn_task_columns(heads, d.dv, omp_get_max_threads());
     int64_t parts = (d.dv + width - 1) / width;
 #pragma omp parallel for schedule(dynamic) if (heads * parts > 1)
     for (int64_t task = 0; task < heads * parts; task++) {

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cpu/clones.h"
+#include "cpu/heads.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -225,11 +226,6 @@ static float *grad_at(const pn_op_call *c, int i, int64_t offset) {
     return i < c->n_in && c->din[i] ? pn_f32(c->din[i]) + offset : NULL;
 }
 
-/* x: rows of this chunk, NULL when absent. */
-static void add_chunk_before(pn_ahead *list, int64_t cols, const float *x, int64_t ld) {
-    if (x) pn_ahead_add(list, C, cols, x - C * ld, ld);
-}
-
 /* All chunks of one document for one query/key head. */
 static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64_t doc, int64_t head,
                               backward_work *w) {
@@ -250,10 +246,10 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
         pn_ahead *before = &w->t.ahead;
         pn_ahead_reset(before);
         if (t > begin) {
-            add_chunk_before(before, d->dk, q + t * d->ldk, d->ldk);
-            add_chunk_before(before, d->dk, k + t * d->ldk, d->ldk);
-            add_chunk_before(before, d->dk, dq, d->ldk);
-            add_chunk_before(before, d->dk, dk, d->ldk);
+            pn_ahead_add_chunk_before(before, d->dk, q + t * d->ldk, d->ldk);
+            pn_ahead_add_chunk_before(before, d->dk, k + t * d->ldk, d->ldk);
+            pn_ahead_add_chunk_before(before, d->dk, dq, d->ldk);
+            pn_ahead_add_chunk_before(before, d->dk, dk, d->ldk);
         }
         pn_delta_scores(d, n, q + t * d->ldk, k + t * d->ldk, &w->t);
         memset(w->dQ, 0, sizeof(float) * (size_t)(n * d->dk));
@@ -269,10 +265,10 @@ static void document_backward(const pn_op_call *c, const pn_delta_dims *d, int64
                              .dbeta = grad_at(c, 4, gate_at) };
             if (r > 0) pn_ahead_reset(before);
             if (t > begin) {
-                add_chunk_before(before, d->dv, p.v, d->ldv);
-                add_chunk_before(before, d->dv, p.dout, d->ldv);
+                pn_ahead_add_chunk_before(before, d->dv, p.v, d->ldv);
+                pn_ahead_add_chunk_before(before, d->dv, p.dout, d->ldv);
                 pn_ahead_add(before, 1, d->size, S + kept_at - d->v_heads * d->size, d->size);
-                add_chunk_before(before, d->dv, p.dv, d->ldv);
+                pn_ahead_add_chunk_before(before, d->dv, p.dv, d->ldv);
             }
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);

@@ -14,11 +14,7 @@ enum { COLUMNS = 64 }; /* of the state at a time: 256 rows of them are 64 KiB, 9
 
 static bool takes(const pn_op_call *c) {
     const pn_gated_delta_attr *a = c->attr;
-    for (int i = 0; i < c->n_in; i++)
-        if (c->wants[i]) return false;
-    for (int64_t d = 0; d < a->docs.n; d++)
-        if (a->docs.offset[d + 1] - a->docs.offset[d] != 1) return false;
-    return true;
+    return !pn_op_wants(c) && pn_docs_one_each(&a->docs);
 }
 
 /* cols <= COLUMNS columns of one head; rows of S and next are dv apart. S NULL: zero. */

@@ -19,14 +19,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     if (c->in[3]) PN_TRY(pn_need_matrix(c, 3, "g", real, tokens, a->v_heads));
     PN_TRY(pn_need_matrix(c, 4, "beta", real, tokens, a->v_heads));
     pn_out_spec state = { .dtype = real, .rank = 4, .shape = { a->docs.n, a->v_heads, a->dk, a->dv } };
-    if (c->n_in > 5 && c->in[5]) {
-        const pn_tensor *s = c->in[5];
-        bool ok = s->dtype == real && s->rank == 4;
-        for (int i = 0; ok && i < 4; i++) ok = s->shape[i] == state.shape[i];
-        PN_CHECK(ok, PN_USAGE, "gated_delta: input S0 is %s %s; it must be %s [%lld, %d, %d, %d], a state per document",
-                 pn_dtype_name(s->dtype), pn_tensor_shape_text(s), pn_dtype_name(real), (long long)a->docs.n,
-                 a->v_heads, a->dk, a->dv);
-    }
+    PN_TRY(pn_need_state(c, 5, "S0", &state));
     *n_out = 3;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->v_heads * a->dv } };
     out[1] = out[2] = state;

@@ -9,6 +9,8 @@
 #include <omp.h>
 #include <string.h>
 
+#include "cpu/heads.h"
+
 enum { C = PN_GLIN_C, B = PN_GLIN_B };
 
 typedef struct backward_work {
@@ -111,11 +113,6 @@ static float *grad_at(const pn_op_call *c, int i, int64_t offset) {
     return c->din[i] ? pn_f32(c->din[i]) + offset : NULL;
 }
 
-/* x: rows of this chunk, NULL when absent. */
-static void add_chunk_before(pn_ahead *list, int64_t cols, const float *x, int64_t ld) {
-    if (x) pn_ahead_add(list, C, cols, x - C * ld, ld);
-}
-
 /* All chunks of one document for one head. */
 static void document_backward(const pn_op_call *c, const pn_glin_dims *d, int64_t doc, int64_t j, backward_work *w) {
     const pn_gated_linear_attr *a = c->attr;
@@ -141,16 +138,16 @@ static void document_backward(const pn_op_call *c, const pn_glin_dims *d, int64_
         pn_ahead *before = &w->t.ahead;
         pn_ahead_reset(before);
         if (t > begin) {
-            add_chunk_before(before, d->dk, q + q_at, d->ldq);
-            add_chunk_before(before, d->dk, k + k_at, d->ldk);
-            if (g) add_chunk_before(before, g_width, g + g_at, d->ldg);
-            add_chunk_before(before, d->dv, p.v, d->ldv);
-            add_chunk_before(before, d->dv, p.dout, d->ldo);
+            pn_ahead_add_chunk_before(before, d->dk, q + q_at, d->ldq);
+            pn_ahead_add_chunk_before(before, d->dk, k + k_at, d->ldk);
+            if (g) pn_ahead_add_chunk_before(before, g_width, g + g_at, d->ldg);
+            pn_ahead_add_chunk_before(before, d->dv, p.v, d->ldv);
+            pn_ahead_add_chunk_before(before, d->dv, p.dout, d->ldo);
             pn_ahead_add(before, 1, d->size, S + kept_at - d->heads * d->size, d->size);
-            add_chunk_before(before, d->dv, p.dv, d->ldv);
-            add_chunk_before(before, d->dk, dq, d->ldq);
-            add_chunk_before(before, d->dk, dk, d->ldk);
-            add_chunk_before(before, g_width, p.dg, d->ldg);
+            pn_ahead_add_chunk_before(before, d->dv, p.dv, d->ldv);
+            pn_ahead_add_chunk_before(before, d->dk, dq, d->ldq);
+            pn_ahead_add_chunk_before(before, d->dk, dk, d->ldk);
+            pn_ahead_add_chunk_before(before, g_width, p.dg, d->ldg);
         }
         pn_glin_chunk(d, n, q + q_at, k + k_at, g ? g + g_at : NULL, &w->t);
         chunk_backward(d, n, &p, have_G, t > begin || dS0, w);

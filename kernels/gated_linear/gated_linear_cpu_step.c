@@ -9,10 +9,7 @@ enum { COLUMNS = 64, KEYS = 256 }; /* columns of the state at a time, rows for w
 
 static bool takes(const pn_op_call *c) {
     const pn_gated_linear_attr *a = c->attr;
-    if (pn_op_wants(c)) return false;
-    for (int64_t d = 0; d < a->docs.n; d++)
-        if (a->docs.offset[d + 1] - a->docs.offset[d] != 1) return false;
-    return true;
+    return !pn_op_wants(c) && pn_docs_one_each(&a->docs);
 }
 
 static PN_CLONES void decays(int64_t n, const float *g, float *e) {

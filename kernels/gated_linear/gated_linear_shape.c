@@ -36,15 +36,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     if (c->in[GATE])
         PN_TRY(pn_need_matrix(c, GATE, "g", real, tokens, (int64_t)a->g_heads * (a->vector_gate ? a->dk : 1)));
     pn_out_spec state = { .dtype = real, .rank = 4, .shape = { a->docs.n, a->heads, a->dk, a->dv } };
-    if (c->in[STATE]) {
-        const pn_tensor *s = c->in[STATE];
-        bool ok = s->dtype == real && s->rank == 4;
-        for (int i = 0; ok && i < 4; i++) ok = s->shape[i] == state.shape[i];
-        PN_CHECK(ok, PN_USAGE,
-                 "gated_linear: input S0 is %s %s; it must be %s [%lld, %d, %d, %d], a state per document",
-                 pn_dtype_name(s->dtype), pn_tensor_shape_text(s), pn_dtype_name(real), (long long)a->docs.n, a->heads,
-                 a->dk, a->dv);
-    }
+    PN_TRY(pn_need_state(c, STATE, "S0", &state));
     *n_out = 3;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->heads * a->dv } };
     out[1] = out[2] = state;

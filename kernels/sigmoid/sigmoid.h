@@ -1,12 +1,12 @@
-/* y = scale sig(x): beta of the delta rules (scale 2 admits negative eigenvalues, blocks.md 8.2), output gates.
- * x, y: same shape, any rank. */
+/* y = scale sig(x): beta of the delta rules (scale 2 admits negative eigenvalues, blocks.md 8.2), output gates, and
+ * with scale -e^-1/2 the log decay of RWKV-7 (9.3). x, y: same shape, any rank. */
 #ifndef PN_KERNELS_SIGMOID_H
 #define PN_KERNELS_SIGMOID_H
 
 #include "op.h"
 
 typedef struct pn_sigmoid_attr {
-    double scale; /* > 0 */
+    double scale; /* not 0 */
 } pn_sigmoid_attr;
 
 static inline pn_status pn_sigmoid(pn_tape *t, pn_tensor *x, double scale, pn_tensor **y) {

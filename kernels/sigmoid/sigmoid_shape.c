@@ -5,7 +5,7 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_sigmoid_attr *attr = c->attr;
-    PN_CHECK(attr->scale > 0, PN_USAGE, "sigmoid: scale is %g; it must be positive", attr->scale);
+    PN_CHECK(attr->scale != 0, PN_USAGE, "sigmoid: scale is 0; it must be another number");
     *n_out = 1;
     out[0].rank = c->in[0]->rank;
     memcpy(out[0].shape, c->in[0]->shape, sizeof out[0].shape);
@@ -27,7 +27,8 @@ static bool case_at(int i, pn_op_case *out) {
     static const struct {
         int64_t n, d;
         double spread, scale;
-    } at[] = { { 1, 1, 1, 1 }, { 3, 5, 2, 2 }, { 0, 20, 1, 1 }, { 65, 20, 60, 2 }, { 300, 576, 2, 1 } };
+    } at[] = { { 1, 1, 1, 1 },     { 3, 5, 2, 2 },        { 0, 20, 1, 1 },        { 65, 20, 60, 2 },
+               { 300, 576, 2, 1 }, { 3, 5, 2, -0.60653 }, { 65, 96, 4, -0.60653 } };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "%lldx%lld spread %g scale %g", (long long)at[i].n, (long long)at[i].d,
              at[i].spread, at[i].scale);

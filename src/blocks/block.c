@@ -39,6 +39,10 @@ pn_status pn_block_spec_default(const pn_block_type *type, pn_block_spec *out) {
     return PN_OK;
 }
 
+const char *pn_block_spec_crosses_layers(const pn_block_spec *spec) {
+    return spec->type->crosses_layers ? spec->type->crosses_layers(spec->options) : NULL;
+}
+
 bool pn_block_spec_equal(const pn_block_spec *a, const pn_block_spec *b) {
     return a->type == b->type && !memcmp(a->options, b->options, sizeof a->options);
 }

@@ -17,6 +17,12 @@
 
 enum { PN_BLOCK_OPTIONS_BYTES = 128, PN_STATE_TENSORS = 4 };
 
+/* Where in a model a block stands. */
+typedef struct pn_place {
+    int layer, n_layers; /* 0 of 0: nowhere in particular */
+    bool carried;        /* a layer before it may have put a value into pn_carry */
+} pn_place;
+
 /* What a block knows of its model. */
 typedef struct pn_dims {
     int64_t hidden;                    /* D */
@@ -24,6 +30,7 @@ typedef struct pn_dims {
     int64_t intermediate;              /* MLP width I */
     double rope_theta, rms_norm_eps;
     bool qkv_bias;
+    pn_place place; /* the model fills it in for each layer's blocks */
 } pn_dims;
 
 typedef struct pn_block_type pn_block_type;
@@ -54,9 +61,10 @@ typedef struct pn_state {
     pn_dtype dtype;   /* of every tensor */
 } pn_state;
 
-/* Values that cross layers within one pass (RWKV-7's v_first); zeroed by the model before the first layer. */
+/* Values that cross layers within one pass; whoever runs the layers starts with zeros and hands it from each to the
+ * next. The first block of a path that wants v_first and finds none puts its own there, later ones read it. */
 typedef struct pn_carry {
-    pn_tensor *v_first; /* [tokens, hidden] or NULL; owned by the tape */
+    pn_tensor *v_first; /* RWKV-7 (blocks.md 9.3): [tokens, hidden] or NULL; owned by the tape */
 } pn_carry;
 
 typedef enum pn_block_role { PN_MIXER, PN_MLP } pn_block_role;
@@ -73,6 +81,9 @@ struct pn_block_type {
     void (*attention_map)(const pn_block *b, pn_attention_map *map);
     const pn_option *options; /* config keys; offsets into the options struct; names are the Hugging Face field names */
     size_t options_bytes, data_bytes;
+    /* The name of the option that makes the block use pn_carry, so that its output depends on other layers; NULL as the
+     * answer or for the function: it does not. */
+    const char *(*crosses_layers)(const void *options);
     /* Resolves "auto" options from dims and refuses contradictions (PN_USAGE). NULL: nothing to resolve. */
     pn_status (*resolve)(void *options, const pn_dims *dims);
     /* Declares the weights and points data at them. NULL: none. */
@@ -99,6 +110,8 @@ const pn_block_type *const *pn_block_types(int *n); /* the registry, in blocks.d
 
 /* Options at their defaults (auto values unresolved). */
 pn_status pn_block_spec_default(const pn_block_type *type, pn_block_spec *out);
+/* crosses_layers of the type. */
+const char *pn_block_spec_crosses_layers(const pn_block_spec *spec);
 /* Same type and options. */
 bool pn_block_spec_equal(const pn_block_spec *a, const pn_block_spec *b);
 uint64_t pn_block_spec_hash(const pn_block_spec *spec);

@@ -1,13 +1,10 @@
 #include "param.h"
 
 #include <fnmatch.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
-
-#include "rng.h"
 
 static pn_status create(pn_pool_kind kind, pn_dtype dtype, pn_params **out) {
     pn_params *p = calloc(1, sizeof *p);
@@ -113,57 +110,30 @@ pn_status pn_params_share(pn_params *p, pn_param *from) {
     return PN_OK;
 }
 
-static double draw(const pn_init *init, pn_rng *rng) {
-    switch (init->kind) {
-    case PN_INIT_ZEROS:
-    case PN_INIT_IDENTITY_TAPS: return 0;
-    case PN_INIT_ONES: return 1;
-    case PN_INIT_NORMAL: return init->a * pn_rng_normal(rng);
-    case PN_INIT_UNIFORM: return init->a + (init->b - init->a) * pn_rng_uniform(rng);
-    case PN_INIT_LOG_UNIFORM: {
-        double u = 0;
-        while (u <= 0) u = init->a + (init->b - init->a) * pn_rng_uniform(rng);
-        return log(u);
-    }
-    case PN_INIT_DT_BIAS: {
-        double dt = exp(log(init->a) + (log(init->b) - log(init->a)) * pn_rng_uniform(rng));
-        if (dt < 1e-4) dt = 1e-4;
-        return dt + log(-expm1(-dt));
-    }
-    }
-    PN_ASSERT(!"an init kind");
-}
-
-void pn_param_init(pn_param *p, uint64_t seed) {
+pn_status pn_param_init(pn_param *p, uint64_t seed) {
     pn_rng rng;
     pn_rng_stream(seed, p->name, 0, &rng);
-    int64_t n = pn_tensor_elems(p->value), taps = (int64_t)p->init.a;
-    for (int64_t i = 0; i < n; i++) {
-        double x = draw(&p->init, &rng);
-        if (p->init.kind == PN_INIT_IDENTITY_TAPS && i % taps == taps - 1) x = 1;
-        if (p->value->dtype == PN_F64)
-            pn_f64(p->value)[i] = x;
-        else
-            pn_f32(p->value)[i] = (float)x;
-    }
+    PN_TRY(pn_init_fill(&p->init, &rng, p->value));
+    return PN_OK;
 }
 
 pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix) {
-    size_t n = strlen(from_prefix);
-    for (int i = 0; i < from->n; i++) {
-        const pn_param *p = from->item[i];
-        if (!pn_param_below(p->name, from_prefix)) continue;
+    size_t n = strlen(to_prefix);
+    for (int i = 0; i < to->n; i++) {
+        pn_param *q = to->item[i];
+        if (!pn_param_below(q->name, to_prefix)) continue;
         char name[2 * PN_NAME_MAX];
-        snprintf(name, sizeof name, "%s%s", to_prefix, p->name + n);
-        pn_param *q = pn_params_find(to, name);
-        PN_ASSERT(q);
+        snprintf(name, sizeof name, "%s%s", from_prefix, q->name + n);
+        const pn_param *p = pn_params_find(from, name);
+        PN_ASSERT(p);
         PN_TRY(pn_tensor_copy(q->value, p->value));
     }
     return PN_OK;
 }
 
-void pn_params_init(pn_params *p, uint64_t seed) {
-    for (int i = 0; i < p->n; i++) pn_param_init(p->item[i], seed);
+pn_status pn_params_init(pn_params *p, uint64_t seed) {
+    for (int i = 0; i < p->n; i++) PN_TRY(pn_param_init(p->item[i], seed));
+    return PN_OK;
 }
 
 int pn_params_train(pn_params *p, const char *pattern, bool train) {

@@ -3,25 +3,10 @@
 #ifndef PN_BLOCKS_PARAM_H
 #define PN_BLOCKS_PARAM_H
 
+#include "init.h"
 #include "tensor.h"
 
 enum { PN_NAME_MAX = 160 };
-
-typedef enum pn_init_kind {
-    PN_INIT_ZEROS,
-    PN_INIT_ONES,
-    PN_INIT_NORMAL,       /* mean 0, standard deviation a */
-    PN_INIT_UNIFORM,      /* a .. b */
-    PN_INIT_LOG_UNIFORM,  /* log of a uniform draw in (a, b): A_log (blocks.md 8.1) */
-    PN_INIT_DT_BIAS,      /* inverse softplus of dt, dt log-uniform in a .. b, at least 1e-4 (blocks.md 6.1) */
-    PN_INIT_IDENTITY_TAPS /* every group of a values: 0, ..., 0, 1: a causal convolution that passes its input through
-                           */
-} pn_init_kind;
-
-typedef struct pn_init {
-    pn_init_kind kind;
-    double a, b;
-} pn_init;
 
 typedef struct pn_param {
     char name[PN_NAME_MAX];
@@ -70,12 +55,12 @@ struct pn_param_spec {
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out);
 /* Puts a weight of another list into this one under its own name: shared, not copied. */
 pn_status pn_params_share(pn_params *p, pn_param *from);
-/* Copies the value of every weight below from_prefix to the weight of that name below to_prefix, which must be there
- * with the same shape. The lists may be one. */
+/* Every weight below to_prefix gets the value of the weight of that name below from_prefix, which must be there with
+ * the same shape; others there are left. The lists may be one. */
 pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix);
 /* Draws every value from the stream (seed, weight name): independent of the order of declaration. */
-void pn_params_init(pn_params *p, uint64_t seed);
-void pn_param_init(pn_param *p, uint64_t seed);
+pn_status pn_params_init(pn_params *p, uint64_t seed);
+pn_status pn_param_init(pn_param *p, uint64_t seed);
 /* Sets wants_grad on every weight whose name matches the glob pattern ("*.mlp.*"); returns how many matched. */
 int pn_params_train(pn_params *p, const char *pattern, bool train);
 /* xxh3 over the names and values of every weight, whatever their order: equal weights, equal hash. */

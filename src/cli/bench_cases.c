@@ -6,6 +6,7 @@
 #include "attention/attention.h"
 #include "causal_conv/causal_conv.h"
 #include "decay_gate/decay_gate.h"
+#include "dplr/dplr.h"
 #include "dynamic_conv/dynamic_conv.h"
 #include "gated_delta/gated_delta.h"
 #include "gated_rms_norm/gated_rms_norm.h"
@@ -19,10 +20,10 @@
 #include "weighted_sum/weighted_sum.h"
 
 static const pn_bench_shape shapes[] = {
-    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false }, 49152, 30 },
-    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true }, 151936, 24 },
-    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true }, 151936, 28 },
-    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true }, 259, 8 },
+    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false, { 0 } }, 49152, 30 },
+    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true, { 0 } }, 151936, 24 },
+    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28 },
+    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, DYNAMIC_RANK_OF = 32 };
 
@@ -300,6 +301,26 @@ static bool gated_delta(const ask *a, pn_bench_case *out) {
     return decoding(a, out);
 }
 
+/* RWKV-7 heads, as many as fill the model's width, then wider ones. */
+static bool dplr(const ask *a, pn_bench_case *out) {
+    const int64_t head[][3] = { { a->m->hidden / 64, 64, 64 }, { 8, 64, 128 }, { 8, 128, 128 } };
+    if (a->i >= (int)(sizeof head / sizeof *head)) return false;
+    int64_t heads = head[a->i][0], dk = head[a->i][1], dv = head[a->i][2], rows = rows_of(a);
+    ATTR(((pn_dplr_attr){ .docs = docs_of(a, out), .heads = (int)heads, .dk = (int)dk, .dv = (int)dv, .scale = 1 }));
+    out->op_case.n_in = 7;
+    for (int k = 0; k < 6; k++) out->op_case.in[k] = pn_case_matrix(rows, heads * (k == 2 ? dv : dk));
+    out->op_case.in[3].fill = PN_FILL_L2ROWS;
+    out->op_case.in[3].group = dk;
+    out->op_case.in[4].hi = 0.5 / sqrt((double)dk);
+    out->op_case.in[5] = uniform_matrix(rows, heads * dk, -exp(-0.5), 0);
+    if (!a->tokens)
+        out->op_case.in[6] =
+            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
+             (long long)heads, (long long)dk, (long long)dv);
+    return decoding(a, out);
+}
+
 static bool weighted_sum(const ask *a, pn_bench_case *out) {
     if (a->i > 0 || !a->tokens) return false;
     out->op_case.n_in = 3;
@@ -335,6 +356,7 @@ static const struct {
     ROW(causal_conv),
     ROW(dynamic_conv),
     ROW(gated_delta),
+    ROW(dplr),
 #undef ROW
 };
 

@@ -57,7 +57,7 @@ static pn_status random_model(const pn_bench_shape *shape, int64_t layers, pn_mo
                           .file_dtype = PN_BF16 };
     for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
     PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
-    for (int i = 0; i < (*out)->params->n; i++) pn_param_init((*out)->params->item[i], 1);
+    PN_TRY(pn_params_init((*out)->params, 1));
     return PN_OK;
 }
 

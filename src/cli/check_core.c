@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dplr/dplr.h"
 #include "gated_delta/gated_delta.h"
 #include "gated_linear/gated_linear.h"
 #include "golden.h"
@@ -30,6 +31,12 @@ static void delta_attr(const core_dims *d, const pn_docs *docs, double scale, vo
                               .dk = (int)d->dk,
                               .dv = (int)d->dv,
                               .scale = scale };
+    _Static_assert(sizeof a <= PN_OP_ATTR_BYTES, "attributes fit a call");
+    memcpy(attr, &a, sizeof a);
+}
+
+static void dplr_attr(const core_dims *d, const pn_docs *docs, double scale, void *attr) {
+    pn_dplr_attr a = { .docs = *docs, .heads = (int)d->heads, .dk = (int)d->dk, .dv = (int)d->dv, .scale = scale };
     _Static_assert(sizeof a <= PN_OP_ATTR_BYTES, "attributes fit a call");
     memcpy(attr, &a, sizeof a);
 }
@@ -78,6 +85,11 @@ static const core_kind kinds[] = {
       .input = { "q", "k", "v", "gv", "S0" },
       .n_in = 5,
       .attr = vector_attr },
+    { .kind = "dplr",
+      .op = &pn_op_dplr,
+      .input = { "q", "k", "v", "a", "b", "gv", "S0" },
+      .n_in = 7,
+      .attr = dplr_attr },
 };
 enum { OUT_O, OUT_STATE };
 

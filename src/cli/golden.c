@@ -177,7 +177,8 @@ static const struct block_kind {
                   { "a_low_rank_dim", "ra" },
                   { "v_low_rank_dim", "rv" },
                   { "gate_low_rank_dim", "rg" },
-                  { "norm_eps", "eps" } } },
+                  { "norm_eps", "eps" },
+                  { "use_v_first", "layers" } } }, /* any number of them: always on */
     { .kind = "jet",
       .block = "jet",
       .option = { { "num_heads", "H" },
@@ -252,6 +253,9 @@ pn_status pn_golden_block(const pn_golden_settings *s, bool qkv_bias, pn_block_s
     bool softmax = type->attention_weights, found;
     *dims = (pn_dims){ .heads = 1, .kv_heads = 1, .head_dim = 2, .rope_theta = 1e4, .rms_norm_eps = 1e-6 };
     dims->qkv_bias = qkv_bias;
+    double layer = 0;
+    PN_TRY(pn_golden_number(s, "layer", &layer, &found));
+    dims->place.carried = layer > 0; /* of its type, in a stack of nothing else */
     PN_TRY(size_setting(s, "D", 0, &dims->hidden));
     dims->intermediate = dims->hidden;
     if (softmax) {

@@ -56,22 +56,33 @@ static pn_status declare(pn_model *m, const char *name, int rank, int64_t rows, 
     return PN_OK;
 }
 
+/* The sizes that blocks of layer l are made with. */
+static pn_dims dims_at(const pn_model *m, int l) {
+    pn_dims dims = m->config.dims;
+    dims.place = (pn_place){ .layer = l, .n_layers = m->config.n_layers };
+    for (int k = 0; k < l; k++)
+        for (int c = 0; c < m->layer[k].n_candidates; c++)
+            dims.place.carried = dims.place.carried || pn_block_spec_crosses_layers(&m->layer[k].candidate[c]->spec);
+    return dims;
+}
+
 static pn_status create_layer(pn_model *m, int l) {
     pn_layer *layer = &m->layer[l];
-    const int64_t D = m->config.dims.hidden;
+    const pn_dims dims = dims_at(m, l);
+    const int64_t D = dims.hidden;
     char name[PN_NAME_MAX];
     snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", l);
     PN_TRY(declare(m, name, 1, D, 0, &layer->input_norm));
     snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", l);
     PN_TRY(declare(m, name, 1, D, 0, &layer->post_norm));
     snprintf(name, sizeof name, "model.layers.%d.self_attn.", l);
-    PN_TRY(pn_block_create(&m->config.layer[l], &m->config.dims, m->params, name, &layer->candidate[0]));
+    PN_TRY(pn_block_create(&m->config.layer[l], &dims, m->params, name, &layer->candidate[0]));
     layer->n_candidates = 1;
     m->config.layer[l] = layer->candidate[0]->spec; /* with its automatic options resolved */
     pn_block_spec mlp;
     PN_TRY(pn_block_spec_default(&pn_block_mlp, &mlp));
     snprintf(name, sizeof name, "model.layers.%d.mlp.", l);
-    PN_TRY(pn_block_create(&mlp, &m->config.dims, m->params, name, &layer->mlp));
+    PN_TRY(pn_block_create(&mlp, &dims, m->params, name, &layer->mlp));
     return PN_OK;
 }
 
@@ -133,7 +144,8 @@ pn_status pn_model_add_candidate(pn_model *m, int l, const pn_block_spec *spec, 
     char prefix[PN_NAME_MAX], number[16] = "";
     if (twins) snprintf(number, sizeof number, "_%d", twins + 1);
     snprintf(prefix, sizeof prefix, "model.layers.%d.candidates.%s%s.", l, spec->type->name, number);
-    PN_TRY(pn_block_create(spec, &m->config.dims, m->params, prefix, &layer->candidate[layer->n_candidates]));
+    const pn_dims dims = dims_at(m, l);
+    PN_TRY(pn_block_create(spec, &dims, m->params, prefix, &layer->candidate[layer->n_candidates]));
     *index = layer->n_candidates++;
     return PN_OK;
 }

@@ -97,8 +97,8 @@ static pn_status score(walk *w, int lo, int hi, pn_tensor *h) {
     return PN_OK;
 }
 
-/* Items lo .. hi agree on all layers before `layer`; h is the hidden state there. */
-static pn_status descend(walk *w, int lo, int hi, int layer, pn_tensor *h) {
+/* Items lo .. hi agree on all layers before `layer`; h is the hidden state there, carry what those layers left. */
+static pn_status descend(walk *w, int lo, int hi, int layer, pn_tensor *h, pn_carry carry) {
     pn_evaluator *e = w->e;
     if (layer == e->m->config.n_layers) return score(w, lo, hi, h);
     PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while measuring paths");
@@ -107,9 +107,9 @@ static pn_status descend(walk *w, int lo, int hi, int layer, pn_tensor *h) {
         while (end < hi && w->items[end].path->choice[layer] == choice) end++;
         pn_scope scope = pn_scope_open(e->tape);
         pn_tensor *next;
-        pn_carry carry = { 0 };
-        PN_TRY(pn_model_layer(e->m, layer, choice, e->tape, h, &w->batch->tokens.docs, &carry, &next));
-        PN_TRY(descend(w, i, end, layer + 1, next));
+        pn_carry left = carry;
+        PN_TRY(pn_model_layer(e->m, layer, choice, e->tape, h, &w->batch->tokens.docs, &left, &next));
+        PN_TRY(descend(w, i, end, layer + 1, next, left));
         pn_scope_close(e->tape, scope, NULL, 0);
         i = end;
     }
@@ -157,7 +157,7 @@ static pn_status run_task(pn_evaluator *e, int task_index, item *items, int n, p
                    .last = i + 1 == task->n_batches,
                    .items = items,
                    .progress = progress };
-        PN_TRY(descend(&w, 0, n, 0, h));
+        PN_TRY(descend(&w, 0, n, 0, h, (pn_carry){ 0 }));
     }
     pn_tape_reset(e->tape);
     return PN_OK;

@@ -249,6 +249,7 @@ static pn_status read_candidates(pn_config *file, pn_search_config *c) {
     c->choice[PN_KIND_ATTENTION] = 0;
     PN_TRY(read_swa(file, c));
     if (c->limit[PN_KIND_NONE]) c->choice[PN_KIND_NONE] = c->n_blocks + 1;
+    PN_TRY(pn_supernet_blocks_check(&c->supernet, c->blocks, c->n_blocks, pn_config_where(file, "supernet.blocks")));
     return PN_OK;
 }
 

@@ -34,7 +34,7 @@ pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_bloc
         }
     }
     for (int i = before; i < m->params->n; i++) {
-        pn_param_init(m->params->item[i], seed);
+        PN_TRY(pn_param_init(m->params->item[i], seed));
         m->params->item[i]->value->wants_grad = true;
     }
     return start_from_attention(m, first);

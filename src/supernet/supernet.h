@@ -47,6 +47,10 @@ pn_status pn_supernet_local_read(pn_config *file, const char *section, pn_supern
 /* PN_USAGE when the mixture cannot serve a phase's budget (pn_train_options_check). */
 pn_status pn_supernet_config_check(pn_config *file, const char *section, const pn_supernet_config *c,
                                    const pn_mixture *mixture);
+/* PN_USAGE, starting with `where`, when a block depends on other layers (pn_carry) and a phase hands nothing from layer
+ * to layer: only sampled paths do. */
+pn_status pn_supernet_blocks_check(const pn_supernet_config *c, const pn_block_spec *blocks, int n_blocks,
+                                   const char *where);
 
 /* Adds `blocks` to every layer, after what it has, and `none` when asked; draws the new weights from the seed and makes
  * them (only) train: a later stage adds its candidates to a super-network that is trained. A swa starts from the

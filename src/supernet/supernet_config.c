@@ -76,3 +76,16 @@ pn_status pn_supernet_config_check(pn_config *file, const char *section, const p
                                       pn_config_where(file, phase_section(section, i, path, sizeof path))));
     return PN_OK;
 }
+
+pn_status pn_supernet_blocks_check(const pn_supernet_config *c, const pn_block_spec *blocks, int n_blocks,
+                                   const char *where) {
+    for (int i = 0; i < c->n_phases; i++)
+        for (int b = 0; b < n_blocks && c->phase[i].mode != PN_SUPERNET_SAMPLED; b++) {
+            const char *option = pn_block_spec_crosses_layers(&blocks[b]);
+            PN_CHECK(!option, PN_USAGE,
+                     "%s: %s with %s depends on other layers, which mode %s does not hand it; use %s: false, or mode: "
+                     "sampled",
+                     where, blocks[b].type->name, option, modes[c->phase[i].mode], option);
+        }
+    return PN_OK;
+}

@@ -44,7 +44,18 @@ static pn_status train_sampled(pn_model *m, const pn_supernet_phase *phase, cons
     return PN_OK;
 }
 
+static pn_status check_blocks(const pn_model *m, const pn_supernet_config *config) {
+    for (int l = 0; l < m->config.n_layers; l++)
+        for (int c = 0; c < m->layer[l].n_candidates; c++) {
+            char where[64];
+            snprintf(where, sizeof where, "supernet: layer %d", l);
+            PN_TRY(pn_supernet_blocks_check(config, &m->layer[l].candidate[c]->spec, 1, where));
+        }
+    return PN_OK;
+}
+
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_job *job, pn_supernet_result *out) {
+    PN_TRY(check_blocks(m, job->config));
     for (int i = 0; i < job->config->n_phases; i++) {
         const pn_supernet_phase *phase = &job->config->phase[i];
         char then[PN_PATH_MAX];

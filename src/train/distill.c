@@ -7,14 +7,25 @@
 #include "mix/mix.h"
 #include "weighted_sum/weighted_sum.h"
 
-/* A layer as a function of its input alone, so that it can run again in backward. */
+/* A layer as a function of its inputs alone, so that it can run again in backward. */
 typedef struct layer_call {
     const pn_model *model;
     pn_docs docs;
     int layer, choice;
 } layer_call;
 
-/* sum_c p_c y_c of all candidates of the layer; p: [layers, candidates]. */
+/* Gates are NULL along a path. v_first is pn_carry's, NULL before it is made; y the mixer's output, h itself for
+ * `none`, which has none. */
+enum { IN_H, IN_GATES, IN_V_FIRST, LAYER_IN };
+enum { OUT_H, OUT_Y, OUT_V_FIRST, LAYER_OUT };
+
+/* Whether running the layer makes v_first: then it is the layer's third output. */
+static bool makes_v_first(const layer_call *c, pn_tensor *const *in) {
+    const pn_block *mixer = c->model->layer[c->layer].candidate[c->choice];
+    return !in[IN_GATES] && !in[IN_V_FIRST] && pn_block_spec_crosses_layers(&mixer->spec);
+}
+
+/* sum_c p_c y_c of all candidates of the layer; p: [layers, candidates]. None of them crosses layers (supernet.h). */
 static pn_status mixture(pn_tape *t, const layer_call *c, pn_tensor *x, pn_tensor *p, pn_tensor **y) {
     const pn_layer *layer = &c->model->layer[c->layer];
     pn_tensor *branch[PN_MAX_CANDIDATES] = { 0 };
@@ -29,14 +40,12 @@ static pn_status mixture(pn_tape *t, const layer_call *c, pn_tensor *x, pn_tenso
     return PN_OK;
 }
 
-/* in: h, and the gates when all candidates run. out: the next h, the mixer's output y (h itself for `none`, which has
- * no output). */
 static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
-    (void)n_out;
+    PN_ASSERT(n_in == LAYER_IN);
     const layer_call *c = ctx;
-    pn_tensor *h = in[0], *y = in[0], *gates = n_in > 1 ? in[1] : NULL;
+    pn_tensor *h = in[IN_H], *y = in[IN_H], *gates = in[IN_GATES];
     pn_block *mixer = c->model->layer[c->layer].candidate[c->choice];
-    pn_carry carry = { 0 };
+    pn_carry carry = { .v_first = in[IN_V_FIRST] };
     pn_scope scope = pn_scope_open(t);
     if (gates || mixer->spec.type != &pn_block_none) {
         pn_tensor *x;
@@ -47,9 +56,10 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
             PN_TRY(pn_block_forward(mixer, t, x, &c->docs, &carry, &y));
         PN_TRY(pn_add(t, h, y, &h));
     }
-    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, &out[0]));
-    out[1] = y;
-    pn_scope_close(t, scope, out, 2);
+    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, &out[OUT_H]));
+    out[OUT_Y] = y;
+    if (n_out > OUT_V_FIRST) out[OUT_V_FIRST] = carry.v_first;
+    pn_scope_close(t, scope, out, n_out);
     return PN_OK;
 }
 
@@ -57,19 +67,22 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
  * not wanted). */
 static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *gates, pn_tensor *ids,
                            const pn_docs *docs, bool recompute, pn_tensor **features, pn_tensor **hidden) {
-    pn_tensor *h;
+    pn_tensor *h, *v_first = NULL;
     PN_TRY(pn_model_embed(m, t, ids, &h));
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_scope scope = pn_scope_open(t);
         layer_call call = { .model = m, .docs = *docs, .layer = l, .choice = path ? path->choice[l] : 0 };
-        pn_tensor *in[] = { h, gates }, *out[2];
+        pn_tensor *in[LAYER_IN] = { h, gates, v_first }, *out[LAYER_OUT] = { NULL };
+        const int n_out = makes_v_first(&call, in) ? LAYER_OUT : OUT_V_FIRST;
         if (recompute && pn_tape_recording(t))
-            PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, in, gates ? 2 : 1, out, 2));
+            PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, in, LAYER_IN, out, n_out));
         else
-            PN_TRY(run_layer(t, &call, in, gates ? 2 : 1, out, 2));
-        pn_scope_close(t, scope, out, features ? 2 : 1);
-        if (features) features[l] = out[1];
-        h = out[0];
+            PN_TRY(run_layer(t, &call, in, LAYER_IN, out, n_out));
+        if (n_out > OUT_V_FIRST) v_first = out[OUT_V_FIRST];
+        if (features) features[l] = out[OUT_Y];
+        pn_tensor *keep[] = { out[OUT_H], v_first, features ? out[OUT_Y] : NULL };
+        pn_scope_close(t, scope, keep, 3);
+        h = out[OUT_H];
     }
     PN_TRY(pn_model_final(m, t, h, hidden));
     return PN_OK;

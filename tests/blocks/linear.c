@@ -69,7 +69,7 @@ static form form_of(const pn_block_type *type, const setting *set) {
     form f;
     ck_ok(pn_params_create(PN_F64, &f.params));
     ck_ok(pn_block_create(&spec, &tiny, f.params, "", &f.block));
-    pn_params_init(f.params, 4);
+    ck_ok(pn_params_init(f.params, 4));
     return f;
 }
 static void form_free(form *f) {

@@ -61,19 +61,25 @@ START_TEST(stored_files_pass) {
         "ok    block_jet.safetensors | cpu |",
         "ok    block_retnet.safetensors | cpu |",
         "ok    block_mamba2.safetensors | cpu |",
+        "ok    block_rwkv7.safetensors | cpu |",
+        "ok    block_rwkv7_first.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
+        "ok    core_dplr.safetensors | dplr/cpu-chunk |",
+        "ok    core_dplr.safetensors | dplr/cpu-step |",
+        "ok    core_dplr_strong.safetensors | dplr/cpu-chunk |",
         "ok    core_gated_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_gated_delta_strong.safetensors | gated_delta/cpu-step |",
         "ok    core_la_scalar.safetensors | gated_linear/cpu-chunk |",
         "ok    core_la_scalar_strong.safetensors | gated_linear/cpu-step |",
         "ok    core_la_vector.safetensors | gated_linear/cpu-step |",
         "ok    core_la_vector_strong.safetensors | gated_linear/cpu-chunk |",
+        "ok    model_hybrid.safetensors | cpu |",
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n22 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n29 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -81,6 +87,8 @@ END_TEST
 /* Every result and gradient, one value of it off by half the tensor's rms: its file must fail. */
 START_TEST(every_altered_result_fails) {
     static const char *const files[] = { "core_delta",
+                                         "core_dplr",
+                                         "core_dplr_strong",
                                          "core_gated_delta_strong",
                                          "core_la_scalar_strong",
                                          "core_la_vector",
@@ -91,8 +99,10 @@ START_TEST(every_altered_result_fails) {
                                          "block_jet",
                                          "block_retnet",
                                          "block_mamba2",
+                                         "block_rwkv7",
+                                         "block_rwkv7_first",
                                          "block_swa" };
-    static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
+    static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "dv_first", "grad.", "state." };
     make_folder();
     int altered = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -226,6 +236,7 @@ START_TEST(damaged_files_are_refused) {
         { "block_gla", split_width, PN_MISMATCH, "which 2 heads do not share evenly" },
         { "block_mamba2", odd_groups, PN_MISMATCH, "4 heads are no multiple of n_groups 3" },
         { "core_la_vector", renamed_gate, PN_FORMAT, "no tensor gv" },
+        { "core_dplr", renamed_gate, PN_FORMAT, "no tensor gv" },
     };
     make_folder();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -292,7 +303,7 @@ static pn_model *reference_model(void) {
     }
     ck_ok(pn_model_create(c, PN_F64, NULL, &m));
     free(c);
-    pn_params_init(m->params, 20);
+    ck_ok(pn_params_init(m->params, 20));
     for (int i = 0; i < m->params->n; i++) {
         pn_tensor *w = m->params->item[i]->value;
         pn_rng rng;

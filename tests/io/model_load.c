@@ -177,7 +177,7 @@ START_TEST(every_block_saved_and_loaded) {
     }
     pn_model *m, *back;
     ck_ok(pn_model_create(c, PN_F32, NULL, &m));
-    pn_params_init(m->params, 20);
+    ck_ok(pn_params_init(m->params, 20));
     ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_F32 }));
     ck_ok(pn_model_load(scratch("."), PN_F32, &back));
     expect_equal(m, back);

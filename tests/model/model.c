@@ -51,7 +51,7 @@ static double get(const pn_tensor *t, int64_t i) {
 
 /* Weights away from special initial values, the same floats in every dtype. */
 static void randomise(pn_model *m) {
-    pn_params_init(m->params, 20);
+    ck_ok(pn_params_init(m->params, 20));
     for (int i = 0; i < m->params->n; i++) {
         pn_param *p = m->params->item[i];
         pn_rng rng;

@@ -52,7 +52,7 @@ static double gated_pass(pn_tape *t, const pn_model *m, pn_tensor *logits, const
 static pn_model *exact_supernet(void) {
     pn_model *m = tiny_base(), *exact;
     ck_ok(pn_model_create(&m->config, PN_F64, NULL, &exact));
-    pn_params_init(exact->params, 1);
+    ck_ok(pn_params_init(exact->params, 1));
     pn_model_destroy(&m);
     pn_block_spec gdn;
     ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &gdn));

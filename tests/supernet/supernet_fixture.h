@@ -48,7 +48,7 @@ static pn_model *tiny_base(void) {
     for (int l = 0; l < c.n_layers; l++) ck_ok(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
     pn_model *m;
     ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    pn_params_init(m->params, 1);
+    ck_ok(pn_params_init(m->params, 1));
     return m;
 }
 

@@ -33,6 +33,7 @@ enum { BLOCK = 1024 };
 LOOP(pn_expf)
 LOOP(pn_exp_nonposf)
 LOOP(pn_sigmoidf)
+LOOP(pn_tanhf)
 LOOP(pn_siluf)
 LOOP(pn_silu_gradf)
 LOOP(pn_softplusf)
@@ -75,6 +76,7 @@ START_TEST(accurate_over_the_whole_range) {
         { "exp", pn_expf_block, exp, -FLT_MAX, FLT_MAX, false },
         { "exp_nonpos", pn_exp_nonposf_block, exp, -87.2f, 0, true },
         { "sigmoid", pn_sigmoidf_block, sigmoid, -FLT_MAX, FLT_MAX, false },
+        { "tanh", pn_tanhf_block, tanh, -FLT_MAX, FLT_MAX, false },
         { "silu", pn_siluf_block, silu, -80, FLT_MAX, false },
         { "silu_grad", pn_silu_gradf_block, silu_grad, -1.0f, FLT_MAX, false },
         { "silu_grad (left of its zero)", pn_silu_gradf_block, silu_grad, -80, -3, false },
@@ -97,6 +99,7 @@ START_TEST(special_values) {
     ck_assert(pn_exp_nonposf(-87.4f) == 0 && pn_exp_nonposf(-1e30f) == 0);
     ck_assert(pn_sigmoidf(-INFINITY) == 0 && pn_sigmoidf(INFINITY) == 1 && isnan(pn_sigmoidf(NAN)));
     ck_assert(pn_sigmoidf(0) == 0.5f);
+    ck_assert(pn_tanhf(-INFINITY) == -1 && pn_tanhf(INFINITY) == 1 && isnan(pn_tanhf(NAN)) && pn_tanhf(0) == 0);
     ck_assert(pn_siluf(-INFINITY) == 0 && isinf(pn_siluf(INFINITY)) && isnan(pn_siluf(NAN)) && pn_siluf(0) == 0);
     ck_assert(pn_silu_gradf(-INFINITY) == 0 && pn_silu_gradf(INFINITY) == 1 && isnan(pn_silu_gradf(NAN)));
     ck_assert(pn_softplusf(-INFINITY) == 0 && isinf(pn_softplusf(INFINITY)) && isnan(pn_softplusf(NAN)));
