@@ -30,7 +30,8 @@ typedef struct options {
 } options;
 
 static const pn_option table[] = {
-    PN_OPT_INT(options, head_dim, 64, 1, 1024, "width N of a head, a divisor of the hidden size"),
+    PN_OPT_INT(options, head_dim, 0, 0, 1024,
+               "width N of a head; 0: 64, or the attention's where 64 does not divide the hidden size"),
     PN_OPT_INT(options, decay_low_rank_dim, 0, 0, 65536, "rank of the decay's projection; 0: from the hidden size"),
     PN_OPT_INT(options, gate_low_rank_dim, 0, 0, 65536, "rank of the output gate's; 0: from the hidden size"),
     PN_OPT_INT(options, a_low_rank_dim, 0, 0, 65536, "rank of the in-context learning rate's; 0: as the decay's"),
@@ -67,6 +68,7 @@ static int64_t rank_of(double hidden, double factor) {
 
 static pn_status resolve(void *o_, const pn_dims *dims) {
     options *o = o_;
+    if (!o->head_dim) o->head_dim = dims->hidden % 64 == 0 ? 64 : dims->head_dim;
     PN_CHECK(dims->hidden % o->head_dim == 0, PN_USAGE,
              "rwkv7: hidden size %lld is no whole number of heads of head_dim %lld; choose another head_dim",
              (long long)dims->hidden, (long long)o->head_dim);

@@ -80,6 +80,9 @@ static const struct more {
                   { "n_groups", "2" },
                   { "time_step_limit_min", "0.01" },
                   { "time_step_limit_max", "0.05" } } },
+    { .type = "rwkv7", .option = { { "head_dim", "5" }, { "use_v_first", "true" }, { "fuse_norm", "true" } } },
+    { .type = "rwkv7", .option = { { "head_dim", "20" }, { "a_low_rank_dim", "1" }, { "norm_eps", "1e-3" } } },
+    { .type = "rwkv7", .option = { { "head_dim", "4" }, { "decay_low_rank_dim", "3" }, { "gate_low_rank_dim", "2" } } },
 };
 
 /* Options without a default, or with one that does not fit `tiny`. */
@@ -88,6 +91,7 @@ static const struct needed {
 } needed[] = {
     { "swa", "window_size", "5" },
     { "mamba2", "head_dim", "10" },
+    { "rwkv7", "head_dim", "10" },
 };
 
 typedef struct subject {

@@ -61,6 +61,8 @@ START_TEST(stored_files_pass) {
         "ok    block_jet.safetensors | cpu |",
         "ok    block_retnet.safetensors | cpu |",
         "ok    block_mamba2.safetensors | cpu |",
+        "ok    block_rwkv7.safetensors | cpu |",
+        "ok    block_rwkv7_first.safetensors | cpu |",
         "ok    block_swa.safetensors | cpu |",
         "ok    core_delta.safetensors | gated_delta/cpu-chunk |",
         "ok    core_delta.safetensors | gated_delta/cpu-step |",
@@ -73,10 +75,11 @@ START_TEST(stored_files_pass) {
         "ok    core_la_scalar_strong.safetensors | gated_linear/cpu-step |",
         "ok    core_la_vector.safetensors | gated_linear/cpu-step |",
         "ok    core_la_vector_strong.safetensors | gated_linear/cpu-chunk |",
+        "ok    model_hybrid.safetensors | cpu |",
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ck_assert_msg(strstr(o.text, rows[i]) != NULL, "no \"%s\" in:\n%s", rows[i], o.text);
-    ck_assert_msg(strstr(o.text, "\n26 passed, 0 failed\n") != NULL, "%s", o.text);
+    ck_assert_msg(strstr(o.text, "\n29 passed, 0 failed\n") != NULL, "%s", o.text);
     free(o.text);
 }
 END_TEST
@@ -96,8 +99,10 @@ START_TEST(every_altered_result_fails) {
                                          "block_jet",
                                          "block_retnet",
                                          "block_mamba2",
+                                         "block_rwkv7",
+                                         "block_rwkv7_first",
                                          "block_swa" };
-    static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "grad.", "state." };
+    static const char *const results[] = { "o", "ST", "d_", "dS0", "y", "dx", "dv_first", "grad.", "state." };
     make_folder();
     int altered = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
