@@ -38,14 +38,17 @@ static void cut_into_blocks(const pn_dplr_dims *d, const float *g, float *sum, p
 
 /* total = the sum of n rows of g. */
 static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_t ld, double *total) {
+#pragma omp simd
     for (int64_t x = 0; x < cols; x++) total[x] = 0;
     for (int64_t i = 0; i < n; i++)
+#pragma omp simd
         for (int64_t x = 0; x < cols; x++) total[x] += (double)g[i * ld + x];
 }
 
 /* L: at the end of the block before; becomes that at the end of this one. g: of the block's first token; half: of the
  * decay after it. ref = the L of its reference. */
 static PN_CLONES void reference(int64_t cols, const float *g, const double *half, double *L, double *ref) {
+#pragma omp simd
     for (int64_t x = 0; x < cols; x++) {
         ref[x] = L[x] + (double)g[x] + half[x];
         L[x] = ref[x] + half[x];
@@ -61,6 +64,7 @@ static PN_CLONES void exp_difference(int64_t cols, const double *a, const double
 /* since += g (NULL: nothing), the decay since the block's first token; half: as above. */
 static PN_CLONES void decay_factors(int64_t cols, const float *g, const double *half, double *since, float *up,
                                     float *down) {
+#pragma omp simd
     for (int64_t x = 0; x < cols; x++) since[x] += g ? (double)g[x] : 0;
 #pragma omp simd
     for (int64_t x = 0; x < cols; x++) {
@@ -73,6 +77,7 @@ static PN_CLONES void decay_factors(int64_t cols, const float *g, const double *
 /* moved = factor decay x, far = moved beyond. */
 static PN_CLONES void decay_row(int64_t cols, float factor, const float *decay, const float *beyond, const float *x,
                                 float *moved, float *far) {
+#pragma omp simd
     for (int64_t i = 0; i < cols; i++) {
         float y = factor * decay[i] * x[i];
         moved[i] = y;

@@ -25,6 +25,7 @@ static void split_near(int64_t n, int64_t later, float *M, float *near) {
 /* y_i = f * x_i for n rows. */
 static PN_CLONES void multiply_rows(int64_t n, int64_t cols, int64_t ld, const float *f, const float *x, float *y) {
     for (int64_t i = 0; i < n; i++)
+#pragma omp simd
         for (int64_t c = 0; c < cols; c++) y[i * ld + c] = f[c] * x[i * ld + c];
 }
 
@@ -112,6 +113,7 @@ static void column_gradients(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dp
 /* A row of queries (or a): dX <- e^{L} (dX + in), and dL += X times what is in the bracket, from the chunk's start. */
 static PN_CLONES void finish_row(int64_t cols, bool adds, const float *up, const float *start, const float *in,
                                  const float *X, float *dX, float *dL) {
+#pragma omp simd
     for (int64_t c = 0; c < cols; c++) {
         float g = dX[c] + start[c] * in[c], moved = X[c] * g;
         dL[c] = adds ? dL[c] + moved : moved;
@@ -122,6 +124,7 @@ static PN_CLONES void finish_row(int64_t cols, bool adds, const float *up, const
 /* A row of keys (or b): dY <- e^{-L} (dY + out), dL -= Y dY, and left += Y out, what is there at the chunk's end. */
 static PN_CLONES void finish_column(int64_t cols, bool adds, const float *down, const float *end, const float *out,
                                     const float *Y, float *dY, float *dL, float *left) {
+#pragma omp simd
     for (int64_t c = 0; c < cols; c++) {
         float kept = end[c] * out[c];
         dL[c] -= Y[c] * dY[c];
@@ -152,9 +155,12 @@ static void finish(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dplr_tiles *
 static PN_CLONES void decay_gradient(int64_t n, int64_t cols, int64_t ld, const float *through, float *all,
                                      const float *left, float *dL) {
     for (int64_t i = n - 2; i >= 0; i--)
+#pragma omp simd
         for (int64_t c = 0; c < cols; c++) dL[i * ld + c] += dL[(i + 1) * ld + c];
+#pragma omp simd
     for (int64_t c = 0; c < cols; c++) all[c] *= through[c];
     for (int64_t i = 0; i < n; i++)
+#pragma omp simd
         for (int64_t c = 0; c < cols; c++) {
             dL[i * ld + c] += all[c];
             all[c] += left[i * ld + c];
@@ -163,6 +169,7 @@ static PN_CLONES void decay_gradient(int64_t n, int64_t cols, int64_t ld, const 
 
 /* out += f x + g y */
 static PN_CLONES void add_pairs(int64_t cols, float f, const float *x, float g, const float *y, float *out) {
+#pragma omp simd
     for (int64_t c = 0; c < cols; c++) out[c] += f * x[c] + g * y[c];
 }
 
