@@ -8,8 +8,8 @@
 
 enum { C = PN_DPLR_C };
 
-/* Exponents stay within half of it, so a pair above the diagonal, computed and then masked, stays below e^40 times its
- * values; and half of it rounds to float with an error of 1e-6. */
+/* Exponents stay within it, so a pair above the diagonal, computed and then masked, stays below e^40 times its values.
+ */
 static const float most_decay = 40;
 
 /* sum += g; the least sum. */
@@ -45,32 +45,32 @@ static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_
         for (int64_t x = 0; x < cols; x++) total[x] += (double)g[i * ld + x];
 }
 
-/* L: at the end of the block before; becomes that at the end of this one. g: of the block's first token; half: of the
- * decay after it. ref = the L of its reference. */
-static PN_CLONES void reference(int64_t cols, const float *g, const double *half, double *L, double *ref) {
+/* ref = L of a block's first token. before: of the first token of the block before; since: the decay from there to that
+ * block's last token. g: of this token. */
+static PN_CLONES void reference(int64_t cols, const float *g, const double *before, const double *since, double *ref) {
+#pragma omp simd
+    for (int64_t x = 0; x < cols; x++) ref[x] = (before ? before[x] + since[x] : 0) + (double)g[x];
+}
+
+/* e = e^(a - b); b NULL: 0. An exponent near 40 rounds to float with an error of 2e-6: what it loses is a factor. */
+static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
 #pragma omp simd
     for (int64_t x = 0; x < cols; x++) {
-        ref[x] = L[x] + (double)g[x] + half[x];
-        L[x] = ref[x] + half[x];
+        double exact = a[x] - (b ? b[x] : 0);
+        float exponent = (float)exact;
+        e[x] = pn_exp_nonposf(exponent) * (1 + (float)(exact - (double)exponent));
     }
 }
 
-/* e = e^(a - b); b NULL: 0. */
-static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
-#pragma omp simd
-    for (int64_t x = 0; x < cols; x++) e[x] = pn_exp_nonposf((float)(a[x] - (b ? b[x] : 0)));
-}
-
-/* since += g (NULL: nothing), the decay since the block's first token; half: as above. */
-static PN_CLONES void decay_factors(int64_t cols, const float *g, const double *half, double *since, float *up,
-                                    float *down) {
+/* since += g (NULL: nothing), the decay since the block's first token; exponents as above. */
+static PN_CLONES void decay_factors(int64_t cols, const float *g, double *since, float *up, float *down) {
 #pragma omp simd
     for (int64_t x = 0; x < cols; x++) since[x] += g ? (double)g[x] : 0;
 #pragma omp simd
     for (int64_t x = 0; x < cols; x++) {
-        float exponent = (float)(since[x] - half[x]);
-        up[x] = pn_expf(exponent);
-        down[x] = pn_expf(-exponent);
+        float exponent = (float)since[x], lost = (float)(since[x] - (double)exponent);
+        up[x] = pn_expf(exponent) * (1 + lost);
+        down[x] = pn_expf(-exponent) * (1 - lost);
     }
 }
 
@@ -87,20 +87,17 @@ static PN_CLONES void decay_row(int64_t cols, float factor, const float *decay, 
 
 void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_dplr_tiles *t) {
     int64_t dk = d->dk, row = d->row, ld = d->ldk;
-    double *L = t->sums, *last = L + row, *half = last + row, *since = half + row, *ref = since + row;
+    double *last = t->sums, *since = last + row, *ref = since + row;
     t->n = n;
     cut_into_blocks(d, x->g, t->through, t);
     sum_decays(n, dk, x->g, ld, last);
     exp_difference(dk, last, NULL, t->through);
-    memset(L, 0, sizeof(double) * (size_t)dk);
     pn_copy_rows(1, dk, x->a, ld, t->A, row);
     pn_copy_rows(1, dk, x->a, ld, t->Ain, row);
     for (int64_t b = 0; b < t->blocks; b++, ref += row) {
         int64_t first = t->first[b], next = t->first[b + 1];
         float *start = t->start + b * row, *end = t->end + b * row;
-        sum_decays(next - first - 1, dk, x->g + (first + 1) * ld, ld, half);
-        for (int64_t i = 0; i < dk; i++) half[i] *= 0.5;
-        reference(dk, x->g + first * ld, half, L, ref);
+        reference(dk, x->g + first * ld, b > 0 ? ref - row : NULL, since, ref);
         exp_difference(dk, ref, NULL, start);
         exp_difference(dk, last, ref, end);
         if (b > 0) exp_difference(dk, ref, ref - row, t->step + b * row);
@@ -108,7 +105,7 @@ void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_
         for (int64_t i = first; i < next; i++) {
             int64_t at = i * row, from = i * ld;
             float *up = t->up + at, *down = t->down + at;
-            decay_factors(dk, i > first ? x->g + from : NULL, half, since, up, down);
+            decay_factors(dk, i > first ? x->g + from : NULL, since, up, down);
             decay_row(dk, d->scale, up, start, x->q + from, t->Q + at, t->Qin + at);
             decay_row(dk, 1, down, end, x->k + from, t->K + at, t->Kout + at);
             decay_row(dk, 1, down, end, x->b + from, t->B + at, t->Bout + at);
