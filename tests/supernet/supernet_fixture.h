@@ -52,7 +52,7 @@ static pn_model *tiny_base(void) {
     return m;
 }
 
-static pn_model *tiny_supernet(void) {
+static inline pn_model *tiny_supernet(void) {
     pn_model *m = tiny_base();
     pn_block_spec gdn;
     ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &gdn));
@@ -69,7 +69,7 @@ static pn_train_options options(int64_t tokens) {
     return o;
 }
 
-static bool same_weights(const pn_model *a, const pn_model *b) {
+static inline bool same_weights(const pn_model *a, const pn_model *b) {
     for (int i = 0; i < a->params->n; i++) {
         const pn_param *p = a->params->item[i], *q = pn_params_find(b->params, p->name);
         if (!q || memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value))) return false;
@@ -95,7 +95,7 @@ static pn_status train(pn_model *m, const pn_supernet_config *config, const char
 }
 
 /* How many weights of candidates differ; no other weight may. */
-static int changed_candidates(const pn_model *m, const pn_model *before) {
+static inline int changed_candidates(const pn_model *m, const pn_model *before) {
     int changed = 0;
     for (int i = 0; i < m->params->n; i++) {
         const pn_param *p = m->params->item[i], *q = pn_params_find(before->params, p->name);
