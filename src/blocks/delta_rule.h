@@ -25,7 +25,7 @@ typedef struct pn_delta_rule {
  */
 pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int64_t *dv);
 
-/* Output projection, output gate and slow decays. */
+/* Output projection and slow decays. */
 void pn_delta_map(const pn_delta_rule *w, const pn_delta_shape *shape, pn_attention_map *map);
 
 pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *shape, pn_delta_rule *w);

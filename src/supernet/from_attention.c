@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "attention_map.h"
-#include "cpu/lapack.h"
 #include "head_basis.h"
 #include "linear/linear.h"
 #include "softmax_attention.h"
@@ -53,38 +52,6 @@ done:
     return s;
 }
 
-/* The direction w of x for which w.x is nearest to 1 (ridge regression), scaled so that its mean is 1. */
-static pn_status opening(const pn_tensor *x, double **out) {
-    enum { RIDGE = 1000 }; /* one over the share of the mean variance that is added to every direction's */
-    const int64_t N = x->shape[0], D = x->shape[1];
-    double *c = calloc((size_t)(D * D), sizeof *c), *rows = malloc((size_t)(N * D) * sizeof *rows);
-    double *mean = calloc((size_t)D, sizeof *mean), *w = malloc((size_t)D * sizeof *w), trace = 0, at_mean = 0;
-    pn_status s = PN_OK;
-    if (!c || !rows || !mean || !w) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
-    pn_convert(rows, PN_F64, pn_f32(x), PN_F32, N * D);
-    for (int64_t i = 0; i < N; i++)
-        for (int64_t k = 0; k < D; k++) mean[k] += rows[i * D + k] / (double)N;
-    cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, (blasint)D, (blasint)N, 1 / (double)N, rows, (blasint)D, 0, c,
-                (blasint)D);
-    for (int64_t k = 0; k < D; k++) trace += c[k * D + k];
-    for (int64_t k = 0; k < D; k++) c[k * D + k] += trace / (double)D / RIDGE + 1e-30;
-    memcpy(w, mean, (size_t)D * sizeof *w);
-    const blasint n = (blasint)D, one = 1;
-    blasint info = 0;
-    dposv_("L", &n, &one, c, &n, w, &n, &info, 1);
-    if (info) PN_FAIL_GOTO(s, PN_NUMERIC, done, "the inputs of a layer are not finite");
-    for (int64_t k = 0; k < D; k++) at_mean += w[k] * mean[k];
-    for (int64_t k = 0; k < D; k++) w[k] = at_mean > 0 ? w[k] / at_mean : 0;
-    *out = w;
-    w = NULL;
-done:
-    free(c);
-    free(rows);
-    free(mean);
-    free(w);
-    return s;
-}
-
 pn_status pn_attention_batch_run(const pn_block *attention, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                                  pn_attention_batch *out) {
     const pn_softmax_attention *a = attention->data;
@@ -92,13 +59,7 @@ pn_status pn_attention_batch_run(const pn_block *attention, pn_tape *t, pn_tenso
     pn_tensor *const w[] = { a->wq, a->wk, a->wv };
     for (int i = 0; i < 3; i++) PN_TRY(pn_linear(t, x, w[i], NULL, &out->in[i]));
     PN_TRY(heads_of(attention, a, t, x, docs, &out->heads));
-    PN_TRY(opening(x, &out->open));
     return PN_OK;
-}
-
-void pn_attention_batch_free(pn_attention_batch *a) {
-    free(a->open);
-    *a = (pn_attention_batch){ 0 };
 }
 
 /* ---- the parts ---- */
@@ -240,9 +201,6 @@ static void put_rest(const start *s) {
         pn_tensor *w = s->map.value[i].weight;
         for (int64_t k = 0; k < pn_tensor_elems(w); k++) pn_f32(w)[k] = (float)s->map.value[i].value;
     }
-    const pn_head_rows *g = &s->map.gate;
-    for (int64_t i = 0; g->w && i < g->heads * g->width; i++)
-        for (int64_t k = 0; k < s->D; k++) pn_f32(g->w)[(g->first + i) * s->D + k] += (float)s->a->open[k];
 }
 
 /* ---- the output projection ---- */
