@@ -134,12 +134,9 @@ static void put_rows(const start *s, int part, int64_t h, int64_t from, const do
         float *row = pn_f32(to->w) + at * s->D;
         bool taken = channel(s, mix, i, take);
         if (!taken && !zero) continue;
-        for (int64_t k = 0; k < s->D; k++) {
-            double sum = 0;
-            for (int64_t c = 0; taken && c < s->d; c++)
-                if (take[c] != 0) sum += take[c] * w[c * s->D + k];
-            row[k] = (float)sum;
-        }
+        memset(row, 0, (size_t)s->D * sizeof *row);
+        for (int64_t c = 0; taken && c < s->d; c++)
+            for (int64_t k = 0; take[c] != 0 && k < s->D; k++) row[k] += (float)take[c] * w[c * s->D + k];
         if (!bias) continue;
         double sum = 0;
         for (int64_t c = 0; taken && c < s->d; c++) sum += take[c] * bias[from * s->d + c];
@@ -237,14 +234,12 @@ static void put_columns(const start *s, int64_t h, int64_t from, const double *m
     const pn_softmax_attention *a = s->a->block->data;
     const int64_t dv = s->map.part[PN_MAP_V].width, V = s->map.out->shape[1];
     for (int64_t i = 0; i < dv; i++) {
+        float *to = pn_f32(s->map.out) + h * dv + i;
         bool taken = channel(s, mix, i, take);
-        for (int64_t k = 0; k < s->D; k++) {
-            const float *w = pn_f32(a->wo) + k * a->wo->shape[1] + from * s->d;
-            double sum = 0;
-            for (int64_t c = 0; taken && c < s->d; c++)
-                if (take[c] != 0) sum += take[c] * w[c];
-            pn_f32(s->map.out)[k * V + h * dv + i] = (float)(scale * sum);
-        }
+        for (int64_t k = 0; k < s->D; k++) to[k * V] = 0;
+        for (int64_t c = 0; taken && c < s->d; c++)
+            for (int64_t k = 0; take[c] != 0 && k < s->D; k++)
+                to[k * V] += (float)(scale * take[c]) * pn_f32(a->wo)[k * a->wo->shape[1] + from * s->d + c];
     }
 }
 
