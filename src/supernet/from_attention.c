@@ -54,6 +54,7 @@ done:
 
 pn_status pn_attention_batch_run(const pn_block *attention, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                                  pn_attention_batch *out) {
+    PN_ASSERT(attention->spec.type->attention_weights && !pn_tape_recording(t));
     const pn_softmax_attention *a = attention->data;
     *out = (pn_attention_batch){ .block = attention, .x = x, .docs = docs };
     pn_tensor *const w[] = { a->wq, a->wk, a->wv };
@@ -70,7 +71,8 @@ typedef struct start {
     int64_t d, heads, group; /* attention's: head width, query heads, query heads of a key/value head */
     int64_t N, D;
     double *left, *right; /* factors for pn_head_basis */
-    double *p, *r;        /* its bases of every k and v head, one after another: of q or W_o, and of k or v */
+    double *p, *r;        /* its bases of the heads of a part, one after another: of q or W_o, and of k or v */
+    double *take;         /* [d], one row of a basis */
     pn_start_report *report;
 } start;
 
@@ -112,9 +114,10 @@ static void gather_columns(const start *s, int64_t head, double *to) {
         for (int64_t c = 0; c < s->d; c++) to[i * s->d + c] = pn_f32(a->wo)[i * a->wo->shape[1] + head * s->d + c];
 }
 
-/* Channel i of a head: sum_c mix[i d + c] (channel c of attention's); mix NULL: channel i itself. False where there is
- * nothing to take: the channel is beyond attention's, or the basis has less. */
-static bool channel(const start *s, const double *mix, int64_t i, double *out) {
+/* Channel i of a head: sum_c take[c] (channel c of attention's), by row i of mix; mix NULL: channel i itself. False
+ * where there is nothing to take: the channel is beyond attention's, or the basis has less. */
+static bool channel(const start *s, const double *mix, int64_t i) {
+    double *out = s->take;
     if (!mix) {
         for (int64_t c = 0; c < s->d; c++) out[c] = c == i;
         return i < s->d;
@@ -126,13 +129,14 @@ static bool channel(const start *s, const double *mix, int64_t i, double *out) {
 }
 
 /* Rows of head h of a part from attention's head `from`. Channels with nothing to take: 0, or as they are. */
-static void put_rows(const start *s, int part, int64_t h, int64_t from, const double *mix, bool zero, double *take) {
+static void put_rows(const start *s, int part, int64_t h, int64_t from, const double *mix, bool zero) {
+    const double *take = s->take;
     const pn_head_rows *to = &s->map.part[part];
     const float *w = pn_f32(attention_weight(s, part)) + from * s->d * s->D, *bias = bias_of(s, part);
     for (int64_t i = 0; i < to->width; i++) {
         const int64_t at = to->first + h * to->width + i;
         float *row = pn_f32(to->w) + at * s->D;
-        bool taken = channel(s, mix, i, take);
+        bool taken = channel(s, mix, i);
         if (!taken && !zero) continue;
         memset(row, 0, (size_t)s->D * sizeof *row);
         for (int64_t c = 0; taken && c < s->d; c++)
@@ -146,7 +150,7 @@ static void put_rows(const start *s, int part, int64_t h, int64_t from, const do
 
 static pn_status put_queries_and_keys(start *s) {
     const pn_head_rows *q = &s->map.part[PN_MAP_Q], *k = &s->map.part[PN_MAP_K];
-    const int64_t group = q->heads / k->heads, size = k->width * s->d;
+    const int64_t group = q->heads / k->heads;
     const bool narrow = k->width < s->d;
     s->report->kept_qk = 1;
     for (int64_t j = 0; j < k->heads; j++) {
@@ -159,9 +163,8 @@ static pn_status put_queries_and_keys(start *s) {
             PN_TRY(pn_head_basis(s->left, group * s->N, s->right, s->N, s->d, k->width, s->p, s->r, &kept));
         }
         for (int64_t i = 0; i < group; i++)
-            put_rows(s, PN_MAP_Q, j * group + i, source(s, j * group + i, q->heads), narrow ? s->p : NULL, false,
-                     s->p + size);
-        put_rows(s, PN_MAP_K, j, key, narrow ? s->r : NULL, true, s->p + size);
+            put_rows(s, PN_MAP_Q, j * group + i, source(s, j * group + i, q->heads), narrow ? s->p : NULL, false);
+        put_rows(s, PN_MAP_K, j, key, narrow ? s->r : NULL, true);
         s->report->kept_qk = fmin(s->report->kept_qk, kept);
     }
     return PN_OK;
@@ -182,7 +185,7 @@ static pn_status put_values(start *s) {
             gather_activations(s, PN_MAP_V, value, s->right);
             PN_TRY(pn_head_basis(s->left, group * s->D, s->right, s->N, s->d, v->width, p, r, &kept));
         }
-        put_rows(s, PN_MAP_V, j, value, narrow ? r : NULL, false, s->p + v->heads * size);
+        put_rows(s, PN_MAP_V, j, value, narrow ? r : NULL, false);
         s->report->kept_v = fmin(s->report->kept_v, kept);
     }
     return PN_OK;
@@ -230,12 +233,13 @@ static double attention_rms(const start *s, int64_t from, const double *r) {
     return sqrt(sum / (double)(s->N * n));
 }
 
-static void put_columns(const start *s, int64_t h, int64_t from, const double *mix, double scale, double *take) {
+static void put_columns(const start *s, int64_t h, int64_t from, const double *mix, double scale) {
+    const double *take = s->take;
     const pn_softmax_attention *a = s->a->block->data;
     const int64_t dv = s->map.part[PN_MAP_V].width, V = s->map.out->shape[1];
     for (int64_t i = 0; i < dv; i++) {
         float *to = pn_f32(s->map.out) + h * dv + i;
-        bool taken = channel(s, mix, i, take);
+        bool taken = channel(s, mix, i);
         for (int64_t k = 0; k < s->D; k++) to[k * V] = 0;
         for (int64_t c = 0; taken && c < s->d; c++)
             for (int64_t k = 0; take[c] != 0 && k < s->D; k++)
@@ -258,7 +262,7 @@ static pn_status put_output(start *s, pn_block *b, pn_tape *t) {
         const double own = own_rms(s, f, h);
         const double ratio = own > 0 ? attention_rms(s, from, narrow ? s->r + j * size : NULL) / own : 1;
         PN_CHECK(isfinite(ratio), PN_NUMERIC, "%s: not finite on the calibration batch", b->prefix);
-        put_columns(s, h, from, narrow ? s->p + j * size : NULL, ratio / (double)sharers, s->p + v->heads * size);
+        put_columns(s, h, from, narrow ? s->p + j * size : NULL, ratio / (double)sharers);
         s->report->least_scale = fmin(s->report->least_scale, ratio);
         s->report->most_scale = fmax(s->report->most_scale, ratio);
     }
@@ -274,12 +278,13 @@ static int64_t most(int64_t a, int64_t b) {
 static pn_status reserve(start *s) {
     const pn_head_rows *q = &s->map.part[PN_MAP_Q], *k = &s->map.part[PN_MAP_K], *v = &s->map.part[PN_MAP_V];
     const int64_t queries = q->heads / k->heads * s->N, columns = s->map.out_heads / v->heads * s->D;
-    const int64_t bases = most(k->width, v->heads * v->width) + 1; /* and one row of scratch */
+    const int64_t bases = most(k->width, v->heads * v->width);
     s->left = malloc((size_t)(most(queries, columns) * s->d) * sizeof *s->left);
     s->right = malloc((size_t)(s->N * s->d) * sizeof *s->right);
     s->p = malloc((size_t)(bases * s->d) * sizeof *s->p);
     s->r = malloc((size_t)(bases * s->d) * sizeof *s->r);
-    PN_CHECK(s->left && s->right && s->p && s->r, PN_MEMORY, "out of memory");
+    s->take = malloc((size_t)s->d * sizeof *s->take);
+    PN_CHECK(s->left && s->right && s->p && s->r && s->take, PN_MEMORY, "out of memory");
     return PN_OK;
 }
 
@@ -310,5 +315,6 @@ pn_status pn_start_from_attention(pn_block *b, const pn_attention_batch *a, pn_t
     free(s.right);
     free(s.p);
     free(s.r);
+    free(s.take);
     return status;
 }

@@ -11,7 +11,7 @@
  *                output gate too
  *
  * Nothing of it makes the block the same function: softmax, its normaliser and (but for blocks that have it) the
- * rotation are missing. */
+ * rotation are missing. Fewer channels of a head that is rotated mix what turns at different rates. */
 #ifndef PN_SUPERNET_FROM_ATTENTION_H
 #define PN_SUPERNET_FROM_ATTENTION_H
 
