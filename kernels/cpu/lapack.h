@@ -13,8 +13,5 @@ void dgelqf_(const blasint *m, const blasint *n, double *a, const blasint *lda, 
 void dgesvd_(const char *jobu, const char *jobvt, const blasint *m, const blasint *n, double *a, const blasint *lda,
              double *s, double *u, const blasint *ldu, double *vt, const blasint *ldvt, double *work,
              const blasint *lwork, blasint *info, size_t jobu_length, size_t jobvt_length);
-/* Solves a x = b for a symmetric positive definite a [n, n]; b [n, nrhs] becomes x. */
-void dposv_(const char *uplo, const blasint *n, const blasint *nrhs, double *a, const blasint *lda, double *b,
-            const blasint *ldb, blasint *info, size_t uplo_length);
 
 #endif

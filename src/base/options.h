@@ -53,6 +53,7 @@ typedef struct pn_option {
     const char *zero;           /* int: the word for 0, which the bounds leave out: "auto"; NULL: none */
     const char *help;
     const char *example; /* a value as YAML text; NULL: the default is one */
+    bool extension;      /* bool, default false: postnas alone has it (pn_block_spec_extended) */
 } pn_option;
 
 #define PN_OPT_BOOL(type, field, def_, help_)                                                                          \
@@ -61,6 +62,12 @@ typedef struct pn_option {
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = #def_, .min = min_,             \
         .max = max_, .help = help_                                                                                     \
+    }
+/* A bool that is false in every published model of the kind. */
+#define PN_OPT_EXTENSION(type, field, help_)                                                                           \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_BOOL, .offset = offsetof(type, field), .def = "false", .help = help_,        \
+        .extension = true                                                                                              \
     }
 /* A whole number in min .. max, or a word that is stored as 0: PN_OPT_INT_OR(swa_options, window, "auto", "auto", ...)
  */

@@ -23,7 +23,6 @@ struct pn_attention_map { /* tensors are the block's own, borrowed */
     pn_head_rows part[PN_MAP_PARTS];
     pn_tensor *out; /* [D, out_heads * width of v]: the last thing the block does */
     int64_t out_heads;
-    pn_head_rows gate;  /* z of an output gate silu(z); w NULL: none */
     pn_tensor *conv[3]; /* [channels, 1, W]: become the identity; NULL: none */
     struct {            /* every element becomes this value: slow decays, and what attention has not */
         pn_tensor *weight;

@@ -52,6 +52,13 @@ uint64_t pn_block_spec_hash(const pn_block_spec *spec) {
                                 XXH3_64bits(spec->type->name, strlen(spec->type->name)));
 }
 
+bool pn_block_spec_extended(const pn_block_spec *spec) {
+    bool extended = false;
+    for (const pn_option *row = spec->type->options; row && row->name; row++)
+        extended = extended || (row->extension && *(const bool *)(spec->options + row->offset));
+    return extended;
+}
+
 pn_status pn_block_create(const pn_block_spec *spec, const pn_dims *dims, pn_params *params, const char *prefix,
                           pn_block **out) {
     pn_status s;

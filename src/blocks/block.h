@@ -115,6 +115,10 @@ const char *pn_block_spec_crosses_layers(const pn_block_spec *spec);
 /* Same type and options. */
 bool pn_block_spec_equal(const pn_block_spec *a, const pn_block_spec *b);
 uint64_t pn_block_spec_hash(const pn_block_spec *spec);
+/* Whether an option is on that only postnas has. Such a block must not pass for the published one: in files it is
+ * <hf_name>_postnas. */
+bool pn_block_spec_extended(const pn_block_spec *spec);
+#define PN_EXTENDED_SUFFIX "_postnas"
 
 /* Declares the block's weights in `params` under `prefix` (existing ones of the same name and shape are used as they
  * are). The weights belong to params, which must outlive the block. */

@@ -29,7 +29,7 @@ pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int
 
 /* Projections and decode state of a block with static convolutions on q, k and v; conv_size 0: without them. */
 pn_qkv pn_delta_qkv(const pn_delta_shape *shape, int64_t conv_size);
-/* Output projection, output gate and slow decays. */
+/* Output projection and slow decays. */
 void pn_delta_map(const pn_delta_rule *w, const pn_delta_shape *shape, pn_attention_map *map);
 
 pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *shape, pn_delta_rule *w);

@@ -16,7 +16,7 @@
 typedef struct options {
     int64_t num_heads, conv_size, qk_activation, qk_norm;
     double expand_k, expand_v, norm_eps;
-    bool use_beta, use_gate, use_short_conv, allow_neg_eigval;
+    bool use_beta, use_gate, use_short_conv, allow_neg_eigval, qkv_bias, rope;
 } options;
 
 enum { SILU, IDENTITY };
@@ -36,6 +36,9 @@ static const pn_option table[] = {
     PN_OPT_ENUM(options, qk_activation, "silu", activations, "activation of q and k; v always has silu"),
     PN_OPT_ENUM(options, qk_norm, "l2", norms, "normalisation of q and k, after it and per head"),
     PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
+    PN_OPT_EXTENSION(options, qkv_bias,
+                     "q, k and v have biases, as the attention of some models; only postnas reads it"),
+    PN_OPT_EXTENSION(options, rope, "rotary positions on q and k, as the model's attention has; only postnas reads it"),
     PN_OPT_END,
 };
 
@@ -58,6 +61,7 @@ static pn_status shape_of(const options *o, const pn_dims *dims, pn_delta_shape 
              "deltanet: expand_k %.10g makes keys of %lld channels per head; at most %d are possible: choose a smaller "
              "expand_k or a larger num_heads",
              o->expand_k, (long long)out->dk, PN_GATED_DELTA_MAX_DK);
+    PN_TRY(pn_extension_rope_check("deltanet", o->rope, out->dk));
     return PN_OK;
 }
 
@@ -74,6 +78,7 @@ static pn_status build(pn_block *b, pn_params *params) {
     const options *o = (const options *)b->spec.options;
     PN_TRY(shape_of(o, &b->dims, &a->shape));
     a->qkv = pn_delta_qkv(&a->shape, o->use_short_conv ? o->conv_size : 0);
+    a->qkv.with_bias = o->qkv_bias;
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
         PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
@@ -91,10 +96,12 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     pn_tensor *in[3];
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_apply(&a->qkv, i, i == PN_V || silu, t, x, docs, state, &in[i]));
-        if (i != PN_V)
+        if (i != PN_V) {
             PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, silu && !o->use_short_conv, &in[i]));
-        else if (!o->use_short_conv)
+            PN_TRY(pn_extension_rope(b, o->rope, a->shape.heads, a->shape.dk, t, docs, &in[i]));
+        } else if (!o->use_short_conv) {
             PN_TRY(pn_silu(t, in[i], &in[i]));
+        }
     }
     const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, s, y));

@@ -14,7 +14,7 @@
 typedef struct options {
     int64_t num_heads, num_v_heads, head_dim, conv_size;
     double expand_v, norm_eps;
-    bool use_gate, allow_neg_eigval;
+    bool use_gate, allow_neg_eigval, qkv_bias, rope;
 } options;
 
 static const pn_option table[] = {
@@ -26,6 +26,9 @@ static const pn_option table[] = {
     PN_OPT_BOOL(options, use_gate, true, "gate the output with silu(W_g x)"),
     PN_OPT_BOOL(options, allow_neg_eigval, false, "beta in (0, 2) instead of (0, 1)"),
     PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
+    PN_OPT_EXTENSION(options, qkv_bias,
+                     "q, k and v have biases, as the attention of some models; only postnas reads it"),
+    PN_OPT_EXTENSION(options, rope, "rotary positions on q and k, as the model's attention has; only postnas reads it"),
     PN_OPT_END,
 };
 
@@ -45,6 +48,7 @@ static pn_status resolve(void *o_, const pn_dims *dims) {
              (long long)o->num_heads);
     int64_t dv;
     PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &dv));
+    PN_TRY(pn_extension_rope_check("gated_deltanet", o->rope, o->head_dim));
     return PN_OK;
 }
 
@@ -61,6 +65,7 @@ static pn_status build(pn_block *b, pn_params *params) {
                                  .norm_eps = o->norm_eps };
     PN_TRY(pn_delta_value_dim("gated_deltanet", o->head_dim, o->expand_v, &a->shape.dv));
     a->qkv = pn_delta_qkv(&a->shape, o->conv_size);
+    a->qkv.with_bias = o->qkv_bias;
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
         PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
@@ -73,10 +78,13 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
                          pn_tensor **y) {
     (void)carry;
     const gated_deltanet *a = b->data;
+    const options *o = (const options *)b->spec.options;
     pn_tensor *in[3];
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
-        if (i != PN_V) PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
+        if (i == PN_V) continue;
+        PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));
+        PN_TRY(pn_extension_rope(b, o->rope, a->shape.heads, a->shape.dk, t, docs, &in[i]));
     }
     const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], docs, state, s, y));

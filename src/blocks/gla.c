@@ -5,7 +5,8 @@
  *     o = gated linear attention(q, k, v, g), scale dk^-1/2
  *     y = W_o concat_h( rms(o_h; w, eps) * silu(z_h) ),     z = W_g x
  *
- * With fewer key/value heads, k, v and g are shared by neighbouring heads. Decode state: S, after the last W raw inputs
+ * With fewer key/value heads, k, v and g are shared by neighbouring heads. There is no extension `rope`: channels that
+ * decay each at its own rate do not turn in pairs. Decode state: S, after the last W raw inputs
  * of the three convolutions if they are on. */
 #include "block.h"
 #include "linear_rule.h"
@@ -20,7 +21,7 @@
 typedef struct options {
     int64_t num_heads, num_kv_heads, gate_low_rank_dim, conv_size;
     double expand_k, expand_v, gate_logit_normalizer, clamp_min, norm_eps;
-    bool use_short_conv, fuse_norm;
+    bool use_short_conv, fuse_norm, qkv_bias;
 } options;
 
 static const pn_option table[] = {
@@ -35,6 +36,8 @@ static const pn_option table[] = {
     PN_OPT_INT(options, conv_size, 4, 1, 16, "their taps"),
     PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
     PN_OPT_BOOL(options, fuse_norm, true, "the output norm is named g_norm_swish_gate in files, else g_norm"),
+    PN_OPT_EXTENSION(options, qkv_bias,
+                     "q, k and v have biases, as the attention of some models; only postnas reads it"),
     PN_OPT_END,
 };
 
@@ -65,6 +68,7 @@ static pn_status build(pn_block *b, pn_params *params) {
     const options *o = (const options *)b->spec.options;
     PN_TRY(shape_of(o, &b->dims, &a->shape));
     a->qkv = pn_linear_qkv(&a->shape, o->use_short_conv ? o->conv_size : 0);
+    a->qkv.with_bias = o->qkv_bias;
     for (int i = 0; i < 3; i++) PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
     for (int i = 0; i < 3; i++) PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));
     const int64_t D = b->dims.hidden, R = o->gate_low_rank_dim, keys = a->shape.kv_heads * a->shape.dk;

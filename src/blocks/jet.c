@@ -5,6 +5,7 @@
  * then delta_rule.h. Decode state: the last W raw values c, and S. */
 #include "block.h"
 #include "delta_rule.h"
+#include "qkv.h"
 
 #include "dynamic_conv/dynamic_conv.h"
 #include "l2_norm/l2_norm.h"
@@ -14,6 +15,7 @@
 typedef struct options {
     int64_t num_heads, head_dim, conv_size, dconv_generator_reduction;
     double expand_v, norm_eps;
+    bool qkv_bias, rope;
 } options;
 
 static const pn_option table[] = {
@@ -23,6 +25,9 @@ static const pn_option table[] = {
     PN_OPT_INT(options, conv_size, 4, 1, 16, "taps of the dynamic convolution on v"),
     PN_OPT_INT(options, dconv_generator_reduction, 8, 1, 1024, "the kernel generator's width is H dv over this"),
     PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
+    PN_OPT_EXTENSION(options, qkv_bias,
+                     "q, k and v have biases, as the attention of some models; only postnas reads it"),
+    PN_OPT_EXTENSION(options, rope, "rotary positions on q and k, as the model's attention has; only postnas reads it"),
     PN_OPT_END,
 };
 
@@ -30,7 +35,7 @@ enum { STATE_CONV, STATE_S };
 
 typedef struct jet {
     pn_delta_shape shape;
-    pn_tensor *wq, *wk, *wv; /* [H dk, D], [H dk, D], [V, D], V = H dv */
+    pn_qkv qkv;              /* without convolutions: [H dk, D], [H dk, D], [V, D], V = H dv */
     pn_tensor *w1, *w2, *b2; /* kernel generator: [R, D], [V W, R], [V W] */
     pn_delta_rule rule;
 } jet;
@@ -41,6 +46,7 @@ static pn_status resolve(void *o_, const pn_dims *dims) {
     if (!o->head_dim) o->head_dim = dims->head_dim;
     int64_t dv;
     PN_TRY(pn_delta_value_dim("jet", o->head_dim, o->expand_v, &dv));
+    PN_TRY(pn_extension_rope_check("jet", o->rope, o->head_dim));
     PN_CHECK(o->num_heads * dv >= o->dconv_generator_reduction, PN_USAGE,
              "jet: dconv_generator_reduction %lld leaves no generator channels of %lld values",
              (long long)o->dconv_generator_reduction, (long long)(o->num_heads * dv));
@@ -68,13 +74,12 @@ static pn_status build(pn_block *b, pn_params *params) {
         pn_param_spec spec;
         pn_tensor **out;
     } rows[] = {
-        { { "q_proj.weight", 2, { keys, D }, normal, true, false }, &a->wq },
-        { { "k_proj.weight", 2, { keys, D }, normal, true, false }, &a->wk },
-        { { "v_proj.weight", 2, { V, D }, normal, true, false }, &a->wv },
         { { "dynamic_conv1d.kernel_generator.w1.weight", 2, { R, D }, normal, true, false }, &a->w1 },
         { { "dynamic_conv1d.kernel_generator.w2.weight", 2, { V * W, R }, zeros, true, false }, &a->w2 },
         { { "dynamic_conv1d.kernel_generator.w2.bias", 1, { V * W }, identity, false, true }, &a->b2 },
     };
+    a->qkv = (pn_qkv){ .channels = { keys, keys, V }, .with_bias = o->qkv_bias };
+    for (int i = 0; i < 3; i++) PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         PN_TRY(pn_block_weight(b, params, &rows[i].spec, rows[i].out));
     PN_TRY(pn_delta_build(b, params, &a->shape, &a->rule));
@@ -86,26 +91,25 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     (void)carry;
     const jet *a = b->data;
     const options *o = (const options *)b->spec.options;
-    pn_tensor *q, *k, *c, *h, *v, *window;
-    PN_TRY(pn_linear(t, x, a->wq, NULL, &q));
-    PN_TRY(pn_linear(t, x, a->wk, NULL, &k));
-    PN_TRY(pn_l2_norm(t, q, a->shape.dk, true, &q));
-    PN_TRY(pn_l2_norm(t, k, a->shape.dk, true, &k));
-    PN_TRY(pn_linear(t, x, a->wv, NULL, &c));
+    pn_tensor *in[3], *h, *v, *window;
+    for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_qkv_apply(&a->qkv, i, false, t, x, docs, NULL, &in[i]));
+        if (i == PN_V) continue;
+        PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, true, &in[i]));
+        PN_TRY(pn_extension_rope(b, o->rope, a->shape.heads, a->shape.dk, t, docs, &in[i]));
+    }
     PN_TRY(pn_linear(t, x, a->w1, NULL, &h));
     PN_TRY(pn_silu(t, h, &h));
     const pn_dynamic_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset }, .width = (int)o->conv_size };
-    PN_TRY(pn_dynamic_conv(t, c, h, a->w2, a->b2, state ? state->tensor[STATE_CONV] : NULL, &attr, &v, &window));
+    PN_TRY(pn_dynamic_conv(t, in[PN_V], h, a->w2, a->b2, state ? state->tensor[STATE_CONV] : NULL, &attr, &v, &window));
     if (state) PN_TRY(pn_state_replace(state, STATE_CONV, window));
-    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, q, k, v, docs, state, STATE_S, y));
+    PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], v, docs, state, STATE_S, y));
     return PN_OK;
 }
 
 static void attention_map(const pn_block *b, pn_attention_map *map) {
     const jet *a = b->data;
-    map->part[PN_MAP_Q] = (pn_head_rows){ .w = a->wq, .heads = a->shape.heads, .width = a->shape.dk };
-    map->part[PN_MAP_K] = (pn_head_rows){ .w = a->wk, .heads = a->shape.heads, .width = a->shape.dk };
-    map->part[PN_MAP_V] = (pn_head_rows){ .w = a->wv, .heads = a->shape.heads, .width = a->shape.dv };
+    pn_qkv_map(&a->qkv, a->shape.heads, a->shape.heads, a->shape.heads, map);
     pn_delta_map(&a->rule, &a->shape, map);
 }
 

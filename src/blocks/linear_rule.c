@@ -45,7 +45,6 @@ pn_status pn_linear_rule_build(pn_block *b, pn_params *params, const pn_linear_s
 void pn_linear_rule_map(const pn_linear_rule *w, const pn_linear_shape *s, pn_attention_map *map) {
     map->out = w->wo;
     map->out_heads = s->heads;
-    map->gate = (pn_head_rows){ .w = w->wg, .heads = s->heads, .width = s->dv };
 }
 
 pn_status pn_linear_rule_mix(const pn_linear_rule *w, const pn_linear_shape *s, pn_tape *t, pn_tensor *x, pn_tensor *q,

@@ -30,7 +30,7 @@ pn_qkv pn_linear_qkv(const pn_linear_shape *s, int64_t conv_size);
 pn_status pn_linear_rule_build(pn_block *b, pn_params *params, const pn_linear_shape *s, bool fuse_norm,
                                pn_linear_rule *w);
 
-/* Output projection and output gate. */
+/* The output projection. */
 void pn_linear_rule_map(const pn_linear_rule *w, const pn_linear_shape *s, pn_attention_map *map);
 
 /* q [N, H dk], k [N, Hkv dk], v [N, Hkv dv]; g [N, Hkv dk] log decays of channels (vector_gate) or [N, H] of heads;

@@ -152,13 +152,11 @@ static void attention_map(const pn_block *b, pn_attention_map *map) {
     const mamba2 *a = b->data;
     const options *o = (const options *)b->spec.options;
     const int64_t I = a->inner, M = a->groups, N = o->state_size;
-    const pn_head_rows values = { .w = a->w_in, .bias = a->b_in, .heads = a->heads, .width = o->head_dim };
-    const pn_head_rows keys = { .w = a->w_in, .bias = a->b_in, .heads = M, .width = N };
-    map->gate = map->part[PN_MAP_V] = values; /* the rows of z come first */
-    map->part[PN_MAP_V].first = I;
-    map->part[PN_MAP_K] = map->part[PN_MAP_Q] = keys;
-    map->part[PN_MAP_K].first = 2 * I;
-    map->part[PN_MAP_Q].first = 2 * I + M * N;
+    map->part[PN_MAP_V] =
+        (pn_head_rows){ .w = a->w_in, .bias = a->b_in, .first = I, .heads = a->heads, .width = o->head_dim };
+    map->part[PN_MAP_K] = (pn_head_rows){ .w = a->w_in, .bias = a->b_in, .first = 2 * I, .heads = M, .width = N };
+    map->part[PN_MAP_Q] = map->part[PN_MAP_K];
+    map->part[PN_MAP_Q].first += M * N;
     map->out = a->w_out;
     map->out_heads = a->heads;
     map->conv[0] = a->conv;

@@ -6,6 +6,8 @@
 
 #include <xxhash.h>
 
+#include "rng.h"
+
 static pn_status create(pn_pool_kind kind, pn_dtype dtype, pn_params **out) {
     pn_params *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory");

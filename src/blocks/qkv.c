@@ -4,6 +4,7 @@
 
 #include "causal_conv/causal_conv.h"
 #include "linear/linear.h"
+#include "rope/rope.h"
 
 pn_status pn_head_width(const char *block, const char *name, int64_t hidden, double expand, int64_t heads,
                         int64_t *out) {
@@ -16,14 +17,32 @@ pn_status pn_head_width(const char *block, const char *name, int64_t hidden, dou
     return PN_OK;
 }
 
+pn_status pn_extension_rope_check(const char *block, bool rope, int64_t width) {
+    PN_CHECK(!rope || width % 2 == 0, PN_USAGE,
+             "%s: rope turns channels in pairs, but keys have %lld in a head; make it an even number or leave rope out",
+             block, (long long)width);
+    return PN_OK;
+}
+
+pn_status pn_extension_rope(const pn_block *b, bool rope, int64_t heads, int64_t width, pn_tape *t, const pn_docs *docs,
+                            pn_tensor **x) {
+    if (rope) PN_TRY(pn_rope(t, *x, &(pn_rope_attr){ *docs, (int)heads, (int)width, b->dims.rope_theta }, x));
+    return PN_OK;
+}
+
 pn_status pn_qkv_projection(pn_block *b, pn_params *params, pn_qkv *a, int i) {
     static const char *const name[] = { "q_proj.weight", "k_proj.weight", "v_proj.weight" };
+    static const char *const bias_name[] = { "q_proj.bias", "k_proj.bias", "v_proj.bias" };
     const pn_param_spec spec = { .name = name[i],
                                  .rank = 2,
                                  .shape = { a->channels[i], b->dims.hidden },
                                  .init = { PN_INIT_NORMAL, 0.02, 0 },
                                  .decay = true };
     PN_TRY(pn_block_weight(b, params, &spec, &a->w[i]));
+    const pn_param_spec bias = {
+        .name = bias_name[i], .rank = 1, .shape = { a->channels[i] }, .init = { PN_INIT_ZEROS, 0, 0 }
+    };
+    if (a->with_bias) PN_TRY(pn_block_weight(b, params, &bias, &a->bias[i]));
     return PN_OK;
 }
 
@@ -42,7 +61,7 @@ pn_status pn_qkv_convolution(pn_block *b, pn_params *params, pn_qkv *a, int i) {
 
 pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                        pn_state *state, pn_tensor **out) {
-    PN_TRY(pn_linear(t, x, a->w[i], NULL, out));
+    PN_TRY(pn_linear(t, x, a->w[i], a->bias[i], out));
     if (!a->conv_size) return PN_OK;
     const pn_causal_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
                                        .width = (int)a->conv_size,
@@ -56,7 +75,8 @@ pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor 
 void pn_qkv_map(const pn_qkv *a, int64_t q_heads, int64_t k_heads, int64_t v_heads, pn_attention_map *map) {
     const int64_t heads[] = { q_heads, k_heads, v_heads };
     for (int i = 0; i < 3; i++) {
-        map->part[i] = (pn_head_rows){ .w = a->w[i], .heads = heads[i], .width = a->channels[i] / heads[i] };
+        map->part[i] =
+            (pn_head_rows){ .w = a->w[i], .bias = a->bias[i], .heads = heads[i], .width = a->channels[i] / heads[i] };
         map->conv[i] = a->conv[i];
     }
 }

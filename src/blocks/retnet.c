@@ -17,7 +17,7 @@
 typedef struct options {
     int64_t num_heads, num_kv_heads, conv_size;
     double expand_k, expand_v, norm_eps;
-    bool use_short_conv, fuse_norm;
+    bool use_short_conv, fuse_norm, qkv_bias;
 } options;
 
 enum { MAX_DK = 256 }; /* upstream's bound */
@@ -31,6 +31,8 @@ static const pn_option table[] = {
     PN_OPT_INT(options, conv_size, 4, 1, 16, "their taps"),
     PN_OPT_FLOAT(options, norm_eps, 1e-5, 1e-12, 1, "epsilon of the output norm"),
     PN_OPT_BOOL(options, fuse_norm, true, "the output norm is named g_norm_swish_gate in files, else g_norm"),
+    PN_OPT_EXTENSION(options, qkv_bias,
+                     "q, k and v have biases, as the attention of some models; only postnas reads it"),
     PN_OPT_END,
 };
 
@@ -64,6 +66,7 @@ static pn_status build(pn_block *b, pn_params *params) {
     const options *o = (const options *)b->spec.options;
     PN_TRY(shape_of(o, &b->dims, &a->shape));
     a->qkv = pn_linear_qkv(&a->shape, o->use_short_conv ? o->conv_size : 0);
+    a->qkv.with_bias = o->qkv_bias;
     for (int i = 0; i < 3; i++) {
         PN_TRY(pn_qkv_projection(b, params, &a->qkv, i));
         PN_TRY(pn_qkv_convolution(b, params, &a->qkv, i));

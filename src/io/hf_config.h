@@ -13,6 +13,10 @@ pn_status pn_hf_config_read(const char *path, pn_model_config *out);
 /* The same from memory; `name` stands for the file in messages. */
 pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out);
 
+/* A block's name in layer_types and efficient_attention_config: "gdn", or "gdn_postnas" with an extension on. */
+enum { PN_HF_LAYER_NAME = 64 };
+void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]);
+
 typedef enum pn_hf_kind {
     PN_HF_AUTO, /* qwen2 or llama where every layer is full attention, else jet_nemotron */
     PN_HF_QWEN2,

@@ -72,8 +72,9 @@ static json_t *settings_json(const pn_block_spec *spec) {
         json_object_set_new(settings, "mode", json_string("chunk"));
         json_object_set_new(settings, "dconv_implementation", json_string("triton"));
     }
+    const bool extended = pn_block_spec_extended(spec);
     for (const pn_option *row = spec->type->options; row->name; row++)
-        json_object_set_new(settings, row->name, option_json(row, spec->options));
+        if (extended || !row->extension) json_object_set_new(settings, row->name, option_json(row, spec->options));
     return settings;
 }
 
@@ -86,10 +87,11 @@ static void put_hybrid(json_t *o, const pn_model_config *c) {
                                   PUBLISHED_CODE "modeling_jet_nemotron.JetNemotronForCausalLM"));
     json_t *types = json_array(), *settings = json_object();
     for (int l = 0; l < c->n_layers; l++) {
-        const pn_block_type *type = c->layer[l].type;
-        json_array_append_new(types, json_string(type->hf_name));
-        if (type->options && !json_object_get(settings, type->hf_name))
-            json_object_set_new(settings, type->hf_name, settings_json(&c->layer[l]));
+        char name[PN_HF_LAYER_NAME];
+        pn_hf_layer_name(&c->layer[l], name);
+        json_array_append_new(types, json_string(name));
+        if (c->layer[l].type->options && !json_object_get(settings, name))
+            json_object_set_new(settings, name, settings_json(&c->layer[l]));
     }
     json_object_set_new(o, "layer_types", types);
     json_object_set_new(o, "efficient_attention_config", settings);

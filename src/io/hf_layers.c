@@ -4,7 +4,28 @@
 #include <string.h>
 
 #include "buffer.h"
+#include "hf_config.h"
 #include "hf_internal.h"
+
+/* ---- names ---- */
+
+void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]) {
+    snprintf(out, PN_HF_LAYER_NAME, "%s%s", spec->type->hf_name,
+             pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "");
+}
+
+/* "gdn" or "gdn_postnas"; NULL: no mixer is called so. *extended: which. */
+static const pn_block_type *type_of(const char *name, bool *extended) {
+    int n;
+    const pn_block_type *const *all = pn_block_types(&n);
+    for (int i = 0; i < n; i++) {
+        const size_t len = strlen(all[i]->hf_name ? all[i]->hf_name : "");
+        if (all[i]->role != PN_MIXER || strncmp(all[i]->hf_name, name, len) != 0) continue;
+        *extended = !strcmp(name + len, PN_EXTENDED_SUFFIX);
+        if (*extended || !name[len]) return all[i];
+    }
+    return NULL;
+}
 
 /* ---- options of one block type ---- */
 
@@ -39,7 +60,7 @@ static pn_status read_option(const char *where, const pn_option *row, const json
     return PN_OK;
 }
 
-static pn_status read_options(const char *where, const json_t *settings, pn_block_spec *spec) {
+static pn_status read_options(const char *where, const json_t *settings, bool extended, pn_block_spec *spec) {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)settings, key, v) {
@@ -48,6 +69,9 @@ static pn_status read_options(const char *where, const json_t *settings, pn_bloc
         const char *near = row ? NULL : pn_option_nearest(spec->type->options, key);
         PN_CHECK(row, PN_UNSUPPORTED, "%s: %.100s has no counterpart in postnas%s%s%s", where, key,
                  near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        PN_CHECK(!row->extension || extended, PN_UNSUPPORTED,
+                 "%s: %s is an extension of postnas, which the published %s has not; name such layers %s%s", where, key,
+                 spec->type->hf_name, spec->type->hf_name, PN_EXTENDED_SUFFIX);
         PN_TRY(read_option(where, row, v, spec->options));
     }
     return PN_OK;
@@ -61,10 +85,10 @@ static pn_status resolve(const pn_hf_file *f, const pn_dims *dims, pn_block_spec
 static pn_status spec_of(const pn_hf_file *f, const char *name, const pn_dims *dims, pn_block_spec *out) {
     int n;
     char known[400] = "";
-    const pn_block_type *type = NULL, *const *all = pn_block_types(&n);
+    bool extended = false;
+    const pn_block_type *type = type_of(name, &extended), *const *all = pn_block_types(&n);
     for (int i = 0; i < n; i++) {
         if (all[i]->role != PN_MIXER) continue;
-        if (!strcmp(all[i]->hf_name, name)) type = all[i];
         size_t len = strlen(known);
         snprintf(known + len, sizeof known - len, "%s%s", len ? ", " : "", all[i]->hf_name);
     }
@@ -77,8 +101,11 @@ static pn_status spec_of(const pn_hf_file *f, const char *name, const pn_dims *d
         PN_CHECK(json_is_object(settings), PN_FORMAT,
                  "%s: layer_types names \"%s\", but efficient_attention_config has no settings for it", f->path, name);
         snprintf(where, sizeof where, "%.400s: efficient_attention_config.%.64s", f->path, name);
-        PN_TRY(read_options(where, settings, out));
+        PN_TRY(read_options(where, settings, extended, out));
     }
+    PN_CHECK(pn_block_spec_extended(out) == extended, PN_FORMAT,
+             "%s: layer_types names \"%s\", but its settings have no extension of postnas on; name such layers %s",
+             f->path, name, type->hf_name);
     return resolve(f, dims, out);
 }
 

@@ -10,7 +10,7 @@ enum { ERRORS_MAX = 2048, POINTS_MAX = 400 };
 typedef struct local_error {
     int layer;
     const char *block;
-    double first, last;
+    double start, first, last; /* start: NAN where the result does not say */
 } local_error;
 
 static int by_layer(const void *a_, const void *b_) {
@@ -24,10 +24,11 @@ static int read_errors(const pn_page *r, local_error *out) {
     for (size_t i = 0; i < json_array_size(list) && n < ERRORS_MAX; i++) {
         const json_t *o = json_array_get(list, i);
         double layer;
-        local_error e = { .block = pn_page_string(o, "block") };
+        local_error e = { .block = pn_page_string(o, "block"), .start = NAN };
         if (!e.block || !pn_page_number(o, "layer", &layer) || layer < 0 || layer >= PN_MAX_LAYERS ||
             !pn_page_number(o, "first", &e.first) || !pn_page_number(o, "last", &e.last))
             continue;
+        pn_page_number(o, "start", &e.start);
         e.layer = (int)layer;
         out[n++] = e;
     }
@@ -35,15 +36,22 @@ static int read_errors(const pn_page *r, local_error *out) {
 }
 
 static void bar(pn_page *r, const pn_plot *p, const local_error *e, double x, int width) {
-    char first[PN_PAGE_TEXT], last[PN_PAGE_TEXT];
+    char start[PN_PAGE_TEXT] = "", first[PN_PAGE_TEXT], last[PN_PAGE_TEXT];
     double zero = pn_plot_y(p, 0), at_first = pn_plot_y(p, fmax(e->first, 0)), at_last = pn_plot_y(p, fmax(e->last, 0));
     const char *k = pn_page_block_class(r, e->block);
+    bool started = isfinite(e->start);
     pn_html(r->out,
-            "<g><title>layer %d, %s: %s at first, %s at last</title>"
+            "<g><title>layer %d, %s: %s%s%s at first, %s at last</title>"
             "<rect class=\"%s faint\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%.1f\"/>"
-            "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%.1f\"/></g>\n",
-            e->layer, e->block, pn_page_value("", e->first, first), pn_page_value("", e->last, last), k, x, at_first,
-            width, zero - at_first, k, x, at_last, width, zero - at_last);
+            "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%.1f\"/>",
+            e->layer, e->block, started ? pn_page_value("", e->start, start) : "",
+            started ? " before the first update, " : "", pn_page_value("", e->first, first),
+            pn_page_value("", e->last, last), k, x, at_first, width, zero - at_first, k, x, at_last, width,
+            zero - at_last);
+    if (started) /* a stroke across the bar */
+        pn_html(r->out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"1.5\"/>", k, x - 1,
+                pn_plot_y(p, fmax(e->start, 0)) - 0.75, width + 2);
+    pn_html(r->out, "</g>\n");
 }
 
 void pn_page_local_errors(pn_page *r) {
@@ -56,7 +64,7 @@ void pn_page_local_errors(pn_page *r) {
         int groups = 0;
         for (int i = 0; i < n; i++) {
             groups += !i || e[i].layer != e[i - 1].layer;
-            p.y_max = fmax(p.y_max, fmax(e[i].first, e[i].last));
+            p.y_max = fmax(p.y_max, fmax(fmax(e[i].start, e[i].first), e[i].last)); /* fmax passes NAN over */
         }
         pn_plot_settle(&p, false);
         p.y_min = 0;
@@ -65,8 +73,8 @@ void pn_page_local_errors(pn_page *r) {
         pn_page_section(r, "local-errors", "Local error of the candidates");
         pn_buf_text(r->out,
                     "<p class=\"how\">Error of each candidate against the teacher's layer, over the variance of the "
-                    "teacher's output: the faint bar over the first tenth of its training, the full bar over the last "
-                    "tenth; lower is better.</p>\n");
+                    "teacher's output: the stroke before any update, the faint bar over the first tenth of its "
+                    "training, the full bar over the last tenth; lower is better.</p>\n");
         bool used[PN_PAGE_BLOCKS] = { 0 };
         for (int i = 0; i < n; i++) used[pn_page_block(r, e[i].block)] = true;
         pn_page_legend(r, used);

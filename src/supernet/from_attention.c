@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "attention_map.h"
-#include "cpu/lapack.h"
 #include "head_basis.h"
 #include "linear/linear.h"
 #include "softmax_attention.h"
@@ -53,52 +52,15 @@ done:
     return s;
 }
 
-/* The direction w of x for which w.x is nearest to 1 (ridge regression), scaled so that its mean is 1. */
-static pn_status opening(const pn_tensor *x, double **out) {
-    enum { RIDGE = 1000 }; /* one over the share of the mean variance that is added to every direction's */
-    const int64_t N = x->shape[0], D = x->shape[1];
-    double *c = calloc((size_t)(D * D), sizeof *c), *rows = malloc((size_t)(N * D) * sizeof *rows);
-    double *mean = calloc((size_t)D, sizeof *mean), *w = malloc((size_t)D * sizeof *w), trace = 0, at_mean = 0;
-    pn_status s = PN_OK;
-    if (!c || !rows || !mean || !w) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
-    pn_convert(rows, PN_F64, pn_f32(x), PN_F32, N * D);
-    for (int64_t i = 0; i < N; i++)
-        for (int64_t k = 0; k < D; k++) mean[k] += rows[i * D + k] / (double)N;
-    cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, (blasint)D, (blasint)N, 1 / (double)N, rows, (blasint)D, 0, c,
-                (blasint)D);
-    for (int64_t k = 0; k < D; k++) trace += c[k * D + k];
-    for (int64_t k = 0; k < D; k++) c[k * D + k] += trace / (double)D / RIDGE + 1e-30;
-    memcpy(w, mean, (size_t)D * sizeof *w);
-    const blasint n = (blasint)D, one = 1;
-    blasint info = 0;
-    dposv_("L", &n, &one, c, &n, w, &n, &info, 1);
-    if (info) PN_FAIL_GOTO(s, PN_NUMERIC, done, "the inputs of a layer are not finite");
-    for (int64_t k = 0; k < D; k++) at_mean += w[k] * mean[k];
-    for (int64_t k = 0; k < D; k++) w[k] = at_mean > 0 ? w[k] / at_mean : 0;
-    *out = w;
-    w = NULL;
-done:
-    free(c);
-    free(rows);
-    free(mean);
-    free(w);
-    return s;
-}
-
 pn_status pn_attention_batch_run(const pn_block *attention, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                                  pn_attention_batch *out) {
+    PN_ASSERT(attention->spec.type->attention_weights && !pn_tape_recording(t));
     const pn_softmax_attention *a = attention->data;
     *out = (pn_attention_batch){ .block = attention, .x = x, .docs = docs };
     pn_tensor *const w[] = { a->wq, a->wk, a->wv };
     for (int i = 0; i < 3; i++) PN_TRY(pn_linear(t, x, w[i], NULL, &out->in[i]));
     PN_TRY(heads_of(attention, a, t, x, docs, &out->heads));
-    PN_TRY(opening(x, &out->open));
     return PN_OK;
-}
-
-void pn_attention_batch_free(pn_attention_batch *a) {
-    free(a->open);
-    *a = (pn_attention_batch){ 0 };
 }
 
 /* ---- the parts ---- */
@@ -109,7 +71,8 @@ typedef struct start {
     int64_t d, heads, group; /* attention's: head width, query heads, query heads of a key/value head */
     int64_t N, D;
     double *left, *right; /* factors for pn_head_basis */
-    double *p, *r;        /* its bases of every k and v head, one after another: of q or W_o, and of k or v */
+    double *p, *r;        /* its bases of the heads of a part, one after another: of q or W_o, and of k or v */
+    double *take;         /* [d], one row of a basis */
     pn_start_report *report;
 } start;
 
@@ -151,9 +114,10 @@ static void gather_columns(const start *s, int64_t head, double *to) {
         for (int64_t c = 0; c < s->d; c++) to[i * s->d + c] = pn_f32(a->wo)[i * a->wo->shape[1] + head * s->d + c];
 }
 
-/* Channel i of a head: sum_c mix[i d + c] (channel c of attention's); mix NULL: channel i itself. False where there is
- * nothing to take: the channel is beyond attention's, or the basis has less. */
-static bool channel(const start *s, const double *mix, int64_t i, double *out) {
+/* Channel i of a head: sum_c take[c] (channel c of attention's), by row i of mix; mix NULL: channel i itself. False
+ * where there is nothing to take: the channel is beyond attention's, or the basis has less. */
+static bool channel(const start *s, const double *mix, int64_t i) {
+    double *out = s->take;
     if (!mix) {
         for (int64_t c = 0; c < s->d; c++) out[c] = c == i;
         return i < s->d;
@@ -165,20 +129,18 @@ static bool channel(const start *s, const double *mix, int64_t i, double *out) {
 }
 
 /* Rows of head h of a part from attention's head `from`. Channels with nothing to take: 0, or as they are. */
-static void put_rows(const start *s, int part, int64_t h, int64_t from, const double *mix, bool zero, double *take) {
+static void put_rows(const start *s, int part, int64_t h, int64_t from, const double *mix, bool zero) {
+    const double *take = s->take;
     const pn_head_rows *to = &s->map.part[part];
     const float *w = pn_f32(attention_weight(s, part)) + from * s->d * s->D, *bias = bias_of(s, part);
     for (int64_t i = 0; i < to->width; i++) {
         const int64_t at = to->first + h * to->width + i;
         float *row = pn_f32(to->w) + at * s->D;
-        bool taken = channel(s, mix, i, take);
+        bool taken = channel(s, mix, i);
         if (!taken && !zero) continue;
-        for (int64_t k = 0; k < s->D; k++) {
-            double sum = 0;
-            for (int64_t c = 0; taken && c < s->d; c++)
-                if (take[c] != 0) sum += take[c] * w[c * s->D + k];
-            row[k] = (float)sum;
-        }
+        memset(row, 0, (size_t)s->D * sizeof *row);
+        for (int64_t c = 0; taken && c < s->d; c++)
+            for (int64_t k = 0; take[c] != 0 && k < s->D; k++) row[k] += (float)take[c] * w[c * s->D + k];
         if (!bias) continue;
         double sum = 0;
         for (int64_t c = 0; taken && c < s->d; c++) sum += take[c] * bias[from * s->d + c];
@@ -188,7 +150,7 @@ static void put_rows(const start *s, int part, int64_t h, int64_t from, const do
 
 static pn_status put_queries_and_keys(start *s) {
     const pn_head_rows *q = &s->map.part[PN_MAP_Q], *k = &s->map.part[PN_MAP_K];
-    const int64_t group = q->heads / k->heads, size = k->width * s->d;
+    const int64_t group = q->heads / k->heads;
     const bool narrow = k->width < s->d;
     s->report->kept_qk = 1;
     for (int64_t j = 0; j < k->heads; j++) {
@@ -201,9 +163,8 @@ static pn_status put_queries_and_keys(start *s) {
             PN_TRY(pn_head_basis(s->left, group * s->N, s->right, s->N, s->d, k->width, s->p, s->r, &kept));
         }
         for (int64_t i = 0; i < group; i++)
-            put_rows(s, PN_MAP_Q, j * group + i, source(s, j * group + i, q->heads), narrow ? s->p : NULL, false,
-                     s->p + size);
-        put_rows(s, PN_MAP_K, j, key, narrow ? s->r : NULL, true, s->p + size);
+            put_rows(s, PN_MAP_Q, j * group + i, source(s, j * group + i, q->heads), narrow ? s->p : NULL, false);
+        put_rows(s, PN_MAP_K, j, key, narrow ? s->r : NULL, true);
         s->report->kept_qk = fmin(s->report->kept_qk, kept);
     }
     return PN_OK;
@@ -224,7 +185,7 @@ static pn_status put_values(start *s) {
             gather_activations(s, PN_MAP_V, value, s->right);
             PN_TRY(pn_head_basis(s->left, group * s->D, s->right, s->N, s->d, v->width, p, r, &kept));
         }
-        put_rows(s, PN_MAP_V, j, value, narrow ? r : NULL, false, s->p + v->heads * size);
+        put_rows(s, PN_MAP_V, j, value, narrow ? r : NULL, false);
         s->report->kept_v = fmin(s->report->kept_v, kept);
     }
     return PN_OK;
@@ -240,9 +201,6 @@ static void put_rest(const start *s) {
         pn_tensor *w = s->map.value[i].weight;
         for (int64_t k = 0; k < pn_tensor_elems(w); k++) pn_f32(w)[k] = (float)s->map.value[i].value;
     }
-    const pn_head_rows *g = &s->map.gate;
-    for (int64_t i = 0; g->w && i < g->heads * g->width; i++)
-        for (int64_t k = 0; k < s->D; k++) pn_f32(g->w)[(g->first + i) * s->D + k] += (float)s->a->open[k];
 }
 
 /* ---- the output projection ---- */
@@ -275,18 +233,17 @@ static double attention_rms(const start *s, int64_t from, const double *r) {
     return sqrt(sum / (double)(s->N * n));
 }
 
-static void put_columns(const start *s, int64_t h, int64_t from, const double *mix, double scale, double *take) {
+static void put_columns(const start *s, int64_t h, int64_t from, const double *mix, double scale) {
+    const double *take = s->take;
     const pn_softmax_attention *a = s->a->block->data;
     const int64_t dv = s->map.part[PN_MAP_V].width, V = s->map.out->shape[1];
     for (int64_t i = 0; i < dv; i++) {
-        bool taken = channel(s, mix, i, take);
-        for (int64_t k = 0; k < s->D; k++) {
-            const float *w = pn_f32(a->wo) + k * a->wo->shape[1] + from * s->d;
-            double sum = 0;
-            for (int64_t c = 0; taken && c < s->d; c++)
-                if (take[c] != 0) sum += take[c] * w[c];
-            pn_f32(s->map.out)[k * V + h * dv + i] = (float)(scale * sum);
-        }
+        float *to = pn_f32(s->map.out) + h * dv + i;
+        bool taken = channel(s, mix, i);
+        for (int64_t k = 0; k < s->D; k++) to[k * V] = 0;
+        for (int64_t c = 0; taken && c < s->d; c++)
+            for (int64_t k = 0; take[c] != 0 && k < s->D; k++)
+                to[k * V] += (float)(scale * take[c]) * pn_f32(a->wo)[k * a->wo->shape[1] + from * s->d + c];
     }
 }
 
@@ -305,7 +262,7 @@ static pn_status put_output(start *s, pn_block *b, pn_tape *t) {
         const double own = own_rms(s, f, h);
         const double ratio = own > 0 ? attention_rms(s, from, narrow ? s->r + j * size : NULL) / own : 1;
         PN_CHECK(isfinite(ratio), PN_NUMERIC, "%s: not finite on the calibration batch", b->prefix);
-        put_columns(s, h, from, narrow ? s->p + j * size : NULL, ratio / (double)sharers, s->p + v->heads * size);
+        put_columns(s, h, from, narrow ? s->p + j * size : NULL, ratio / (double)sharers);
         s->report->least_scale = fmin(s->report->least_scale, ratio);
         s->report->most_scale = fmax(s->report->most_scale, ratio);
     }
@@ -321,12 +278,13 @@ static int64_t most(int64_t a, int64_t b) {
 static pn_status reserve(start *s) {
     const pn_head_rows *q = &s->map.part[PN_MAP_Q], *k = &s->map.part[PN_MAP_K], *v = &s->map.part[PN_MAP_V];
     const int64_t queries = q->heads / k->heads * s->N, columns = s->map.out_heads / v->heads * s->D;
-    const int64_t bases = most(k->width, v->heads * v->width) + 1; /* and one row of scratch */
+    const int64_t bases = most(k->width, v->heads * v->width);
     s->left = malloc((size_t)(most(queries, columns) * s->d) * sizeof *s->left);
     s->right = malloc((size_t)(s->N * s->d) * sizeof *s->right);
     s->p = malloc((size_t)(bases * s->d) * sizeof *s->p);
     s->r = malloc((size_t)(bases * s->d) * sizeof *s->r);
-    PN_CHECK(s->left && s->right && s->p && s->r, PN_MEMORY, "out of memory");
+    s->take = malloc((size_t)s->d * sizeof *s->take);
+    PN_CHECK(s->left && s->right && s->p && s->r && s->take, PN_MEMORY, "out of memory");
     return PN_OK;
 }
 
@@ -357,5 +315,6 @@ pn_status pn_start_from_attention(pn_block *b, const pn_attention_batch *a, pn_t
     free(s.right);
     free(s.p);
     free(s.r);
+    free(s.take);
     return status;
 }

@@ -7,11 +7,11 @@
  *                which that one reads: repeated where there are fewer of those (GQA)
  *     W_o        the columns of the head, divided among the output heads that start from it, times the ratio of RMS on
  *                a batch: attention's before W_o over the block's own
- *     the rest   convolutions pass their input through, decays are slow, an output gate silu(z) is open: z is 1 on the
- *                batch, in the mean and as nearly as W_g x can be, beside its random part. All else stays as drawn
+ *     the rest   convolutions pass their input through, decays are slow (attention_map.h); all else stays as drawn, the
+ *                output gate too
  *
  * Nothing of it makes the block the same function: softmax, its normaliser and (but for blocks that have it) the
- * rotation are missing. */
+ * rotation are missing. Fewer channels of a head that is rotated mix what turns at different rates. */
 #ifndef PN_SUPERNET_FROM_ATTENTION_H
 #define PN_SUPERNET_FROM_ATTENTION_H
 
@@ -24,13 +24,11 @@ typedef struct pn_attention_batch {
     const pn_docs *docs;
     pn_tensor *in[3]; /* W x without bias: q [N, Hq d], k and v [N, Hkv d]; owned by the tape, like heads */
     pn_tensor *heads; /* [N, Hq d], what W_o takes */
-    double *open;     /* [D], x.open is 1 in the mean and nearly everywhere; owned */
 } pn_attention_batch;
 
-/* The tape does not record. *out starts as {0}; free it whatever the status. */
+/* The tape does not record. */
 pn_status pn_attention_batch_run(const pn_block *attention, pn_tape *t, pn_tensor *x, const pn_docs *docs,
                                  pn_attention_batch *out);
-void pn_attention_batch_free(pn_attention_batch *a);
 
 typedef struct pn_start_report {
     double kept_qk, kept_v; /* least share, over heads, of |q k^T|^2 and |W_o v|^2 that narrower heads keep; 1: all */

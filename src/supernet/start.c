@@ -69,7 +69,7 @@ static void width_text(pn_buf *text, const char *names, int64_t have, int64_t wa
 }
 
 static bool mapped(const pn_attention_map *map, const pn_tensor *w) {
-    bool is = w == map->out || w == map->gate.w;
+    bool is = w == map->out;
     for (int i = 0; i < 3; i++) is = is || w == map->part[i].w || w == map->part[i].bias || w == map->conv[i];
     for (int i = 0; i < map->n_values; i++) is = is || w == map->value[i].weight;
     return is;
@@ -110,18 +110,16 @@ static void tell(const pn_model *m, int choice, const pn_start_report *r) {
 
 static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
                              const pn_docs *docs, pn_start_report *reports) {
-    pn_attention_batch batch = { 0 };
-    pn_status s = pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch);
-    for (int c = 1; c < m->layer[l].n_candidates && !s; c++) {
+    pn_attention_batch batch;
+    PN_TRY(pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch));
+    for (int c = 1; c < m->layer[l].n_candidates; c++) {
         pn_start_report r;
         if (!starts(job, c)) continue;
-        s = pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r);
-        if (s) break;
+        PN_TRY(pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r));
         record(m, l, c, &r);
         merge(&reports[c], &r);
     }
-    pn_attention_batch_free(&batch);
-    return s;
+    return PN_OK;
 }
 
 static pn_status all_layers(pn_model *m, const pn_supernet_job *job, const bool *begun, const pn_batch *batch,

@@ -54,7 +54,9 @@ END_TEST
 
 /* ---- the same function in two forms ---- */
 
-static const pn_dims tiny = { .hidden = 24, .heads = 4, .kv_heads = 2, .head_dim = 6, .intermediate = 24 };
+static const pn_dims tiny = {
+    .hidden = 24, .heads = 4, .kv_heads = 2, .head_dim = 6, .intermediate = 24, .rope_theta = 1e4
+};
 static const int64_t offsets[] = { 0, 3, 70, 71, 140 };
 static const pn_docs documents = { .n = 4, .offset = offsets };
 enum { TOKENS = 140 };
@@ -106,7 +108,7 @@ static double difference(const form *a, const form *b) {
     ck_ok(pn_tape_create(PN_REF, &t));
     pn_tape_record(t, false);
     ck_ok(pn_tape_new(t, PN_F64, 2, (int64_t[]){ TOKENS, tiny.hidden }, &x));
-    for (int64_t i = 0; i < pn_tensor_elems(x); i++) pn_f64(x)[i] = pn_rng_normal(&rng);
+    for (int64_t i = 0; i < pn_tensor_elems(x); i++) pn_f64(x)[i] = i % tiny.hidden ? pn_rng_normal(&rng) : 1;
     for (int k = 0; k < 2; k++) ck_ok(pn_block_forward(forms[k]->block, t, x, &documents, &carry, &y[k]));
     double diff = 0, norm = 0;
     for (int64_t i = 0; i < pn_tensor_elems(x); i++) {
@@ -193,5 +195,80 @@ START_TEST(fixed_step_sizes) {
 }
 END_TEST
 
-TEST_MAIN("linear blocks", sizes_of_the_specification, shared_heads_are_repeated_heads, no_convolution_is_one_tap,
-          deltanet_is_gated_deltanet_without_decay, fixed_step_sizes)
+/* Outputs [TOKENS, D] of one sequence that has seen `past` tokens, of which its state holds nothing. */
+static void run_after(const form *f, int64_t past, double *out) {
+    const int64_t offset[] = { 0, TOKENS };
+    const pn_docs docs = { .n = 1, .offset = offset };
+    pn_tape *t;
+    pn_state *state;
+    pn_tensor *x, *y;
+    pn_carry carry = { 0 };
+    ck_ok(pn_tape_create(PN_REF, &t));
+    pn_tape_record(t, false);
+    ck_ok(pn_state_create(f->block, 1, pn_tape_pool(t), PN_F64, &state));
+    state->past[0] = past;
+    ck_ok(pn_tape_new(t, PN_F64, 2, (int64_t[]){ TOKENS, tiny.hidden }, &x));
+    for (int64_t i = 0; i < pn_tensor_elems(x); i++) pn_f64(x)[i] = sin((double)(i * i % 101));
+    ck_ok(pn_block_extend(f->block, t, x, &docs, state, &carry, &y));
+    memcpy(out, pn_f64(y), pn_tensor_bytes(y));
+    pn_state_destroy(&state);
+    pn_tape_destroy(&t);
+}
+
+static double distance(const double *a, const double *b) {
+    double most = 0;
+    for (int i = 0; i < TOKENS * 24; i++) most = fmax(most, fabs(a[i] - b[i]));
+    return most;
+}
+
+/* Queries and keys turn together: what counts is how far apart they are, not where. */
+START_TEST(rope_is_about_distances) {
+    static const pn_block_type *const types[] = { &pn_block_deltanet, &pn_block_gated_deltanet, &pn_block_jet };
+    static double here[TOKENS * 24], there[TOKENS * 24], plain[TOKENS * 24];
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        form with = form_of(types[i], (setting[SETTINGS]){ { "rope", "true" }, { "num_heads", "2" } });
+        form without = form_of(types[i], (setting[SETTINGS]){ { "num_heads", "2" } });
+        share(&with, &without);
+        run_after(&with, 0, here);
+        run_after(&with, 1000, there);
+        run_after(&without, 0, plain);
+        double size = distance(here, (const double[TOKENS * 24]){ 0 });
+        ck_assert_double_lt(distance(here, there), 1e-9 * size);
+        ck_assert_double_gt(distance(here, plain), 1e-3 * size);
+        form_free(&with);
+        form_free(&without);
+    }
+}
+END_TEST
+
+/* A bias is a column of the weights that reads a constant 1: the same block without biases on such inputs. */
+START_TEST(biases_are_columns_for_a_constant) {
+    static const pn_block_type *const types[] = { &pn_block_retnet, &pn_block_gla, &pn_block_deltanet,
+                                                  &pn_block_gated_deltanet, &pn_block_jet };
+    static const char *const parts[] = { "q_proj", "k_proj", "v_proj" };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        form with = form_of(types[i], (setting[SETTINGS]){ { "qkv_bias", "true" } });
+        form without = form_of(types[i], (setting[SETTINGS]){ { NULL } });
+        share(&with, &without);
+        for (int k = 0; k < 3; k++) {
+            char bias[32], w[32];
+            snprintf(bias, sizeof bias, "%s.bias", parts[k]);
+            snprintf(w, sizeof w, "%s.weight", parts[k]);
+            pn_tensor *b = weight(&with, bias);
+            for (int64_t c = 0; c < pn_tensor_elems(b); c++) {
+                pn_f64(b)[c] = 0.1 * sin((double)(c + k));
+                pn_f64(weight(&without, w))[c * tiny.hidden] += pn_f64(b)[c];
+            }
+        }
+        ck_assert_double_lt(difference(&with, &without), 1e-12);
+        fill(&with, "q_proj.bias", 0);
+        ck_assert_double_gt(difference(&with, &without), 1e-6);
+        form_free(&with);
+        form_free(&without);
+    }
+}
+END_TEST
+
+TEST_MAIN("linear blocks", rope_is_about_distances, biases_are_columns_for_a_constant, sizes_of_the_specification,
+          shared_heads_are_repeated_heads, no_convolution_is_one_tap, deltanet_is_gated_deltanet_without_decay,
+          fixed_step_sizes)

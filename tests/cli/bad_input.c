@@ -280,6 +280,11 @@ static const bad table[] = {
       "--set: top level: sequence_length is 1; it must lie in 2 .. 1000000000" },
     { "value that is no choice", ":", SEARCH " --set search.strategy=beem",
       "--set: search.strategy: no strategy named beem; see `postnas list searches`" },
+    { "start of a block unknown", "sed -i 's/expand_v: 2/expand_v: 2, init: attn/' good.yaml", SEARCH,
+      "good.yaml:23: supernet.blocks.0: init is \"attn\"; it must be one of: random, attention" },
+    { "rope on odd heads", "sed -i 's/head_dim: 16/head_dim: 15, rope: true/' good.yaml", SEARCH,
+      "gated_deltanet: rope turns channels in pairs, but keys have 15 in a head; make it an even number or leave rope "
+      "out" },
     { "list in place of a value", ":", SEARCH " --set seed=[1]", "--set: top level: seed must be a single value" },
     { "value in place of a section", "sed -i '/^distill/,$d' good.yaml; " YAML("distill: 3"), SEARCH,
       "good.yaml:33: distill: must be a section with keys of its own" },

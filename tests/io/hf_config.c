@@ -241,6 +241,25 @@ static pn_status read_with(const char *block, const char *settings) {
     return read_jet(types, all);
 }
 
+/* What only postnas has is read under a name of its own, so that no other program takes it for the published block. */
+START_TEST(extensions_of_postnas) {
+    ck_ok(read_with("gdn_postnas", "{\"rope\": true, \"qkv_bias\": true, \"expand_v\": 2}"));
+    expect_layers("gated_deltanet", "attention", "gated_deltanet");
+    ck_ok(read_with("jet_postnas", "{\"rope\": false, \"qkv_bias\": true}"));
+    ck_refused(read_with("gdn", "{\"rope\": true}"), PN_UNSUPPORTED,
+               "efficient_attention_config.gdn: rope is an extension of postnas", "name such layers gdn_postnas");
+    ck_refused(read_with("retnet", "{\"qkv_bias\": false}"), PN_UNSUPPORTED, "name such layers retnet_postnas");
+    ck_refused(read_with("retnet_postnas", "{\"rope\": true}"), PN_UNSUPPORTED, "rope has no counterpart");
+    ck_refused(read_with("gdn_postnas", "{\"rope\": false}"), PN_FORMAT,
+               "layer_types names \"gdn_postnas\", but its settings have no extension of postnas on; name such layers "
+               "gdn");
+    ck_refused(read_with("attn_postnas", "{}"), PN_FORMAT, "name such layers attn");
+    ck_refused(read_with("gdn_postnas2", "{}"), PN_UNSUPPORTED, "layer_types names \"gdn_postnas2\"; known are");
+    ck_refused(read_with("gdn_postnas", "{\"rope\": true, \"head_dim\": 3}"), PN_USAGE,
+               "gated_deltanet: rope turns channels in pairs, but keys have 3 in a head");
+}
+END_TEST
+
 START_TEST(settings_of_gla) {
     ck_ok(read_with("gla", "{\"mode\": \"chunk\", \"num_heads\": 4, \"num_kv_heads\": 2, \"expand_k\": 0.5, "
                            "\"expand_v\": 1.0, \"feature_map\": null, \"clamp_min\": null, \"norm_eps\": 1e-6}"));
@@ -461,6 +480,6 @@ START_TEST(written_as_it_was_read) {
 END_TEST
 
 TEST_MAIN("hf_config", qwen2_of_today, llama_of_old, refuses_other_mathematics, refuses_wrong_values,
-          layer_types_in_every_form, settings_of_linear_blocks, settings_of_gla, settings_of_deltanet,
-          settings_of_retnet, settings_of_mamba2, sliding_windows, published_parameter_total,
+          layer_types_in_every_form, settings_of_linear_blocks, extensions_of_postnas, settings_of_gla,
+          settings_of_deltanet, settings_of_retnet, settings_of_mamba2, sliding_windows, published_parameter_total,
           plain_models_have_plain_layers, written_as_it_was_read)

@@ -199,6 +199,36 @@ START_TEST(every_block_saved_and_loaded) {
 }
 END_TEST
 
+/* Extensions: other names in config.json, listed in postnas.json even for a block that is published without them. */
+START_TEST(extended_blocks_saved_and_loaded) {
+    pn_model *base, *m, *back;
+    ck_ok(pn_model_load(GOLDEN "qwen2_tiny", PN_F32, &base));
+    pn_model_config config = base->config;
+    for (int l = 0; l < config.n_layers; l++) {
+        ck_ok(pn_block_spec_default(l % 2 ? &pn_block_gla : &pn_block_jet, &config.layer[l]));
+        set_option(&config.layer[l], l % 2 ? "qkv_bias" : "rope", "true");
+    }
+    ck_ok(pn_model_create(&config, PN_F32, NULL, &m));
+    pn_params_init(m->params, 21);
+    pn_tensor *bias = pn_params_find(m->params, "model.layers.1.self_attn.q_proj.bias")->value;
+    for (int64_t i = 0; i < pn_tensor_elems(bias); i++) pn_f32(bias)[i] = (float)i;
+    ck_ok(pn_model_save(m, scratch("."), &(pn_save_options){ .dtype = PN_F32 }));
+    ck_ok(pn_model_load(scratch("."), PN_F32, &back));
+    expect_equal(m, back);
+    for (int l = 0; l < config.n_layers; l++)
+        ck_assert(pn_block_spec_equal(&back->config.layer[l], &m->config.layer[l]));
+    json_t *extensions;
+    ck_ok(pn_json_load(scratch("postnas.json"), 4096, &extensions));
+    char *listed = json_dumps(json_object_get(extensions, "extended_layer_types"), JSON_COMPACT);
+    ck_assert_str_eq(listed, "[\"jet_postnas\",\"gla_postnas\"]");
+    free(listed);
+    json_decref(extensions);
+    pn_model_destroy(&back);
+    pn_model_destroy(&m);
+    pn_model_destroy(&base);
+}
+END_TEST
+
 /* ---- GGUF ---- */
 
 /* llama_tiny as llama.cpp's converter writes it: rows of q and k taken as [heads, 2, d/2] and stored as [heads, d/2,
@@ -518,7 +548,7 @@ START_TEST(refuses_directories_that_do_not_fit) {
 }
 END_TEST
 
-TEST_MAIN("model_load", golden_logits, saved_and_loaded, every_block_saved_and_loaded,
+TEST_MAIN("model_load", golden_logits, saved_and_loaded, every_block_saved_and_loaded, extended_blocks_saved_and_loaded,
           windowed_layers_are_saved_and_loaded, hybrid_of_a_base_without_biases, gguf_is_the_same_model,
           the_permutation_matters, refuses_other_gguf_models, refuses_gguf_configs_that_do_not_fit,
           refuses_directories_that_do_not_fit)

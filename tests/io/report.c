@@ -130,6 +130,18 @@ START_TEST(checker_can_fail) {
 }
 END_TEST
 
+/* The error before training is drawn where the result knows it, and only there. */
+START_TEST(errors_before_training) {
+    json_t *root = load();
+    char *page = render(root);
+    holds(page, "<title>layer 0, gated_deltanet: 1.250 before the first update, ");
+    ck_assert_int_eq(count(page, " before the first update, "), 1);
+    ck_assert_int_eq(count(page, "height=\"1.5\"/>"), 1);
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
 START_TEST(whole_page) {
     json_t *root = load();
     char *page = render(root);
@@ -609,6 +621,6 @@ START_TEST(metrics_agree_with_the_search) {
 }
 END_TEST
 
-TEST_MAIN("report", checker_can_fail, whole_page, search_as_a_tree, stages, score_against_state, gates_over_training,
-          numbers_come_from_the_result, hostile_strings, missing_sections, odd_numbers, more_than_fits, files, text,
-          metrics_agree_with_the_search)
+TEST_MAIN("report", checker_can_fail, whole_page, errors_before_training, search_as_a_tree, stages, score_against_state,
+          gates_over_training, numbers_come_from_the_result, hostile_strings, missing_sections, odd_numbers,
+          more_than_fits, files, text, metrics_agree_with_the_search)

@@ -83,8 +83,8 @@ static pn_supernet_config one_phase(pn_supernet_mode mode, int64_t tokens) {
     return c;
 }
 
-static pn_status train(pn_model *m, const pn_supernet_config *config, const char *state_dir, int64_t stop_after,
-                       pn_supernet_result *out) {
+static inline pn_status train(pn_model *m, const pn_supernet_config *config, const char *state_dir, int64_t stop_after,
+                              pn_supernet_result *out) {
     const pn_supernet_job job = { .config = config,
                                   .mixture = mixture,
                                   .seed = 1,
