@@ -52,7 +52,7 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 
 static bool case_at(int i, pn_op_case *out) {
     static const int64_t one[] = { 0, 1 }, tiny[] = { 0, 3, 3, 5, 10 }, mixed[] = { 0, 1, 4, 71, 71, 142, 144 };
-    static const int64_t long_one[] = { 0, 600 }, steps[] = { 0, 1, 2, 3 };
+    static const int64_t long_one[] = { 0, 600 }, steps[] = { 0, 1, 2, 3 }, borders[] = { 0, 126, 129, 257, 300 };
     static const struct {
         const char *name;
         pn_causal_conv_attr attr;
@@ -69,6 +69,8 @@ static bool case_at(int i, pn_op_case *out) {
         { "mixed, W 1", { { 6, mixed, NULL }, 1, true }, 17, false, true, false },
         { "mixed, state, W 7", { { 6, mixed, NULL }, 7, true }, 65, true, true, false },
         { "600 tokens", { { 1, long_one, NULL }, 4, true }, 130, true, false, false },
+        { "borders next to run borders", { { 4, borders, NULL }, 4, true }, 33, true, true, false },
+        { "borders next to run borders, W 7", { { 4, borders, NULL }, 7, false }, 17, false, true, false },
         { "three steps", { { 3, steps, NULL }, 4, true }, 300, false, true, false },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;

@@ -53,7 +53,7 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 
 static bool case_at(int i, pn_op_case *out) {
     static const int64_t one[] = { 0, 1 }, tiny[] = { 0, 3, 3, 5, 10 }, mixed[] = { 0, 1, 4, 71, 71, 142, 144 };
-    static const int64_t borders[] = { 0, 126, 129, 257, 300 }, steps[] = { 0, 1, 2, 3 };
+    static const int64_t borders[] = { 0, 126, 129, 257, 300 }, steps[] = { 0, 1, 2, 3 }, long_one[] = { 0, 600 };
     static const struct {
         const char *name;
         pn_dynamic_conv_attr attr;
@@ -69,6 +69,8 @@ static bool case_at(int i, pn_op_case *out) {
         { "mixed, state, W 6", { { 6, mixed, NULL }, 6 }, 33, 5, true, false },
         { "mixed, W 1", { { 6, mixed, NULL }, 1 }, 17, 3, true, false },
         { "borders next to tile borders", { { 4, borders, NULL }, 4 }, 64, 8, false, false },
+        { "600 tokens, several blocks to a share", { { 1, long_one, NULL }, 4 }, 300, 10, false, false },
+        { "several groups of blocks", { { 4, tiny, NULL }, 4 }, 40, 600, true, false },
         { "three steps", { { 3, steps, NULL }, 4 }, 200, 25, true, false },
         { "one step", { { 1, one, NULL }, 4 }, 200, 25, true, false },
     };

@@ -25,7 +25,7 @@ static const pn_bench_shape shapes[] = {
     { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28 },
     { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8 },
 };
-enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, DYNAMIC_RANK_OF = 32 };
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, JET_REDUCTION = 8 };
 
 pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out) {
     const char *names[N_SHAPES];
@@ -259,7 +259,7 @@ static bool causal_conv(const ask *a, pn_bench_case *out) {
 
 static bool dynamic_conv(const ask *a, pn_bench_case *out) {
     if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
-    int64_t channels = a->m->heads * a->m->head_dim, rank = a->m->hidden / DYNAMIC_RANK_OF;
+    int64_t channels = a->m->heads * a->m->head_dim, rank = channels / JET_REDUCTION;
     out->op_case.n_in = 4;
     out->op_case.in[1] = pn_case_matrix(rows_of(a), rank);
     out->op_case.in[2] = scaled_matrix(channels * CONV_WIDTH, rank, 0.3);
