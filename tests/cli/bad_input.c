@@ -24,6 +24,7 @@ typedef struct bad {
 #define M                  "import m out"
 #define GGUF               "import m.gguf out"
 #define SEARCH             "search --config good.yaml --quiet"
+#define SELECT(list)       SEARCH " --set 'compare.selectors=[" list "]' "
 #define DATA               "data --quiet --tokenizer qs --out out --format "
 
 static const bad table[] = {
@@ -300,6 +301,41 @@ static const bad table[] = {
       "good.yaml:26: search.objective: no task is named recal" },
     { "more attention layers than layers", ":", SEARCH " --set search.limits.full_attention=9",
       "search.limits: 9 full_attention do not fit 8 layers; lower it" },
+
+    /* ---- the comparison of selectors ---- */
+    { "selector unknown", ":", SELECT("beam, kl_gided"),
+      "--set: compare.selectors: no strategy named kl_gided; see `postnas list searches`" },
+    { "selector twice", ":", SELECT("beam, beam"), "--set: compare.selectors: names beam twice" },
+    { "layers for no selector", ":", SEARCH " --set compare.full_attention=[1]",
+      "--set: compare.full_attention: no selector places these layers; name some in compare.selectors" },
+    { "layers that do not rise", ":", SELECT("beam") "--set compare.full_attention=[1,2,2]",
+      "--set: compare.full_attention: 2 does not rise above 2; give each number of layers once, in rising order" },
+    { "more layers to compare than layers", ":", SELECT("beam") "--set compare.full_attention=[1,9]",
+      "--set: compare.full_attention: with full_attention 9: search.limits: 9 full_attention do not fit 8 layers; "
+      "lower "
+      "it" },
+    { "gates of a super-network without", ":", SELECT("uniform, gates"),
+      "--set: compare.selectors: with full_attention 2: strategy gates needs the gates of a super-network; train one "
+      "with supernet.mode: gated, or search without gates" },
+    { "exhaustive where the space is too large", ":",
+      SELECT("exhaustive") "--set compare.full_attention=[2,3] --set compare.exhaustive=false "
+                           "--set search.exhaustive.max_paths=28",
+      "--set: compare.selectors: with full_attention 3: exhaustive search has 56 paths, more than max_paths 28; use "
+      "beam "
+      "(and compare.exhaustive: false), or raise search.exhaustive.max_paths" },
+    { "kl_guided without a kl task", ":", SELECT("kl_guided"),
+      "--set: compare.selectors: with full_attention 2: strategy kl_guided needs a task of kind kl; add one to "
+      "search.tasks" },
+    { "recall_ratio without choices", "sed -i /multiple_choice/d good.yaml", SELECT("recall_ratio"),
+      "--set: compare.selectors: with full_attention 2: strategy recall_ratio needs a task of kind multiple_choice; "
+      "add "
+      "one to search.tasks" },
+    { "task of another kind", ":", SEARCH " --set search.strategy=recall_ratio --set search.recall_ratio.recall=text",
+      "search.recall_ratio.recall: task text is of kind perplexity; name one of kind recall" },
+    { "task unknown", ":", SELECT("recall_ratio") "--set search.recall_ratio.commonsense=fact",
+      "--set: compare.selectors: with full_attention 2: search.recall_ratio.commonsense: no task is named fact" },
+    { "windows that kl_guided cannot place", ":", SEARCH " --set search.strategy=kl_guided --set search.limits.swa=1",
+      "strategy kl_guided places full attention only; set search.limits.swa to 0, or use beam" },
 
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },
