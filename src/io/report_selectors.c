@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SELECTORS_MAX = 16, COUNTS_MAX = 32, COLOURS = 7, DODGE = 6, LINE = 15 };
+enum { SELECTORS_MAX = 16, COUNTS_MAX = 32, DODGE = 6, LINE = 15 };
 
 typedef struct score {
     const json_t *row; /* NULL: not compared */
@@ -19,7 +19,12 @@ typedef struct comparison {
     score at[SELECTORS_MAX][COUNTS_MAX];
 } comparison;
 
+static const char *const colours[] = { "k0", "k1", "k2", "k3", "k4", "k5", "k6", "kn" };
 static const char *const dashes[] = { "none", "7 3", "2 3", "9 3 2 3" };
+
+static const char *colour_of(int selector) {
+    return colours[selector % (int)(sizeof colours / sizeof *colours)];
+}
 
 /* ---- reading ---- */
 
@@ -114,9 +119,12 @@ static void table(pn_page *r, const comparison *c) {
 
 /* ---- the plot ---- */
 
-/* Selectors that agree stand side by side, not on each other. */
+/* Selectors that agree stand side by side, not on each other, and still apart from the next number of layers. */
 static double x_of(const comparison *c, const pn_plot *p, int selector, int k) {
-    return pn_plot_x(p, c->count[k]) + DODGE * (selector - (c->n_selectors - 1) / 2.0);
+    double room = p->width;
+    for (int i = 1; i < c->n_counts; i++) room = fmin(room, pn_plot_x(p, c->count[i]) - pn_plot_x(p, c->count[i - 1]));
+    double step = fmin(DODGE, 0.6 * room / c->n_selectors);
+    return pn_plot_x(p, c->count[k]) + step * (selector - (c->n_selectors - 1) / 2.0);
 }
 
 static int last_of(const comparison *c, int selector) {
@@ -127,7 +135,7 @@ static int last_of(const comparison *c, int selector) {
 
 static void line(pn_page *r, const comparison *c, const pn_plot *p, int i) {
     bool down = false;
-    pn_html(r->out, "<path class=\"k%d curve\" style=\"fill:none;stroke-dasharray:%s\" d=\"", i % COLOURS,
+    pn_html(r->out, "<path class=\"%s curve\" style=\"fill:none;stroke-dasharray:%s\" d=\"", colour_of(i),
             dashes[i % (int)(sizeof dashes / sizeof *dashes)]);
     for (int k = 0; k < c->n_counts; k++) {
         if (!c->at[i][k].row) continue;
@@ -141,9 +149,9 @@ static void line(pn_page *r, const comparison *c, const pn_plot *p, int i) {
         if (!s->row) continue;
         double x = x_of(c, p, i, k);
         pn_html(r->out,
-                "<line class=\"k%d\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/><circle class=\"k%d\" "
+                "<line class=\"%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/><circle class=\"%s\" "
                 "cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>%s, %.0f: %s</title></circle>\n",
-                i % COLOURS, x, x, pn_plot_y(p, s->min), pn_plot_y(p, s->max), i % COLOURS, x, pn_plot_y(p, s->mean),
+                colour_of(i), x, x, pn_plot_y(p, s->min), pn_plot_y(p, s->max), colour_of(i), x, pn_plot_y(p, s->mean),
                 c->selector[i], c->count[k], pn_page_value(c->objective.metric, s->mean, mean));
     }
 }
@@ -167,9 +175,9 @@ static void labels(pn_page *r, const comparison *c, const pn_plot *p) {
         int i = order[k];
         double x = p->left + p->width + 30;
         pn_html(r->out,
-                "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/><rect class=\"k%d\" "
+                "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/><rect class=\"%s\" "
                 "x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\"/><text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-                x_of(c, p, i, last_of(c, i)) + 5, x - 2, end[i], at[k], i % COLOURS, x, at[k] - 4, x + 12, at[k] + 4,
+                x_of(c, p, i, last_of(c, i)) + 5, x - 2, end[i], at[k], colour_of(i), x, at[k] - 4, x + 12, at[k] + 4,
                 pn_page_short(c->selector[i], 18, name));
     }
 }
@@ -202,7 +210,8 @@ static void describe(pn_page *r, const comparison *c) {
 
 static void plot(pn_page *r, const comparison *c) {
     char caption[2 * PN_PAGE_NAME];
-    pn_plot p = { c->count[0] - 0.5, c->count[c->n_counts - 1] + 0.5, INFINITY, -INFINITY, 56, 28, 560, 300 };
+    double first = c->count[0], last = c->count[c->n_counts - 1], margin = fmax(0.5, 0.05 * (last - first));
+    pn_plot p = { first - margin, last + margin, INFINITY, -INFINITY, 56, 28, 560, 300 };
     for (int i = 0; i < c->n_selectors; i++) {
         for (int k = 0; k < c->n_counts; k++) {
             if (!c->at[i][k].row) continue;
@@ -231,7 +240,8 @@ void pn_page_selectors(pn_page *r) {
                 "<p class=\"how\">Each selector placed full attention by itself, on the same super-network and from "
                 "the same scores on search data; what it placed was then measured on the held-out samples: their mean, "
                 "smallest and largest, and how many paths it had measured to choose. The best of a column is bold; the "
-                "coloured strip is the placement. Points side by side are of selectors that agree.</p>\n");
+                "coloured strip is the placement. Points of one number of layers stand side by side, so that none "
+                "hides another.</p>\n");
     plot(r, &c);
     table(r, &c);
     pn_page_section_end(r);
