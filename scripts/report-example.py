@@ -122,6 +122,22 @@ class Example:
                  "p": [p(l, i / points) for l in range(self.n)]} for i in range(points + 1)]
         return {"candidates": names, "points": rows, "final": rows[-1]["p"]}
 
+    def selectors(self):
+        """Each ranks layers by what it believes of them, the later ones the nearer to the truth."""
+        names = ["uniform", "random", "gates", "kl_guided", "recall_ratio", "greedy", "beam", "exhaustive"]
+        truth = [sum(self.weight[t][l] for t in self.tasks) for l in range(self.n)]
+        rows = []
+        for count in (1, 2, 4, 8, 12, self.n // 2):
+            for i, name in enumerate(names):
+                order = sorted(range(self.n), key=lambda l: -truth[l] * math.exp(self.rng.gauss(0, 3 / (i + 1))))
+                path = ["attention" if l in order[:count] else "jet" for l in range(self.n)]
+                values = [self.objective({t: self.metrics(t, path) for t in self.tasks}) for _ in range(3)]
+                rows.append({"selector": name, "full_attention": count, "path": text(path), "paths": 1 + i * self.n,
+                             "searched": values[0], "heldout": {"mean": sum(values) / 3, "min": min(values),
+                                                                "max": max(values), "values": values}})
+        return {"objective": " + ".join(f"{t}.nll" for t in self.tasks[:2]), "ascending": False, "normalised": False,
+                "rows": rows}
+
     def result(self):
         history = self.history()
         complete = [h for h in history if h["complete"]] or history
@@ -147,7 +163,7 @@ class Example:
                 "supernet_weights": "0123456789abcdef", "strategy": "beam", "objective": f"{self.tasks[0]}.nll",
                 "objectives": {"attention": f"{self.tasks[0]}.nll", "swa": "mmlu.accuracy"},
                 "limits": {"full_attention": FULL, "swa": WINDOW, "none": 0}, "path": text(winner), "layers": winner,
-                "table": table,
+                "table": table, "selectors": self.selectors(),
                 "cache_bytes": [{"context": c, "base": self.cache(teacher, c), "winner": self.cache(winner, c)}
                                 for c in (4096, 16384, 65536, 262144)],
                 "importance": importance, "history": history,

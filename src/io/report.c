@@ -39,6 +39,7 @@ static void page(pn_page *r) {
     pn_page_importance(r);
     pn_page_history(r);
     pn_page_pareto(r);
+    pn_page_selectors(r);
     pn_page_gates(r);
     pn_page_local_errors(r);
     pn_page_curve(r, "supernet_curve", "supernet", "Training the super-network");

@@ -170,6 +170,7 @@ void pn_page_cache(pn_page *r);
 void pn_page_importance(pn_page *r);
 void pn_page_history(pn_page *r);
 void pn_page_pareto(pn_page *r);
+void pn_page_selectors(pn_page *r);
 void pn_page_gates(pn_page *r);
 void pn_page_local_errors(pn_page *r);
 void pn_page_curve(pn_page *r, const char *key, const char *id, const char *title);

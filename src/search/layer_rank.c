@@ -23,6 +23,7 @@ static pn_path placement(const pn_space *space, const double *score) {
         int best = -1;
         for (int l = 0; l < path.n; l++)
             if (path.choice[l] == space->linear && (best < 0 || score[l] > score[best])) best = l;
+        PN_ASSERT(best >= 0); /* the limits fit the layers */
         path.choice[best] = (uint8_t)limit->choice;
     }
     return path;

@@ -27,7 +27,8 @@ typedef struct bad {
 #define STAGES(rest)       YAML("stages: [placement, block, shape]\nblock: {tokens: 2048, batch_tokens: 2048, " rest)
 #define SHAPES(list)                                                                                                   \
     STAGES("candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: " list "}")
-#define DATA "data --quiet --tokenizer qs --out out --format "
+#define SELECT(list) SEARCH " --set 'compare.selectors=[" list "]' "
+#define DATA         "data --quiet --tokenizer qs --out out --format "
 
 static const bad table[] = {
     /* ---- safetensors ---- */
@@ -325,16 +326,14 @@ static const bad table[] = {
       "--set: stages: no stage type; there are placement, block and shape" },
     { "stage without candidates", ":", SEARCH " --set 'stages=[placement, block]'",
       "good.yaml: block.candidates: the stage block compares the blocks listed there; list some, or leave the stage "
-      "out "
-      "of `stages`" },
+      "out of `stages`" },
     { "candidate unknown", STAGES("candidates: [{type: mambo}]}"), SEARCH,
       "good.yaml:44: block.candidates.0: type is \"mambo\"; it must be a linear block, see `postnas list blocks`" },
     { "candidate that is no linear block", STAGES("candidates: [{type: swa}]}"), SEARCH,
       "good.yaml:44: block.candidates.0: type is \"swa\"; it must be a linear block, see `postnas list blocks`" },
     { "candidate's option unknown", STAGES("candidates: [{type: jet, heads: 2}]}"),
       SEARCH " --set 'stages=[placement]'",
-      "good.yaml:44: unknown key block.candidates.0.heads; did you mean num_heads? Known keys: type, init, state, "
-      "..." },
+      "good.yaml:44: unknown key block.candidates.0.heads; known keys: type, init, state, num_heads, ..." },
     { "objective of a stage names an unknown task", STAGES("objective: mmlu.accuracy, candidates: [{type: jet}]}"),
       SEARCH, "good.yaml:44: block.objective: no task is named mmlu" },
     { "block that does not divide", STAGES("candidates: [{type: jet, head_dim: 16, expand_v: 0.7}]}"),
@@ -343,12 +342,10 @@ static const bad table[] = {
     { "block beyond what kernels take", STAGES("candidates: [{type: deltanet, num_heads: 1, expand_k: 8}]}"),
       SEARCH " --set 'stages=[placement, block]'",
       "good.yaml:44: block.candidates.0: deltanet num_heads 1 expand_k 8: deltanet: expand_k 8 makes keys of 512 "
-      "channels per "
-      "head; at most 256 are possible: choose a smaller expand_k or a larger num_heads" },
+      "channels per head; at most 256 are possible: choose a smaller expand_k or a larger num_heads" },
     { "shapes of a block that is no candidate", SHAPES("[{type: gla, num_heads: 2}]"), SEARCH,
       "good.yaml:45: shape.candidates.0: shapes of gla, which block.candidates does not list; remove the entry, or "
-      "list "
-      "the block there" },
+      "list the block there" },
     { "candidate without shapes",
       STAGES("candidates: [{type: jet}, {type: gla}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: [{type: "
              "gla}]}"),
@@ -365,8 +362,7 @@ static const bad table[] = {
     { "mixture of the fastest", STAGES("choose: fastest, mix: {width: 2}, candidates: [{type: jet}]}"),
       SEARCH " --set 'stages=[placement, block]'",
       "good.yaml:44: block.mix: a mixture of types is chosen by its weighed objective; use choose: weighed, or leave "
-      "mix "
-      "out" },
+      "mix out" },
     { "budget of a stage for less than one step", STAGES("candidates: [{type: jet}]}"),
       SEARCH " --set 'stages=[placement, block]' --set block.tokens=100",
       "good.yaml:44: block: tokens 100 is less than one step of batch_tokens 2048; raise tokens or lower "
@@ -377,6 +373,39 @@ static const bad table[] = {
       SEARCH, "run: this run was begun with another base model than qs has now; restore it, or choose another output" },
     { "inputs of a run are no JSON", "mkdir -p run/state; echo '{' > run/state/inputs.json", SEARCH,
       "run/state/inputs.json:2:1: not valid JSON: string or '}' expected near end of file" },
+
+    /* ---- the comparison of selectors ---- */
+    { "selector unknown", ":", SELECT("beam, kl_gided"),
+      "--set: compare.selectors: no strategy named kl_gided; see `postnas list searches`" },
+    { "selector twice", ":", SELECT("beam, beam"), "--set: compare.selectors: names beam twice" },
+    { "layers for no selector", ":", SEARCH " --set compare.full_attention=[1]",
+      "--set: compare.full_attention: no selector places these layers; name some in compare.selectors" },
+    { "layers that do not rise", ":", SELECT("beam") "--set compare.full_attention=[1,2,2]",
+      "--set: compare.full_attention: 2 does not rise above 2; give each number of layers once, in rising order" },
+    { "more layers to compare than layers", ":", SELECT("beam") "--set compare.full_attention=[1,9]",
+      "--set: compare.full_attention: with full_attention 9: search.limits: 9 full_attention do not fit 8 layers; "
+      "lower it" },
+    { "gates of a super-network without", ":", SELECT("uniform, gates"),
+      "--set: compare.selectors: with full_attention 2: strategy gates needs the gates of a super-network; train one "
+      "with supernet.mode: gated, or search without gates" },
+    { "exhaustive where the space is too large", ":",
+      SELECT("exhaustive") "--set compare.full_attention=[2,3] --set compare.exhaustive=false "
+                           "--set search.exhaustive.max_paths=28",
+      "--set: compare.selectors: with full_attention 3: exhaustive search has 56 paths, more than max_paths 28; use "
+      "beam (and compare.exhaustive: false), or raise search.exhaustive.max_paths" },
+    { "kl_guided without a kl task", ":", SELECT("kl_guided"),
+      "--set: compare.selectors: with full_attention 2: strategy kl_guided needs a task of kind kl; add one to "
+      "search.tasks" },
+    { "recall_ratio without choices", "sed -i /multiple_choice/d good.yaml", SELECT("recall_ratio"),
+      "--set: compare.selectors: with full_attention 2: strategy recall_ratio needs a task of kind multiple_choice; "
+      "add one "
+      "to search.tasks" },
+    { "task of another kind", ":", SEARCH " --set search.strategy=recall_ratio --set search.recall_ratio.recall=text",
+      "search.recall_ratio.recall: task text is of kind perplexity; name one of kind recall" },
+    { "task unknown", ":", SELECT("recall_ratio") "--set search.recall_ratio.commonsense=fact",
+      "--set: compare.selectors: with full_attention 2: search.recall_ratio.commonsense: no task is named fact" },
+    { "windows that kl_guided cannot place", ":", SEARCH " --set search.strategy=kl_guided --set search.limits.swa=1",
+      "strategy kl_guided places full attention only; set search.limits.swa to 0, or use beam" },
 
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },

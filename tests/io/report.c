@@ -12,8 +12,9 @@
 
 static const char example[] = POSTNAS_SOURCE_DIR "/tests/data/report/result.json"; /* made up, not measured */
 
-static const char *const sections[] = { "stack",  "table", "distances",    "cache",        "importance",   "history",
-                                        "pareto", "gates", "local-errors", "distillation", "configuration" };
+static const char *const sections[] = { "stack",      "table",        "distances",    "cache",
+                                        "importance", "history",      "pareto",       "selectors",
+                                        "gates",      "local-errors", "distillation", "configuration" };
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
 /* ---- a small checker of well-formedness, stricter than HTML: every element closed, every attribute quoted ---- */
@@ -294,6 +295,44 @@ START_TEST(score_against_state) {
 }
 END_TEST
 
+START_TEST(selectors_side_by_side) {
+    json_t *root = load(), *rows = json_object_get(json_object_get(root, "selectors"), "rows");
+    char *page = render(root), *section = strstr(page, "<section id=\"selectors\">");
+    holds(section, "<desc>uniform: 1.950 with 1; 3.000 with 3; kl_guided: 1.950 with 1; beam: 1.250 with 1; 0.750 with "
+                   "3; </desc>");
+    holds(section, ">recall.nll + 0.5 text.nll, lower is better</text>");
+    holds(section, "<th scope=\"col\">1</th><th scope=\"col\">3</th>"); /* 2 was not compared */
+    holds(section, "<tr><th scope=\"row\">uniform</th><td>1.950<small>1.900\xe2\x80\x93"
+                   "2.000</small><small>1 path</small>");
+    holds(section, "<b>0.750</b><small>0.700\xe2\x80\x93"
+                   "0.800</small><small>33 paths</small>");
+    holds(section, "<tr><th scope=\"row\">kl_guided</th><td>1.950");
+    holds(strstr(section, ">kl_guided</th>"),
+          "<td>\xe2\x80\x93</td></tr>\n<tr><th scope=\"row\">beam</th><td><b>1.250</b>");
+    *strstr(section, "</section>") = '\0';
+    ck_assert_int_eq(count(section, "<circle"), 5);
+    ck_assert_int_eq(count(section, " curve\""), 3);
+    ck_assert_int_eq(count(section, "<b>"), 2); /* one per column */
+    free(page);
+
+    /* more is better, and one number of layers: the best is another, and the points stand alone */
+    json_object_set_new(json_object_get(root, "selectors"), "ascending", json_true());
+    json_array_remove(rows, 4);
+    json_array_remove(rows, 3);
+    page = render(root);
+    section = strstr(page, "<section id=\"selectors\">");
+    holds(section, "<tr><th scope=\"row\">uniform</th><td><b>1.950</b>");
+    holds(section, "<tr><th scope=\"row\">kl_guided</th><td><b>1.950</b>");
+    holds(section, "<tr><th scope=\"row\">beam</th><td>1.250");
+    free(page);
+    json_array_clear(rows);
+    page = render(root);
+    ck_assert(!has_section(page, "selectors"));
+    free(page);
+    json_decref(root);
+}
+END_TEST
+
 START_TEST(gates_over_training) {
     json_t *root = load(), *gates = json_object_get(root, "gates");
     char *page = render(root);
@@ -423,9 +462,10 @@ START_TEST(missing_sections) {
         json_decref(less);
     }
     /* alone, each list gives its own section */
-    static const char *const lists[][2] = { { "table", "table" },     { "cache_bytes", "cache" },
-                                            { "history", "history" }, { "importance", "importance" },
-                                            { "layers", "stack" },    { "local_errors", "local-errors" } };
+    static const char *const lists[][2] = { { "table", "table" },        { "cache_bytes", "cache" },
+                                            { "history", "history" },    { "importance", "importance" },
+                                            { "layers", "stack" },       { "local_errors", "local-errors" },
+                                            { "selectors", "selectors" } };
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         json_t *alone = json_object();
         json_object_set(alone, lists[i][0], json_object_get(root, lists[i][0]));
@@ -622,5 +662,5 @@ START_TEST(metrics_agree_with_the_search) {
 END_TEST
 
 TEST_MAIN("report", checker_can_fail, whole_page, errors_before_training, search_as_a_tree, stages, score_against_state,
-          gates_over_training, numbers_come_from_the_result, hostile_strings, missing_sections, odd_numbers,
-          more_than_fits, files, text, metrics_agree_with_the_search)
+          selectors_side_by_side, gates_over_training, numbers_come_from_the_result, hostile_strings, missing_sections,
+          odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)

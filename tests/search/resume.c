@@ -16,9 +16,12 @@ static const char *const small[] = {
     "supernet.batch_tokens=1024",
     "distill.tokens=2048",
     "search.beam.width=1",
-    "search.tasks=[{name: recall, kind: recall, skill: recall, documents: 1, document_bytes: 255, seed: 100}]",
+    "search.tasks=[{name: recall, kind: recall, skill: recall, documents: 1, document_bytes: 255, seed: 100},"
+    "{name: teacher, kind: kl, skill: text, documents: 1, document_bytes: 100, seed: 100}]",
     "heldout.samples=2",
     "compare.exhaustive=true",
+    "compare.selectors=[kl_guided, greedy]",
+    "compare.full_attention=[1, 2]",
 };
 
 static char top[] = "/tmp/pn_search_XXXXXX";
