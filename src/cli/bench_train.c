@@ -19,6 +19,7 @@ typedef struct job {
     pn_tokenizer *tokenizer;
     pn_mixture *mixture;
     pn_model *net;
+    pn_latency *latency; /* in memory: of gates with cost seconds */
     pn_supernet_result trained;
 } job;
 
@@ -28,6 +29,7 @@ static pn_train_options *options_of(job *j) {
 
 static void job_free(job *j) {
     pn_supernet_result_free(&j->trained);
+    pn_latency_close(&j->latency);
     pn_model_destroy(&j->net);
     pn_mixture_destroy(&j->mixture);
     pn_tokenizer_destroy(&j->tokenizer);
@@ -97,7 +99,12 @@ typedef struct result {
 } result;
 
 static pn_status train(job *j, const pn_machine *m, result *r) {
-    const pn_supernet_job train = { .config = &j->config.supernet, .mixture = j->mixture, .seed = 1 };
+    PN_TRY(pn_latency_open(NULL, j->config.latency.table, &j->latency));
+    const pn_supernet_job train = { .config = &j->config.supernet,
+                                    .mixture = j->mixture,
+                                    .seed = 1,
+                                    .latency = j->latency,
+                                    .latency_options = &j->config.latency };
     pn_profile_start(m->clock);
     double began = m->clock();
     pn_status s = pn_supernet_train(j->net, &train, &j->trained);

@@ -21,6 +21,7 @@ typedef struct pn_run {
     pn_stage stage[PN_MAX_LIMITS];
     pn_path placed[PN_MAX_LIMITS]; /* by stage, once it is searched: its best path */
     int n_stages;
+    pn_latency *latency; /* the table in the run's state */
     pn_supernet_result trained;
     pn_gates gates;      /* of `trained`; present, but still unknown, before training in gated mode */
     bool trained_before; /* PN_USAGE instead of training the super-network, unless the run's state holds it */
@@ -41,6 +42,8 @@ typedef struct pn_run {
 pn_status pn_run_open(pn_run *r, pn_config *file);
 /* The space and its stages, which the strategies must take. */
 pn_status pn_run_space(pn_run *r);
+/* PN_FORMAT or PN_IO when latency.table cannot be started from. */
+pn_status pn_run_check_latency(const pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);

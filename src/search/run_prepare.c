@@ -52,14 +52,33 @@ pn_status pn_run_build_net(pn_run *r) {
     return PN_OK;
 }
 
+pn_status pn_run_check_latency(const pn_run *r) {
+    pn_latency *table = NULL;
+    PN_TRY(pn_latency_open(NULL, r->config.latency.table, &table));
+    pn_latency_close(&table);
+    return PN_OK;
+}
+
+static pn_status open_latency(pn_run *r) {
+    char state[PN_PATH_MAX], file[PN_PATH_MAX];
+    PN_TRY(pn_run_dir_file(&r->dir, "state", state));
+    PN_TRY(pn_run_dir_file(&r->dir, "state/latency.json", file));
+    if (!r->trained_before) PN_TRY(pn_make_directories(state));
+    PN_TRY(pn_latency_open(file, r->trained_before ? NULL : r->config.latency.table, &r->latency));
+    return PN_OK;
+}
+
 pn_status pn_run_train_net(pn_run *r) {
     const pn_search_config *c = &r->config;
     char dir[PN_PATH_MAX];
+    PN_TRY(open_latency(r));
     PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
     const pn_supernet_job job = { .config = &c->supernet,
                                   .mixture = r->mixture,
                                   .seed = (uint64_t)c->top.seed,
                                   .full_attention = c->limit[PN_KIND_ATTENTION],
+                                  .latency = r->latency,
+                                  .latency_options = &c->latency,
                                   .state_dir = dir,
                                   .finished = r->trained_before };
     PN_TRY(pn_supernet_train(r->net, &job, &r->trained));
@@ -79,6 +98,7 @@ void pn_run_free(pn_run *r) {
     for (int i = 0; i < r->n_history; i++) free(r->history[i].metrics);
     free(r->history);
     pn_supernet_result_free(&r->trained);
+    pn_latency_close(&r->latency);
     pn_curve_free(&r->distill_curve);
     pn_table_destroy(&r->table);
     pn_model_destroy(&r->net);

@@ -220,6 +220,7 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
     }
     PN_TRY(pn_config_read(file, "compare", compare_table, c));
     PN_TRY(pn_config_read(file, "heldout", heldout_table, c));
+    PN_TRY(pn_config_read(file, "latency", pn_latency_option_table, &c->latency));
     return PN_OK;
 }
 
@@ -306,5 +307,6 @@ const pn_config_section pn_search_config_sections[] = {
     { .path = "distill", .table = pn_train_option_table },
     { .path = "compare", .table = compare_table },
     { .path = "heldout", .table = heldout_table },
+    { .path = "latency", .table = pn_latency_option_table },
     { .path = NULL },
 };

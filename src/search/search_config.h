@@ -7,7 +7,8 @@
  *                 objectives: { swa: facts.accuracy } }
  *     distill:  { tokens: ... }              0: the winner is exported as it was searched
  *     compare:  { uniform: true, all_linear: true, exhaustive: false }
- *     heldout:  { samples: 3 } */
+ *     heldout:  { samples: 3 }
+ *     latency:  { batch: 1, context: [ 4096, 65536 ] }   how speed is measured on this machine (latency.h) */
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
@@ -28,6 +29,7 @@ typedef struct pn_search_config {
         int64_t seed, sequence_length, dtype; /* dtype: index into pn_export_dtypes */
     } top;
     pn_supernet_config supernet;
+    pn_latency_options latency;
     pn_train_options distill_train;
     int64_t distill_tokens; /* 0: no distillation */
     /* What every layer is offered beside the base's own mixer: choice number 1 is the linear block. */
