@@ -48,21 +48,6 @@ static pn_status job_from_config(pn_config *file, int64_t steps, job *j) {
     return PN_OK;
 }
 
-static pn_status random_model(const pn_bench_shape *shape, int64_t layers, pn_model **out) {
-    pn_model_config c = { .dims = shape->dims,
-                          .vocab = shape->vocab,
-                          .n_layers = layers && layers < shape->n_layers ? (int)layers : shape->n_layers,
-                          .tied = true,
-                          .bos = -1,
-                          .eos = -1,
-                          .initializer_range = 0.02,
-                          .file_dtype = PN_BF16 };
-    for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
-    PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
-    for (int i = 0; i < (*out)->params->n; i++) pn_param_init((*out)->params->item[i], 1);
-    return PN_OK;
-}
-
 /* As configs/smollm2-135m-cpu.yaml trains: Gated DeltaNet with as many heads of the same width, layer by layer. */
 static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     static const char *const specials[] = { "<|endoftext|>" };
@@ -72,7 +57,9 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     snprintf(yaml, sizeof yaml, "supernet: %s\nblock: { expand_v: 1 }\nmixture:\n  - { skill: text, weight: 1 }\n",
              settings);
     PN_TRY(pn_tokenizer_bytes(specials, 1, &j->tokenizer));
-    PN_TRY(random_model(o->shape, o->layers, &j->net));
+    pn_block_spec attention;
+    PN_TRY(pn_block_spec_default(&pn_block_attention, &attention));
+    PN_TRY(pn_bench_shape_model(o->shape, o->layers, &attention, 1, &j->net));
     pn_config *c = NULL;
     pn_block_spec block;
     pn_status s = pn_config_parse("bench", yaml, &c);
