@@ -47,6 +47,22 @@ const char *pn_bench_shape_names(char *buffer, size_t n) {
     return buffer;
 }
 
+pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, const pn_block_spec *block, int n_blocks,
+                               pn_model **out) {
+    pn_model_config c = { .dims = shape->dims,
+                          .vocab = shape->vocab,
+                          .n_layers = layers && layers < shape->n_layers ? (int)layers : shape->n_layers,
+                          .tied = true,
+                          .bos = -1,
+                          .eos = -1,
+                          .initializer_range = 0.02,
+                          .file_dtype = PN_BF16 };
+    for (int l = 0; l < c.n_layers; l++) c.layer[l] = block[l % n_blocks];
+    PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
+    pn_params_init((*out)->params, 1);
+    return PN_OK;
+}
+
 /* What a builder is asked for. */
 typedef struct ask {
     const pn_dims *m;

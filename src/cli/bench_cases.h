@@ -2,7 +2,7 @@
 #ifndef PN_CLI_BENCH_CASES_H
 #define PN_CLI_BENCH_CASES_H
 
-#include "block.h"
+#include "model.h"
 #include "op.h"
 
 typedef struct pn_bench_shape {
@@ -16,6 +16,11 @@ typedef struct pn_bench_shape {
 pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out);
 /* "smollm2-135m, qwen2.5-0.5b, ..."; returns buffer. */
 const char *pn_bench_shape_names(char *buffer, size_t n);
+
+/* A model of that shape with random weights: speed does not depend on what they say. Its layers, or the first `layers`
+ * of them (0: all), have the blocks in turn. */
+pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, const pn_block_spec *block, int n_blocks,
+                               pn_model **out);
 
 enum { PN_BENCH_DOCS = 8 };
 

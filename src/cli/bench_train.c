@@ -19,6 +19,7 @@ typedef struct job {
     pn_tokenizer *tokenizer;
     pn_mixture *mixture;
     pn_model *net;
+    pn_latency *latency; /* in memory: of gates with cost seconds */
     pn_supernet_result trained;
 } job;
 
@@ -28,6 +29,7 @@ static pn_train_options *options_of(job *j) {
 
 static void job_free(job *j) {
     pn_supernet_result_free(&j->trained);
+    pn_latency_close(&j->latency);
     pn_model_destroy(&j->net);
     pn_mixture_destroy(&j->mixture);
     pn_tokenizer_destroy(&j->tokenizer);
@@ -46,21 +48,6 @@ static pn_status job_from_config(pn_config *file, int64_t steps, job *j) {
     return PN_OK;
 }
 
-static pn_status random_model(const pn_bench_shape *shape, int64_t layers, pn_model **out) {
-    pn_model_config c = { .dims = shape->dims,
-                          .vocab = shape->vocab,
-                          .n_layers = layers && layers < shape->n_layers ? (int)layers : shape->n_layers,
-                          .tied = true,
-                          .bos = -1,
-                          .eos = -1,
-                          .initializer_range = 0.02,
-                          .file_dtype = PN_BF16 };
-    for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
-    PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
-    PN_TRY(pn_params_init((*out)->params, 1));
-    return PN_OK;
-}
-
 /* As configs/smollm2-135m-cpu.yaml trains: Gated DeltaNet with as many heads of the same width, layer by layer. */
 static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     static const char *const specials[] = { "<|endoftext|>" };
@@ -70,7 +57,9 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     snprintf(yaml, sizeof yaml, "supernet: %s\nblock: { expand_v: 1 }\nmixture:\n  - { skill: text, weight: 1 }\n",
              settings);
     PN_TRY(pn_tokenizer_bytes(specials, 1, &j->tokenizer));
-    PN_TRY(random_model(o->shape, o->layers, &j->net));
+    pn_block_spec attention;
+    PN_TRY(pn_block_spec_default(&pn_block_attention, &attention));
+    PN_TRY(pn_bench_shape_model(o->shape, o->layers, &attention, 1, &j->net));
     pn_config *c = NULL;
     pn_block_spec block;
     pn_status s = pn_config_parse("bench", yaml, &c);
@@ -97,7 +86,12 @@ typedef struct result {
 } result;
 
 static pn_status train(job *j, const pn_machine *m, result *r) {
-    const pn_supernet_job train = { .config = &j->config.supernet, .mixture = j->mixture, .seed = 1 };
+    PN_TRY(pn_latency_open(NULL, j->config.latency.table, &j->latency));
+    const pn_supernet_job train = { .config = &j->config.supernet,
+                                    .mixture = j->mixture,
+                                    .seed = 1,
+                                    .latency = j->latency,
+                                    .latency_options = &j->config.latency };
     pn_profile_start(m->clock);
     double began = m->clock();
     pn_status s = pn_supernet_train(j->net, &train, &j->trained);

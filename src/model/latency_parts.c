@@ -42,8 +42,8 @@ static int copies_for(double bytes, const pn_latency_setting *setting) {
 static pn_status check_memory(const char *what, double bytes, const pn_latency_setting *setting) {
     double memory = pn_memory_bytes();
     PN_CHECK(bytes < memory, PN_USAGE,
-             "latency: %s at a context of %lld tokens and batch %lld takes %.3g GB, this machine has %.3g; lower "
-             "latency.context or latency.batch",
+             "latency: %s at a context of %lld tokens and batch %lld takes %.3g GB, this machine has %.3g; "
+             "lower one of them",
              what, (long long)setting->context, (long long)pn_latency_sequences(setting), bytes / 1e9, memory / 1e9);
     return PN_OK;
 }

@@ -26,7 +26,7 @@ typedef struct pn_run {
     int n_placements, n_stages;
     pn_variants variants[PN_VARIANT_STAGES];
     const pn_variants *stage_variants[PN_MAX_STAGES]; /* by stage; NULL: of the placement */
-    pn_latency *latency;                              /* open with the first stage that measures */
+    pn_latency *latency;                              /* the table in the run's state */
     json_t *speed;                                    /* what speed.json holds; NULL: no stage has measured; owned */
     pn_supernet_result trained;
     pn_gates gates;      /* of `trained`; present, but still unknown, before training in gated mode */
@@ -51,6 +51,8 @@ typedef struct pn_run {
 pn_status pn_run_open(pn_run *r, pn_config *file);
 /* The space and its stages, which the strategies must take. */
 pn_status pn_run_space(pn_run *r);
+/* PN_FORMAT or PN_IO when latency.table cannot be started from. */
+pn_status pn_run_check_latency(const pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);

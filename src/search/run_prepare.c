@@ -55,9 +55,26 @@ pn_status pn_run_build_net(pn_run *r) {
     return PN_OK;
 }
 
+pn_status pn_run_check_latency(const pn_run *r) {
+    pn_latency *table = NULL;
+    PN_TRY(pn_latency_open(NULL, r->config.latency.table, &table));
+    pn_latency_close(&table);
+    return PN_OK;
+}
+
+static pn_status open_latency(pn_run *r) {
+    char state[PN_PATH_MAX], file[PN_PATH_MAX];
+    PN_TRY(pn_run_dir_file(&r->dir, "state", state));
+    PN_TRY(pn_run_dir_file(&r->dir, "state/latency.json", file));
+    if (!r->trained_before) PN_TRY(pn_make_directories(state));
+    PN_TRY(pn_latency_open(file, r->trained_before ? NULL : r->config.latency.table, &r->latency));
+    return PN_OK;
+}
+
 pn_status pn_run_train_net(pn_run *r) {
     const pn_search_config *c = &r->config;
     char dir[PN_PATH_MAX];
+    PN_TRY(open_latency(r));
     PN_TRY(pn_run_dir_file(&r->dir, "state/supernet", dir));
     const pn_supernet_job job = { .config = &c->supernet,
                                   .mixture = r->mixture,
@@ -65,6 +82,8 @@ pn_status pn_run_train_net(pn_run *r) {
                                   .start = c->start,
                                   .n_starts = c->n_blocks,
                                   .full_attention = c->limit[PN_KIND_ATTENTION],
+                                  .latency = r->latency,
+                                  .latency_options = &c->latency,
                                   .state_dir = dir,
                                   .finished = r->trained_before };
     PN_TRY(pn_supernet_train(r->net, &job, &r->trained));

@@ -59,7 +59,7 @@ static pn_status measure(pn_run *r, json_t *list) {
 
 pn_status pn_run_speed(pn_run *r) {
     char file[PN_PATH_MAX];
-    if (!r->latency) return PN_OK;
+    if (r->n_stages == r->n_placements) return PN_OK;
     json_t *contexts = json_array(), *stages = json_array(), *models = json_array();
     for (int64_t i = 0; i < r->config.latency.context.n; i++)
         json_array_append_new(contexts, json_integer(r->config.latency.context.item[i]));

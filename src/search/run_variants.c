@@ -236,20 +236,11 @@ static pn_status search_stage(pn_run *r, pn_variants *v, int stage) {
     return PN_OK;
 }
 
-static pn_status open_latency(pn_run *r) {
-    char file[PN_PATH_MAX];
-    if (r->latency) return PN_OK;
-    PN_TRY(pn_run_dir_file(&r->dir, "state/latency.json", file));
-    PN_TRY(pn_latency_open(file, r->config.latency.table, &r->latency));
-    return PN_OK;
-}
-
 pn_status pn_run_stage_variants(pn_run *r, pn_variant_stage which) {
     pn_variants *v = &r->variants[which];
     char text[PN_PATH_TEXT_MAX];
     const char *name = pn_variant_stage_names[which];
     int stage = r->n_stages++;
-    PN_TRY(open_latency(r));
     PN_TRY(create(r, which, v));
     pn_info("stage %s: %d candidates", name, v->n);
     PN_TRY(train(r, name, v));

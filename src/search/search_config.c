@@ -48,10 +48,10 @@ static const pn_option top_table[] = {
       .help = "what is searched, in this order: placement, then block (its type), then shape" },
     PN_OPT_SECTION("block", "stage block: the types that are compared in the layers left to the linear block"),
     PN_OPT_SECTION("shape", "stage shape: the shapes of that block that are compared"),
-    PN_OPT_SECTION("latency", "how block and shape measure decoding and prefill on this machine"),
     PN_OPT_SECTION("distill", "training of the winner; tokens: 0 leaves it out"),
     PN_OPT_SECTION("compare", "rivals at equal budget in the final table"),
     PN_OPT_SECTION("heldout", "samples of the final table"),
+    PN_OPT_SECTION("latency", "how decoding and prefill are measured on this machine"),
     PN_OPT_END,
 };
 
@@ -187,12 +187,6 @@ static pn_status check_shape_types(pn_config *file, const pn_search_config *c) {
     return PN_OK;
 }
 
-static pn_status read_latency(pn_config *file, pn_search_config *c) {
-    PN_TRY(pn_config_read(file, "latency", pn_latency_option_table, &c->latency));
-    PN_CHECK(c->latency.context.n, PN_USAGE, "%s: name at least one context", pn_config_where(file, "latency.context"));
-    return PN_OK;
-}
-
 static pn_status read_variants(pn_config *file, pn_search_config *c, const search_options *search) {
     bool wanted[PN_VARIANT_STAGES] = { false };
     PN_TRY(read_stages(file, c, wanted));
@@ -200,8 +194,6 @@ static pn_status read_variants(pn_config *file, pn_search_config *c, const searc
         PN_TRY(pn_variants_config_read(file, (pn_variant_stage)k, wanted[k], search->objective, search->normalise,
                                        c->tasks, c->n_tasks, &c->variants[k]));
     PN_TRY(check_shape_types(file, c));
-    if (wanted[PN_VARIANTS_BLOCK] || wanted[PN_VARIANTS_SHAPE] || pn_config_has(file, "latency"))
-        PN_TRY(read_latency(file, c));
     return PN_OK;
 }
 
@@ -340,6 +332,8 @@ static pn_status read_all(pn_config *file, pn_search_config *c) {
         c->distill_tokens = c->distill_train.tokens;
     }
     PN_TRY(pn_config_read(file, "heldout", heldout_table, c));
+    PN_TRY(pn_config_read(file, "latency", pn_latency_option_table, &c->latency));
+    PN_CHECK(c->latency.context.n, PN_USAGE, "%s: name at least one context", pn_config_where(file, "latency.context"));
     return PN_OK;
 }
 
@@ -443,9 +437,9 @@ const pn_config_section pn_search_config_sections[] = {
     { .path = "shape.candidates[]", .table = pn_shape_entry_keys },
     { .path = "shape.candidates[]", .kind = "blocks" },
     { .path = "shape.worth", .table = pn_variant_worth_keys },
-    { .path = "latency", .table = pn_latency_option_table },
     { .path = "distill", .table = pn_train_option_table },
     { .path = "compare", .table = compare_table },
     { .path = "heldout", .table = heldout_table },
+    { .path = "latency", .table = pn_latency_option_table },
     { .path = NULL },
 };

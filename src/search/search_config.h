@@ -9,8 +9,10 @@
  *     block:    { candidates: [ ... ] }      variants.h
  *     shape:    { candidates: [ ... ] }
  *     distill:  { tokens: ... }              0: the winner is exported as it was searched
- *     compare:  { uniform: true, all_linear: true, exhaustive: false, selectors: [greedy, beam], full_attention: [1, 2]
- * } heldout:  { samples: 3 } */
+ *     compare:  { uniform: true, all_linear: true, exhaustive: false,
+ *                 selectors: [greedy, beam], full_attention: [1, 2] }
+ *     heldout:  { samples: 3 }
+ *     latency:  { batch: 1, context: [ 4096, 65536 ] }   how speed is measured on this machine (latency.h) */
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
@@ -33,6 +35,7 @@ typedef struct pn_search_config {
         pn_string_list stages;
     } top;
     pn_supernet_config supernet;
+    pn_latency_options latency;
     pn_train_options distill_train;
     int64_t distill_tokens; /* 0: no distillation */
     /* What every layer is offered beside the base's own mixer: choice number 1 is the linear block. */
@@ -46,9 +49,8 @@ typedef struct pn_search_config {
     const pn_search_type *strategy;
     _Alignas(8) unsigned char strategy_options[PN_SEARCHES][PN_SEARCH_OPTIONS]; /* of all, by pn_search_index */
     pn_variants_config variants[PN_VARIANT_STAGES];
-    pn_latency_options latency; /* how the stages after the placement measure speed */
-    int64_t refine;             /* rounds of the refinement after the strategy */
-    pn_task_spec *tasks;        /* owned */
+    int64_t refine;      /* rounds of the refinement after the strategy */
+    pn_task_spec *tasks; /* owned */
     int n_tasks;
     struct {
         bool uniform, all_linear, exhaustive, distill;

@@ -18,6 +18,7 @@ static pn_status prepare(pn_run *r, pn_config *file) {
     for (int k = 0; k < c->n_tasks; k++)
         PN_TRY(pn_task_prepare(&c->tasks[k], r->tokenizer, PN_SPLIT_SEARCH, 0, &r->search_task[k]));
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
+    PN_TRY(pn_run_check_latency(r));
     PN_TRY(pn_run_build_net(r));
     PN_TRY(pn_run_check_inputs(r));
     PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));

@@ -131,20 +131,52 @@ static pn_status make_logits(gated *g, const pn_model *m) {
     return PN_OK;
 }
 
-/* What every choice costs as a part of what attention in all layers does. */
-static pn_status make_cost(gated *g, const pn_model *m) {
-    const int64_t shape[] = { g->L, g->C }, context = g->options->cost_context;
-    if (g->options->cost == PN_COST_NONE) return PN_OK;
-    double all = pn_model_cache_bytes(m, NULL, context, 2);
-    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, shape, &g->cost));
+/* What the candidates of all layers cost, L x C: bytes or seconds. */
+static pn_status bytes_of_candidates(const gated *g, double *out) {
     for (int l = 0; l < g->L; l++)
-        for (int c = 0; c < m->layer[l].n_candidates; c++)
-            pn_f32(g->cost)[l * g->C + c] =
-                (float)(g->options->cost_weight * pn_block_cache_bytes(m->layer[l].candidate[c], context, 2) / all);
+        for (int c = 0; c < g->m->layer[l].n_candidates; c++)
+            out[l * g->C + c] = pn_block_cache_bytes(g->m->layer[l].candidate[c], g->options->cost_context, 2);
     return PN_OK;
 }
 
-static pn_status start(gated *g, const pn_model *m) {
+static pn_status seconds_of_candidates(const gated *g, const pn_supernet_job *job, double *out) {
+    pn_latency_setting setting;
+    pn_timing step;
+    PN_ASSERT(job->latency && job->latency_options);
+    PN_TRY(pn_latency_setting_of(job->latency_options, PN_LATENCY_DECODE, g->options->cost_context, &g->m->config,
+                                 &setting));
+    if (job->finished) pn_latency_freeze(job->latency);
+    for (int l = 0; l < g->L; l++)
+        for (int c = 0; c < g->m->layer[l].n_candidates; c++) {
+            const pn_block *b = g->m->layer[l].candidate[c];
+            PN_TRY(pn_latency_block(job->latency, &b->spec, &b->dims, &setting, &step));
+            out[l * g->C + c] = step.median;
+        }
+    return PN_OK;
+}
+
+/* What every choice costs as a part of what attention in all layers does. */
+static pn_status make_cost(gated *g, const pn_supernet_job *job) {
+    const int64_t shape[] = { g->L, g->C };
+    double cost[PN_MAX_LAYERS * PN_MAX_CANDIDATES] = { 0 }, all = 0;
+    switch ((pn_gate_cost)g->options->cost) {
+    case PN_COST_NONE: return PN_OK;
+    case PN_COST_CACHE_BYTES: PN_TRY(bytes_of_candidates(g, cost)); break;
+    case PN_COST_SECONDS: PN_TRY(seconds_of_candidates(g, job, cost)); break;
+    }
+    for (int l = 0; l < g->L; l++) all += cost[l * g->C];
+    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, shape, &g->cost));
+    for (int i = 0; i < g->L * g->C; i++) pn_f32(g->cost)[i] = (float)(g->options->cost_weight * cost[i] / all);
+    return PN_OK;
+}
+
+/* Measured costs are part of the job: its state goes on with those that it began with, or not at all. */
+static uint64_t cost_hash(const gated *g) {
+    return g->cost ? XXH3_64bits(pn_data(g->cost), pn_tensor_bytes(g->cost)) : 0;
+}
+
+static pn_status start(gated *g, const pn_supernet_job *job) {
+    const pn_model *m = g->m;
     g->L = m->config.n_layers;
     for (int l = 0; l < g->L; l++)
         if (m->layer[l].n_candidates > g->C) g->C = m->layer[l].n_candidates;
@@ -153,7 +185,7 @@ static pn_status start(gated *g, const pn_model *m) {
     g->steps = g->train->tokens / g->train->batch_tokens;
     int64_t n = (int64_t)g->L * g->C, points = pn_train_curve_points(g->train);
     PN_TRY(make_logits(g, m));
-    PN_TRY(make_cost(g, m));
+    PN_TRY(make_cost(g, job));
     PN_TRY(pn_tape_create(PN_REF, &g->exact));
     g->momentum = calloc((size_t)n, sizeof *g->momentum);
     g->record = calloc((size_t)(points * n), sizeof *g->record);
@@ -181,11 +213,11 @@ pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, c
                 .train = &phase->train,
                 .budget = phase->gates.budget == PN_BUDGET_LIMIT ? (double)job->full_attention : -1 };
     pn_path teacher = pn_model_own_path(m);
-    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job),
-                               pn_gate_options_hash(&phase->gates), (uint64_t)job->full_attention };
     pn_status s;
     PN_TRY_GOTO(s, pn_train_options_check(&phase->train, job->mixture, "supernet"), done);
-    PN_TRY_GOTO(s, start(&g, m), done);
+    PN_TRY_GOTO(s, start(&g, job), done);
+    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job),
+                               pn_gate_options_hash(&phase->gates), (uint64_t)job->full_attention, cost_hash(&g) };
     const pn_train_job train = { .name = "super-network, gated",
                                  .options = &phase->train,
                                  .mixture = job->mixture,

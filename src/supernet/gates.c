@@ -7,7 +7,9 @@
 
 static const char *const anneals[] = { [PN_ANNEAL_EXPONENTIAL] = "exponential", [PN_ANNEAL_LINEAR] = "linear", NULL };
 static const char *const budgets[] = { [PN_BUDGET_LIMIT] = "limit", [PN_BUDGET_FREE] = "free", NULL };
-static const char *const costs[] = { [PN_COST_NONE] = "none", [PN_COST_CACHE_BYTES] = "cache_bytes", NULL };
+static const char *const costs[] = {
+    [PN_COST_NONE] = "none", [PN_COST_CACHE_BYTES] = "cache_bytes", [PN_COST_SECONDS] = "seconds", NULL
+};
 
 const pn_option pn_gate_option_table[] = {
     PN_OPT_FLOAT(pn_gate_options, learning_rate, 0.1, 0, 100, "of the gates' logits, constant"),
@@ -18,9 +20,10 @@ const pn_option pn_gate_option_table[] = {
     PN_OPT_ENUM(pn_gate_options, budget, "limit", budgets,
                 "limit: the gates of full attention always sum to search.limits.full_attention; free: to anything"),
     PN_OPT_ENUM(pn_gate_options, cost, "none", costs,
-                "term of the loss: cache_bytes, expected by the gates, over those of attention in every layer"),
+                "term of the loss, expected by the gates, over that of attention in every layer: cache_bytes, or "
+                "seconds of decoding a token, measured on this machine (latency)"),
     PN_OPT_FLOAT(pn_gate_options, cost_weight, 1, 0, 1e6, "weight of that term"),
-    PN_OPT_INT(pn_gate_options, cost_context, 65536, 1, 1e12, "cost: cache_bytes after this many tokens"),
+    PN_OPT_INT(pn_gate_options, cost_context, 65536, 1, 1e12, "cost: after this many tokens"),
     PN_OPT_END,
 };
 

@@ -12,7 +12,7 @@
 
 typedef enum pn_gate_anneal { PN_ANNEAL_EXPONENTIAL, PN_ANNEAL_LINEAR } pn_gate_anneal;
 typedef enum pn_gate_budget { PN_BUDGET_LIMIT, PN_BUDGET_FREE } pn_gate_budget;
-typedef enum pn_gate_cost { PN_COST_NONE, PN_COST_CACHE_BYTES } pn_gate_cost;
+typedef enum pn_gate_cost { PN_COST_NONE, PN_COST_CACHE_BYTES, PN_COST_SECONDS } pn_gate_cost;
 
 typedef struct pn_gate_options {
     double learning_rate;                  /* of the logits, constant */

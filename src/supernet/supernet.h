@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "gates.h"
+#include "latency.h"
 #include "model.h"
 #include "trainer.h"
 
@@ -75,9 +76,12 @@ typedef struct pn_supernet_job { /* everything is borrowed */
     const int64_t *start; /* pn_start of candidates 1 .. n_starts; of those after them: random */
     int n_starts;
     int64_t full_attention; /* what gates of candidate 0 sum to under budget `limit` */
-    const char *state_dir;  /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
-    bool finished;          /* PN_USAGE instead of training, unless state_dir holds all of it */
-    int64_t stop_after;     /* of sampled and gated training, as in pn_train_job */
+    /* Needed by gates with cost `seconds`: these are measured into the table where it has none. */
+    pn_latency *latency;
+    const pn_latency_options *latency_options;
+    const char *state_dir; /* finished layers (local) and checkpoints are kept here, and looked for; NULL: none */
+    bool finished;         /* PN_USAGE instead of training, unless state_dir holds all of it */
+    int64_t stop_after;    /* of sampled and gated training, as in pn_train_job */
 } pn_supernet_job;
 
 typedef struct pn_local_error { /* of one candidate of one layer: error over the target's variance */

@@ -19,12 +19,14 @@ typedef struct bad {
 #define LAYERS(list)       "sed -i 's|\"layer_types\": \\[[^]]*\\]|\"layer_types\": " list "|' hyb/config.json"
 #define INDEX(map)         "printf %s '" map "' > base/model.safetensors.index.json"
 #define YAML(line)         "printf -- '" line "\n' >> good.yaml"
-#define BASE               "import base out"
-#define HYB                "import hyb out"
-#define M                  "import m out"
-#define GGUF               "import m.gguf out"
-#define SEARCH             "search --config good.yaml --quiet"
-#define STAGES(rest)       YAML("stages: [placement, block, shape]\nblock: {tokens: 2048, batch_tokens: 2048, " rest)
+#define TABLE(entries)                                                                                                 \
+    "printf '{\"format\": \"postnas latency table\", \"version\": 1, \"entries\": %s' '" entries "' > t"
+#define BASE         "import base out"
+#define HYB          "import hyb out"
+#define M            "import m out"
+#define GGUF         "import m.gguf out"
+#define SEARCH       "search --config good.yaml --quiet"
+#define STAGES(rest) YAML("stages: [placement, block, shape]\nblock: {tokens: 2048, batch_tokens: 2048, " rest)
 #define SHAPES(list)                                                                                                   \
     STAGES("candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: " list "}")
 #define SELECT(list) SEARCH " --set 'compare.selectors=[" list "]' "
@@ -267,6 +269,7 @@ static const bad table[] = {
     { "key unknown, top", YAML("modle: qs"), SEARCH,
       "good.yaml:43: unknown key modle; did you mean model? Known keys: model, output, seed, sequence_length, dtype, "
       "mixture, supernet, search, stages, block, shape, latency, distill, compare, heldout" },
+      "mixture, supernet, search, distill, compare, heldout, latency" },
     { "key unknown, in a section", "sed -i s/full_attention/full_atention/ good.yaml", SEARCH,
       "good.yaml:27: unknown key search.limits.full_atention; did you mean full_attention? Known keys: full_attention, "
       "swa, none" },
@@ -407,6 +410,19 @@ static const bad table[] = {
     { "windows that kl_guided cannot place", ":", SEARCH " --set search.strategy=kl_guided --set search.limits.swa=1",
       "strategy kl_guided places full attention only; set search.limits.swa to 0, or use beam" },
 
+    /* ---- latency tables ---- */
+    { "table missing", ":", SEARCH " --set latency.table=lost.json",
+      "lost.json: cannot open: No such file or directory" },
+    { "table that is another file", ":", SEARCH " --set latency.table=qs/config.json",
+      "qs/config.json: format is missing; it must be text" },
+    { "table of another program", "printf '{\"format\": \"x\"}' > t", SEARCH " --set latency.table=t",
+      "t: format is \"x\", not \"postnas latency table\"; name a run's state/latency.json" },
+    { "table cut short", TABLE("[{\"key\": {}"), SEARCH " --set latency.table=t", "t:1:...: not valid JSON: ..." },
+    { "time below zero", TABLE("[{\"key\": {}, \"seconds\": -1}]}"), SEARCH " --set latency.table=t",
+      "t: entries.0.seconds must be a number in 1e-12 .. 1e+09, but is -1" },
+    { "setting of speed out of range", ":", SEARCH " --set latency.batch=0",
+      "--set: latency: batch is 0; it must lie in 1 .. 4096" },
+
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },
     { "tokenizer is no JSON", "printf '{' > qs/tokenizer.json", DATA "text good.yaml",
@@ -497,7 +513,8 @@ static const bad table[] = {
       "usable directory name" },
     { "run directory of another run", "mkdir run && touch run/mine", SEARCH " --set output=run",
       "run exists and is not an empty directory; choose another or remove it first" },
-};
+}
+;
 
 /* Every file there is, with size, time and inode; directories by name only, since what is made aside and removed again
  * touches their times. */

@@ -71,18 +71,85 @@ START_TEST(train) {
 }
 END_TEST
 
+static json_t *find_row(const json_t *rows, const char *key, const char *value) {
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row) if (!strcmp(json_string_value(json_object_get(row, key)), value)) return row;
+    ck_abort_msg("no row with %s %s", key, value);
+    return NULL;
+}
+
+START_TEST(layer) {
+    json_t *root = measured("bench layer --shape quickstart --tokens 64 --repeat 2 --block attention "
+                            "--block \"{ type: gated_deltanet, num_heads: 2, head_dim: 16, expand_v: 2 }\"");
+    json_t *rows = json_object_get(root, "rows"), *row;
+    size_t i;
+    ck_assert_uint_eq(json_array_size(rows), 4);
+    json_array_foreach(rows, i, row) {
+        ck_assert_str_eq(json_string_value(json_object_get(row, "direction")), i % 2 ? "both" : "fwd");
+        ck_assert(number(row, "min_ms") > 0 && number(row, "median_ms") >= number(row, "min_ms"));
+        ck_assert(number(row, "runs") >= 1 && number(row, "share_of_bound") > 0);
+        if (i % 2) ck_assert(number(row, "flops") > 2 * number(json_array_get(rows, i - 1), "flops"));
+    }
+    /* q, k, v with biases, o; and per token those products, 3 flops per rotated channel, 4 Hq d n keys (blocks.md 3.5)
+     */
+    ck_assert(number(json_array_get(rows, 0), "parameters") == 64 * 64 * 2 + 32 * 64 * 2 + 64 + 32 * 2);
+    ck_assert(number(json_array_get(rows, 0), "flops") ==
+              64 * (2 * (64 * 64 * 2 + 32 * 64 * 2) + 64 + 32 * 2 + 3 * 96 + 4 * 64 * 32.5));
+    json_decref(root);
+    root = measured("bench layer --shape quickstart --tokens 16 --repeat 1"); /* all there are */
+    ck_assert_uint_ge(json_array_size(json_object_get(root, "rows")), 16);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(decode_and_prefill) {
+    json_t *root = measured("bench decode --shape quickstart --layers 3 --block gated_deltanet --block attention "
+                            "--batch 2 --context 30 --context 600 --repeat 2");
+    json_t *rows = json_object_get(root, "rows"), *row;
+    ck_assert_uint_eq(json_array_size(rows), 2 * 6); /* two mixers, the rest, the ends, their sum, the whole */
+    row = find_row(rows, "part", "gated_deltanet");
+    ck_assert(number(row, "layers") == 2 && number(row, "context") == 30 && number(row, "batch") == 2);
+    row = find_row(rows, "part", "attention"); /* weights, and the keys and values of two sequences */
+    ck_assert(number(row, "bytes") == 4 * (64 * 64 * 2 + 32 * 64 * 2 + 64 + 32 * 2) + 2 * 2 * 32 * 4 * 30);
+    row = find_row(rows, "part", "the whole model");
+    ck_assert(number(row, "min_ms") > 0 && number(row, "median_ms") >= number(row, "min_ms"));
+    ck_assert(number(row, "flops") == number(find_row(rows, "part", "the sum of the parts"), "flops"));
+    json_decref(root);
+
+    root = measured("bench prefill " POSTNAS_SOURCE_DIR "/data/quickstart-base --context 600 --chunk 64 --repeat 2");
+    rows = json_object_get(root, "rows");
+    ck_assert_uint_eq(json_array_size(rows), 5);
+    ck_assert(number(find_row(rows, "part", "attention"), "layers") == 8);
+    ck_assert(number(find_row(rows, "part", "the whole model"), "median_ms") > 0);
+    json_decref(root);
+}
+END_TEST
+
 START_TEST(refusals) {
     refused("bench opt", "postnas bench: opt cannot be measured; did you mean ops?");
     refused("bench ops --op linar", "there is no op linar; did you mean linear?");
     refused("bench ops --shape smollm", "there is no shape smollm; ");
     refused("bench ops --device cuda", "device cuda is not in this version");
     refused("bench ops --repeat 2", "--repeat");
-    refused("bench ops --layers 2", "--config, --steps and --layers are of bench train");
-    refused("bench train --op add", "--op and --repeat are of bench ops");
+    refused("bench ops --layers 2", "takes no --layers; it takes --device, --shape, --op, --tokens, --repeat, --json");
+    refused("bench train --op add", "takes no --op; it takes ");
+    refused("bench layer --context 5", "takes no --context; it takes ");
+    refused("bench layer data/quickstart-base", "takes no model directory");
+    refused("bench layer --block attension", "no token mixer is named \"attension\"");
+    refused("bench layer --block mlp", "no token mixer is named \"mlp\"");
+    refused("bench layer --block '{ type: jet, expand_vv: 2 }'", "unknown key block.expand_vv; did you mean expand_v?");
+    refused("bench layer --block '{ type: gated_deltanet, expand_v: 1.0001 }'", "gated_deltanet: ");
+    refused("bench layer --block '{ type: jet'", "--block");
+    refused("bench decode --chunk 5", "takes no --chunk; it takes ");
+    refused("bench decode no-such-directory", "no-such-directory");
+    refused("bench decode no-such-directory --layers 2", "says what --shape, --layers and --block say");
+    refused("bench decode --context 0", "--context");
+    refused("bench prefill --batch 5", "takes no --batch; it takes ");
     refused("bench train --set seed=1", "--set needs a --config");
     refused("bench train --config x.yaml --layers 2", "--config says what --shape, --layers and --tokens say");
     refused("bench train --config no-such-file.yaml", "no-such-file.yaml");
 }
 END_TEST
 
-TEST_MAIN("bench", ops, train, refusals)
+TEST_MAIN("bench", ops, train, layer, decode_and_prefill, refusals)

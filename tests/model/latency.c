@@ -310,7 +310,7 @@ START_TEST(a_context_beyond_the_memory_is_refused) {
     pn_timing x;
     ck_ok(pn_latency_open(NULL, NULL, &t));
     ck_assert_int_eq(pn_latency_block(t, &spec, &dims, &s, &x), PN_USAGE);
-    ck_assert_ptr_nonnull(strstr(pn_error_message(), "lower latency.context or latency.batch"));
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "this machine has"));
     pn_latency_close(&t);
 }
 END_TEST

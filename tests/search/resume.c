@@ -26,17 +26,18 @@ static const char *const small[] = {
 
 static char top[] = "/tmp/pn_search_XXXXXX";
 
-static void open_config(const char *run, const char *mode, pn_config **c) {
+/* mode: settings, ended by NULL. */
+static void open_config(const char *run, const char *const *mode, pn_config **c) {
     char output[128];
     snprintf(output, sizeof output, "output=%s/%s", top, run);
     ck_ok(pn_config_load("configs/quickstart.yaml", c));
     for (size_t i = 0; i < sizeof small / sizeof *small; i++) ck_ok(pn_config_set(*c, small[i]));
-    ck_ok(pn_config_set(*c, mode));
+    for (; *mode; mode++) ck_ok(pn_config_set(*c, *mode));
     ck_ok(pn_config_set(*c, output));
 }
 
 /* What the search says goes to *said, which the caller frees. */
-static pn_status search(const char *run, const char *mode, char **said) {
+static pn_status search(const char *run, const char *const *mode, char **said) {
     pn_config *c;
     size_t n;
     open_config(run, mode, &c);
@@ -65,9 +66,12 @@ static double seconds_in(const char *file) {
     return total;
 }
 
-static void stop_and_go_on(const char *mode) {
+static void setup(void) {
     ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
     ck_assert_ptr_nonnull(mkdtemp(top));
+}
+
+static void stop_and_go_on(const char *const *mode) {
     char *said;
     ck_ok(search("whole", mode, &said));
     free(said);
@@ -97,22 +101,63 @@ static void stop_and_go_on(const char *mode) {
     pn_interrupt_after(0);
     ck_assert_ptr_nonnull(strstr(said, "holds this run, finished"));
     free(said);
-    ck_ok(pn_remove_tree(top));
 }
 
 START_TEST(local_by_layers) {
-    stop_and_go_on("supernet.order=layer");
+    setup();
+    stop_and_go_on((const char *const[]){ "supernet.order=layer", NULL });
+    ck_ok(pn_remove_tree(top));
 }
 END_TEST
 
 START_TEST(local_by_steps) {
-    stop_and_go_on("supernet.order=step");
+    setup();
+    stop_and_go_on((const char *const[]){ "supernet.order=step", NULL });
+    ck_ok(pn_remove_tree(top));
 }
 END_TEST
 
 START_TEST(sampled) {
-    stop_and_go_on("supernet.mode=sampled");
+    setup();
+    stop_and_go_on((const char *const[]){ "supernet.mode=sampled", NULL });
+    ck_ok(pn_remove_tree(top));
 }
 END_TEST
 
-TEST_MAIN("search_resume", local_by_layers, local_by_steps, sampled)
+static json_t *result_of(const char *run) {
+    char path[PN_PATH_MAX];
+    json_t *root;
+    snprintf(path, sizeof path, "%s/%s/result.json", top, run);
+    ck_ok(pn_json_load(path, 1 << 24, &root));
+    return root;
+}
+
+/* Gates that pay for measured seconds: a run measures and keeps them; runs with its table give its result, however
+ * often they stop. */
+START_TEST(gated_by_seconds) {
+    setup();
+    char table[128], *said;
+    snprintf(table, sizeof table, "latency.table=%s/first/state/latency.json", top);
+    const char *const mode[] = { "supernet.mode=gated",
+                                 "supernet.gates={cost: seconds, cost_context: 200}",
+                                 "latency.seconds=0.01",
+                                 "distill.tokens=0",
+                                 NULL,
+                                 NULL };
+    const char *with_table[sizeof mode / sizeof *mode];
+    memcpy(with_table, mode, sizeof mode);
+    with_table[4] = table;
+    ck_ok(search("first", mode, &said));
+    free(said);
+    json_t *first = result_of("first"), *gates = json_object_get(first, "gates");
+    ck_assert(json_is_object(gates) || json_is_array(gates));
+    stop_and_go_on(with_table);
+    json_t *whole = result_of("whole");
+    ck_assert(json_equal(gates, json_object_get(whole, "gates")));
+    json_decref(first);
+    json_decref(whole);
+    ck_ok(pn_remove_tree(top));
+}
+END_TEST
+
+TEST_MAIN("search_resume", local_by_layers, local_by_steps, sampled, gated_by_seconds)

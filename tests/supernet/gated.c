@@ -8,6 +8,7 @@
 
 #include "files.h"
 #include "gate_softmax/gate_softmax.h"
+#include "json.h"
 
 /* ---- one pass ---- */
 
@@ -295,6 +296,96 @@ static void ck_same_result(const pn_supernet_result *a, const pn_supernet_result
     ck_assert_mem_eq(a->gates.p, b->gates.p, sizeof a->gates.p);
 }
 
+/* What blocks take here is measured once and then stays: a table in which attention is dear moves the gates, the same
+ * table gives the same gates, and a run goes on with the times that it began with. */
+static pn_status train_timed(pn_model *m, const pn_supernet_config *c, const char *table, const char *start,
+                             const char *state_dir, int64_t stop_after, int64_t *measured, pn_supernet_result *out) {
+    pn_latency_options o;
+    pn_latency *t;
+    ck_ok(pn_options_defaults(pn_latency_option_table, &o));
+    o.seconds = 0.01;
+    ck_ok(pn_latency_open(table, start, &t));
+    const pn_supernet_job job = { .config = c,
+                                  .mixture = mixture,
+                                  .seed = 1,
+                                  .full_attention = 1,
+                                  .latency = t,
+                                  .latency_options = &o,
+                                  .state_dir = state_dir,
+                                  .stop_after = stop_after };
+    pn_status s = pn_supernet_train(m, &job, out);
+    *measured = pn_latency_measured(t);
+    pn_latency_close(&t);
+    return s;
+}
+
+/* The table with attention's times multiplied. */
+static void make_attention_dear(const char *from, const char *to, double times) {
+    json_t *root = json_load_file(from, 0, NULL), *row;
+    size_t i, changed = 0;
+    ck_assert_ptr_nonnull(root);
+    json_array_foreach(json_object_get(root, "entries"), i, row) {
+        const char *part = json_string_value(json_object_get(json_object_get(row, "key"), "part"));
+        if (strcmp(part, "attention")) continue;
+        changed++;
+        for (const char *const *name = (const char *const[]){ "seconds", "least", "most", NULL }; *name; name++)
+            json_object_set_new(row, *name, json_real(times * json_real_value(json_object_get(row, *name))));
+    }
+    ck_assert_uint_eq(changed, 1);
+    ck_ok(pn_json_write(to, root));
+    json_decref(root);
+}
+
+START_TEST(measured_seconds_move_gates_and_are_measured_once) {
+    setup();
+    char dir[] = "/tmp/pn_gated_XXXXXX", first[64], dear[64], own[64], state[64];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(first, sizeof first, "%s/first.json", dir);
+    snprintf(dear, sizeof dear, "%s/dear.json", dir);
+    snprintf(own, sizeof own, "%s/own.json", dir);
+    snprintf(state, sizeof state, "%s/state", dir);
+    pn_supernet_config c = one_phase(PN_SUPERNET_GATED, 256 * 12);
+    c.phase[0].gates.budget = PN_BUDGET_FREE;
+    c.phase[0].gates.cost = PN_COST_SECONDS;
+    c.phase[0].gates.cost_weight = 30;
+    c.phase[0].gates.cost_context = 300;
+    pn_supernet_result r = { 0 }, undisturbed = { 0 };
+    int64_t measured;
+    pn_model *m = tiny_supernet();
+    ck_ok(train_timed(m, &c, first, NULL, NULL, 0, &measured, &r));
+    ck_assert_int_eq(measured, 2); /* attention and the linear block are the same in every layer; none takes nothing */
+    double cheap = attention_share(&r.gates);
+    pn_supernet_result_free(&r);
+    pn_model_destroy(&m);
+
+    make_attention_dear(first, dear, 1000);
+    m = tiny_supernet();
+    ck_ok(train_timed(m, &c, dear, NULL, NULL, 0, &measured, &undisturbed));
+    ck_assert_int_eq(measured, 0);
+    ck_distributions(&undisturbed.gates, m);
+    ck_assert_double_lt(attention_share(&undisturbed.gates), cheap);
+    for (int part = 0; part < 3;
+         part++) { /* from that table: stopped, then to the end, then the finished state alone */
+        pn_model *again = tiny_supernet();
+        ck_assert_int_eq(train_timed(again, &c, own, dear, state, part ? 0 : 5, &measured, &r),
+                         part ? PN_OK : PN_INTERRUPTED);
+        ck_assert_int_eq(measured, 0);
+        if (part) ck_assert(same_weights(again, m));
+        if (part) ck_same_result(&undisturbed, &r);
+        pn_supernet_result_free(&r);
+        pn_model_destroy(&again);
+        if (!part) ck_ok(pn_remove_tree(dear));
+    }
+    ck_ok(pn_remove_tree(own)); /* other times are another job */
+    ck_assert_int_eq(train_timed(m, &c, own, first, state, 0, &measured, &r), PN_USAGE);
+    pn_supernet_result_free(&r);
+    pn_supernet_result_free(&undisturbed);
+    pn_model_destroy(&m);
+    ck_ok(pn_remove_tree(dir));
+    teardown();
+}
+END_TEST
+
 /* Local training, then gated: stopped in the second phase, both go on from what is on disk. */
 START_TEST(a_resumed_gated_run_equals_an_undisturbed_one) {
     setup();
@@ -374,5 +465,6 @@ END_TEST
 
 TEST_MAIN("gated", gradients_equal_finite_differences, recompute_gives_the_same_gradients_and_a_plan_the_same_memory,
           temperatures_fall_from_the_first_to_the_last, gates_move_within_their_budget, warmup_trains_branches_only,
-          the_cost_of_the_cache_moves_gates, layers_may_differ_in_their_candidates,
-          a_resumed_gated_run_equals_an_undisturbed_one, phases_are_read_from_a_configuration)
+          the_cost_of_the_cache_moves_gates, measured_seconds_move_gates_and_are_measured_once,
+          layers_may_differ_in_their_candidates, a_resumed_gated_run_equals_an_undisturbed_one,
+          phases_are_read_from_a_configuration)

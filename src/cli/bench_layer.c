@@ -1,0 +1,137 @@
+#include "bench_layer.h"
+
+#include "bench_machine.h"
+#include "block_cost.h"
+#include "json.h"
+#include "progress.h"
+#include "timing.h"
+
+static const double most_seconds = 2; /* of one row */
+
+/* A block at work. */
+typedef struct work {
+    pn_params *params;
+    pn_block *block;
+    pn_tape *tape;
+    pn_tensor *x, *dy; /* [tokens, D]; x wants a gradient when there is a backward pass */
+    int64_t offset[2];
+    bool backward;
+} work;
+
+static void work_close(work *w) {
+    if (w->tape) pn_tape_reset(w->tape);
+    pn_tensor_release(&w->x);
+    pn_tensor_release(&w->dy);
+    pn_tape_destroy(&w->tape);
+    pn_block_destroy(&w->block);
+    pn_params_destroy(&w->params);
+}
+
+static pn_status made_up(pn_pool *pool, const int64_t shape[2], pn_tensor **out) {
+    PN_TRY(pn_tensor_create(pool, PN_F32, 2, shape, out));
+    for (int64_t i = 0; i < shape[0] * shape[1]; i++) pn_f32(*out)[i] = (float)(i * 7919 % 2003) / 1001.0f - 1;
+    return PN_OK;
+}
+
+static pn_status work_open(const pn_block_spec *spec, const pn_dims *dims, int64_t tokens, bool backward, work *w) {
+    const int64_t shape[] = { tokens, dims->hidden };
+    *w = (work){ .offset = { 0, tokens }, .backward = backward };
+    PN_TRY(pn_params_create(PN_F32, &w->params));
+    PN_TRY(pn_block_create(spec, dims, w->params, "", &w->block));
+    pn_params_init(w->params, 1);
+    pn_params_train(w->params, "*", backward);
+    PN_TRY(pn_tape_create(PN_CPU, &w->tape));
+    pn_tape_record(w->tape, backward);
+    PN_TRY(made_up(pn_tape_pool(w->tape), shape, &w->x));
+    PN_TRY(made_up(pn_tape_pool(w->tape), shape, &w->dy));
+    w->x->wants_grad = backward;
+    return PN_OK;
+}
+
+static pn_status run_once(void *ctx) {
+    work *w = ctx;
+    const pn_docs docs = { .n = 1, .offset = w->offset };
+    pn_carry carry = { 0 };
+    pn_tensor *y;
+    pn_tape_reset(w->tape);
+    PN_TRY(pn_block_forward(w->block, w->tape, w->x, &docs, &carry, &y));
+    if (w->backward && y->wants_grad) PN_TRY(pn_tape_backward_from(w->tape, &y, &w->dy, 1));
+    return PN_OK;
+}
+
+typedef struct bench {
+    const pn_bench_layer_options *o;
+    pn_machine machine;
+    json_t *rows;
+    FILE *out;
+} bench;
+
+static pn_status measure(bench *b, const pn_block_spec *spec, bool backward, pn_timing *t) {
+    const pn_timing_rule rule = { .clock = b->machine.clock, .warm = 1, .runs = b->o->repeat, .seconds = most_seconds };
+    work w;
+    pn_status s = work_open(spec, &b->o->shape->dims, b->o->tokens, backward, &w);
+    if (!s) s = pn_time_runs(&rule, run_once, &w, t);
+    work_close(&w);
+    pn_machine_measure(&b->machine);
+    return s;
+}
+
+static pn_status row(bench *b, const pn_block_spec *spec, bool backward) {
+    const pn_machine *m = &b->machine;
+    pn_timing t;
+    pn_op_cost cost;
+    pn_block_cost of_block;
+    PN_TRY(pn_block_spec_pass_cost(spec, &b->o->shape->dims, b->o->tokens, backward, &cost));
+    PN_TRY(pn_block_spec_cost(spec, &b->o->shape->dims, b->o->tokens, 2, &of_block));
+    PN_TRY(measure(b, spec, backward, &t));
+    const char *direction = backward ? "both" : "fwd", *bound = pn_machine_bound_by_flops(m, &cost) ? "flops" : "bytes";
+    double share = pn_machine_floor(m, &cost) / t.least, tokens = (double)b->o->tokens;
+    fprintf(b->out, "%-20s %12.0f %-4s %10.3f %10.3f %10.0f %9.2f %7.2f  %s %5.2f\n", spec->type->name,
+            of_block.parameters, direction, t.median * 1e3, t.least * 1e3, tokens / t.median,
+            cost.flops / t.least / 1e9, cost.bytes / t.least / 1e9, bound, share);
+    fflush(b->out);
+    json_array_append_new(b->rows,
+                          json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "block",
+                                    spec->type->name, "direction", direction, "tokens", (json_int_t)b->o->tokens,
+                                    "parameters", of_block.parameters, "median_ms", t.median * 1e3, "min_ms",
+                                    t.least * 1e3, "tokens_per_second", tokens / t.median, "runs", (json_int_t)t.runs,
+                                    "flops", cost.flops, "bytes", cost.bytes, "bound", bound, "share_of_bound", share));
+    return PN_OK;
+}
+
+static pn_status write_json(const bench *b) {
+    if (!b->o->json) return PN_OK;
+    json_t *root = json_pack("{s:s, s:s, s:o, s:O}", "bench", "layer", "shape", b->o->shape->name, "machine",
+                             pn_machine_json(&b->machine), "rows", b->rows);
+    PN_CHECK(root, PN_MEMORY, "out of memory");
+    pn_status s = pn_json_write(b->o->json, root);
+    json_decref(root);
+    return s;
+}
+
+static pn_status rows(bench *b) {
+    fputs("block                  parameters dir   median ms     min ms   tokens/s   GFLOP/s    GB/s  bound of it\n",
+          b->out);
+    pn_progress p = pn_progress_begin("bench layer", 0, b->o->n_blocks, "blocks");
+    for (int i = 0; i < b->o->n_blocks; i++) {
+        pn_progress_update(&p, i, "%s", b->o->block[i].type->name);
+        for (int backward = 0; backward < 2; backward++) PN_TRY(row(b, &b->o->block[i], backward));
+    }
+    pn_progress_end(&p);
+    return PN_OK;
+}
+
+pn_status pn_bench_layer(const pn_bench_layer_options *o, FILE *out) {
+    bench b = { .o = o, .out = out, .rows = json_array() };
+    pn_status s = PN_OK;
+    if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine), done);
+    pn_machine_print(&b.machine, out);
+    PN_TRY_GOTO(s, rows(&b), done);
+    pn_machine_print(&b.machine, out);
+    PN_TRY_GOTO(s, write_json(&b), done);
+done:
+    json_decref(b.rows);
+    pn_machine_free(&b.machine);
+    return s;
+}
