@@ -19,10 +19,12 @@
  *     out 1  S_T  [docs, Hv, dk, dv]  state after each document's last token (S0 for an empty document)
  *     out 2       [chunks, Hv, dk, dv]  the state at the start of every chunk of 64 tokens (chunks start anew in every
  *                                     document), for backward; [0, Hv, dk, dv] when no input wants a gradient
+ *     out 3       [N, Hv*dv]          e, for backward; [0, Hv*dv] when no input wants a gradient
  *
  * Out 2 is memory for time: with it, backward needs no second forward sweep through the sequence (about a fifth of a
  * training step of this op) and a fixed amount of scratch. It costs 4 Hv dk dv / 64 bytes per token, as much as v
- * itself when dk = 64. Per-layer recompute keeps it alive for one layer at a time.
+ * itself when dk = 64. Per-layer recompute keeps it alive for one layer at a time. Out 3 costs nothing: backward reads
+ * it in the place of v, and has no system of equations to solve a second time.
  *
  * 1 <= dk <= 256, any dv >= 1. */
 #ifndef PN_KERNELS_GATED_DELTA_H
@@ -45,8 +47,8 @@ bool pn_gated_delta_case(int i, pn_op_case *out); /* the contract's cases: gated
 static inline pn_status pn_gated_delta(pn_tape *t, const pn_gated_delta_attr *attr, pn_tensor *q, pn_tensor *k,
                                        pn_tensor *v, pn_tensor *g, pn_tensor *beta, pn_tensor *S0, pn_tensor **o,
                                        pn_tensor **final_state) {
-    pn_tensor *in[] = { q, k, v, g, beta, S0 }, *out[3];
-    PN_TRY(pn_tape_call(t, &pn_op_gated_delta, attr, sizeof *attr, in, 6, out, 3));
+    pn_tensor *in[] = { q, k, v, g, beta, S0 }, *out[4];
+    PN_TRY(pn_tape_call(t, &pn_op_gated_delta, attr, sizeof *attr, in, 6, out, 4));
     *o = out[0];
     if (final_state) *final_state = out[1];
     return PN_OK;

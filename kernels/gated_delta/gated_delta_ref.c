@@ -11,8 +11,9 @@ enum { C = PN_CHUNK };
 typedef struct head {
     int64_t T, dk, dv, ldk, ldv, ldg;
     double scale;
-    const double *q, *k, *v, *g, *beta; /* g may be NULL */
+    const double *q, *k, *v, *g, *beta; /* g may be NULL; v in forward only */
     double *states;                     /* first chunk's state; chunks are `state_step` apart; NULL: not kept */
+    double *e;                          /* as v; NULL: not kept */
     int64_t state_step;
 } head;
 
@@ -23,25 +24,31 @@ static head head_of(const pn_op_call *c, int64_t doc, int64_t j) {
     h.ldk = (int64_t)a->heads * a->dk, h.ldv = (int64_t)a->v_heads * a->dv, h.ldg = a->v_heads;
     h.q = pn_f64(c->in[0]) + first * h.ldk + qk * h.dk;
     h.k = pn_f64(c->in[1]) + first * h.ldk + qk * h.dk;
-    h.v = pn_f64(c->in[2]) + first * h.ldv + j * h.dv;
     h.g = c->in[3] ? pn_f64(c->in[3]) + first * h.ldg + j : NULL;
     h.beta = pn_f64(c->in[4]) + first * h.ldg + j;
     h.state_step = a->v_heads * size;
     if (pn_tensor_elems(c->out[2]) > 0)
         h.states = pn_f64(c->out[2]) + pn_docs_chunks(&a->docs, doc) * h.state_step + j * size;
+    if (pn_tensor_elems(c->out[3]) > 0) h.e = pn_f64(c->out[3]) + first * h.ldv + j * h.dv;
     return h;
 }
 
-/* S <- S_t from S_{t-1}; e = v - Sd^T k [dv]. */
-static void step(const head *h, int64_t t, double *S, double *e) {
+/* S <- e^g S. */
+static void decay(const head *h, int64_t t, double *S) {
+    double factor = h->g ? exp(h->g[t * h->ldg]) : 1;
+    for (int64_t i = 0; i < h->dk * h->dv; i++) S[i] *= factor;
+}
+/* e = v - S^T k [dv], S decayed. */
+static void answer(const head *h, int64_t t, const double *S, double *e) {
     const double *k = h->k + t * h->ldk, *v = h->v + t * h->ldv;
-    double decay = h->g ? exp(h->g[t * h->ldg]) : 1, beta = h->beta[t * h->ldg];
     for (int64_t x = 0; x < h->dv; x++) e[x] = v[x];
     for (int64_t i = 0; i < h->dk; i++)
-        for (int64_t x = 0; x < h->dv; x++) {
-            S[i * h->dv + x] *= decay;
-            e[x] -= S[i * h->dv + x] * k[i];
-        }
+        for (int64_t x = 0; x < h->dv; x++) e[x] -= S[i * h->dv + x] * k[i];
+}
+/* S += k (beta e)^T */
+static void update(const head *h, int64_t t, const double *e, double *S) {
+    const double *k = h->k + t * h->ldk;
+    double beta = h->beta[t * h->ldg];
     for (int64_t i = 0; i < h->dk; i++)
         for (int64_t x = 0; x < h->dv; x++) S[i * h->dv + x] += k[i] * beta * e[x];
 }
@@ -50,7 +57,10 @@ static void head_forward(const head *h, double *S, double *e, double *o) {
     size_t state_bytes = sizeof(double) * (size_t)(h->dk * h->dv);
     for (int64_t t = 0; t < h->T; t++) {
         if (h->states && t % C == 0) memcpy(h->states + t / C * h->state_step, S, state_bytes);
-        step(h, t, S, e);
+        decay(h, t, S);
+        answer(h, t, S, e);
+        update(h, t, e, S);
+        if (h->e) memcpy(h->e + t * h->ldv, e, sizeof(double) * (size_t)h->dv);
         const double *q = h->q + t * h->ldk;
         for (int64_t x = 0; x < h->dv; x++) o[t * h->ldv + x] = 0;
         for (int64_t i = 0; i < h->dk; i++)
@@ -60,7 +70,7 @@ static void head_forward(const head *h, double *S, double *e, double *o) {
 
 static size_t scratch_doubles(const pn_gated_delta_attr *a, bool backward) {
     size_t state = (size_t)a->dk * (size_t)a->dv, row = (size_t)a->dv;
-    return backward ? (C + 2) * state + (C + 2) * row : row; /* states and e of a chunk, G, du, dv | e */
+    return backward ? (C + 2) * state + 2 * row : row; /* states of a chunk, G, du, dv | e */
 }
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     return sizeof(double) * scratch_doubles(c->attr, backward) * (size_t)omp_get_max_threads();
@@ -75,6 +85,7 @@ static pn_status forward(const pn_op_call *c) {
     for (int64_t task = 0; task < a->docs.n * a->v_heads; task++) {
         int64_t doc = task / a->v_heads, j = task % a->v_heads;
         head h = head_of(c, doc, j);
+        h.v = pn_f64(c->in[2]) + a->docs.offset[doc] * h.ldv + j * h.dv;
         double *S = final + task * size, *e = (double *)c->scratch + omp_get_thread_num() * scratch_doubles(a, false);
         if (S0)
             memcpy(S, S0 + task * size, sizeof(double) * (size_t)size);
@@ -91,10 +102,11 @@ typedef struct head_grad { /* of the head's own rows; each may be NULL except do
 } head_grad;
 
 /* Token t in reverse time: G becomes dS_{t-1}. prev = S_{t-1}, S = S_t. */
-static void step_backward(const head *h, const head_grad *d, int64_t t, const double *prev, const double *S,
-                          const double *e, double *G, double *du, double *dv) {
-    const double *q = h->q + t * h->ldk, *k = h->k + t * h->ldk, *dout = d->do_ ? d->do_ + t * h->ldv : NULL;
-    double decay = h->g ? exp(h->g[t * h->ldg]) : 1, beta = h->beta[t * h->ldg], dbeta = 0, dg = 0;
+static void step_backward(const head *h, const head_grad *d, int64_t t, const double *prev, const double *S, double *G,
+                          double *du, double *dv) {
+    const double *q = h->q + t * h->ldk, *k = h->k + t * h->ldk, *e = h->e + t * h->ldv,
+                 *dout = d->do_ ? d->do_ + t * h->ldv : NULL;
+    double factor = h->g ? exp(h->g[t * h->ldg]) : 1, beta = h->beta[t * h->ldg], dbeta = 0, dg = 0;
     for (int64_t i = 0; dout && i < h->dk; i++) { /* G += scale q do^T;  dq = scale S do */
         double dq = 0;
         for (int64_t x = 0; x < h->dv; x++) {
@@ -114,10 +126,10 @@ static void step_backward(const head *h, const head_grad *d, int64_t t, const do
     for (int64_t i = 0; i < h->dk; i++) { /* dk = G u - Sd dv;  dSd = G - k dv^T;  dg = sum Sd * dSd */
         double dk = 0;
         for (int64_t x = 0; x < h->dv; x++) {
-            double Sd = decay * prev[i * h->dv + x], g = G[i * h->dv + x], dSd = g - k[i] * dv[x];
+            double Sd = factor * prev[i * h->dv + x], g = G[i * h->dv + x], dSd = g - k[i] * dv[x];
             dk += g * beta * e[x] - Sd * dv[x];
             dg += Sd * dSd;
-            G[i * h->dv + x] = decay * dSd;
+            G[i * h->dv + x] = factor * dSd;
         }
         if (d->dk) d->dk[t * h->ldk + i] += dk;
     }
@@ -127,16 +139,17 @@ static void step_backward(const head *h, const head_grad *d, int64_t t, const do
 
 static void head_backward(const head *h, const head_grad *d, double *G, double *work) {
     int64_t size = h->dk * h->dv;
-    double *S = work, *e = S + (C + 1) * size, *du = e + C * h->dv, *dv = du + h->dv;
+    double *S = work, *du = S + (C + 1) * size, *dv = du + h->dv;
     for (int64_t chunk = (h->T + C - 1) / C - 1; chunk >= 0; chunk--) {
         int64_t first = chunk * C, n = h->T - first < C ? h->T - first : C;
         memcpy(S, h->states + chunk * h->state_step, sizeof(double) * (size_t)size);
         for (int64_t i = 0; i < n; i++) { /* forward again inside the chunk, keeping every state */
             memcpy(S + (i + 1) * size, S + i * size, sizeof(double) * (size_t)size);
-            step(h, first + i, S + (i + 1) * size, e + i * h->dv);
+            decay(h, first + i, S + (i + 1) * size);
+            update(h, first + i, h->e + (first + i) * h->ldv, S + (i + 1) * size);
         }
         for (int64_t i = n - 1; i >= 0; i--)
-            step_backward(h, d, first + i, S + i * size, S + (i + 1) * size, e + i * h->dv, G, du, dv);
+            step_backward(h, d, first + i, S + i * size, S + (i + 1) * size, G, du, dv);
     }
 }
 

@@ -20,19 +20,19 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_TRY(pn_need_matrix(c, 4, "beta", real, tokens, a->v_heads));
     pn_out_spec state = { .dtype = real, .rank = 4, .shape = { a->docs.n, a->v_heads, a->dk, a->dv } };
     PN_TRY(pn_need_state(c, 5, "S0", &state));
-    *n_out = 3;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->v_heads * a->dv } };
+    *n_out = 4;
+    out[0] = out[3] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->v_heads * a->dv } };
     out[1] = out[2] = state;
-    out[2].no_grad = true;
+    out[2].no_grad = out[3].no_grad = true;
     out[2].shape[0] = pn_op_wants(c) ? pn_docs_chunks(&a->docs, a->docs.n) : 0;
+    if (!pn_op_wants(c)) out[3].shape[0] = 0;
     return PN_OK;
 }
 
 static uint32_t saves(const pn_op_call *c) {
     if (!pn_op_wants(c)) return 0;
-    uint32_t bits = PN_SAVE_OUT(2);
-    for (int i = 0; i < 5; i++) bits |= c->in[i] ? PN_SAVE_IN(i) : 0;
-    return bits;
+    return PN_SAVE_IN(0) | PN_SAVE_IN(1) | (c->in[3] ? PN_SAVE_IN(3) : 0) | PN_SAVE_IN(4) | PN_SAVE_OUT(2) |
+           PN_SAVE_OUT(3);
 }
 
 /* Useful work is that of the recurrence: per token and value head forward 7 dk dv (6 without decay: read 2, write 2,
@@ -44,11 +44,11 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
     double state = (double)a->v_heads * a->dk * a->dv, chunks = (double)pn_docs_chunks(&a->docs, a->docs.n);
     double gates = c->in[3] ? 2 : 1;
     double in = tokens * (2.0 * a->heads * a->dk + (double)a->v_heads * a->dv + gates * a->v_heads);
-    double o = tokens * a->v_heads * a->dv;
+    double o = tokens * a->v_heads * a->dv, e = pn_op_wants(c) ? o : 0; /* backward reads e instead of v */
     double states =
         (double)a->docs.n * state * (c->n_in > 5 && c->in[5] ? 2 : 1) + (pn_op_wants(c) ? chunks * state : 0);
     cost->flops = tokens * state * (backward ? (c->in[3] ? 15 : 12) : (c->in[3] ? 7 : 6));
-    cost->bytes = width * (backward ? 2 * in + o + states : in + o + states);
+    cost->bytes = width * (backward ? 2 * in + o + states : in + o + e + states);
 }
 
 const pn_op_contract pn_gated_delta_contract = {

@@ -268,8 +268,7 @@ static const bad table[] = {
     { "NUL byte", YAML("note: a\\0b"), SEARCH, "good.yaml:43: not valid YAML: control characters are not allowed" },
     { "key unknown, top", YAML("modle: qs"), SEARCH,
       "good.yaml:43: unknown key modle; did you mean model? Known keys: model, output, seed, sequence_length, dtype, "
-      "mixture, supernet, search, stages, block, shape, latency, distill, compare, heldout" },
-      "mixture, supernet, search, distill, compare, heldout, latency" },
+      "mixture, supernet, search, stages, block, shape, distill, compare, heldout, latency" },
     { "key unknown, in a section", "sed -i s/full_attention/full_atention/ good.yaml", SEARCH,
       "good.yaml:27: unknown key search.limits.full_atention; did you mean full_attention? Known keys: full_attention, "
       "swa, none" },
@@ -513,8 +512,7 @@ static const bad table[] = {
       "usable directory name" },
     { "run directory of another run", "mkdir run && touch run/mine", SEARCH " --set output=run",
       "run exists and is not an empty directory; choose another or remove it first" },
-}
-;
+};
 
 /* Every file there is, with size, time and inode; directories by name only, since what is made aside and removed again
  * touches their times. */
