@@ -33,7 +33,7 @@ done
     die "the runs in $out compare different things; give each comparison an OUT of its own"
 
 jq -rs '
-    def digits: . * 1e4 | round / 1e4;
+    def digits: . * 10 | round / 10;
     length as $seeds | .[0].selectors as $first |
     ($first | if .ascending then -1 else 1 end) as $sign |
     # the best mean of every seed and number of layers
@@ -45,6 +45,9 @@ jq -rs '
     (range($first.rows | length) as $i |
         [range($seeds) | $rows[.][$i] + { first: ($sign * $rows[.][$i].heldout.mean == $best[.]["\($rows[.][$i].full_attention)"]) }] |
         map(.heldout.mean) as $mean |
-        [.[0].full_attention, .[0].selector, ($mean | add / $seeds | digits), ($mean | min | digits),
-         ($mean | max | digits), (map(.paths) | add / $seeds | digits), "\(map(select(.first)) | length) of \($seeds)"] | @tsv)
-' "${results[@]}" | awk -F'\t' 'NF < 2 { print; next } { printf "%-14s  %-12s  %8s  %8s  %8s  %5s  %s\n", $1, $2, $3, $4, $5, $6, $7 }'
+        [.[0].full_attention, .[0].selector, ($mean | add / $seeds), ($mean | min), ($mean | max),
+         (map(.paths) | add / $seeds | digits), "\(map(select(.first)) | length) of \($seeds)"] | @tsv)
+' "${results[@]}" | awk -F'\t' '
+    NF < 2 { print; next }
+    $1 + 0 { for (i = 3; i <= 5; i++) $i = sprintf("%.4f", $i) }
+    { printf "%-14s  %-12s  %9s  %9s  %9s  %5s  %s\n", $1, $2, $3, $4, $5, $6, $7 }'
