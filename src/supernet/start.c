@@ -65,19 +65,26 @@ static void width_text(pn_buf *text, const char *names, int64_t have, int64_t wa
                       (long long)have, (long long)want, kept);
 }
 
-static bool mapped(const pn_attention_map *map, const pn_tensor *w) {
-    bool is = w == map->out;
-    for (int i = 0; i < 3; i++) is = is || w == map->part[i].w || w == map->part[i].bias || w == map->conv[i];
-    for (int i = 0; i < map->n_values; i++) is = is || w == map->value[i].weight;
-    return is;
+typedef enum origin { FROM_ATTENTION, SET, DRAWN } origin;
+
+static origin origin_of(const pn_attention_map *map, const pn_tensor *w) {
+    bool copied = w == map->out, set = false;
+    for (int i = 0; i < PN_MAP_PARTS; i++) {
+        copied = copied || w == map->part[i].w || w == map->part[i].bias;
+        set = set || w == map->conv[i];
+    }
+    for (int i = 0; i < map->n_values; i++) set = set || w == map->value[i].weight;
+    return copied ? FROM_ATTENTION : set ? SET : DRAWN;
 }
 
-static void random_text(pn_buf *text, const pn_model *m, const pn_block *b, const pn_attention_map *map) {
+/* The block's weights of one origin; nothing when there are none. */
+static void names_text(pn_buf *text, const char *what, const pn_model *m, const pn_block *b,
+                       const pn_attention_map *map, origin from) {
     const size_t n = strlen(b->prefix);
-    const char *separator = "as without attention: ";
+    const char *separator = what;
     for (int i = 0; i < m->params->n; i++) {
         const pn_param *p = m->params->item[i];
-        if (strncmp(p->name, b->prefix, n) || mapped(map, p->value)) continue;
+        if (strncmp(p->name, b->prefix, n) != 0 || origin_of(map, p->value) != from) continue;
         pn_buf_printf(text, "%s%s", separator, p->name + n);
         separator = ", ";
     }
@@ -97,8 +104,9 @@ static void tell(const pn_model *m, int choice, const pn_start_report *r) {
         pn_buf_printf(&text, "approximated by %lld query and %lld output heads for attention's %lld; ",
                       (long long)heads[0], (long long)heads[1], (long long)dims->heads);
     if (dims->qkv_bias && !map.part[PN_MAP_Q].bias) pn_buf_printf(&text, "biases dropped; ");
-    pn_buf_printf(&text, "heads scaled %.3g to %.3g; ", r->least_scale, r->most_scale);
-    random_text(&text, m, b, &map);
+    pn_buf_printf(&text, "heads scaled %.3g to %.3g", r->least_scale, r->most_scale);
+    names_text(&text, "; set: ", m, b, &map, SET);
+    names_text(&text, "; as drawn: ", m, b, &map, DRAWN);
     pn_info("%s starts from attention: %s", b->spec.type->name, pn_buf_string(&text));
     pn_buf_free(&text);
 }
