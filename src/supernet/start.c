@@ -113,13 +113,20 @@ static void tell(const pn_model *m, int choice, const pn_start_report *r) {
 
 /* ---- the pass ---- */
 
+/* One that does not train is finished: it stays as it is. */
+static bool trains(const pn_block *b) {
+    pn_attention_map map = { 0 };
+    b->spec.type->attention_map(b, &map);
+    return map.out->wants_grad;
+}
+
 static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
                              const pn_docs *docs, pn_start_report *reports) {
     pn_attention_batch batch;
     PN_TRY(pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch));
     for (int c = 1; c < m->layer[l].n_candidates; c++) {
         pn_start_report r;
-        if (!starts(job, c)) continue;
+        if (!starts(job, c) || !trains(m->layer[l].candidate[c])) continue;
         PN_TRY(pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r));
         record(m, l, c, &r);
         merge(&reports[c], &r);
@@ -165,7 +172,7 @@ pn_status pn_supernet_start(pn_model *m, const pn_supernet_phase *phase, const p
     PN_TRY_GOTO(s, pn_batch_load(job->mixture, after, rows, &batch), done);
     PN_TRY_GOTO(s, all_layers(m, job, begun, &batch, t, reports), done);
     for (int c = 1; c <= job->n_starts; c++)
-        if (starts(job, c)) tell(m, c, &reports[c]);
+        if (reports[c].most_scale > 0) tell(m, c, &reports[c]);
 done:
     pn_batch_free(&batch);
     pn_tape_destroy(&t);

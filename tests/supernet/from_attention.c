@@ -467,6 +467,27 @@ START_TEST(resumed_starts_are_the_same) {
 }
 END_TEST
 
+/* What an earlier stage has trained, and frozen, stays: only the candidates of this one start. */
+START_TEST(frozen_candidates_stay) {
+    setup();
+    const pn_supernet_config c = one_phase(PN_SUPERNET_SAMPLED, 256);
+    pn_model *m = tiny_supernet(), *fresh = tiny_supernet();
+    pn_supernet_result r = { 0 };
+    pn_params_train(m->params, "model.layers.1.*", false);
+    ck_ok(train_from(m, &c, from_attention, NULL, &r));
+    for (int l = 0; l < 2; l++) {
+        char name[80];
+        snprintf(name, sizeof name, "model.layers.%d.candidates.gated_deltanet.q_proj.weight", l);
+        const pn_tensor *a = pn_params_find(m->params, name)->value, *b = pn_params_find(fresh->params, name)->value;
+        ck_assert_int_eq(memcmp(pn_data(a), pn_data(b), pn_tensor_bytes(a)) == 0, l == 1);
+    }
+    pn_supernet_result_free(&r);
+    pn_model_destroy(&m);
+    pn_model_destroy(&fresh);
+    teardown();
+}
+END_TEST
+
 /* The other modes start so as well, and a second phase does not start again. */
 START_TEST(every_mode_starts_from_attention) {
     setup();
@@ -516,6 +537,7 @@ int main(void) {
     tcase_add_test(c, other_numbers_of_heads);
     tcase_add_test(c, biases_are_kept_where_there_is_a_place);
     tcase_add_test(c, resumed_starts_are_the_same);
+    tcase_add_test(c, frozen_candidates_stay);
     tcase_add_test(c, every_mode_starts_from_attention);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
