@@ -39,50 +39,54 @@ static void cut_into_blocks(const pn_dplr_dims *d, const float *g, float *sum, p
 /* total = the sum of n rows of g. */
 static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_t ld, double *total) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) total[x] = 0;
+    for (int64_t c = 0; c < cols; c++) total[c] = 0;
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-        for (int64_t x = 0; x < cols; x++) total[x] += (double)g[i * ld + x];
+        for (int64_t c = 0; c < cols; c++) total[c] += (double)g[i * ld + c];
 }
 
 /* L: at the end of the block before; becomes that at the end of this one. g: of the block's first token; half: of the
  * decay after it. ref = the L of its reference. */
 static PN_CLONES void reference(int64_t cols, const float *g, const double *half, double *L, double *ref) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) {
-        ref[x] = L[x] + (double)g[x] + half[x];
-        L[x] = ref[x] + half[x];
+    for (int64_t c = 0; c < cols; c++) {
+        ref[c] = L[c] + (double)g[c] + half[c];
+        L[c] = ref[c] + half[c];
     }
 }
 
 /* e = e^(a - b); b NULL: 0. */
 static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) e[x] = pn_exp_nonposf((float)(a[x] - (b ? b[x] : 0)));
+    for (int64_t c = 0; c < cols; c++) e[c] = pn_exp_nonposf((float)(a[c] - (b ? b[c] : 0)));
 }
 
-/* since += g (NULL: nothing), the decay since the block's first token; half: as above. */
-static PN_CLONES void decay_factors(int64_t cols, const float *g, const double *half, double *since, float *up,
-                                    float *down) {
+/* up, down of n tokens; g: their log decays; half: as above; since: [cols] work. */
+static PN_CLONES void decay_factors(int64_t n, int64_t cols, int64_t row, const float *g, int64_t ld,
+                                    const double *half, double *since, float *up, float *down) {
+    for (int64_t c = 0; c < cols; c++) since[c] = -half[c];
+    for (int64_t i = 0; i < n; i++) {
+        if (i > 0)
+            for (int64_t c = 0; c < cols; c++) since[c] += (double)g[i * ld + c];
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) since[x] += g ? (double)g[x] : 0;
-#pragma omp simd
-    for (int64_t x = 0; x < cols; x++) {
-        float exponent = (float)(since[x] - half[x]);
-        up[x] = pn_expf(exponent);
-        down[x] = pn_expf(-exponent);
+        for (int64_t c = 0; c < cols; c++) {
+            float exponent = (float)since[c];
+            up[i * row + c] = pn_expf(exponent);
+            down[i * row + c] = pn_expf(-exponent);
+        }
     }
 }
 
-/* moved = factor decay x, far = moved beyond. */
-static PN_CLONES void decay_row(int64_t cols, float factor, const float *decay, const float *beyond, const float *x,
-                                float *moved, float *far) {
+/* moved_i = factor decay_i x_i, far_i = moved_i beyond: n rows. */
+static PN_CLONES void decay_rows(int64_t n, int64_t cols, int64_t row, float factor, const float *decay,
+                                 const float *beyond, const float *x, int64_t ld, float *moved, float *far) {
+    for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-    for (int64_t i = 0; i < cols; i++) {
-        float y = factor * decay[i] * x[i];
-        moved[i] = y;
-        far[i] = y * beyond[i];
-    }
+        for (int64_t c = 0; c < cols; c++) {
+            float y = factor * decay[i * row + c] * x[i * ld + c];
+            moved[i * row + c] = y;
+            far[i * row + c] = y * beyond[c];
+        }
 }
 
 void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_dplr_tiles *t) {
@@ -96,23 +100,19 @@ void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_
     pn_copy_rows(1, dk, x->a, ld, t->A, row);
     pn_copy_rows(1, dk, x->a, ld, t->Ain, row);
     for (int64_t b = 0; b < t->blocks; b++, ref += row) {
-        int64_t first = t->first[b], next = t->first[b + 1];
-        float *start = t->start + b * row, *end = t->end + b * row;
-        sum_decays(next - first - 1, dk, x->g + (first + 1) * ld, ld, half);
-        for (int64_t i = 0; i < dk; i++) half[i] *= 0.5;
-        reference(dk, x->g + first * ld, half, L, ref);
+        int64_t first = t->first[b], rows = t->first[b + 1] - first, at = first * row, from = first * ld;
+        int64_t next_rows = b + 1 < t->blocks ? rows : rows - 1, next = at + row;
+        float *start = t->start + b * row, *end = t->end + b * row, *up = t->up + at, *down = t->down + at;
+        sum_decays(rows - 1, dk, x->g + from + ld, ld, half);
+        for (int64_t c = 0; c < dk; c++) half[c] *= 0.5;
+        reference(dk, x->g + from, half, L, ref);
         exp_difference(dk, ref, NULL, start);
         exp_difference(dk, last, ref, end);
         if (b > 0) exp_difference(dk, ref, ref - row, t->step + b * row);
-        memset(since, 0, sizeof(double) * (size_t)dk);
-        for (int64_t i = first; i < next; i++) {
-            int64_t at = i * row, from = i * ld;
-            float *up = t->up + at, *down = t->down + at;
-            decay_factors(dk, i > first ? x->g + from : NULL, half, since, up, down);
-            decay_row(dk, d->scale, up, start, x->q + from, t->Q + at, t->Qin + at);
-            decay_row(dk, 1, down, end, x->k + from, t->K + at, t->Kout + at);
-            decay_row(dk, 1, down, end, x->b + from, t->B + at, t->Bout + at);
-            if (i + 1 < n) decay_row(dk, 1, up, start, x->a + from + ld, t->A + at + row, t->Ain + at + row);
-        }
+        decay_factors(rows, dk, row, x->g + from, ld, half, since, up, down);
+        decay_rows(rows, dk, row, d->scale, up, start, x->q + from, ld, t->Q + at, t->Qin + at);
+        decay_rows(rows, dk, row, 1, down, end, x->k + from, ld, t->K + at, t->Kout + at);
+        decay_rows(rows, dk, row, 1, down, end, x->b + from, ld, t->B + at, t->Bout + at);
+        decay_rows(next_rows, dk, row, 1, up, start, x->a + from + ld, ld, t->A + next, t->Ain + next);
     }
 }
