@@ -25,7 +25,7 @@ pn_dplr_rows pn_dplr_rows_of(const pn_op_call *c, int64_t k_at) {
                            .g = pn_f32(c->in[5]) + k_at };
 }
 
-enum { ROW_TILES = 15, SCORE_TILES = 4, SUMS = 4 + C };
+enum { ROW_TILES = 15, SCORE_TILES = 4, SUMS = 2 + C };
 
 size_t pn_dplr_tiles_floats(const pn_dplr_dims *d) {
     return (size_t)(ROW_TILES * C * d->row + d->row + SCORE_TILES * PN_DPLR_TILE + C * PN_UNIT_LOWER_BLOCK +

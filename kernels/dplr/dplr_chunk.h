@@ -1,11 +1,12 @@
 /* What forward and backward of the chunkwise form do inside one chunk of up to 64 tokens (see dplr_cpu.c).
  *
  * Scores of pairs i >= j decay by e^{L_i - L_j}, channel by channel. They are a matrix product when each side carries
- * its share of the decay, x_i e^{L_i - R} and y_j e^{R - L_j} with one reference R for all pairs. Halfway between the
- * decays of the first and the last token both exponents stay within half the decay of the whole stretch, so a chunk is
- * cut into blocks over which no channel decays by more than e^-40: in RWKV-7, whose decay is bounded by e^-0.6065 per
- * token, a chunk is always one block; with arbitrarily strong decays a block is at least one token, over which nothing
- * decays. The rows of a block see earlier blocks through the same reference, to which their columns only decay further.
+ * its share of the decay, x_i e^{L_i - R} and y_j e^{R - L_j} with one reference R for all pairs. R is the L of the
+ * first token: a later one would make every result depend on it, if only by its rounding. Both exponents then stay
+ * within the decay of the whole stretch, so a chunk is cut into blocks over which no channel decays by more than e^-40:
+ * in RWKV-7, whose decay is bounded by e^-0.6065 per token, a chunk is always one block; with arbitrarily strong decays
+ * a block is at least one token, over which nothing decays. The rows of a block see earlier blocks through the same
+ * reference, to which their columns only decay further.
  *
  * a_i asks the state before token i has decayed it: its pairs are those of a query of token i - 1. */
 #ifndef PN_KERNELS_DPLR_CHUNK_H
@@ -45,7 +46,7 @@ typedef struct pn_dplr_tiles {
     float *N;            /* [64, 64] minus the scores of a and b: (I + N) P = R; likewise */
     float *X;            /* inverses of the diagonal blocks of I + N */
     float *work[2];      /* K and B [dk, 64] transposed; rows that move from block to block */
-    double *sums;        /* [4, row] and the L of references [64, row] */
+    double *sums;        /* [2, row] and the L of references [64, row] */
     pn_ahead ahead;      /* what the next chunk will read */
 } pn_dplr_tiles;
 

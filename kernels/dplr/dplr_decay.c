@@ -8,8 +8,8 @@
 
 enum { C = PN_DPLR_C };
 
-/* Exponents stay within half of it, so a pair above the diagonal, computed and then masked, stays below e^40 times its
- * values; and half of it rounds to float with an error of 1e-6. */
+/* Exponents stay within it, so a pair above the diagonal, computed and then masked, stays below e^40 times its values.
+ */
 static const float most_decay = 40;
 
 /* sum += g; the least sum. */
@@ -45,34 +45,36 @@ static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_
         for (int64_t c = 0; c < cols; c++) total[c] += (double)g[i * ld + c];
 }
 
-/* L: at the end of the block before; becomes that at the end of this one. g: of the block's first token; half: of the
- * decay after it. ref = the L of its reference. */
-static PN_CLONES void reference(int64_t cols, const float *g, const double *half, double *L, double *ref) {
+/* ref = L of a block's first token. before: of the first token of the block before; since: the decay from there to that
+ * block's last token; NULL: there is none. g: of this token. */
+static PN_CLONES void reference(int64_t cols, const float *g, const double *before, const double *since, double *ref) {
+#pragma omp simd
+    for (int64_t c = 0; c < cols; c++) ref[c] = (before ? before[c] + since[c] : 0) + (double)g[c];
+}
+
+/* e = e^(a - b); b NULL: 0. An exponent near 40 rounds to float with an error of 2e-6: what it loses is a factor. */
+static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
 #pragma omp simd
     for (int64_t c = 0; c < cols; c++) {
-        ref[c] = L[c] + (double)g[c] + half[c];
-        L[c] = ref[c] + half[c];
+        double exact = a[c] - (b ? b[c] : 0);
+        exact = exact > -200 ? exact : -200; /* 0 either way, but nothing lost may be infinite */
+        float exponent = (float)exact;
+        e[c] = pn_exp_nonposf(exponent) * (1 + (float)(exact - (double)exponent));
     }
 }
 
-/* e = e^(a - b); b NULL: 0. */
-static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
-#pragma omp simd
-    for (int64_t c = 0; c < cols; c++) e[c] = pn_exp_nonposf((float)(a[c] - (b ? b[c] : 0)));
-}
-
-/* up, down of n tokens; g: their log decays; half: as above; since: [cols] work. */
-static PN_CLONES void decay_factors(int64_t n, int64_t cols, int64_t row, const float *g, int64_t ld,
-                                    const double *half, double *since, float *up, float *down) {
-    for (int64_t c = 0; c < cols; c++) since[c] = -half[c];
+/* up, down of n tokens; g: their log decays; since: that of the last from the first on. Exponents as above. */
+static PN_CLONES void decay_factors(int64_t n, int64_t cols, int64_t row, const float *g, int64_t ld, double *since,
+                                    float *up, float *down) {
+    for (int64_t c = 0; c < cols; c++) since[c] = 0;
     for (int64_t i = 0; i < n; i++) {
         if (i > 0)
             for (int64_t c = 0; c < cols; c++) since[c] += (double)g[i * ld + c];
 #pragma omp simd
         for (int64_t c = 0; c < cols; c++) {
-            float exponent = (float)since[c];
-            up[i * row + c] = pn_expf(exponent);
-            down[i * row + c] = pn_expf(-exponent);
+            float exponent = (float)since[c], lost = (float)(since[c] - (double)exponent);
+            up[i * row + c] = pn_expf(exponent) * (1 + lost);
+            down[i * row + c] = pn_expf(-exponent) * (1 - lost);
         }
     }
 }
@@ -91,25 +93,22 @@ static PN_CLONES void decay_rows(int64_t n, int64_t cols, int64_t row, float fac
 
 void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_dplr_tiles *t) {
     int64_t dk = d->dk, row = d->row, ld = d->ldk;
-    double *L = t->sums, *last = L + row, *half = last + row, *since = half + row, *ref = since + row;
+    double *last = t->sums, *since = last + row, *ref = since + row;
     t->n = n;
     cut_into_blocks(d, x->g, t->through, t);
     sum_decays(n, dk, x->g, ld, last);
     exp_difference(dk, last, NULL, t->through);
-    memset(L, 0, sizeof(double) * (size_t)dk);
     pn_copy_rows(1, dk, x->a, ld, t->A, row);
     pn_copy_rows(1, dk, x->a, ld, t->Ain, row);
     for (int64_t b = 0; b < t->blocks; b++, ref += row) {
         int64_t first = t->first[b], rows = t->first[b + 1] - first, at = first * row, from = first * ld;
         int64_t next_rows = b + 1 < t->blocks ? rows : rows - 1, next = at + row;
         float *start = t->start + b * row, *end = t->end + b * row, *up = t->up + at, *down = t->down + at;
-        sum_decays(rows - 1, dk, x->g + from + ld, ld, half);
-        for (int64_t c = 0; c < dk; c++) half[c] *= 0.5;
-        reference(dk, x->g + from, half, L, ref);
+        reference(dk, x->g + from, b > 0 ? ref - row : NULL, since, ref);
         exp_difference(dk, ref, NULL, start);
         exp_difference(dk, last, ref, end);
         if (b > 0) exp_difference(dk, ref, ref - row, t->step + b * row);
-        decay_factors(rows, dk, row, x->g + from, ld, half, since, up, down);
+        decay_factors(rows, dk, row, x->g + from, ld, since, up, down);
         decay_rows(rows, dk, row, d->scale, up, start, x->q + from, ld, t->Q + at, t->Qin + at);
         decay_rows(rows, dk, row, 1, down, end, x->k + from, ld, t->K + at, t->Kout + at);
         decay_rows(rows, dk, row, 1, down, end, x->b + from, ld, t->B + at, t->Bout + at);
