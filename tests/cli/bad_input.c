@@ -300,6 +300,12 @@ static const bad table[] = {
       "good.yaml:26: search.objective: no task is named recal" },
     { "more attention layers than layers", ":", SEARCH " --set search.limits.full_attention=9",
       "search.limits: 9 full_attention do not fit 8 layers; lower it" },
+    { "block that depends on other layers", "sed -i 's/type: gated_delt.*/type: rwkv7, use_v_first: true }/' good.yaml",
+      SEARCH,
+      "good.yaml:22: supernet.blocks: rwkv7 with use_v_first depends on other layers, which mode local does not hand "
+      "it; use use_v_first: false, or mode: sampled" },
+    { "heads that do not divide the width", "sed -i 's/type: gated_delt.*/type: rwkv7, head_dim: 3 }/' good.yaml",
+      SEARCH, "rwkv7: hidden size 64 is no whole number of heads of head_dim 3; choose another head_dim" },
 
     /* ---- tokenizer.json ---- */
     { "tokenizer missing", "rm qs/tokenizer.json", DATA "text good.yaml", "qs: the directory has no tokenizer.json" },
