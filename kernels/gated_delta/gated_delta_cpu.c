@@ -131,7 +131,9 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
                                    : work;
             if (t == begin && !S0) S.x = NULL;
             if (r > 0) pn_ahead_reset(&w->t.ahead);
+            if (to_kept) pn_ahead_add(&w->t.ahead, d->dk, cols, next.x, next.ld);
             pn_ahead_add(&w->t.ahead, ahead, cols, v + at + step * d->ldv, d->ldv);
+            if (e) pn_ahead_add(&w->t.ahead, ahead, cols, e + at + step * d->ldv, d->ldv);
             pn_ahead_add(&w->t.ahead, ahead, cols, o + at + step * d->ldv, d->ldv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
