@@ -84,7 +84,9 @@ static inline __attribute__((always_inline)) TILE_TARGET void TILE_FN(panel_)(co
         if (p->form == PN_MM_A_UPPER && i >= p->l) l1 = 0;
         if (p->form == PN_MM_A_LOWER && i + rows < l1) l1 = i + rows;
         if (p->form == PN_MM_C_LOWER && j0 > i + rows - 1) continue;
-        if (rows == tall)
+        if (vecs == 2 && rows == tall && p->form == PN_MM_C_LOWER && i + rows <= j0 + TILE_LANES)
+            TILE_FN(tile_)(p, tall, 1, 0, mask, i, j0, l0, l1, b, ldb);
+        else if (rows == tall)
             TILE_FN(tile_)(p, tall, vecs, ragged, mask, i, j0, l0, l1, b, ldb);
         else if (rows == low)
             TILE_FN(tile_)(p, low, vecs, ragged, mask, i, j0, l0, l1, b, ldb);

@@ -7,12 +7,15 @@
  *     S'   = diag(e^{L_C}) S + (e^{L_C - L} K)^T V
  *
  * so only one step per chunk is sequential. Work is split over documents and heads; a task walks its chunks in order
- * with everything but the inputs in the core's own cache. When that gives fewer tasks than threads, columns of V are
- * split as well: the columns of the state do not interact. Results do not depend on the split or the number of threads.
+ * with everything but the inputs in the core's own cache. Heads that the threads cannot share out evenly are split by
+ * columns of V as well: the columns of the state do not interact. Results do not depend on the split or the number of
+ * threads.
  */
 #include "gated_linear_chunk.h"
 
 #include <omp.h>
+
+#include "cpu/column_tasks.h"
 
 enum { C = PN_GLIN_C };
 
@@ -96,18 +99,12 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 static pn_status forward(const pn_op_call *c) {
     const pn_gated_linear_attr *a = c->attr;
     pn_glin_dims d = pn_glin_dims_of(c);
-    int64_t heads = a->docs.n * d.heads, width = d.dv, threads = omp_get_max_threads();
-    if (heads < threads) { /* at least 64 columns each, so that scores stay cheap beside them */
-        int64_t parts = (threads + heads - 1) / (heads ? heads : 1);
-        width = ((d.dv + parts - 1) / parts + 31) / 32 * 32;
-        if (width < 64) width = 64;
-    }
-    int64_t parts = (d.dv + width - 1) / width;
-#pragma omp parallel for schedule(dynamic) if (heads * parts > 1)
-    for (int64_t task = 0; task < heads * parts; task++) {
-        int64_t doc = task / parts / d.heads, j = task / parts % d.heads, col = task % parts * width;
+    pn_column_tasks tasks = pn_column_tasks_of(a->docs.n * d.heads, d.dv, omp_get_max_threads());
+#pragma omp parallel for schedule(dynamic) if (tasks.n > 1)
+    for (int64_t i = 0; i < tasks.n; i++) {
+        pn_column_task task = pn_column_task_at(&tasks, i);
         forward_work w = forward_work_at(&d, (float *)c->scratch + (size_t)omp_get_thread_num() * forward_floats(&d));
-        document_forward(c, &d, doc, j, col, d.dv - col < width ? d.dv - col : width, &w);
+        document_forward(c, &d, task.head / d.heads, task.head % d.heads, task.first, task.cols, &w);
     }
     return PN_OK;
 }
