@@ -21,7 +21,7 @@ enum { C = PN_GLIN_C };
 
 typedef struct forward_work {
     pn_glin_tiles t;
-    float *S; /* [dk, cols] */
+    float *S; /* [dk, cols] the state where it is not saved */
 } forward_work;
 
 static size_t forward_floats(const pn_glin_dims *d) {
@@ -33,22 +33,29 @@ static forward_work forward_work_at(const pn_glin_dims *d, float *at) {
     return w;
 }
 
-/* `cols` columns of a head in one chunk; S is their state, updated; zero: S is zero and not to be read. */
-static void chunk_forward(const pn_glin_dims *d, int64_t n, int64_t cols, const float *v, bool zero, float *o,
+/* A state's columns. x NULL: zero, not to be read. */
+typedef struct state {
+    float *x;
+    int64_t ld;
+} state;
+
+/* `cols` columns of a head in one chunk, from the state at its start to the one at its end; they may be the same
+ * memory. */
+static void chunk_forward(const pn_glin_dims *d, int64_t n, int64_t cols, const float *v, state S, state next, float *o,
                           forward_work *w) {
     const pn_glin_tiles *t = &w->t;
     pn_mm out = pn_mm_of(n, cols, n, t->A, C, v, d->ldv, o, d->ldo);
     out.form = PN_MM_A_LOWER;
     out.ahead = &w->t.ahead;
     pn_tile_mm(&out);
-    if (!zero) {
-        pn_mm qs = pn_mm_of(n, cols, d->dk, t->Qin, d->row, w->S, cols, o, d->ldo);
+    if (S.x) {
+        pn_mm qs = pn_mm_of(n, cols, d->dk, t->Qin, d->row, S.x, S.ld, o, d->ldo);
         pn_mm_keep(&qs, 1, o, d->ldo);
         qs.ahead = &w->t.ahead;
         pn_tile_mm(&qs);
     }
-    pn_mm s = pn_mm_transposed_of(d->dk, cols, n, t->Kout, d->row, v, d->ldv, w->S, cols);
-    if (!zero) pn_mm_keep(&s, 1, w->S, cols), s.keep_row = t->through;
+    pn_mm s = pn_mm_transposed_of(d->dk, cols, n, t->Kout, d->row, v, d->ldv, next.x, next.ld);
+    if (S.x) pn_mm_keep(&s, 1, S.x, S.ld), s.keep_row = t->through;
     s.ahead = &w->t.ahead;
     pn_tile_mm(&s);
 }
@@ -64,7 +71,10 @@ static void document_forward(const pn_op_call *c, const pn_glin_dims *d, int64_t
     float *o = pn_f32(c->out[0]), *final = pn_f32(c->out[1]) + state_at, *kept = NULL;
     if (pn_tensor_elems(c->out[2]) > 0)
         kept = pn_f32(c->out[2]) + (pn_docs_chunks(&a->docs, doc) * d->heads + j) * d->size + first_col;
-    pn_copy_rows(d->dk, cols, S0 ? S0 + state_at : NULL, d->dv, w->S, cols);
+    /* states go where they are saved and are read from there */
+    state S = begin == end ? (state){ final, d->dv } : kept ? (state){ kept, d->dv } : (state){ w->S, cols };
+    pn_copy_rows(d->dk, cols, S0 ? S0 + state_at : NULL, d->dv, S.x, S.ld);
+    if (!S0) S.x = NULL;
     for (int64_t t = begin; t < end; t += C) {
         int64_t n = end - t < C ? end - t : C, next = end - t - n < C ? end - t - n : C;
         const float *q_t = q + pn_glin_at(t, d->ldq, j, d->q_share, d->dk);
@@ -72,7 +82,10 @@ static void document_forward(const pn_op_call *c, const pn_glin_dims *d, int64_t
         const float *v_t = v + pn_glin_at(t, d->ldv, j, d->v_share, d->dv) + first_col;
         const float *g_t = g ? g + pn_glin_at(t, d->ldg, j, d->g_share, g_width) : NULL;
         float *o_t = o + pn_glin_at(t, d->ldo, j, 1, d->dv) + first_col;
+        if (kept) kept += d->heads * d->size;
+        state after = next == 0 ? (state){ final, d->dv } : kept ? (state){ kept, d->dv } : (state){ w->S, cols };
         pn_ahead_reset(&w->t.ahead);
+        pn_ahead_add(&w->t.ahead, d->dk, cols, after.x, after.ld);
         if (next > 0) {
             pn_ahead_add(&w->t.ahead, next, d->dk, q_t + C * d->ldq, d->ldq);
             pn_ahead_add(&w->t.ahead, next, d->dk, k_t + C * d->ldk, d->ldk);
@@ -80,14 +93,10 @@ static void document_forward(const pn_op_call *c, const pn_glin_dims *d, int64_t
             pn_ahead_add(&w->t.ahead, next, cols, v_t + C * d->ldv, d->ldv);
             pn_ahead_add(&w->t.ahead, next, cols, o_t + C * d->ldo, d->ldo);
         }
-        if (kept) {
-            pn_copy_rows(d->dk, cols, w->S, cols, kept, d->dv);
-            kept += d->heads * d->size;
-        }
         pn_glin_chunk(d, n, q_t, k_t, g_t, &w->t);
-        chunk_forward(d, n, cols, v_t, t == begin && !S0, o_t, w);
+        chunk_forward(d, n, cols, v_t, S, after, o_t, w);
+        S = after;
     }
-    pn_copy_rows(d->dk, cols, w->S, cols, final, d->dv);
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward) {
