@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Memory that the next chunk will need, fetched into the level-2 cache a few lines at a time while products run. All at
- * once, the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
+/* Memory that the next chunk will need, fetched into the level-2 cache line by line while products run. Many at once,
+ * the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
  * the hardware's own prefetcher. Zeroed: nothing to fetch. */
 enum { PN_AHEAD_PARTS = 14 };
 typedef struct pn_ahead {
@@ -38,8 +38,6 @@ static inline void pn_ahead_reset(pn_ahead *a) {
     a->n = a->part = 0;
     a->row = a->col = 0;
 }
-/* Requests the next `lines` cache lines. */
-void pn_ahead_fetch(pn_ahead *a, int lines);
 
 typedef enum pn_mm_form {
     PN_MM_DENSE,

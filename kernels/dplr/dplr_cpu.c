@@ -20,7 +20,7 @@
 
 #include <omp.h>
 
-#include "cpu/heads.h"
+#include "cpu/column_tasks.h"
 
 enum { C = PN_DPLR_C };
 
@@ -98,13 +98,12 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 static pn_status forward(const pn_op_call *c) {
     const pn_dplr_attr *attr = c->attr;
     pn_dplr_dims d = pn_dplr_dims_of(c);
-    int64_t heads = attr->docs.n * d.heads, width = pn_task_columns(heads, d.dv, omp_get_max_threads());
-    int64_t parts = (d.dv + width - 1) / width;
-#pragma omp parallel for schedule(dynamic) if (heads * parts > 1)
-    for (int64_t task = 0; task < heads * parts; task++) {
-        int64_t doc = task / parts / d.heads, j = task / parts % d.heads, col = task % parts * width;
+    pn_column_tasks tasks = pn_column_tasks_of(attr->docs.n * d.heads, d.dv, omp_get_max_threads());
+#pragma omp parallel for schedule(dynamic) if (tasks.n > 1)
+    for (int64_t i = 0; i < tasks.n; i++) {
+        pn_column_task task = pn_column_task_at(&tasks, i);
         forward_work w = forward_work_at(&d, (float *)c->scratch + (size_t)omp_get_thread_num() * forward_floats(&d));
-        document_forward(c, &d, doc, j, col, d.dv - col < width ? d.dv - col : width, &w);
+        document_forward(c, &d, task.head / d.heads, task.head % d.heads, task.first, task.cols, &w);
     }
     return PN_OK;
 }
