@@ -28,13 +28,6 @@ static PN_CLONES void multiply_rows(int64_t n, int64_t cols, int64_t ld, const f
         for (int64_t c = 0; c < cols; c++) y[i * ld + c] = f[c] * x[i * ld + c];
 }
 
-static void product(pn_mm p, pn_mm_form form, bool adds, pn_ahead *ahead) {
-    p.form = form;
-    p.ahead = ahead;
-    if (adds) pn_mm_keep(&p, 1, p.c, p.ldc);
-    pn_tile_mm(&p);
-}
-
 /* Rows of a kind in a block: tokens first .. first + count - 1 plus `later`. */
 static int64_t rows_in_block(const pn_dplr_tiles *t, int64_t b, int64_t later) {
     int64_t next = t->first[b + 1], last = t->n - later;
@@ -48,13 +41,13 @@ static void row_gradient(const pn_dplr_dims *d, int64_t b, int64_t later, const 
     int64_t first = t->first[b], rows = rows_in_block(t, b, later), at = (first + later) * C, row = d->row;
     float *out = dX + (first + later) * row;
     if (rows == 0) return;
-    product(pn_mm_of(rows, d->dk, rows, MK + at + first, C, t->K + first * row, row, out, row), PN_MM_A_LOWER, false,
-            &t->ahead);
-    product(pn_mm_of(rows, d->dk, rows, MB + at + first, C, t->B + first * row, row, out, row), PN_MM_A_LOWER, true,
-            &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, rows, MK + at + first, C, t->K + first * row, row, out, row), PN_MM_A_LOWER, false,
+              &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, rows, MB + at + first, C, t->B + first * row, row, out, row), PN_MM_A_LOWER, true,
+              &t->ahead);
     if (first == 0) return;
-    product(pn_mm_of(rows, d->dk, first, MK + at, C, far[0], row, out, row), PN_MM_DENSE, true, &t->ahead);
-    product(pn_mm_of(rows, d->dk, first, MB + at, C, far[1], row, out, row), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, first, MK + at, C, far[0], row, out, row), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, first, MB + at, C, far[1], row, out, row), PN_MM_DENSE, true, &t->ahead);
 }
 
 static void row_gradients(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dplr_tiles *t) {
@@ -83,12 +76,12 @@ static void column_gradient(const pn_dplr_dims *d, int64_t b, const float *MQ, c
         int64_t rows = rows_in_block(t, b, later), at = first + later, from = next + later;
         const float *M = later ? MA : MQ, *X = later ? t->A : t->Q;
         if (rows > 0)
-            product(pn_mm_transposed_of(rows, d->dk, rows, M + at * C + first, C, X + at * row, row, out, row),
-                    PN_MM_A_UPPER, later, &t->ahead);
+            pn_mm_run(pn_mm_transposed_of(rows, d->dk, rows, M + at * C + first, C, X + at * row, row, out, row),
+                      PN_MM_A_UPPER, later, &t->ahead);
         if (from < t->n)
-            product(pn_mm_transposed_of(next - first, d->dk, t->n - from, M + from * C + first, C,
-                                        far[later] + from * row, row, out, row),
-                    PN_MM_DENSE, true, &t->ahead);
+            pn_mm_run(pn_mm_transposed_of(next - first, d->dk, t->n - from, M + from * C + first, C,
+                                          far[later] + from * row, row, out, row),
+                      PN_MM_DENSE, true, &t->ahead);
     }
 }
 

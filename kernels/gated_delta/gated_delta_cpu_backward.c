@@ -110,12 +110,6 @@ static PN_CLONES void score_gradients(int64_t n, const float *beta, float scale,
     for (int64_t i = 0; i < n; i++) dL[i] -= (double)columns[i];
 }
 
-static void add_product(pn_mm p, pn_mm_form form) {
-    p.form = form;
-    pn_mm_keep(&p, 1, p.c, p.ldc);
-    pn_tile_mm(&p);
-}
-
 /* One value head of one chunk. have_G: w->G is not zero. Leaves the gradient of the start state in G if keep_G. */
 static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gates *x, const chunk_grad *p, float *G,
                            bool have_G, bool keep_G, backward_work *w) {
@@ -166,12 +160,12 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     if (dO) pn_tile_mm(&ut);
     score_gradients(n, x->beta, d->scale, dO, &w->t, w->dP, w->dA, dL, dbeta);
     if (dO) { /* dQ += (dP E) K;  dK += (dP E)^T Q */
-        add_product(pn_mm_of(n, dk, n, w->dP, C, w->t.K, dk, w->dQ, dk), PN_MM_A_LOWER);
-        add_product(pn_mm_transposed_of(n, dk, n, w->dP, C, w->t.Q, dk, w->dK, dk), PN_MM_A_UPPER);
+        pn_mm_run(pn_mm_of(n, dk, n, w->dP, C, w->t.K, dk, w->dQ, dk), PN_MM_A_LOWER, true, NULL);
+        pn_mm_run(pn_mm_transposed_of(n, dk, n, w->dP, C, w->t.Q, dk, w->dK, dk), PN_MM_A_UPPER, true, NULL);
     }
     /* dK += M K + M^T K */
-    add_product(pn_mm_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_LOWER);
-    add_product(pn_mm_transposed_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_UPPER);
+    pn_mm_run(pn_mm_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_LOWER, true, NULL);
+    pn_mm_run(pn_mm_transposed_of(n, dk, n, w->dA, C, w->t.K, dk, w->dK, dk), PN_MM_A_UPPER, true, NULL);
 
     /* through the start state: qin = scale e^L (dO S^T), kin = -beta e^L (dR S^T) */
     if (p->S) {
@@ -219,7 +213,7 @@ static void chunk_backward(const pn_delta_dims *d, int64_t n, const pn_delta_gat
     pn_tile_mm(&g);
     if (!dO) return;
     pn_scale_rows(n, dk, d->scale, x->decay.in, w->t.Q, dk, w->rows);
-    add_product(pn_mm_transposed_of(dk, dv, n, w->rows, dk, dO, dv, G, dv), PN_MM_DENSE);
+    pn_mm_run(pn_mm_transposed_of(dk, dv, n, w->rows, dk, dO, dv, G, dv), PN_MM_DENSE, true, NULL);
 }
 
 static float *grad_at(const pn_op_call *c, int i, int64_t offset) {
