@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "clones.h"
+#include "fast_math.h"
 #include "vec.h"
 
 /* By 16 floats: rows are short, and a call of memcpy for each costs as much as the copy. */
@@ -34,6 +35,11 @@ PN_CLONES void pn_add_rows(int64_t n, int64_t cols, float factor, const float *s
                            int64_t ld_dst) {
     for (int64_t i = 0; dst && i < n; i++)
         for (int64_t x = 0; x < cols; x++) dst[i * ld_dst + x] += factor * src[i * ld_src + x];
+}
+
+PN_CLONES void pn_exp_row(int64_t n, const float *x, float *e) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) e[i] = pn_expf(x[i]);
 }
 
 PN_CLONES double pn_long_dot(int64_t n, const float *x, const float *y) {

@@ -21,6 +21,8 @@ void pn_scale_rows(int64_t n, int64_t cols, float factor, const float *row_facto
                    float *dst);
 /* dst_i += factor * src_i; dst NULL: nothing. */
 void pn_add_rows(int64_t n, int64_t cols, float factor, const float *src, int64_t ld_src, float *dst, int64_t ld_dst);
+/* e_i = e^{x_i} */
+void pn_exp_row(int64_t n, const float *x, float *e);
 /* <x, y>: float inside runs of 512, double across them. */
 double pn_long_dot(int64_t n, const float *x, const float *y);
 

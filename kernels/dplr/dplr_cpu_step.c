@@ -15,11 +15,6 @@ static bool takes(const pn_op_call *c) {
     return !pn_op_wants(c) && pn_docs_one_each(&attr->docs);
 }
 
-static PN_CLONES void decays(int64_t n, const float *g, float *e) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) e[i] = pn_expf(g[i]);
-}
-
 /* cols <= COLUMNS columns of some rows of a head, dv apart in S: p += S^T a, o += S^T (decay q). */
 static PN_CLONES void ask(int64_t rows, int64_t dv, int64_t cols, const float *decay, const float *q, const float *a,
                           const float *S, float *p, float *o) {
@@ -51,13 +46,6 @@ static PN_CLONES void write(int64_t rows, int64_t dv, int64_t cols, const float 
     }
 }
 
-static PN_CLONES float dot(int64_t n, const float *x, const float *y) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
-    return sum;
-}
-
 typedef struct head { /* one token's rows of one head, from the first of its columns on */
     const float *q, *k, *v, *a, *b, *g, *S;
     float *o, *next;
@@ -67,14 +55,14 @@ static void step(const pn_dplr_dims *d, int64_t cols, const head *h) {
     float decay[KEYS], p[COLUMNS] = { 0 }, sum[COLUMNS] = { 0 };
     for (int64_t i = 0; h->S && i < d->dk; i += KEYS) {
         int64_t rows = d->dk - i < KEYS ? d->dk - i : KEYS;
-        decays(rows, h->g + i, decay);
+        pn_exp_row(rows, h->g + i, decay);
         ask(rows, d->dv, cols, decay, h->q + i, h->a + i, h->S + i * d->dv, p, sum);
     }
-    float kq = dot(d->dk, h->k, h->q), bq = dot(d->dk, h->b, h->q);
+    float kq = (float)pn_long_dot(d->dk, h->k, h->q), bq = (float)pn_long_dot(d->dk, h->b, h->q);
     for (int64_t x = 0; x < cols; x++) h->o[x] = d->scale * (sum[x] + bq * p[x] + kq * h->v[x]);
     for (int64_t i = 0; i < d->dk; i += KEYS) {
         int64_t rows = d->dk - i < KEYS ? d->dk - i : KEYS;
-        if (h->S && d->dk > KEYS) decays(rows, h->g + i, decay);
+        if (h->S && d->dk > KEYS) pn_exp_row(rows, h->g + i, decay);
         write(rows, d->dv, cols, decay, h->k + i, h->b + i, h->v, p, h->S ? h->S + i * d->dv : NULL,
               h->next + i * d->dv);
     }

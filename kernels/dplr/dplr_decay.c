@@ -46,7 +46,7 @@ static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_
 }
 
 /* ref = L of a block's first token. before: of the first token of the block before; since: the decay from there to that
- * block's last token; NULL: there is none. g: of this token. */
+ * block's last token. g: of this token. */
 static PN_CLONES void reference(int64_t cols, const float *g, const double *before, const double *since, double *ref) {
 #pragma omp simd
     for (int64_t c = 0; c < cols; c++) ref[c] = (before ? before[c] + since[c] : 0) + (double)g[c];
@@ -57,13 +57,14 @@ static PN_CLONES void exp_difference(int64_t cols, const double *a, const double
 #pragma omp simd
     for (int64_t c = 0; c < cols; c++) {
         double exact = a[c] - (b ? b[c] : 0);
-        exact = exact > -200 ? exact : -200; /* 0 either way, but nothing lost may be infinite */
+        exact = exact < -1000 ? -1000 : exact; /* as good as nothing, and a float */
         float exponent = (float)exact;
         e[c] = pn_exp_nonposf(exponent) * (1 + (float)(exact - (double)exponent));
     }
 }
 
-/* up, down of n tokens; g: their log decays; since: that of the last from the first on. Exponents as above. */
+/* up, down of n tokens; g: their log decays; exponents as above. since: [cols], at the end the decay from the first
+ * token to the last. */
 static PN_CLONES void decay_factors(int64_t n, int64_t cols, int64_t row, const float *g, int64_t ld, double *since,
                                     float *up, float *down) {
     for (int64_t c = 0; c < cols; c++) since[c] = 0;

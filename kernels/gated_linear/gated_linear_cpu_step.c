@@ -12,11 +12,6 @@ static bool takes(const pn_op_call *c) {
     return !pn_op_wants(c) && pn_docs_one_each(&a->docs);
 }
 
-static PN_CLONES void decays(int64_t n, const float *g, float *e) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) e[i] = pn_expf(g[i]);
-}
-
 /* cols <= COLUMNS columns of some rows of a head, dv apart in S and next; adds q S to sum. S NULL: zero. */
 static PN_CLONES void step(int64_t rows, int64_t dv, int64_t cols, const float *decay, const float *q, const float *k,
                            const float *v, const float *S, float *sum, float *next) {
@@ -61,7 +56,7 @@ static pn_status forward(const pn_op_call *c) {
         for (int i = 0; !d.vector && i < KEYS; i++) decay[i] = gi ? pn_expf(*gi) : 1.0f;
         for (int64_t i = 0; i < d.dk; i += KEYS) {
             int64_t rows = d.dk - i < KEYS ? d.dk - i : KEYS;
-            if (d.vector) decays(rows, gi + i, decay);
+            if (d.vector) pn_exp_row(rows, gi + i, decay);
             step(rows, d.dv, cols, decay, qi + i, ki + i, vi, S0 ? S0 + at + i * d.dv : NULL, sum,
                  final + at + i * d.dv);
         }
