@@ -31,8 +31,8 @@ static pn_status whole(pn_run *r, const char *name, const pn_path *path, pn_late
                        json_t *list) {
     pn_latency_setting setting;
     pn_timing predicted, measured;
-    pn_model_config config = r->net->config;
-    for (int l = 0; l < config.n_layers; l++) config.layer[l] = r->net->layer[l].candidate[path->choice[l]]->spec;
+    pn_model_config config;
+    pn_model_path_config(r->net, path, &config);
     PN_TRY(pn_latency_setting_of(&r->config.latency, pass, context, &r->net->config, &setting));
     PN_TRY(pn_latency_predict(r->latency, &config, &setting, &predicted));
     PN_TRY(pn_latency_model(r->net, path, &setting, &measured));

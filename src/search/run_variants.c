@@ -48,20 +48,32 @@ static pn_status list_variants(const pn_run *r, pn_variant_stage stage, pn_shape
     return PN_OK;
 }
 
-pn_status pn_run_check_variants(const pn_run *r) {
-    int most = r->config.n_blocks + 2; /* with the base's own mixer and none */
-    for (int k = 0; k < PN_VARIANT_STAGES; k++) {
-        const pn_variants_config *c = &r->config.variants[k];
-        pn_shape list[PN_MAX_VARIANTS];
-        int n = 1; /* stage shape has the block itself */
-        if (!c->wanted) continue;
-        PN_TRY(pn_variants_list(c, &r->net->config.dims, NULL, list, &n));
-        most += n;
+/* How many a stage may add: stage shape the block as it is, and the most that are listed for one type. */
+static pn_status most_variants(const pn_run *r, const pn_variants_config *c, bool shape, int *most) {
+    pn_shape list[PN_MAX_VARIANTS];
+    *most = 0;
+    if (!shape) return pn_variants_list(c, &r->net->config.dims, NULL, list, most);
+    for (int i = 0; i < c->n_entries; i++) {
+        int n = 1;
+        list[0] = (pn_shape){ 0 };
+        PN_TRY(pn_variants_list(c, &r->net->config.dims, c->entry[i].type, list, &n));
+        if (n > *most) *most = n;
     }
-    PN_CHECK(most <= PN_MAX_CANDIDATES, PN_USAGE,
+    return PN_OK;
+}
+
+pn_status pn_run_check_variants(const pn_run *r) {
+    int sum = r->config.n_blocks + 2; /* with the base's own mixer and none */
+    for (int k = 0; k < PN_VARIANT_STAGES; k++) {
+        int most = 0;
+        if (r->config.variants[k].wanted)
+            PN_TRY(most_variants(r, &r->config.variants[k], k == PN_VARIANTS_SHAPE, &most));
+        sum += most;
+    }
+    PN_CHECK(sum <= PN_MAX_CANDIDATES, PN_USAGE,
              "block.candidates and shape.candidates: %d blocks in every layer with those of the placement, at most %d "
              "can be; list fewer",
-             most, PN_MAX_CANDIDATES);
+             sum, PN_MAX_CANDIDATES);
     return PN_OK;
 }
 

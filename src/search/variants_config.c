@@ -146,6 +146,7 @@ pn_status pn_variants_list(const pn_variants_config *c, const pn_dims *dims, con
         for (int k = first; k < *n; k++) { /* what the kernels refuse is refused here, before anything is trained */
             pn_block_cost cost;
             PN_TRY(pn_block_spec_cost(&list[k].spec, dims, 1, 2, &cost));
+            PN_TRY(pn_supernet_blocks_check(&c->training, &list[k].spec, 1, e->where));
         }
     }
     return PN_OK;

@@ -351,6 +351,11 @@ static const bad table[] = {
       SEARCH " --set 'stages=[placement, block]'",
       "good.yaml:44: block.candidates.0: deltanet num_heads 1 expand_k 8: deltanet: expand_k 8 makes keys of 512 "
       "channels per head; at most 256 are possible: choose a smaller expand_k or a larger num_heads" },
+    { "candidate that needs other layers", STAGES("candidates: [{type: rwkv7, use_v_first: true}]}"),
+      SEARCH " --set 'stages=[placement, block]'",
+      "good.yaml:44: block.candidates.0: rwkv7 with use_v_first depends on other layers, which mode local does not "
+      "hand "
+      "it; use use_v_first: false, or mode: sampled" },
     { "shapes of a block that is no candidate", SHAPES("[{type: gla, num_heads: 2}]"), SEARCH,
       "good.yaml:45: shape.candidates.0: shapes of gla, which block.candidates does not list; remove the entry, or "
       "list the block there" },
