@@ -10,7 +10,7 @@
  *
  * What bounds it at 512 tokens and heads of 64: three quarters of the time is products at the speed of sgemm, of which
  * one in five makes the scores again and up to a tenth is spent on columns that the diagonal hides; the rest is packing
- * tiles, exponentials, and adding dk and dv up. That leaves 0.6 of sgemm, and less where tasks are few.
+ * tiles, exponentials, and adding dk and dv up. That leaves 0.6 of sgemm on one thread.
  */
 #include <math.h>
 #include <omp.h>

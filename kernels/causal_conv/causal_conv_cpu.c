@@ -45,9 +45,9 @@ pn_cconv pn_cconv_make(const pn_op_call *c, float *scratch) {
 PN_CLONES static void forward_block(const pn_cconv *v, int64_t token0, int64_t token1, int64_t ch, int64_t n,
                                     float *y) {
     const pn_docs *docs = &v->attr->docs;
-    int64_t doc = pn_cconv_doc(docs, 0, token0);
+    int64_t doc = pn_window_doc(docs, 0, token0);
     for (int64_t t = token0; t < token1; t++) {
-        doc = pn_cconv_doc(docs, doc, t);
+        doc = pn_window_doc(docs, doc, t);
         float *u = y + t * v->x.channels + ch;
         pn_cconv_row(v, doc, t - docs->offset[doc], ch, n, u);
         if (v->attr->silu)

@@ -29,12 +29,6 @@ int64_t pn_cconv_floats(const pn_op_call *c);
 /* x and taps that were not saved for backward are not read. */
 pn_cconv pn_cconv_make(const pn_op_call *c, float *scratch);
 
-/* The document of a token, from one at or before it; documents are few next to channels, so a scan costs nothing. */
-static inline int64_t pn_cconv_doc(const pn_docs *docs, int64_t doc, int64_t token) {
-    while (docs->offset[doc + 1] <= token) doc++;
-    return doc;
-}
-
 /* u = b + sum_w taps_w x_{s-(W-1)+w} for n channels from ch. */
 PN_INLINE void pn_cconv_row(const pn_cconv *v, int64_t doc, int64_t s, int64_t ch, int64_t n, float *restrict u) {
     int64_t width = v->x.width, channels = v->x.channels;

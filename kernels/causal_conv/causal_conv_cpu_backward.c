@@ -111,9 +111,9 @@ PN_INLINE void token_any(const pn_cconv *v, const conv_grad *g, const run *r, in
 PN_CLONES static void backward_run(const pn_cconv *v, const conv_grad *g, const run *r) {
     const pn_docs *docs = &v->attr->docs;
     bool four = v->x.width == 4 && g->readable, silu = v->attr->silu;
-    int64_t doc = pn_cconv_doc(docs, 0, r->t0), t = r->t0;
+    int64_t doc = pn_window_doc(docs, 0, r->t0), t = r->t0;
     for (; t < r->t1; t++) {
-        doc = pn_cconv_doc(docs, doc, t);
+        doc = pn_window_doc(docs, doc, t);
         int64_t s = t - docs->offset[doc];
         if (four && silu)
             token_four(v, g, r, doc, s, true, true);

@@ -25,6 +25,12 @@ static inline int64_t pn_window_histories(const pn_docs *docs, const void *state
 pn_window pn_window_make(const pn_docs *docs, const float *tokens, const float *state, int64_t channels, int64_t width,
                          float *history);
 
+/* The document of a token, from one at or before it. A scan: documents are few next to tokens times channels. */
+static inline int64_t pn_window_doc(const pn_docs *docs, int64_t doc, int64_t token) {
+    while (docs->offset[doc + 1] <= token) doc++;
+    return doc;
+}
+
 static inline float *pn_window_history(const pn_window *w, int64_t doc) {
     return w->history + doc * w->history_stride;
 }

@@ -57,12 +57,6 @@ static inline int64_t pn_dconv_smaller(int64_t a, int64_t b) {
 static inline int64_t pn_dconv_lanes(const pn_dconv *d, int64_t block) {
     return pn_dconv_smaller(PN_DCONV_LANES, d->channels - block * PN_DCONV_LANES);
 }
-/* The document of a token, from one at or before it. */
-static inline int64_t pn_dconv_doc(const pn_docs *docs, int64_t doc, int64_t token) {
-    while (docs->offset[doc + 1] <= token) doc++;
-    return doc;
-}
-
 pn_status pn_dconv_backward(const pn_op_call *c);
 size_t pn_dconv_backward_bytes(const pn_op_call *c);
 

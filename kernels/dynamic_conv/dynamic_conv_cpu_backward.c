@@ -122,9 +122,9 @@ PN_INLINE void token_any(const pn_dconv *d, const grad *g, int64_t doc, int64_t 
 PN_CLONES static void backward_tile(const pn_dconv *d, const grad *g, int64_t ch, int64_t n, int64_t t, int64_t end,
                                     float *taps, float *dbias, float *sink) {
     const pn_docs *docs = &d->attr->docs;
-    int64_t doc = pn_dconv_doc(docs, 0, t), width = d->width, channels = d->channels;
+    int64_t doc = pn_window_doc(docs, 0, t), width = d->width, channels = d->channels;
     for (; t < end; t++, taps += width * LANES) {
-        doc = pn_dconv_doc(docs, doc, t);
+        doc = pn_window_doc(docs, doc, t);
         int64_t oldest = t - docs->offset[doc] - (width - 1), at = t * channels + ch, first = at - 3 * channels;
         if (width == 4 && oldest >= 0 && n == LANES && g->dc)
             token_four(g->dv + at, taps, d->c.tokens + first, g->dc + first, channels, dbias, LANES);
