@@ -7,11 +7,9 @@
 #ifndef PN_BLOCKS_ATTENTION_MAP_H
 #define PN_BLOCKS_ATTENTION_MAP_H
 
-#include <math.h>
-
 #include "block.h"
 
-enum { PN_MAP_Q, PN_MAP_K, PN_MAP_V, PN_MAP_PARTS, PN_MAP_VALUES = 4 };
+enum { PN_MAP_Q, PN_MAP_K, PN_MAP_V, PN_MAP_PARTS, PN_MAP_VALUES = 2 };
 
 /* Heads as rows of a projection: channel i of head h is row first + h width + i of w [rows, D], and of bias [rows]. */
 typedef struct pn_head_rows {
@@ -24,7 +22,7 @@ struct pn_attention_map { /* tensors are the block's own, borrowed */
     pn_tensor *out; /* [D, out_heads * width of v]: the last thing the block does */
     int64_t out_heads;
     pn_tensor *conv[3]; /* [channels, 1, W]: become the identity; NULL: none */
-    struct {            /* every element becomes this value: slow decays, and what attention has not */
+    struct {            /* every element becomes this value */
         pn_tensor *weight;
         double value;
     } value[PN_MAP_VALUES];
@@ -37,10 +35,10 @@ static inline void pn_attention_map_value(pn_attention_map *map, pn_tensor *weig
     map->value[map->n_values++].value = value;
 }
 
-/* Decays e^(-e^a_log softplus(dt + dt_bias)) at the slow end of what is drawn: one part in 1,000 for each token. */
-static inline void pn_attention_map_decay(pn_attention_map *map, pn_tensor *a_log, pn_tensor *dt_bias) {
+/* Decays e^(-A dt), A = e^a_log, at the low end of A: they start slow. dt stays as drawn: where all of it is small, so
+ * is the slope of its softplus, and the gates hardly learn. */
+static inline void pn_attention_map_slow(pn_attention_map *map, pn_tensor *a_log) {
     pn_attention_map_value(map, a_log, 0);
-    pn_attention_map_value(map, dt_bias, log(expm1(1e-3)));
 }
 
 #endif

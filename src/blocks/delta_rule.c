@@ -53,7 +53,7 @@ pn_status pn_delta_build(pn_block *b, pn_params *params, const pn_delta_shape *s
 void pn_delta_map(const pn_delta_rule *w, const pn_delta_shape *s, pn_attention_map *map) {
     map->out = w->wo;
     map->out_heads = s->v_heads;
-    if (w->a_log) pn_attention_map_decay(map, w->a_log, w->dt_bias);
+    if (w->a_log) pn_attention_map_slow(map, w->a_log);
 }
 
 static double one(int64_t head) {

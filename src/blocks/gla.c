@@ -12,7 +12,6 @@
 #include "linear_rule.h"
 #include "qkv.h"
 
-#include <math.h>
 #include <stddef.h>
 
 #include "linear/linear.h"
@@ -104,11 +103,8 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
 
 static void attention_map(const pn_block *b, pn_attention_map *map) {
     const gla *a = b->data;
-    const options *o = (const options *)b->spec.options;
     pn_qkv_map(&a->qkv, a->shape.heads, a->shape.kv_heads, a->shape.kv_heads, map);
     pn_linear_rule_map(&a->rule, &a->shape, map);
-    /* logsigmoid(b) / normalizer = -1e-3: one part in 1,000 for each token */
-    pn_attention_map_value(map, a->b1, -log(expm1(1e-3 * o->gate_logit_normalizer)));
 }
 
 static pn_status state_create(const pn_block *b, pn_state *s) {

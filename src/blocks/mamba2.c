@@ -161,8 +161,7 @@ static void attention_map(const pn_block *b, pn_attention_map *map) {
     map->out_heads = a->heads;
     map->conv[0] = a->conv;
     if (a->conv_bias) pn_attention_map_value(map, a->conv_bias, 0);
-    pn_attention_map_value(map, a->skip, 0);
-    pn_attention_map_decay(map, a->a_log, a->dt_bias);
+    pn_attention_map_slow(map, a->a_log);
 }
 
 static pn_status state_create(const pn_block *b, pn_state *s) {

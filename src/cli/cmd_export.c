@@ -111,11 +111,13 @@ const pn_command pn_cmd_export = {
     .name = "export",
     .summary = "a run or model directory to a Hugging Face directory",
     .usage = "RUN|MODEL DIRECTORY [--dtype TYPE] [--type NAME] [--check]",
-    .help = "Writes config.json, generation_config.json, safetensors and the tokenizer's files into a new directory.\n"
-            "Layers of types that only postnas knows are named in its postnas.json. A base without QKV biases is\n"
-            "written with zero ones as jet_nemotron, which is exact.\n"
-            "\n"
-            "    postnas export runs/quickstart hybrid --dtype f32 --check\n",
+    .help =
+        "Writes config.json, generation_config.json, safetensors and the tokenizer's files into a new directory.\n"
+        "Layers of types that only postnas knows are named in its postnas.json; so are layers with an extension of\n"
+        "postnas on (qkv_bias, rope), as TYPE_postnas. A base without QKV biases is written with zero ones as\n"
+        "jet_nemotron, which is exact.\n"
+        "\n"
+        "    postnas export runs/quickstart hybrid --dtype f32 --check\n",
     .reads = "a run's directory (its model/), or a model directory\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
     .see = "postnas import: the other way; postnas check model: logits of the result\n",

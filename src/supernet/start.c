@@ -68,19 +68,26 @@ static void width_text(pn_buf *text, const char *names, int64_t have, int64_t wa
                       (long long)have, (long long)want, kept);
 }
 
-static bool mapped(const pn_attention_map *map, const pn_tensor *w) {
-    bool is = w == map->out;
-    for (int i = 0; i < 3; i++) is = is || w == map->part[i].w || w == map->part[i].bias || w == map->conv[i];
-    for (int i = 0; i < map->n_values; i++) is = is || w == map->value[i].weight;
-    return is;
+typedef enum origin { FROM_ATTENTION, SET, DRAWN } origin;
+
+static origin origin_of(const pn_attention_map *map, const pn_tensor *w) {
+    bool copied = w == map->out, set = false;
+    for (int i = 0; i < PN_MAP_PARTS; i++) {
+        copied = copied || w == map->part[i].w || w == map->part[i].bias;
+        set = set || w == map->conv[i];
+    }
+    for (int i = 0; i < map->n_values; i++) set = set || w == map->value[i].weight;
+    return copied ? FROM_ATTENTION : set ? SET : DRAWN;
 }
 
-static void random_text(pn_buf *text, const pn_model *m, const pn_block *b, const pn_attention_map *map) {
+/* The block's weights of one origin; nothing when there are none. */
+static void names_text(pn_buf *text, const char *what, const pn_model *m, const pn_block *b,
+                       const pn_attention_map *map, origin from) {
     const size_t n = strlen(b->prefix);
-    const char *separator = "as without attention: ";
+    const char *separator = what;
     for (int i = 0; i < m->params->n; i++) {
         const pn_param *p = m->params->item[i];
-        if (strncmp(p->name, b->prefix, n) || mapped(map, p->value)) continue;
+        if (strncmp(p->name, b->prefix, n) != 0 || origin_of(map, p->value) != from) continue;
         pn_buf_printf(text, "%s%s", separator, p->name + n);
         separator = ", ";
     }
@@ -100,13 +107,21 @@ static void tell(const pn_model *m, int choice, const pn_start_report *r) {
         pn_buf_printf(&text, "approximated by %lld query and %lld output heads for attention's %lld; ",
                       (long long)heads[0], (long long)heads[1], (long long)dims->heads);
     if (dims->qkv_bias && !map.part[PN_MAP_Q].bias) pn_buf_printf(&text, "biases dropped; ");
-    pn_buf_printf(&text, "heads scaled %.3g to %.3g; ", r->least_scale, r->most_scale);
-    random_text(&text, m, b, &map);
+    pn_buf_printf(&text, "heads scaled %.3g to %.3g", r->least_scale, r->most_scale);
+    names_text(&text, "; set: ", m, b, &map, SET);
+    names_text(&text, "; as drawn: ", m, b, &map, DRAWN);
     pn_info("%s starts from attention: %s", b->spec.type->name, pn_buf_string(&text));
     pn_buf_free(&text);
 }
 
 /* ---- the pass ---- */
+
+/* One that does not train is finished: it stays as it is. */
+static bool trains(const pn_block *b) {
+    pn_attention_map map = { 0 };
+    b->spec.type->attention_map(b, &map);
+    return map.out->wants_grad;
+}
 
 static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
                              const pn_docs *docs, pn_start_report *reports) {
@@ -114,7 +129,7 @@ static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_
     PN_TRY(pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch));
     for (int c = 1; c < m->layer[l].n_candidates; c++) {
         pn_start_report r;
-        if (!starts(job, c)) continue;
+        if (!starts(job, c) || !trains(m->layer[l].candidate[c])) continue;
         PN_TRY(pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r));
         record(m, l, c, &r);
         merge(&reports[c], &r);
@@ -160,7 +175,7 @@ pn_status pn_supernet_start(pn_model *m, const pn_supernet_phase *phase, const p
     PN_TRY_GOTO(s, pn_batch_load(job->mixture, after, rows, &batch), done);
     PN_TRY_GOTO(s, all_layers(m, job, begun, &batch, t, reports), done);
     for (int c = 1; c <= job->n_starts; c++)
-        if (starts(job, c)) tell(m, c, &reports[c]);
+        if (reports[c].most_scale > 0) tell(m, c, &reports[c]);
 done:
     pn_batch_free(&batch);
     pn_tape_destroy(&t);

@@ -5,7 +5,8 @@
 #include "supernet.h"
 
 /* Gives the candidates that the job says so their start from attention, in the layers that have not begun[l] to train
- * (NULL: in all). The batch it is fitted to comes after those that the phase trains on. */
+ * (NULL: in all). Candidates whose weights want no gradient stay as they are. The batch it is fitted to comes after
+ * those that the phase trains on. */
 pn_status pn_supernet_start(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, const bool *begun);
 
 /* Identifies the starts in the state of a run, together with the drawn weights; 0 when all are random. */
