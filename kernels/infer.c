@@ -1,6 +1,7 @@
 #include "infer.h"
 
 #include <math.h>
+#include <string.h>
 
 static const char *dim_text(char *buffer, size_t size, int64_t n) {
     if (n == PN_ANY)
@@ -41,6 +42,11 @@ pn_status pn_need_state(const pn_op_call *c, int i, const char *name, const pn_o
              (long long)state->shape[0], (long long)state->shape[1], (long long)state->shape[2],
              (long long)state->shape[3]);
     return PN_OK;
+}
+
+void pn_out_like(const pn_tensor *x, pn_out_spec *out) {
+    out->rank = x->rank;
+    memcpy(out->shape, x->shape, sizeof out->shape);
 }
 
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi) {

@@ -13,6 +13,9 @@ pn_status pn_need_vector(const pn_op_call *c, int i, const char *name, pn_dtype 
 /* Input i, where it is present, is a recurrent state [documents, heads, dk, dv] as `state` says; PN_USAGE otherwise. */
 pn_status pn_need_state(const pn_op_call *c, int i, const char *name, const pn_out_spec *state);
 
+/* An output of x's shape, in the compute dtype. */
+void pn_out_like(const pn_tensor *x, pn_out_spec *out);
+
 /* Every element of the I32 vector `ids` is in lo .. hi - 1; PN_USAGE names the first that is not and its position. */
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi);
 

@@ -1,14 +1,12 @@
 #include "add.h"
-
-#include <string.h>
+#include "infer.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_tensor *a = c->in[0], *b = c->in[1];
     PN_CHECK(pn_tensor_same_shape(a, b), PN_USAGE, "add: shapes %s and %s differ", pn_tensor_shape_text(a),
              pn_tensor_shape_text(b));
     *n_out = 1;
-    out[0].rank = a->rank;
-    memcpy(out[0].shape, a->shape, sizeof a->shape);
+    pn_out_like(a, &out[0]);
     return PN_OK;
 }
 

@@ -13,20 +13,24 @@ enum {
     MAX_INNER = PN_MM_TRIANGLE, /* longest inner dimension handled at once: what a packed panel has room for */
     PACK_ROWS = 32,             /* packing pays from this many rows of A on ... */
     PACK_STRIDE = 128,          /* ... and this many elements from row to row of B */
-    AHEAD_LINES = 12            /* requested per register tile */
+    AHEAD_STEPS = 2             /* inner steps of a register tile for each line that is fetched ahead */
 };
 
-void pn_ahead_fetch(pn_ahead *a, int lines) {
-    while (lines-- > 0 && a->part < a->n) {
+/* The next lines of the list, at most `most`; returns how many. */
+static int ahead_take(pn_ahead *a, int most, const float *line[]) {
+    int n = 0;
+    while (n < most && a->part < a->n) {
         const int part = a->part;
-        __builtin_prefetch(a->parts[part].x + a->row * a->parts[part].ld + a->col, 0, 2);
-        a->col += 16;
-        if (a->col < a->parts[part].cols) continue;
+        const int64_t cols = a->parts[part].cols, end = a->col + 16 * (int64_t)(most - n);
+        const float *row = a->parts[part].x + a->row * a->parts[part].ld;
+        for (; a->col < cols && a->col < end; a->col += 16) line[n++] = row + a->col;
+        if (a->col < cols) return n;
         a->col = 0;
         if (++a->row < a->parts[part].rows) continue;
         a->row = 0;
         a->part++;
     }
+    return n;
 }
 
 #if defined(__x86_64__) && defined(__AVX2__) && defined(__FMA__)

@@ -8,11 +8,12 @@
 #ifndef PN_KERNELS_CPU_TILE_MM_H
 #define PN_KERNELS_CPU_TILE_MM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* Memory that the next chunk will need, fetched into the level-2 cache a few lines at a time while products run. All at
- * once, the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
+/* Memory that the next chunk will need, fetched into the level-2 cache line by line while products run. Many at once,
+ * the requests would fill the core's miss buffers and it would wait for them; rows far apart are not followed by
  * the hardware's own prefetcher. Zeroed: nothing to fetch. */
 enum { PN_AHEAD_PARTS = 14 };
 typedef struct pn_ahead {
@@ -37,8 +38,6 @@ static inline void pn_ahead_reset(pn_ahead *a) {
     a->n = a->part = 0;
     a->row = a->col = 0;
 }
-/* Requests the next `lines` cache lines. */
-void pn_ahead_fetch(pn_ahead *a, int lines);
 
 typedef enum pn_mm_form {
     PN_MM_DENSE,
@@ -84,6 +83,13 @@ static inline void pn_mm_keep(pn_mm *p, float keep, const float *c0, int64_t ldc
 void pn_tile_mm(const pn_mm *p);
 /* The same by the build's baseline instructions: what runs where AVX-512 is missing. */
 void pn_tile_mm_baseline(const pn_mm *p);
+/* p in this form, added to what C holds if `adds`, fetching ahead (NULL: nothing) as it runs. */
+static inline void pn_mm_run(pn_mm p, pn_mm_form form, bool adds, pn_ahead *ahead) {
+    p.form = form;
+    p.ahead = ahead;
+    if (adds) pn_mm_keep(&p, 1, p.c, p.ldc);
+    pn_tile_mm(&p);
+}
 
 /* dst[j * ld_dst + i] = src[i * ld_src + j] for i < rows, j < cols. */
 void pn_tile_transpose(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);

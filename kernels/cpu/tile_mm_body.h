@@ -11,10 +11,28 @@
 #define TILE_FN(name)    TILE_GLUE(name, TILE_NAME)
 #define TILE_COLS        (2 * TILE_LANES)
 
+/* One element of every row of A times one row of B. */
+static inline __attribute__((always_inline)) TILE_TARGET void
+TILE_FN(step_)(const int rows, const int vecs, const int ragged, tile_mask mask, const float *a, int64_t a_row,
+               const float *b, tile_vec acc[TILE_ROWS][TILE_WIDE]) {
+    tile_vec bv[TILE_WIDE];
+#pragma GCC unroll 4
+    for (int v = 0; v < vecs; v++)
+        bv[v] = ragged && v == vecs - 1 ? tile_load_part(b + v * TILE_LANES, mask) : tile_load(b + v * TILE_LANES);
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+        tile_vec x = tile_set1(a[r * a_row]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++) acc[r][v] = tile_fma(x, bv[v], acc[r][v]);
+    }
+}
+
 /* rows, vecs, ragged are constants at every call. When ragged, the last vector has only the lanes of `mask`. */
 static inline __attribute__((always_inline)) TILE_TARGET void
 TILE_FN(tile_)(const pn_mm *p, const int rows, const int vecs, const int ragged, tile_mask mask, int64_t i0, int64_t j0,
                int64_t l0, int64_t l1, const float *b, int64_t ldb) {
+    const float *line[MAX_INNER / AHEAD_STEPS];
+    const int lines = p->ahead ? ahead_take(p->ahead, (int)(l1 - l0) / AHEAD_STEPS, line) : 0;
     tile_vec acc[TILE_ROWS][TILE_WIDE];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
@@ -23,18 +41,14 @@ TILE_FN(tile_)(const pn_mm *p, const int rows, const int vecs, const int ragged,
     const float *a = p->a + i0 * p->a_row + l0 * p->a_col;
     const int64_t a_row = p->a_row, a_col = p->a_col;
     b += l0 * ldb;
-    for (int64_t l = l0; l < l1; l++, a += a_col, b += ldb) {
-        tile_vec bv[TILE_WIDE];
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++)
-            bv[v] = ragged && v == vecs - 1 ? tile_load_part(b + v * TILE_LANES, mask) : tile_load(b + v * TILE_LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            tile_vec x = tile_set1(a[r * a_row]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vecs; v++) acc[r][v] = tile_fma(x, bv[v], acc[r][v]);
-        }
+    for (int k = 0; k < lines; k++) {
+        __builtin_prefetch(line[k], 0, 2);
+#pragma GCC unroll 2
+        for (int s = 0; s < AHEAD_STEPS; s++, a += a_col, b += ldb)
+            TILE_FN(step_)(rows, vecs, ragged, mask, a, a_row, b, acc);
     }
+    for (int64_t l = l0 + AHEAD_STEPS * lines; l < l1; l++, a += a_col, b += ldb)
+        TILE_FN(step_)(rows, vecs, ragged, mask, a, a_row, b, acc);
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
         int64_t i = i0 + r;
@@ -70,8 +84,9 @@ static inline __attribute__((always_inline)) TILE_TARGET void TILE_FN(panel_)(co
         if (p->form == PN_MM_A_UPPER && i >= p->l) l1 = 0;
         if (p->form == PN_MM_A_LOWER && i + rows < l1) l1 = i + rows;
         if (p->form == PN_MM_C_LOWER && j0 > i + rows - 1) continue;
-        if (p->ahead) pn_ahead_fetch(p->ahead, AHEAD_LINES);
-        if (rows == tall)
+        if (vecs == 2 && rows == tall && p->form == PN_MM_C_LOWER && i + rows <= j0 + TILE_LANES)
+            TILE_FN(tile_)(p, tall, 1, 0, mask, i, j0, l0, l1, b, ldb);
+        else if (rows == tall)
             TILE_FN(tile_)(p, tall, vecs, ragged, mask, i, j0, l0, l1, b, ldb);
         else if (rows == low)
             TILE_FN(tile_)(p, low, vecs, ragged, mask, i, j0, l0, l1, b, ldb);

@@ -1,22 +1,38 @@
 #include "cpu/unit_lower.h"
 
 #include "cpu/clones.h"
-#include "cpu/fast_math.h"
 #include "cpu/tile_mm.h"
+#include "cpu/vec.h"
 
 enum { B = PN_UNIT_LOWER_BLOCK };
 
-/* Column by column: once row j of the inverse is known, every row below subtracts its share of it. */
-static PN_CLONES void invert_block(int64_t n, const float *A, int64_t lda, float *X) {
-    for (int i = 0; i < B; i++)
-        for (int j = 0; j < B; j++) X[i * B + j] = i == j ? 1.0f : 0.0f;
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = j + 1; i < n; i++)
-            for (int x = 0; x < B; x++) X[i * B + x] = pn_fmaf(-A[i * lda + j], X[j * B + x], X[i * B + x]);
+/* Column by column: once row j of the inverse is known, every row below subtracts its share of it. All rows of a few
+ * columns stay in registers. A: a whole block. */
+static PN_CLONES void invert_block(const float *A, int64_t lda, float *X) {
+    for (int x = 0; x < B; x += PN_VEC) {
+        pn_vec row[B];
+#pragma GCC unroll 16
+        for (int i = 0; i < B; i++) {
+            row[i] = (pn_vec){ 0 };
+            if (i >= x && i < x + PN_VEC) row[i][i - x] = 1;
+        }
+#pragma GCC unroll 16
+        for (int j = 0; j < B; j++)
+#pragma GCC unroll 16
+            for (int i = j + 1; i < B; i++) row[i] -= A[i * lda + j] * row[j];
+#pragma GCC unroll 16
+        for (int i = 0; i < B; i++) *(pn_vec *)(X + i * B + x) = row[i];
+    }
 }
 
 void pn_unit_lower_prepare(int64_t n, const float *A, int64_t lda, float *X) {
-    for (int64_t r = 0; r < n; r += B) invert_block(n - r < B ? n - r : B, A + r * lda + r, lda, X + r * B);
+    int64_t r = 0;
+    for (; r + B <= n; r += B) invert_block(A + r * lda + r, lda, X + r * B);
+    if (r == n) return;
+    float last[B * B] = { 0 };
+    for (int64_t i = 1; i < n - r; i++)
+        for (int64_t j = 0; j < i; j++) last[i * B + j] = A[(r + i) * lda + r + j];
+    invert_block(last, B, X + r * B);
 }
 
 static void subtract_product(pn_mm p) { /* C -= A B */

@@ -61,13 +61,9 @@ static void block_scores(const pn_dplr_dims *d, int64_t b, int64_t later, const 
     if (rows == 0) return;
     pn_mm p = pn_mm_of(rows, rows, d->dk, x, d->row, YT + first, C, out + first, C);
     p.scale = factor;
-    p.form = PN_MM_C_LOWER;
-    p.ahead = &t->ahead;
-    pn_tile_mm(&p);
-    if (first == 0) return;
+    pn_mm_run(p, PN_MM_C_LOWER, false, &t->ahead);
     p.n = first, p.b = YT, p.c = out;
-    p.form = PN_MM_DENSE;
-    pn_tile_mm(&p);
+    if (first > 0) pn_mm_run(p, PN_MM_DENSE, false, &t->ahead);
 }
 
 /* Zeros from column i - below + 1 of row i on, as far as products look. */
@@ -100,15 +96,8 @@ void pn_dplr_chunk(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_d
 
 void pn_dplr_answers(const pn_dplr_dims *d, int64_t cols, const float *V, const float *S, float *R, float *P,
                      pn_dplr_tiles *t) {
-    pn_mm r = pn_mm_of(t->n, cols, t->n, t->AK, C, V, cols, R, cols);
-    r.form = PN_MM_A_LOWER;
-    r.ahead = &t->ahead;
-    pn_tile_mm(&r);
-    if (S) {
-        pn_mm s = pn_mm_of(t->n, cols, d->dk, t->Ain, d->row, S, cols, R, cols);
-        pn_mm_keep(&s, 1, R, cols);
-        s.ahead = &t->ahead;
-        pn_tile_mm(&s);
-    }
-    pn_unit_lower_solve(t->n, t->N, C, t->X, R, cols, P, cols, cols);
+    int64_t n = t->n;
+    pn_mm_run(pn_mm_of(n, cols, n, t->AK, C, V, cols, R, cols), PN_MM_A_LOWER, false, &t->ahead);
+    if (S) pn_mm_run(pn_mm_of(n, cols, d->dk, t->Ain, d->row, S, cols, R, cols), PN_MM_DENSE, true, &t->ahead);
+    pn_unit_lower_solve(n, t->N, C, t->X, R, cols, P, cols, cols);
 }

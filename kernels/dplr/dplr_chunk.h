@@ -45,9 +45,9 @@ typedef struct pn_dplr_tiles {
     float *QK, *QB, *AK; /* [64, 64] scores; zeros above the diagonal, in AK also on it */
     float *N;            /* [64, 64] minus the scores of a and b: (I + N) P = R; likewise */
     float *X;            /* inverses of the diagonal blocks of I + N */
-    float *work[2];
-    double *sums;   /* [2, row] and the L of references [64, row] */
-    pn_ahead ahead; /* what the next chunk will read */
+    float *work[2];      /* K and B [dk, 64] transposed; rows that move from block to block */
+    double *sums;        /* [2, row] and the L of references [64, row] */
+    pn_ahead ahead;      /* what the next chunk will read */
 } pn_dplr_tiles;
 
 pn_dplr_dims pn_dplr_dims_of(const pn_op_call *c);

@@ -49,33 +49,26 @@ static backward_work backward_work_at(const pn_dplr_dims *d, float *at) {
     return w;
 }
 
-static void product(pn_mm p, pn_mm_form form, bool adds, pn_ahead *ahead) {
-    p.form = form;
-    p.ahead = ahead;
-    if (adds) pn_mm_keep(&p, 1, p.c, p.ldc);
-    pn_tile_mm(&p);
-}
-
 /* dR, and the values' gradient added to dv (NULL: not wanted). have_G: w->G is not zero. */
 static void value_gradients(const pn_dplr_dims *d, bool have_G, float *dv, backward_work *w) {
     pn_dplr_tiles *t = &w->t;
     int64_t n = t->n, cols = d->dv, ld = d->ldv;
-    product(pn_mm_transposed_of(n, cols, n, t->QB, C, w->dO, cols, w->dP, cols), PN_MM_A_UPPER, false, &t->ahead);
+    pn_mm_run(pn_mm_transposed_of(n, cols, n, t->QB, C, w->dO, cols, w->dP, cols), PN_MM_A_UPPER, false, &t->ahead);
     if (have_G)
-        product(pn_mm_of(n, cols, d->dk, t->Bout, d->row, w->G, cols, w->dP, cols), PN_MM_DENSE, true, &t->ahead);
+        pn_mm_run(pn_mm_of(n, cols, d->dk, t->Bout, d->row, w->G, cols, w->dP, cols), PN_MM_DENSE, true, &t->ahead);
     pn_unit_lower_solve_transposed(n, t->N, C, t->X, w->dP, cols, w->R, cols, cols);
     if (!dv) return;
-    product(pn_mm_transposed_of(n, cols, n, t->QK, C, w->dO, cols, dv, ld), PN_MM_A_UPPER, true, &t->ahead);
-    product(pn_mm_transposed_of(n, cols, n, t->AK, C, w->R, cols, dv, ld), PN_MM_A_UPPER, true, &t->ahead);
-    if (have_G) product(pn_mm_of(n, cols, d->dk, t->Kout, d->row, w->G, cols, dv, ld), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(pn_mm_transposed_of(n, cols, n, t->QK, C, w->dO, cols, dv, ld), PN_MM_A_UPPER, true, &t->ahead);
+    pn_mm_run(pn_mm_transposed_of(n, cols, n, t->AK, C, w->R, cols, dv, ld), PN_MM_A_UPPER, true, &t->ahead);
+    if (have_G) pn_mm_run(pn_mm_of(n, cols, d->dk, t->Kout, d->row, w->G, cols, dv, ld), PN_MM_DENSE, true, &t->ahead);
 }
 
 /* The triangles of MQ = dO values^T and MA = dR values^T; values [n, dv]. */
 static void score_gradients(const pn_dplr_dims *d, const float *values, float *MQ, float *MA, backward_work *w) {
     int64_t n = w->t.n, dv = d->dv;
     pn_tile_transpose(w->turned, C, values, dv, n, dv);
-    product(pn_mm_of(n, n, dv, w->dO, dv, w->turned, C, MQ, C), PN_MM_C_LOWER, false, &w->t.ahead);
-    product(pn_mm_of(n, n, dv, w->R, dv, w->turned, C, MA, C), PN_MM_C_LOWER, false, &w->t.ahead);
+    pn_mm_run(pn_mm_of(n, n, dv, w->dO, dv, w->turned, C, MQ, C), PN_MM_C_LOWER, false, &w->t.ahead);
+    pn_mm_run(pn_mm_of(n, n, dv, w->R, dv, w->turned, C, MA, C), PN_MM_C_LOWER, false, &w->t.ahead);
 }
 
 /* outA = a state^T, outB = b state^T; zeros without a state. */
@@ -88,8 +81,8 @@ static void through_state(const pn_dplr_dims *d, const float *a, const float *b,
         return;
     }
     pn_tile_transpose(w->turned, row, state, dv, dk, dv);
-    product(pn_mm_of(n, dk, dv, a, dv, w->turned, row, out_a, row), PN_MM_DENSE, false, &w->t.ahead);
-    product(pn_mm_of(n, dk, dv, b, dv, w->turned, row, out_b, row), PN_MM_DENSE, false, &w->t.ahead);
+    pn_mm_run(pn_mm_of(n, dk, dv, a, dv, w->turned, row, out_a, row), PN_MM_DENSE, false, &w->t.ahead);
+    pn_mm_run(pn_mm_of(n, dk, dv, b, dv, w->turned, row, out_b, row), PN_MM_DENSE, false, &w->t.ahead);
 }
 
 /* A head's part of the call at a chunk's first token. NULL: absent or not wanted. */
@@ -117,10 +110,9 @@ static void chunk_backward(const pn_dplr_dims *d, const pn_dplr_rows *rows, cons
     pn_dplr_gradient(d, rows, x, t);
     if (!keep_G) return;
     pn_mm g = pn_mm_transposed_of(dk, dv, n, t->Qin, d->row, w->dO, dv, w->G, dv);
-    g.ahead = &t->ahead;
     if (have_G) pn_mm_keep(&g, 1, w->G, dv), g.keep_row = t->through;
-    pn_tile_mm(&g);
-    product(pn_mm_transposed_of(dk, dv, n, t->Ain, d->row, w->R, dv, w->G, dv), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(g, PN_MM_DENSE, false, &t->ahead);
+    pn_mm_run(pn_mm_transposed_of(dk, dv, n, t->Ain, d->row, w->R, dv, w->G, dv), PN_MM_DENSE, true, &t->ahead);
 }
 
 static float *grad_at(const pn_op_call *c, int i, int64_t offset) {

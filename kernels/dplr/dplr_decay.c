@@ -39,50 +39,56 @@ static void cut_into_blocks(const pn_dplr_dims *d, const float *g, float *sum, p
 /* total = the sum of n rows of g. */
 static PN_CLONES void sum_decays(int64_t n, int64_t cols, const float *g, int64_t ld, double *total) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) total[x] = 0;
+    for (int64_t c = 0; c < cols; c++) total[c] = 0;
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-        for (int64_t x = 0; x < cols; x++) total[x] += (double)g[i * ld + x];
+        for (int64_t c = 0; c < cols; c++) total[c] += (double)g[i * ld + c];
 }
 
 /* ref = L of a block's first token. before: of the first token of the block before; since: the decay from there to that
- * block's last token. g: of this token. */
+ * block's last token; NULL: there is none. g: of this token. */
 static PN_CLONES void reference(int64_t cols, const float *g, const double *before, const double *since, double *ref) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) ref[x] = (before ? before[x] + since[x] : 0) + (double)g[x];
+    for (int64_t c = 0; c < cols; c++) ref[c] = (before ? before[c] + since[c] : 0) + (double)g[c];
 }
 
 /* e = e^(a - b); b NULL: 0. An exponent near 40 rounds to float with an error of 2e-6: what it loses is a factor. */
 static PN_CLONES void exp_difference(int64_t cols, const double *a, const double *b, float *e) {
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) {
-        double exact = a[x] - (b ? b[x] : 0);
+    for (int64_t c = 0; c < cols; c++) {
+        double exact = a[c] - (b ? b[c] : 0);
+        exact = exact > -200 ? exact : -200; /* 0 either way, but nothing lost may be infinite */
         float exponent = (float)exact;
-        e[x] = pn_exp_nonposf(exponent) * (1 + (float)(exact - (double)exponent));
+        e[c] = pn_exp_nonposf(exponent) * (1 + (float)(exact - (double)exponent));
     }
 }
 
-/* since += g (NULL: nothing), the decay since the block's first token; exponents as above. */
-static PN_CLONES void decay_factors(int64_t cols, const float *g, double *since, float *up, float *down) {
+/* up, down of n tokens; g: their log decays; since: that of the last from the first on. Exponents as above. */
+static PN_CLONES void decay_factors(int64_t n, int64_t cols, int64_t row, const float *g, int64_t ld, double *since,
+                                    float *up, float *down) {
+    for (int64_t c = 0; c < cols; c++) since[c] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (i > 0)
+            for (int64_t c = 0; c < cols; c++) since[c] += (double)g[i * ld + c];
 #pragma omp simd
-    for (int64_t x = 0; x < cols; x++) since[x] += g ? (double)g[x] : 0;
-#pragma omp simd
-    for (int64_t x = 0; x < cols; x++) {
-        float exponent = (float)since[x], lost = (float)(since[x] - (double)exponent);
-        up[x] = pn_expf(exponent) * (1 + lost);
-        down[x] = pn_expf(-exponent) * (1 - lost);
+        for (int64_t c = 0; c < cols; c++) {
+            float exponent = (float)since[c], lost = (float)(since[c] - (double)exponent);
+            up[i * row + c] = pn_expf(exponent) * (1 + lost);
+            down[i * row + c] = pn_expf(-exponent) * (1 - lost);
+        }
     }
 }
 
-/* moved = factor decay x, far = moved beyond. */
-static PN_CLONES void decay_row(int64_t cols, float factor, const float *decay, const float *beyond, const float *x,
-                                float *moved, float *far) {
+/* moved_i = factor decay_i x_i, far_i = moved_i beyond: n rows. */
+static PN_CLONES void decay_rows(int64_t n, int64_t cols, int64_t row, float factor, const float *decay,
+                                 const float *beyond, const float *x, int64_t ld, float *moved, float *far) {
+    for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-    for (int64_t i = 0; i < cols; i++) {
-        float y = factor * decay[i] * x[i];
-        moved[i] = y;
-        far[i] = y * beyond[i];
-    }
+        for (int64_t c = 0; c < cols; c++) {
+            float y = factor * decay[i * row + c] * x[i * ld + c];
+            moved[i * row + c] = y;
+            far[i * row + c] = y * beyond[c];
+        }
 }
 
 void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_dplr_tiles *t) {
@@ -95,21 +101,17 @@ void pn_dplr_decays(const pn_dplr_dims *d, int64_t n, const pn_dplr_rows *x, pn_
     pn_copy_rows(1, dk, x->a, ld, t->A, row);
     pn_copy_rows(1, dk, x->a, ld, t->Ain, row);
     for (int64_t b = 0; b < t->blocks; b++, ref += row) {
-        int64_t first = t->first[b], next = t->first[b + 1];
-        float *start = t->start + b * row, *end = t->end + b * row;
-        reference(dk, x->g + first * ld, b > 0 ? ref - row : NULL, since, ref);
+        int64_t first = t->first[b], rows = t->first[b + 1] - first, at = first * row, from = first * ld;
+        int64_t next_rows = b + 1 < t->blocks ? rows : rows - 1, next = at + row;
+        float *start = t->start + b * row, *end = t->end + b * row, *up = t->up + at, *down = t->down + at;
+        reference(dk, x->g + from, b > 0 ? ref - row : NULL, since, ref);
         exp_difference(dk, ref, NULL, start);
         exp_difference(dk, last, ref, end);
         if (b > 0) exp_difference(dk, ref, ref - row, t->step + b * row);
-        memset(since, 0, sizeof(double) * (size_t)dk);
-        for (int64_t i = first; i < next; i++) {
-            int64_t at = i * row, from = i * ld;
-            float *up = t->up + at, *down = t->down + at;
-            decay_factors(dk, i > first ? x->g + from : NULL, since, up, down);
-            decay_row(dk, d->scale, up, start, x->q + from, t->Q + at, t->Qin + at);
-            decay_row(dk, 1, down, end, x->k + from, t->K + at, t->Kout + at);
-            decay_row(dk, 1, down, end, x->b + from, t->B + at, t->Bout + at);
-            if (i + 1 < n) decay_row(dk, 1, up, start, x->a + from + ld, t->A + at + row, t->Ain + at + row);
-        }
+        decay_factors(rows, dk, row, x->g + from, ld, since, up, down);
+        decay_rows(rows, dk, row, d->scale, up, start, x->q + from, ld, t->Q + at, t->Qin + at);
+        decay_rows(rows, dk, row, 1, down, end, x->k + from, ld, t->K + at, t->Kout + at);
+        decay_rows(rows, dk, row, 1, down, end, x->b + from, ld, t->B + at, t->Bout + at);
+        decay_rows(next_rows, dk, row, 1, up, start, x->a + from + ld, ld, t->A + next, t->Ain + next);
     }
 }

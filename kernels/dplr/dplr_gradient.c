@@ -11,11 +11,10 @@
 
 enum { C = PN_DPLR_C };
 
-/* Takes the scores of token i and i - later out of M, which stays below that diagonal; zeros from there on as far as
- * products look. */
+/* Takes the scores of token i + later with i, n - later of them, out of M, which stays below that diagonal; zeros from
+ * there on as far as products look. */
 static void split_near(int64_t n, int64_t later, float *M, float *near) {
-    near[0] = later ? 0.0f : M[0];
-    for (int64_t i = later; i < n; i++) near[i] = M[i * C + i - later];
+    for (int64_t i = 0; i < n - later; i++) near[i] = M[(i + later) * C + i];
     for (int64_t i = 0; i < n; i++) {
         int64_t from = i > later ? i - later : 0, to = i + 16 < C ? i + 16 : C;
         memset(M + i * C + from, 0, sizeof(float) * (size_t)(to - from));
@@ -27,13 +26,6 @@ static PN_CLONES void multiply_rows(int64_t n, int64_t cols, int64_t ld, const f
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
         for (int64_t c = 0; c < cols; c++) y[i * ld + c] = f[c] * x[i * ld + c];
-}
-
-static void product(pn_mm p, pn_mm_form form, bool adds, pn_ahead *ahead) {
-    p.form = form;
-    p.ahead = ahead;
-    if (adds) pn_mm_keep(&p, 1, p.c, p.ldc);
-    pn_tile_mm(&p);
 }
 
 /* Rows of a kind in a block: tokens first .. first + count - 1 plus `later`. */
@@ -49,13 +41,13 @@ static void row_gradient(const pn_dplr_dims *d, int64_t b, int64_t later, const 
     int64_t first = t->first[b], rows = rows_in_block(t, b, later), at = (first + later) * C, row = d->row;
     float *out = dX + (first + later) * row;
     if (rows == 0) return;
-    product(pn_mm_of(rows, d->dk, rows, MK + at + first, C, t->K + first * row, row, out, row), PN_MM_A_LOWER, false,
-            &t->ahead);
-    product(pn_mm_of(rows, d->dk, rows, MB + at + first, C, t->B + first * row, row, out, row), PN_MM_A_LOWER, true,
-            &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, rows, MK + at + first, C, t->K + first * row, row, out, row), PN_MM_A_LOWER, false,
+              &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, rows, MB + at + first, C, t->B + first * row, row, out, row), PN_MM_A_LOWER, true,
+              &t->ahead);
     if (first == 0) return;
-    product(pn_mm_of(rows, d->dk, first, MK + at, C, far[0], row, out, row), PN_MM_DENSE, true, &t->ahead);
-    product(pn_mm_of(rows, d->dk, first, MB + at, C, far[1], row, out, row), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, first, MK + at, C, far[0], row, out, row), PN_MM_DENSE, true, &t->ahead);
+    pn_mm_run(pn_mm_of(rows, d->dk, first, MB + at, C, far[1], row, out, row), PN_MM_DENSE, true, &t->ahead);
 }
 
 static void row_gradients(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dplr_tiles *t) {
@@ -84,12 +76,12 @@ static void column_gradient(const pn_dplr_dims *d, int64_t b, const float *MQ, c
         int64_t rows = rows_in_block(t, b, later), at = first + later, from = next + later;
         const float *M = later ? MA : MQ, *X = later ? t->A : t->Q;
         if (rows > 0)
-            product(pn_mm_transposed_of(rows, d->dk, rows, M + at * C + first, C, X + at * row, row, out, row),
-                    PN_MM_A_UPPER, later, &t->ahead);
+            pn_mm_run(pn_mm_transposed_of(rows, d->dk, rows, M + at * C + first, C, X + at * row, row, out, row),
+                      PN_MM_A_UPPER, later, &t->ahead);
         if (from < t->n)
-            product(pn_mm_transposed_of(next - first, d->dk, t->n - from, M + from * C + first, C,
-                                        far[later] + from * row, row, out, row),
-                    PN_MM_DENSE, true, &t->ahead);
+            pn_mm_run(pn_mm_transposed_of(next - first, d->dk, t->n - from, M + from * C + first, C,
+                                          far[later] + from * row, row, out, row),
+                      PN_MM_DENSE, true, &t->ahead);
     }
 }
 
@@ -110,43 +102,44 @@ static void column_gradients(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dp
     }
 }
 
-/* A row of queries (or a): dX <- e^{L} (dX + in), and dL += X times what is in the bracket, from the chunk's start. */
-static PN_CLONES void finish_row(int64_t cols, bool adds, const float *up, const float *start, const float *in,
-                                 const float *X, float *dX, float *dL) {
+/* n rows of queries (or a): dX <- e^{L - R} (dX + e^R in); dL (+)= X times what is in brackets. */
+static PN_CLONES void finish_rows(int64_t n, int64_t cols, int64_t row, bool adds, const float *up, const float *start,
+                                  const float *in, const float *X, float *dX, float *dL) {
+    for (int64_t i = 0; i < n * row; i += row)
 #pragma omp simd
-    for (int64_t c = 0; c < cols; c++) {
-        float g = dX[c] + start[c] * in[c], moved = X[c] * g;
-        dL[c] = adds ? dL[c] + moved : moved;
-        dX[c] = up[c] * g;
-    }
+        for (int64_t c = 0; c < cols; c++) {
+            float g = dX[i + c] + start[c] * in[i + c], moved = X[i + c] * g;
+            dL[i + c] = adds ? dL[i + c] + moved : moved;
+            dX[i + c] = up[i + c] * g;
+        }
 }
 
-/* A row of keys (or b): dY <- e^{-L} (dY + out), dL -= Y dY, and left += Y out, what is there at the chunk's end. */
-static PN_CLONES void finish_column(int64_t cols, bool adds, const float *down, const float *end, const float *out,
-                                    const float *Y, float *dY, float *dL, float *left) {
+/* n rows of keys (or b): dL -= Y dY; dY <- e^{R - L} (dY + e^{L_C - R} out); left (+)= Y e^{L_C - R} out, what is there
+ * at the chunk's end. */
+static PN_CLONES void finish_columns(int64_t n, int64_t cols, int64_t row, bool adds, const float *down,
+                                     const float *end, const float *out, const float *Y, float *dY, float *dL,
+                                     float *left) {
+    for (int64_t i = 0; i < n * row; i += row)
 #pragma omp simd
-    for (int64_t c = 0; c < cols; c++) {
-        float kept = end[c] * out[c];
-        dL[c] -= Y[c] * dY[c];
-        left[c] = (adds ? left[c] : 0.0f) + Y[c] * kept;
-        dY[c] = down[c] * (dY[c] + kept);
-    }
+        for (int64_t c = 0; c < cols; c++) {
+            float kept = end[c] * out[i + c], moved = Y[i + c] * kept;
+            dL[i + c] -= Y[i + c] * dY[i + c];
+            left[i + c] = adds ? left[i + c] + moved : moved;
+            dY[i + c] = down[i + c] * (dY[i + c] + kept);
+        }
 }
 
 static void finish(const pn_dplr_dims *d, const pn_dplr_grad *x, pn_dplr_tiles *t) {
-    int64_t row = d->row;
-    pn_add_rows(1, d->dk, 1, x->inA, row, x->dA, row);
+    int64_t row = d->row, dk = d->dk;
+    pn_add_rows(1, dk, 1, x->inA, row, x->dA, row);
     for (int64_t b = 0; b < t->blocks; b++) {
-        const float *start = t->start + b * row, *end = t->end + b * row;
-        for (int64_t i = t->first[b]; i < t->first[b + 1]; i++) {
-            int64_t at = i * row, later = at + row;
-            float *dL = x->dL + at, *left = x->left + at;
-            const float *up = t->up + at, *down = t->down + at;
-            finish_row(d->dk, false, up, start, x->inQ + at, t->Q + at, x->dQ + at, dL);
-            if (i + 1 < t->n) finish_row(d->dk, true, up, start, x->inA + later, t->A + later, x->dA + later, dL);
-            finish_column(d->dk, false, down, end, x->outK + at, t->K + at, x->dK + at, dL, left);
-            finish_column(d->dk, true, down, end, x->outB + at, t->B + at, x->dB + at, dL, left);
-        }
+        int64_t at = t->first[b] * row, next = at + row, n = rows_in_block(t, b, 0), next_n = rows_in_block(t, b, 1);
+        const float *start = t->start + b * row, *end = t->end + b * row, *up = t->up + at, *down = t->down + at;
+        float *dL = x->dL + at, *left = x->left + at;
+        finish_rows(n, dk, row, false, up, start, x->inQ + at, t->Q + at, x->dQ + at, dL);
+        finish_rows(next_n, dk, row, true, up, start, x->inA + next, t->A + next, x->dA + next, dL);
+        finish_columns(n, dk, row, false, down, end, x->outK + at, t->K + at, x->dK + at, dL, left);
+        finish_columns(n, dk, row, true, down, end, x->outB + at, t->B + at, x->dB + at, dL, left);
     }
 }
 
@@ -167,15 +160,18 @@ static PN_CLONES void decay_gradient(int64_t n, int64_t cols, int64_t ld, const 
         }
 }
 
-/* out += f x + g y */
-static PN_CLONES void add_pairs(int64_t cols, float f, const float *x, float g, const float *y, float *out) {
+/* out_i <- scale (out_i + f_i x_i + h_i y_i) for n rows; x and y are ld apart. */
+static PN_CLONES void add_pairs(int64_t n, int64_t cols, int64_t row, float scale, const float *f, const float *x,
+                                const float *h, const float *y, int64_t ld, float *out) {
+    for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-    for (int64_t c = 0; c < cols; c++) out[c] += f * x[c] + g * y[c];
+        for (int64_t c = 0; c < cols; c++)
+            out[i * row + c] = scale * (out[i * row + c] + f[i] * x[i * ld + c] + h[i] * y[i * ld + c]);
 }
 
 void pn_dplr_gradient(const pn_dplr_dims *d, const pn_dplr_rows *rows, const pn_dplr_grad *x, pn_dplr_tiles *t) {
-    float qk[C], qb[C], ak[C], ab[C];
-    int64_t n = t->n, ld = d->ldk;
+    float qk[C], qb[C], ak[C], ab[C]; /* of every token, for a of every token after the first, with that before it */
+    int64_t n = t->n, row = d->row, ld = d->ldk, dk = d->dk;
     split_near(n, 0, x->QK, qk);
     split_near(n, 0, x->QB, qb);
     split_near(n, 1, x->AK, ak);
@@ -183,18 +179,14 @@ void pn_dplr_gradient(const pn_dplr_dims *d, const pn_dplr_rows *rows, const pn_
     row_gradients(d, x, t);
     column_gradients(d, x, t);
     finish(d, x, t);
-    decay_gradient(n, d->dk, d->row, t->through, x->SG, x->left, x->dL);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = i * d->row;
-        const float *q = rows->q + i * ld, *k = rows->k + i * ld, *b = rows->b + i * ld;
-        bool more = i + 1 < n;
-        const float *a = more ? rows->a + (i + 1) * ld : q; /* a factor of 0 below */
-        float to_k = more ? ak[i + 1] : 0.0f, to_b = more ? ab[i + 1] : 0.0f;
-        add_pairs(d->dk, qk[i], k, qb[i], b, x->dQ + at);
-        add_pairs(d->dk, d->scale * qk[i], q, to_k, a, x->dK + at);
-        add_pairs(d->dk, d->scale * qb[i], q, to_b, a, x->dB + at);
-        if (more) add_pairs(d->dk, to_k, k, to_b, b, x->dA + at + d->row);
-    }
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < d->dk; c++) x->dQ[i * d->row + c] *= d->scale;
+    decay_gradient(n, dk, row, t->through, x->SG, x->left, x->dL);
+    const float *q = rows->q, *k = rows->k, *b = rows->b, *a = rows->a + ld;
+    add_pairs(n, dk, row, d->scale, qk, k, qb, b, ld, x->dQ);
+    add_pairs(n - 1, dk, row, 1, ak, k, ab, b, ld, x->dA + row);
+    for (int64_t i = 0; i < n; i++) qk[i] *= d->scale, qb[i] *= d->scale;
+    add_pairs(n - 1, dk, row, 1, qk, q, ak, a, ld, x->dK);
+    add_pairs(n - 1, dk, row, 1, qb, q, ab, a, ld, x->dB);
+    int64_t last = (n - 1) * row;
+    pn_add_rows(1, dk, qk[n - 1], q + (n - 1) * ld, ld, x->dK + last, row);
+    pn_add_rows(1, dk, qb[n - 1], q + (n - 1) * ld, ld, x->dB + last, row);
 }

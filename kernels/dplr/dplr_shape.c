@@ -36,8 +36,7 @@ static uint32_t saves(const pn_op_call *c) {
 }
 
 /* Useful work is that of the recurrence: per token and head forward 9 dk dv (answer 2, decay 1, write 4, output 2),
- * backward 19 dk dv (G 2, dq 2, dk 2, dv 2, db 2, dp 2, da 2, dg 2, G again 3). Chunks do more of it, faster: about
- * 8 dk dv + 64 (8 dk + 6 dv) forward. */
+ * backward 19 dk dv (G 2, dq 2, dk 2, dv 2, db 2, dp 2, da 2, dg 2, G again 3). */
 static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
     const pn_dplr_attr *attr = c->attr;
     double width = (double)pn_dtype_bytes(c->in[Q]->dtype), tokens = (double)c->in[Q]->shape[0];

@@ -5,8 +5,10 @@
 
 enum { C = PN_DELTA_C };
 
+/* Half chunks multiply half as much inside themselves and go through the state twice as often: that pays while the
+ * state is small (measured: up to 96 x 256; at 128 x 256 forward gains 5 % and backward loses 7 %). */
 static int64_t chunk_of(int64_t dk, int64_t dv) {
-    return dk * dv <= 4096 ? C / 2 : C;
+    return dk * dv <= 96 * 256 ? C / 2 : C;
 }
 
 pn_delta_dims pn_delta_dims_of(const pn_op_call *c) {

@@ -21,8 +21,8 @@
  * L_i - L_j with j <= i are exponentiated, so no decay, however strong, can overflow.
  *
  * Work is split over documents and query/key heads; a task walks its chunks in order with everything but the inputs in
- * the core's own cache. When that gives fewer tasks than threads, columns of V are split as well: the columns of the
- * state do not interact. Results do not depend on the split or the number of threads.
+ * the core's own cache. Heads that the threads cannot share out evenly are split by columns of V as well: the columns
+ * of the state do not interact. Results do not depend on the split or the number of threads.
  *
  * What bounds it: cost() counts the recurrence, 7 dk dv per token forward and 15 backward, but a chunk also multiplies
  * inside itself. With heads of 64 x 64 that is 1.6 times the useful flops forward and 1.8 times backward, so at the
@@ -33,7 +33,7 @@
 
 #include <omp.h>
 
-#include "cpu/heads.h"
+#include "cpu/column_tasks.h"
 #include "cpu/unit_lower.h"
 
 enum { C = PN_DELTA_C };
@@ -132,7 +132,9 @@ static void document_forward(const pn_op_call *c, const pn_delta_dims *d, int64_
                                    : work;
             if (t == begin && !S0) S.x = NULL;
             if (r > 0) pn_ahead_reset(&w->t.ahead);
+            if (to_kept) pn_ahead_add(&w->t.ahead, d->dk, cols, next.x, next.ld);
             pn_ahead_add(&w->t.ahead, ahead, cols, v + at + step * d->ldv, d->ldv);
+            if (e) pn_ahead_add(&w->t.ahead, ahead, cols, e + at + step * d->ldv, d->ldv);
             pn_ahead_add(&w->t.ahead, ahead, cols, o + at + step * d->ldv, d->ldv);
             pn_delta_gates gates;
             pn_delta_gates_of(d, n, g ? g + gate_at : NULL, beta + gate_at, &gates);
@@ -154,13 +156,12 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 static pn_status forward(const pn_op_call *c) {
     const pn_gated_delta_attr *a = c->attr;
     pn_delta_dims d = pn_delta_dims_of(c);
-    int64_t heads = a->docs.n * d.heads, width = pn_task_columns(heads, d.dv, omp_get_max_threads());
-    int64_t parts = (d.dv + width - 1) / width;
-#pragma omp parallel for schedule(dynamic) if (heads * parts > 1)
-    for (int64_t task = 0; task < heads * parts; task++) {
-        int64_t doc = task / parts / d.heads, head = task / parts % d.heads, col = task % parts * width;
+    pn_column_tasks tasks = pn_column_tasks_of(a->docs.n * d.heads, d.dv, omp_get_max_threads());
+#pragma omp parallel for schedule(dynamic) if (tasks.n > 1)
+    for (int64_t i = 0; i < tasks.n; i++) {
+        pn_column_task task = pn_column_task_at(&tasks, i);
         forward_work w = forward_work_at(&d, (float *)c->scratch + (size_t)omp_get_thread_num() * forward_floats(&d));
-        document_forward(c, &d, doc, head, col, d.dv - col < width ? d.dv - col : width, &w);
+        document_forward(c, &d, task.head / d.heads, task.head % d.heads, task.first, task.cols, &w);
     }
     return PN_OK;
 }

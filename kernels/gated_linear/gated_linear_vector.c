@@ -245,14 +245,17 @@ static PN_CLONES void sum_from_end(int64_t n, int64_t row, float *dL) {
         for (int64_t x = 0; x < row; x++) dL[i * row + x] += dL[(i + 1) * row + x];
 }
 
-/* dK_i += e^{L_C - L_i} X_i; left += K_i times it. */
-static PN_CLONES void keys_left(int64_t row, const float *suf, const float *end, const float *X, const float *K,
-                                float *dK, float *left) {
-    for (int64_t x = 0; x < row; x++) {
-        float kept = suf[x] * end[x] * X[x];
-        dK[x] += kept;
-        left[x] += K[x] * kept;
-    }
+/* One token: dg += dL + left, then dK_i += e^{L_C - L_i} X_i and left += K_i times that. dg, X: NULL as above. */
+static PN_CLONES void token_gate(int64_t dk, int64_t row, const float *suf, const float *end, const float *X,
+                                 const float *K, const float *dL, float *dK, float *left, float *dg) {
+    if (dg)
+        for (int64_t x = 0; x < dk; x++) dg[x] += dL[x] + left[x];
+    if (X)
+        for (int64_t x = 0; x < row; x++) {
+            float kept = suf[x] * end[x] * X[x];
+            dK[x] += kept;
+            left[x] += K[x] * kept;
+        }
 }
 
 void pn_glin_vector_gradient(const pn_glin_dims *d, int64_t n, const pn_glin_grad *x, pn_glin_tiles *t) {
@@ -271,10 +274,7 @@ void pn_glin_vector_gradient(const pn_glin_dims *d, int64_t n, const pn_glin_gra
     for (int64_t c = 0; c < row; c++) left[c] = x->SG ? t->through[c] * x->SG[c] : 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t at = i * row;
-        if (x->dg) {
-            pn_add_rows(1, d->dk, 1, x->dL + at, row, x->dg + i * d->ldg, d->ldg);
-            pn_add_rows(1, d->dk, 1, left, row, x->dg + i * d->ldg, d->ldg);
-        }
-        if (x->X) keys_left(row, t->suf + at, t->end + i / B * row, x->X + at, t->K + at, x->dK + at, left);
+        token_gate(d->dk, row, t->suf + at, t->end + i / B * row, x->X ? x->X + at : NULL, t->K + at, x->dL + at,
+                   x->dK + at, left, x->dg ? x->dg + i * d->ldg : NULL);
     }
 }

@@ -68,10 +68,11 @@ static pn_status backward(const pn_op_call *c) {
     float *dx = pn_f32_or_null(c->din[X]), *dw = pn_f32_or_null(c->din[SCALE]), *db = pn_f32_or_null(c->din[SHIFT]);
     const float *x = dx || dw ? pn_f32(c->in[X]) : NULL, *w = dx ? pn_f32(c->in[SCALE]) : NULL;
     float *partial_w = c->scratch, *partial_b = partial_w + n_blocks * C; /* [blocks, C] each */
-    memset(partial_w, 0, (size_t)(2 * n_blocks * C) * sizeof *partial_w);
 #pragma omp parallel for schedule(static) if (N * C > 65536)
     for (int64_t block = 0; block < n_blocks; block++) {
         int64_t end = (block + 1) * PN_REDUCE_ROWS < N ? (block + 1) * PN_REDUCE_ROWS : N;
+        memset(partial_w + block * C, 0, (size_t)C * sizeof *partial_w);
+        memset(partial_b + block * C, 0, (size_t)C * sizeof *partial_b);
         for (int64_t n = block * PN_REDUCE_ROWS * G; n < end * G; n++) {
             int64_t first = n % G * d, at = block * C + first;
             if (dx) add_dx(dx + n * d, x + n * d, w + first, dy + n * d, mean[n], rstd[n], d);

@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "infer.h"
 #include "lerp.h"
 
@@ -11,8 +9,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
         PN_CHECK(pn_tensor_same_shape(c->in[A], c->in[k]), PN_USAGE, "lerp: a has shape %s, %s %s; they must agree",
                  pn_tensor_shape_text(c->in[A]), names[k], pn_tensor_shape_text(c->in[k]));
     *n_out = 1;
-    out[0].rank = c->in[A]->rank;
-    memcpy(out[0].shape, c->in[A]->shape, sizeof out[0].shape);
+    pn_out_like(c->in[A], &out[0]);
     return PN_OK;
 }
 

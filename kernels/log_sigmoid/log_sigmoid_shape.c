@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "infer.h"
 #include "log_sigmoid.h"
 
@@ -8,8 +6,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_CHECK(attr->scale > 0, PN_USAGE, "log_sigmoid: scale is %g; it must be positive", attr->scale);
     PN_CHECK(attr->min <= 0, PN_USAGE, "log_sigmoid: min is %g; a log decay is at most 0", attr->min);
     *n_out = 1;
-    out[0].rank = c->in[0]->rank;
-    memcpy(out[0].shape, c->in[0]->shape, sizeof out[0].shape);
+    pn_out_like(c->in[0], &out[0]);
     return PN_OK;
 }
 

@@ -1,4 +1,5 @@
 #include "rope.h"
+#include "infer.h"
 
 #include <string.h>
 
@@ -12,8 +13,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
              "rope: x has shape %s, it needs [tokens, %d * %d]", pn_tensor_shape_text(x), a->heads, a->head_dim);
     PN_TRY(pn_docs_check(&a->docs, x->shape[0], "rope"));
     *n_out = 1;
-    out[0].rank = 2;
-    memcpy(out[0].shape, x->shape, sizeof x->shape);
+    pn_out_like(x, &out[0]);
     return PN_OK;
 }
 

@@ -74,11 +74,12 @@ static pn_status backward(const pn_op_call *c) {
     const float *dy = pn_f32(c->dout[0]);
     float *dr_k = c->scratch, *sinks = dr_k + n_blocks * C, *din[R_K];
     for (int i = O; i < R_K; i++) din[i] = pn_f32_or_null(c->din[i]);
-    memset(dr_k, 0, (size_t)(n_blocks * (C + 5 * d)) * sizeof *dr_k);
 #pragma omp parallel for schedule(static) if (N * C > 16384)
     for (int64_t b = 0; b < n_blocks; b++) {
         int64_t end = (b + 1) * PN_REDUCE_ROWS < N ? (b + 1) * PN_REDUCE_ROWS : N;
         float *to[R_K];
+        memset(dr_k + b * C, 0, (size_t)C * sizeof *dr_k);
+        memset(sinks + 5 * b * d, 0, (size_t)(5 * d) * sizeof *sinks);
         for (int64_t at = b * PN_REDUCE_ROWS * C; at < end * C; at += d) {
             head h = head_at(c, at, at % C);
             for (int i = O; i < R_K; i++) to[i] = din[i] ? din[i] + at : sinks + (5 * b + i) * d;

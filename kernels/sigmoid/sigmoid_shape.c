@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "infer.h"
 #include "sigmoid.h"
 
@@ -7,8 +5,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     const pn_sigmoid_attr *attr = c->attr;
     PN_CHECK(attr->scale != 0, PN_USAGE, "sigmoid: scale is 0; it must be another number");
     *n_out = 1;
-    out[0].rank = c->in[0]->rank;
-    memcpy(out[0].shape, c->in[0]->shape, sizeof out[0].shape);
+    pn_out_like(c->in[0], &out[0]);
     return PN_OK;
 }
 

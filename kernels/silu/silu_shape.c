@@ -1,12 +1,9 @@
-#include <string.h>
-
 #include "infer.h"
 #include "silu.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     *n_out = 1;
-    out[0].rank = c->in[0]->rank;
-    memcpy(out[0].shape, c->in[0]->shape, sizeof out[0].shape);
+    pn_out_like(c->in[0], &out[0]);
     return PN_OK;
 }
 

@@ -9,6 +9,7 @@
 #include "dplr/dplr.h"
 #include "dynamic_conv/dynamic_conv.h"
 #include "gated_delta/gated_delta.h"
+#include "gated_linear/gated_linear.h"
 #include "gated_rms_norm/gated_rms_norm.h"
 #include "infer.h"
 #include "l2_norm/l2_norm.h"
@@ -317,6 +318,35 @@ static bool gated_delta(const ask *a, pn_bench_case *out) {
     return decoding(a, out);
 }
 
+/* Heads of 64 as many as fill the model's width, with a decay per channel (GLA) and per head (RetNet, Mamba-2); wide
+ * ones. */
+static bool gated_linear(const ask *a, pn_bench_case *out) {
+    const struct {
+        int heads, dk, dv;
+        bool vector;
+    } each[] = { { (int)a->m->hidden / 64, 64, 64, true },
+                 { (int)a->m->hidden / 64, 64, 64, false },
+                 { 8, 128, 128, true },
+                 { 8, 128, 128, false } };
+    if (a->i >= (int)(sizeof each / sizeof *each)) return false;
+    int64_t heads = each[a->i].heads, dk = each[a->i].dk, dv = each[a->i].dv, rows = rows_of(a);
+    int shared = (int)heads;
+    pn_gated_linear_attr attr = {
+        docs_of(a, out),     shared, shared, shared, shared, shared, (int)dk, (int)dv, each[a->i].vector,
+        1 / sqrt((double)dk)
+    };
+    ATTR(attr);
+    out->op_case.n_in = 5;
+    for (int k = 0; k < 3; k++) out->op_case.in[k] = pn_case_matrix(rows, heads * (k == 2 ? dv : dk));
+    out->op_case.in[3] = uniform_matrix(rows, heads * (attr.vector_gate ? dk : 1), -0.1, 0);
+    if (!a->tokens)
+        out->op_case.in[4] =
+            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld %s %lldx%lld", (long long)rows, (long long)heads,
+             attr.vector_gate ? "vector" : "scalar", (long long)dk, (long long)dv);
+    return decoding(a, out);
+}
+
 /* RWKV-7 heads, as many as fill the model's width, then wider ones. */
 static bool dplr(const ask *a, pn_bench_case *out) {
     const int64_t head[][3] = { { a->m->hidden / 64, 64, 64 }, { 8, 64, 128 }, { 8, 128, 128 } };
@@ -372,6 +402,7 @@ static const struct {
     ROW(causal_conv),
     ROW(dynamic_conv),
     ROW(gated_delta),
+    ROW(gated_linear),
     ROW(dplr),
 #undef ROW
 };

@@ -74,7 +74,8 @@ pn_status pn_latency_rest(pn_latency *t, const pn_dims *dims, const pn_latency_s
 /* of the ends */
 pn_status pn_latency_ends(pn_latency *t, const pn_dims *dims, int64_t vocab, const pn_latency_setting *setting,
                           pn_timing *out);
-/* The prediction for a model with the mixers `config->layer`: the sum over its parts. `runs` is the least of them. */
+/* The prediction for a model with the mixers `config->layer` (of a path: pn_model_path_config): the sum over its parts,
+ * where also a layer without mixer counts both norms. `runs` is the least of them. */
 pn_status pn_latency_predict(pn_latency *t, const pn_model_config *config, const pn_latency_setting *setting,
                              pn_timing *out);
 

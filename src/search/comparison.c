@@ -33,7 +33,8 @@ static double summary(const pn_comparison *c, const pn_compared *row, double *le
 }
 
 void pn_comparison_print(const pn_comparison *c, const pn_model *supernet, FILE *out) {
-    fprintf(out, "selectors on one super-network, held-out %s, %s is better\n", c->objective->text,
+    fprintf(out, "selectors on one super-network, held-out %s%s, %s is better\n", c->objective->text,
+            c->objective->normalised ? ", 0 all linear and 1 the teacher" : "",
             c->objective->ascending ? "more" : "less");
     fprintf(out, "%14s  %-12s  %-26s  %5s  placement\n", "full attention", "selector",
             c->n_samples > 1 ? "mean (min..max)" : "value", "paths");

@@ -79,11 +79,13 @@ static pn_status state_values(const pn_block_spec *spec, const pn_dims *dims, do
 }
 
 /* The state grows with expand_v in proportion, so one look at expand_v 1 is enough. */
-static pn_status solve(const pn_shape_entry *e, const pn_option *expand, const pn_dims *dims, pn_block_spec *spec) {
+static pn_status solve(const pn_shape_entry *e, const pn_option *expand, const pn_dims *dims, pn_block_spec *spec,
+                       bool *solved) {
     double *value = (double *)(void *)(spec->options + expand->offset), values;
     *value = 1;
     PN_TRY(state_values(spec, dims, &values));
     *value = (double)e->state / values;
+    *solved = *value >= expand->min && *value <= expand->max;
     return PN_OK;
 }
 
@@ -91,8 +93,9 @@ static pn_status solve(const pn_shape_entry *e, const pn_option *expand, const p
 static pn_status fit(const pn_shape_entry *e, const pn_dims *dims, pn_block_spec *spec, bool *fits) {
     const pn_option *expand = free_expand(e);
     double values;
-    *fits = false;
-    if (expand) PN_TRY(solve(e, expand, dims, spec));
+    *fits = true;
+    if (expand) PN_TRY(solve(e, expand, dims, spec, fits));
+    if (!*fits) return PN_OK;
     if (e->type->resolve) PN_TRY(e->type->resolve(spec->options, dims));
     PN_TRY(state_values(spec, dims, &values));
     *fits = !e->state || fabs(values - (double)e->state) < 0.5;

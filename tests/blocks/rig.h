@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "block_option.h"
-#include "rng.h"
+#include "random_weights.h"
 #include "tape.h"
 
 static const pn_dims tiny = {
@@ -26,35 +26,13 @@ typedef struct rig {
     pn_tape *tape;
 } rig;
 
-static inline void set(pn_tensor *t, int64_t i, double x) {
-    if (t->dtype == PN_F64)
-        pn_f64(t)[i] = x;
-    else
-        pn_f32(t)[i] = (float)x;
-}
-static inline double get(const pn_tensor *t, int64_t i) {
-    return t->dtype == PN_F64 ? pn_f64(t)[i] : (double)pn_f32(t)[i];
-}
-
-/* Weights away from special initial values (zeros hide paths), the same floats on every backend. */
-static inline void randomise(pn_params *params) {
-    ck_ok(pn_params_init(params, 20));
-    for (int i = 0; i < params->n; i++) {
-        pn_param *p = params->item[i];
-        pn_rng rng;
-        pn_rng_stream(20, p->name, 1, &rng);
-        for (int64_t k = 0; k < pn_tensor_elems(p->value); k++)
-            set(p->value, k, (float)((float)get(p->value, k) + (float)(0.2 * pn_rng_normal(&rng))));
-        p->value->wants_grad = true;
-    }
-}
-
 static inline rig rig_create(const subject *s, pn_backend backend) {
     rig r = { .s = s };
     ck_ok(pn_params_create(pn_backend_dtype(backend), &r.params));
     ck_ok(pn_block_create(&s->spec, &s->dims, r.params, "model.layers.0.self_attn.", &r.block));
     ck_ok(pn_tape_create(backend, &r.tape));
     randomise(r.params);
+    pn_params_train(r.params, "*", true);
     return r;
 }
 static inline void rig_destroy(rig *r) {

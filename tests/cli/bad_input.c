@@ -305,6 +305,12 @@ static const bad table[] = {
     { "an empty file", ": > good.yaml", SEARCH, "good.yaml: model: name the directory of the base model" },
     { "--set without a value", ":", SEARCH " --set seed",
       "--set seed: write it as key=value, for example search.beam.width=4" },
+    { "block that depends on other layers", "sed -i 's/type: gated_delt.*/type: rwkv7, use_v_first: true }/' good.yaml",
+      SEARCH,
+      "good.yaml:22: supernet.blocks: rwkv7 with use_v_first depends on other layers, which mode local does not hand "
+      "it; use use_v_first: false, or mode: sampled" },
+    { "heads that do not divide the width", "sed -i 's/type: gated_delt.*/type: rwkv7, head_dim: 3 }/' good.yaml",
+      SEARCH, "rwkv7: hidden size 64 is no whole number of heads of head_dim 3; choose another head_dim" },
     { "skill unknown", "sed -i 's/skill: recall,/skill: recal,/' good.yaml", SEARCH,
       "good.yaml:30: search.tasks.0: no skill named recal; see `postnas list skills`" },
     { "task of the objective missing", "sed -i 's/objective: recall/objective: recal/' good.yaml", SEARCH,

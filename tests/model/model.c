@@ -1,11 +1,10 @@
 /* Models: decoding equals one pass, candidates and paths, the loss's derivatives, sharing. */
-#include "harness.h"
 #include <math.h>
 #include <string.h>
 
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "model.h"
-#include "rng.h"
+#include "random_weights.h"
 #include "tape.h"
 
 enum { LAYERS = 3, VOCAB = 37, TOKENS = 40 };
@@ -39,34 +38,12 @@ static const char *const attention_only[] = { "attention", "attention", "attenti
 static const char *const windowed[] = { "swa", "gated_deltanet", "swa" };
 static const char *const mixed[] = { "jet", "attention", "gated_deltanet" };
 
-static void set(pn_tensor *t, int64_t i, double x) {
-    if (t->dtype == PN_F64)
-        pn_f64(t)[i] = x;
-    else
-        pn_f32(t)[i] = (float)x;
-}
-static double get(const pn_tensor *t, int64_t i) {
-    return t->dtype == PN_F64 ? pn_f64(t)[i] : (double)pn_f32(t)[i];
-}
-
-/* Weights away from special initial values, the same floats in every dtype. */
-static void randomise(pn_model *m) {
-    ck_ok(pn_params_init(m->params, 20));
-    for (int i = 0; i < m->params->n; i++) {
-        pn_param *p = m->params->item[i];
-        pn_rng rng;
-        pn_rng_stream(20, p->name, 1, &rng);
-        for (int64_t k = 0; k < pn_tensor_elems(p->value); k++)
-            set(p->value, k, (float)((float)get(p->value, k) + (float)(0.2 * pn_rng_normal(&rng))));
-    }
-}
-
 static pn_model *model_of(const char *const block[LAYERS], bool tied, pn_dtype dtype) {
     pn_model_config *c = config_of(block, tied);
     pn_model *m;
     ck_ok(pn_model_create(c, dtype, NULL, &m));
     free(c);
-    randomise(m);
+    randomise(m->params);
     return m;
 }
 
@@ -195,7 +172,7 @@ static pn_model *super_network(void) {
         add(m, l, "jet", "expand_v", "1", 2);
         add(m, l, "none", NULL, NULL, 3);
     }
-    randomise(m);
+    randomise(m->params);
     return m;
 }
 

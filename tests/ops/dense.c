@@ -334,22 +334,6 @@ START_TEST(projections_agree_for_any_number_of_threads) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("dense");
-    TCase *tcase = tcase_create("dense");
-    tcase_set_timeout(tcase, 120);
-    tcase_add_test(tcase, wrong_input_is_a_usage_error);
-    tcase_add_test(tcase, known_values);
-    tcase_add_test(tcase, gates_spend_their_budget);
-    tcase_add_test(tcase, extreme_logits);
-    tcase_add_test(tcase, frozen_weights_keep_no_activations);
-    tcase_add_test(tcase, sums_do_not_depend_on_the_number_of_threads);
-    tcase_add_test(tcase, projections_agree_for_any_number_of_threads);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* OpenMP threads do not survive a fork */
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+TEST_MAIN("dense", wrong_input_is_a_usage_error, known_values, gates_spend_their_budget, extreme_logits,
+          frozen_weights_keep_no_activations, sums_do_not_depend_on_the_number_of_threads,
+          projections_agree_for_any_number_of_threads)

@@ -216,7 +216,7 @@ END_TEST
 /* Each token forgets all before it, but still writes what the state answered to a. Decays have no gradient then. */
 START_TEST(decays_without_end) {
     static const int64_t offset[] = { 0, 1, 70, 150 };
-    static const double decays[] = { -400, -1e5, -1e30 };
+    static const double decays[] = { -400, -1e5, -1e30, -3e38 };
     const pn_dplr_attr attr = { .docs = { .n = 3, .offset = offset }, .heads = 3, .dk = 20, .dv = 30, .scale = 0.5 };
     problem p = make(&attr);
     for (size_t i = 0; i < sizeof decays / sizeof *decays; i++) {
@@ -272,6 +272,35 @@ START_TEST(pieces_and_steps) {
 }
 END_TEST
 
+/* What a token gives is not touched by later ones, not even by a rounding: decays are shared out between the tokens of
+ * a chunk, and how may depend on earlier tokens only. */
+START_TEST(later_tokens_change_nothing) {
+    enum { T = 150, HEADS = 2, DK = 20, DV = 30 };
+    static const int64_t offset[] = { 0, T };
+    const pn_dplr_attr attr = {
+        .docs = { .n = 1, .offset = offset }, .heads = HEADS, .dk = DK, .dv = DV, .scale = 0.5
+    };
+    static const double decays[] = { -0.6, -3, -20 };
+    problem p = make(&attr);
+    for (size_t i = 0; i < sizeof decays / sizeof *decays; i++) {
+        set_decays(&p, decays[i], 0);
+        results before = run(PN_CPU, &p);
+        for (int64_t kept = T - 1; kept > 0; kept -= 13) {
+            for (int k = Q; k <= DECAY; k++)
+                for (int64_t at = kept * (p.n[k] / T); at < p.n[k]; at++) p.in[k][at] *= k == DECAY ? 0.5f : -1;
+            results after = run(PN_CPU, &p);
+            ck_assert_msg(!memcmp(before.x[O], after.x[O], sizeof(double) * (size_t)(kept * HEADS * DV)),
+                          "decays down to %g: tokens from %d on change earlier outputs", decays[i], (int)kept);
+            ck_assert_msg(memcmp(before.x[S_T], after.x[S_T], sizeof(double) * (size_t)before.n[S_T]) != 0,
+                          "tokens from %d on change nothing", (int)kept);
+            free_results(&after);
+        }
+        free_results(&before);
+    }
+    free_problem(&p);
+}
+END_TEST
+
 START_TEST(bits_do_not_depend_on_the_number_of_threads) {
     static const int64_t offset[] = { 0, 1, 70, 150 };
     const pn_dplr_attr attr = { .docs = { .n = 3, .offset = offset }, .heads = 1, .dk = 20, .dv = 200, .scale = 0.5 };
@@ -297,4 +326,4 @@ START_TEST(bits_do_not_depend_on_the_number_of_threads) {
 END_TEST
 
 TEST_MAIN("dplr", wrong_input_is_a_usage_error, as_rwkv7_makes_its_inputs, sudden_among_slow, decays_without_end,
-          pieces_and_steps, bits_do_not_depend_on_the_number_of_threads)
+          pieces_and_steps, later_tokens_change_nothing, bits_do_not_depend_on_the_number_of_threads)

@@ -5,9 +5,8 @@
 #include "op_check.h"
 #include <string.h>
 
-static const char *only_op;
-
 static void check_all(pn_backend backend) {
+    const char *only_op = *ck_argument();
     int n, passed = 0, failed = 0;
     const pn_op *const *ops = pn_op_list(&n);
     for (int i = 0; i < n; i++) {
@@ -56,19 +55,4 @@ START_TEST(every_implementation_takes_a_case) {
 }
 END_TEST
 
-int main(int argc, char **argv) {
-    only_op = argc > 1 ? argv[1] : NULL;
-    Suite *suite = suite_create("ops");
-    TCase *tcase = tcase_create("ops");
-    tcase_set_timeout(tcase, 600);
-    tcase_add_test(tcase, every_implementation_takes_a_case);
-    tcase_add_test(tcase, reference_against_finite_differences);
-    tcase_add_test(tcase, cpu_against_reference);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* OpenMP threads do not survive a fork */
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+TEST_MAIN("ops", every_implementation_takes_a_case, reference_against_finite_differences, cpu_against_reference)

@@ -20,7 +20,7 @@ static const char *const settings[] = {
     "{name: recall, kind: recall, skill: recall, documents: 4, document_bytes: 255, pairs_min: 12, pairs_max: 24, "
     "seed: 100},"
     "{name: teacher, kind: kl, skill: text, documents: 2, document_bytes: 255, seed: 100},"
-    "{name: facts, kind: multiple_choice, skill: facts, documents: 4, document_bytes: 255, seed: 100}]",
+    "{name: facts, kind: multiple_choice, skill: facts, documents: 2, document_bytes: 255, seed: 100}]",
     "heldout.samples=2",
     "compare.exhaustive=false",
     "compare.uniform=false",
