@@ -148,6 +148,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+/* As MambaInLlama: decays, steps, skip and norm start as ever (blocks.md 11.1). */
 static void attention_map(const pn_block *b, pn_attention_map *map) {
     const mamba2 *a = b->data;
     const options *o = (const options *)b->spec.options;
@@ -161,7 +162,6 @@ static void attention_map(const pn_block *b, pn_attention_map *map) {
     map->out_heads = a->heads;
     map->conv[0] = a->conv;
     if (a->conv_bias) pn_attention_map_value(map, a->conv_bias, 0);
-    pn_attention_map_slow(map, a->a_log);
 }
 
 static pn_status state_create(const pn_block *b, pn_state *s) {

@@ -7,8 +7,8 @@
  *                which that one reads: repeated where there are fewer of those (GQA)
  *     W_o        the columns of the head, divided among the output heads that start from it, times the ratio of RMS on
  *                a batch: attention's before W_o over the block's own
- *     the rest   convolutions pass their input through, decays start slow (attention_map.h); all else stays as drawn,
- * the output gate too
+ *     the rest   convolutions pass their input through, decays start slow in some (attention_map.h); all else stays as
+ * drawn, the output gate too
  *
  * Nothing of it makes the block the same function: softmax, its normaliser and (but for blocks that have it) the
  * rotation are missing. Fewer channels of a head that is rotated mix what turns at different rates. */

@@ -10,6 +10,7 @@
 #define CONFIG                                                                                                         \
     "--config " POSTNAS_SOURCE_DIR "/configs/quickstart.yaml --set model=" POSTNAS_SOURCE_DIR "/data/quickstart-base " \
     "--set supernet.tokens=8192 --set distill.tokens=0 --set compare.exhaustive=false --set heldout.samples=1 "        \
+    "--set 'search.tasks=[{name: recall, kind: recall, skill: recall, documents: 2, document_bytes: 255, seed: 1}]' "  \
     "--set supernet.blocks.0.rope=true --set supernet.blocks.0.qkv_bias=true "
 
 /* The local errors at step 0, summed. */

@@ -145,7 +145,7 @@ static const struct exact {
     const char *q, *k, *v, *out; /* the matrices, and where each part's rows begin in them */
     int64_t q_first, k_first, v_first;
     int kv_heads;
-    const char *slow; /* a weight that is 0: for slow decays, without token shift */
+    const char *zero; /* a weight that is 0: for slow decays; a bias; a token shift */
 } exact[] = {
     { .type = &pn_block_retnet, .set = { { "num_kv_heads", "2" }, { "expand_v", "1" } }, .kv_heads = HKV },
     { .type = &pn_block_retnet, .set = { { "expand_v", "1" }, { "use_short_conv", "true" } }, .kv_heads = HQ },
@@ -160,15 +160,15 @@ static const struct exact {
       .k_first = 2 * D,
       .v_first = D,
       .kv_heads = HQ,
-      .slow = "block.A_log" },
+      .zero = "block.conv1d.bias" },
     { .type = &pn_block_deltanet, .set = { { NULL } }, .kv_heads = HQ },
-    { .type = &pn_block_gated_deltanet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .slow = "block.A_log" },
-    { .type = &pn_block_jet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .slow = "block.A_log" },
+    { .type = &pn_block_gated_deltanet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .zero = "block.A_log" },
+    { .type = &pn_block_jet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .zero = "block.A_log" },
     { .type = &pn_block_rwkv7,
       .set = { { "head_dim", "8" } },
       .q = "block.r_proj.weight",
       .kv_heads = HQ,
-      .slow = "block.x_k" },
+      .zero = "block.x_k" },
 };
 
 /* Every row of q, k and v is the base's, k and v repeated where the block has more heads of them; the columns of W_o
@@ -190,9 +190,9 @@ START_TEST(shapes_that_agree_are_copied) {
     static const char *const conv[] = { "block.q_conv1d.weight", "block.k_conv1d.weight", "block.v_conv1d.weight",
                                         "block.conv1d.weight" };
     for (int i = 0; i < 4; i++) expect_identity(&r, conv[i]);
-    if (e->slow)
-        for (int64_t i = 0; i < pn_tensor_elems(weight(&r, e->slow)); i++)
-            ck_assert_double_eq(pn_f32(weight(&r, e->slow))[i], 0);
+    if (e->zero)
+        for (int64_t i = 0; i < pn_tensor_elems(weight(&r, e->zero)); i++)
+            ck_assert_double_eq(pn_f32(weight(&r, e->zero))[i], 0);
 
     static float own[TOKENS * D], base[TOKENS * D];
     heads_of(&r, r.attention, "attention.o_proj.weight", base);
