@@ -9,7 +9,7 @@
 
 #include "block.h"
 
-enum { PN_MAP_Q, PN_MAP_K, PN_MAP_V, PN_MAP_PARTS, PN_MAP_VALUES = 2 };
+enum { PN_MAP_Q, PN_MAP_K, PN_MAP_V, PN_MAP_PARTS, PN_MAP_VALUES = 4 };
 
 /* Heads as rows of a projection: channel i of head h is row first + h width + i of w [rows, D], and of bias [rows]. */
 typedef struct pn_head_rows {
@@ -22,7 +22,10 @@ struct pn_attention_map { /* tensors are the block's own, borrowed */
     pn_tensor *out; /* [D, out_heads * width of v]: the last thing the block does */
     int64_t out_heads;
     pn_tensor *conv[3]; /* [channels, 1, W]: become the identity; NULL: none */
-    struct {            /* every element becomes this value */
+    /* Rows of the matrix that makes an output gate out of something constant, at first: those with a sum below 0 are
+     * negated, so that the gate starts positive. NULL: none. */
+    pn_tensor *gate_rows;
+    struct { /* every element becomes this value */
         pn_tensor *weight;
         double value;
     } value[PN_MAP_VALUES];

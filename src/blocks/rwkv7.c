@@ -8,7 +8,7 @@
  *     y = W_o (o * gate)
  *
  * A lora is W_2 f(W_0 x) + bias, f: tanh in w, sig in g. Decode state: the last input x, and S. */
-#include "block.h"
+#include "attention_map.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -237,6 +237,21 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     return PN_OK;
 }
 
+/* r is q. No token shift in what is copied, as in RADLADS (blocks.md 11.1); the gate, constant before it learns, would
+ * negate half of the channels. */
+static void attention_map(const pn_block *b, pn_attention_map *map) {
+    const rwkv7 *a = b->data;
+    const int64_t N = ((const options *)b->spec.options)->head_dim, H = b->dims.hidden / N;
+    pn_tensor *const w[] = { a->w_r, a->w_k, a->w_v }, *const shift[] = { a->shift[R], a->shift[K], a->shift[V] };
+    for (int i = 0; i < PN_MAP_PARTS; i++) {
+        map->part[i] = (pn_head_rows){ .w = w[i], .heads = H, .width = N };
+        pn_attention_map_value(map, shift[i], 0);
+    }
+    map->out = a->w_o;
+    map->out_heads = H;
+    map->gate_rows = a->gate.up;
+}
+
 static pn_status state_create(const pn_block *b, pn_state *s) {
     const options *o = (const options *)b->spec.options;
     const int64_t D = b->dims.hidden, N = o->head_dim;
@@ -257,6 +272,7 @@ const pn_block_type pn_block_rwkv7 = {
     .hf_name = "rwkv7",
     .summary = "RWKV-7 time mixing: a decay for every channel and a generalised delta rule, after a token shift",
     .role = PN_MIXER,
+    .attention_map = attention_map,
     .options = table,
     .options_bytes = sizeof(options),
     .data_bytes = sizeof(rwkv7),

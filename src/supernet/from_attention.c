@@ -191,6 +191,15 @@ static pn_status put_values(start *s) {
     return PN_OK;
 }
 
+static void make_row_sums_positive(pn_tensor *w) {
+    for (int64_t i = 0; i < w->shape[0]; i++) {
+        float *row = pn_f32(w) + i * w->shape[1];
+        double sum = 0;
+        for (int64_t k = 0; k < w->shape[1]; k++) sum += row[k];
+        for (int64_t k = 0; sum < 0 && k < w->shape[1]; k++) row[k] = -row[k];
+    }
+}
+
 static void put_rest(const start *s) {
     for (int i = 0; i < 3; i++) {
         pn_tensor *conv = s->map.conv[i];
@@ -201,6 +210,7 @@ static void put_rest(const start *s) {
         pn_tensor *w = s->map.value[i].weight;
         for (int64_t k = 0; k < pn_tensor_elems(w); k++) pn_f32(w)[k] = (float)s->map.value[i].value;
     }
+    if (s->map.gate_rows) make_row_sums_positive(s->map.gate_rows);
 }
 
 /* ---- the output projection ---- */

@@ -71,7 +71,7 @@ static void width_text(pn_buf *text, const char *names, int64_t have, int64_t wa
 typedef enum origin { FROM_ATTENTION, SET, DRAWN } origin;
 
 static origin origin_of(const pn_attention_map *map, const pn_tensor *w) {
-    bool copied = w == map->out, set = false;
+    bool copied = w == map->out, set = w == map->gate_rows;
     for (int i = 0; i < PN_MAP_PARTS; i++) {
         copied = copied || w == map->part[i].w || w == map->part[i].bias;
         set = set || w == map->conv[i];

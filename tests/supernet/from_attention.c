@@ -145,7 +145,7 @@ static const struct exact {
     const char *q, *k, *v, *out; /* the matrices, and where each part's rows begin in them */
     int64_t q_first, k_first, v_first;
     int kv_heads;
-    const char *zero; /* a weight that is 0: for slow decays; a bias */
+    const char *zero; /* a weight that is 0: for slow decays; a bias; a token shift */
 } exact[] = {
     { .type = &pn_block_retnet, .set = { { "num_kv_heads", "2" }, { "expand_v", "1" } }, .kv_heads = HKV },
     { .type = &pn_block_retnet, .set = { { "expand_v", "1" }, { "use_short_conv", "true" } }, .kv_heads = HQ },
@@ -164,6 +164,11 @@ static const struct exact {
     { .type = &pn_block_deltanet, .set = { { NULL } }, .kv_heads = HQ },
     { .type = &pn_block_gated_deltanet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .zero = "block.A_log" },
     { .type = &pn_block_jet, .set = { { "expand_v", "1" } }, .kv_heads = HQ, .zero = "block.A_log" },
+    { .type = &pn_block_rwkv7,
+      .set = { { "head_dim", "8" } },
+      .q = "block.r_proj.weight",
+      .kv_heads = HQ,
+      .zero = "block.x_k" },
 };
 
 /* Every row of q, k and v is the base's, k and v repeated where the block has more heads of them; the columns of W_o
