@@ -2,14 +2,15 @@
 # Whether a search that is killed and started again, as often as it takes, ends as if nothing had happened: the same
 # result.json, byte for byte, and the same model/.
 #
-#     scripts/kill-test.sh [N] [SEED] [ARGUMENT...]
+#     [CONFIG=FILE] scripts/kill-test.sh [N] [SEED] [ARGUMENT...]
 #
-# Runs the quickstart undisturbed once; then kills it (SIGKILL) at N random moments (default 20) drawn from SEED
+# Runs the quickstart (or CONFIG) undisturbed once; where it measures speed, once more, and every run after it starts from
+# the measurements of the first; then kills it (SIGKILL) at N random moments (default 20) drawn from SEED
 # (default 1) over the time that took, in as many runs as that needs, and stops it with SIGINT at N / 4 + 1 moments more.
 # ARGUMENTs go to `postnas search`, for example --set supernet.mode=sampled. State is saved often, so that kills find it
 # being written. Exit status 0 when all runs agree.
 set -euo pipefail
-case ${1-} in -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1-} in -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 cd "$(dirname "$0")/.."
 n=${1:-20} seed=${2:-1}
 [[ $n =~ ^[0-9]+$ && $seed =~ ^[0-9]+$ ]] || { echo "kill-test.sh: N and SEED are whole numbers" >&2; exit 2; }
@@ -18,7 +19,7 @@ shift $(($# < 2 ? $# : 2))
 
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
-common=(--config configs/quickstart.yaml --set supernet.checkpoint_seconds=0.05 --set distill.checkpoint_seconds=0.05
+common=(--config "${CONFIG-configs/quickstart.yaml}" --set supernet.checkpoint_seconds=0.05 --set distill.checkpoint_seconds=0.05
     "$@" --quiet)
 search() { build/postnas search "${common[@]}" --set output="$1" > "$top/out" 2> "$top/err"; }
 fail() {
@@ -27,8 +28,16 @@ fail() {
     exit 1
 }
 
+search_whole() { search "$top/whole" || fail "the undisturbed run failed"; }
 started=$(date +%s%N)
-search "$top/whole" || fail "the undisturbed run failed"
+search_whole
+if [ -e "$top/whole/state/latency.json" ]; then
+    mv "$top/whole/state/latency.json" "$top/latency.json"
+    rm -rf "$top/whole"
+    common+=(--set latency.table="$top/latency.json")
+    started=$(date +%s%N)
+    search_whole
+fi
 whole=$((($(date +%s%N) - started) / 1000000)) # milliseconds
 echo "undisturbed: $whole ms"
 
