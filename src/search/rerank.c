@@ -33,7 +33,7 @@ static pn_status open_run(rerank *k, const char *dir, pn_config *file) {
     PN_TRY(pn_run_open(r, file));
     PN_TRY(pn_run_build_net(r));
     if (k->options->measure)
-        PN_TRY(pn_run_dir_open(dir, file, &r->dir)); /* no other process may write scores meanwhile */
+        PN_TRY(pn_run_open_dir(r, dir, file)); /* no other process may write scores meanwhile */
     else
         snprintf(r->dir.path, sizeof r->dir.path, "%s", dir);
     r->trained_before = true;

@@ -56,10 +56,8 @@ pn_status pn_run_check_latency(const pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);
-/* PN_USAGE when an earlier process of this run found another base, tokenizer or other data; and, once the directory is
- * open, what this one has found. */
-pn_status pn_run_check_inputs(const pn_run *r);
-pn_status pn_run_keep_inputs(const pn_run *r);
+/* The directory of the run, whose base, tokenizer and data must be those it was begun with. */
+pn_status pn_run_open_dir(pn_run *r, const char *path, const pn_config *file);
 void pn_run_free(pn_run *r); /* what it holds, not *r */
 /* What a strategy works from in a stage of the placement, in r->space or r->final; placed: of the stage before, all
  * linear at first. */

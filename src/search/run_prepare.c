@@ -55,6 +55,15 @@ pn_status pn_run_build_net(pn_run *r) {
     return PN_OK;
 }
 
+pn_status pn_run_open_dir(pn_run *r, const char *path, const pn_config *file) {
+    const char *model = r->config.top.model;
+    const pn_run_input inputs[] = { { "base", "base model", model, r->base_hash },
+                                    { "tokenizer", "tokenizer", model, pn_tokenizer_hash(r->tokenizer) },
+                                    { "data", "training data", "the mixture", pn_mixture_hash(r->mixture) } };
+    PN_TRY(pn_run_dir_open(path, file, inputs, (int)(sizeof inputs / sizeof *inputs), &r->dir));
+    return PN_OK;
+}
+
 pn_status pn_run_check_latency(const pn_run *r) {
     pn_latency *table = NULL;
     PN_TRY(pn_latency_open(NULL, r->config.latency.table, &table));

@@ -20,9 +20,7 @@ static pn_status prepare(pn_run *r, pn_config *file) {
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
     PN_TRY(pn_run_check_latency(r));
     PN_TRY(pn_run_build_net(r));
-    PN_TRY(pn_run_check_inputs(r));
-    PN_TRY(pn_run_dir_open(c->top.output, file, &r->dir));
-    PN_TRY(pn_run_keep_inputs(r));
+    PN_TRY(pn_run_open_dir(r, c->top.output, file));
     return PN_OK;
 }
 

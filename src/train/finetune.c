@@ -231,7 +231,8 @@ static pn_status run(finetune *f) {
     PN_TRY(read_all(f));
     PN_TRY(make_model(f));
     PN_TRY(choose_trained(f));
-    PN_TRY(pn_run_dir_open(f->top.output, f->config, &f->run)); /* the input is good: now something may be written */
+    PN_TRY(pn_run_dir_open(f->top.output, f->config, NULL, 0,
+                           &f->run)); /* the input is good: now something may be written */
     PN_TRY(pn_run_dir_file(&f->run, "model", done));
     if (pn_is_directory(done)) {
         pn_info("%s is already there: nothing to do", done);

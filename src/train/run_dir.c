@@ -83,8 +83,9 @@ static pn_status take_lock(pn_run_dir *run) {
     return PN_OK;
 }
 
-/* Locked, with the same config, log and monitor open. */
-static pn_status enter(pn_run_dir *run, const char *config_file, const char *config) {
+/* Locked, with the same config and inputs, log and monitor open. */
+static pn_status enter(pn_run_dir *run, const char *config_file, const char *config, const pn_run_input *inputs,
+                       int n_inputs) {
     char log[PN_PATH_MAX], events[PN_PATH_MAX];
     bool same = false;
     struct stat st;
@@ -92,6 +93,8 @@ static pn_status enter(pn_run_dir *run, const char *config_file, const char *con
     PN_TRY(same_config(config_file, config, &same));
     PN_CHECK(same, PN_USAGE, "%s holds a run with other settings; use another output directory, or remove this one",
              run->path);
+    PN_TRY(pn_run_inputs_check(run, inputs, n_inputs));
+    PN_TRY(pn_run_inputs_keep(run, inputs, n_inputs));
     PN_TRY(pn_run_dir_file(run, "log.jsonl", log));
     if (!stat(log, &st)) run->last_sign = (double)st.st_mtim.tv_sec + 1e-9 * (double)st.st_mtim.tv_nsec;
     PN_TRY(pn_log_open(log));
@@ -100,7 +103,8 @@ static pn_status enter(pn_run_dir *run, const char *config_file, const char *con
     return PN_OK;
 }
 
-pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out) {
+pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_run_input *inputs, int n_inputs,
+                          pn_run_dir *out) {
     *out = (pn_run_dir){ 0 };
     PN_CHECK(path && *path && strlen(path) < PN_PATH_MAX, PN_USAGE, "output: name the directory of this run");
     strcpy(out->path, path);
@@ -110,7 +114,7 @@ pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir 
     PN_TRY(resolved(config, &text, &n));
     out->resumed = pn_file_exists(file);
     pn_status s = out->resumed ? PN_OK : create(path, text, n);
-    if (!s) s = enter(out, file, text);
+    if (!s) s = enter(out, file, text, inputs, n_inputs);
     free(text);
     if (s) pn_run_dir_close(out);
     PN_TRY(s);

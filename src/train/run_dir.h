@@ -18,15 +18,26 @@ typedef struct pn_run_dir {
     FILE *lock;       /* NULL: not open */
 } pn_run_dir;
 
-/* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, and opens the
- * log and the monitor. PN_USAGE when the values differ, when it holds something else, or when another process works in
- * it. The config has been read and finished. */
-pn_status pn_run_dir_open(const char *path, const pn_config *config, pn_run_dir *out);
+/* What a run depends on beside its configuration, which only says where it is: a run that goes on must find the same.
+ */
+typedef struct pn_run_input {
+    const char *key, *what, *where; /* "base", "base model", "models/mine" */
+    uint64_t hash;
+} pn_run_input;
+
+/* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values and inputs (kept
+ * in state/inputs.json), and opens the log and the monitor. PN_USAGE when the values or inputs differ, when it holds
+ * something else, or when another process works in it. The config has been read and finished. */
+pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_run_input *inputs, int n_inputs,
+                          pn_run_dir *out);
 /* Lets another process work in it. Accepts one that was zeroed or that open has refused. */
 void pn_run_dir_close(pn_run_dir *run);
 /* The run's config.yaml without the origins and without `output`: what a result must say of how it was made. The caller
  * frees *text. */
 pn_status pn_run_dir_config(const pn_run_dir *run, char **text);
+/* Parts of opening: run_inputs.c. */
+pn_status pn_run_inputs_check(const pn_run_dir *run, const pn_run_input *inputs, int n);
+pn_status pn_run_inputs_keep(const pn_run_dir *run, const pn_run_input *inputs, int n);
 /* path/name into buffer of PN_PATH_MAX bytes. */
 pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out);
 

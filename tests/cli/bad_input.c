@@ -21,11 +21,13 @@ typedef struct bad {
 #define YAML(line)         "printf -- '" line "\n' >> good.yaml"
 #define TABLE(entries)                                                                                                 \
     "printf '{\"format\": \"postnas latency table\", \"version\": 1, \"entries\": %s' '" entries "' > t"
-#define BASE         "import base out"
-#define HYB          "import hyb out"
-#define M            "import m out"
-#define GGUF         "import m.gguf out"
-#define SEARCH       "search --config good.yaml --quiet"
+#define BASE   "import base out"
+#define HYB    "import hyb out"
+#define M      "import m out"
+#define GGUF   "import m.gguf out"
+#define SEARCH "search --config good.yaml --quiet"
+#define BEGUN                                                                                                          \
+    "mkdir -p run/state; touch run/lock; " POSTNAS_BIN " config search --print --config good.yaml > run/config.yaml\n"
 #define STAGES(rest) YAML("stages: [placement, block, shape]\nblock: {tokens: 2048, batch_tokens: 2048, " rest)
 #define SHAPES(list)                                                                                                   \
     STAGES("candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: " list "}")
@@ -381,10 +383,9 @@ static const bad table[] = {
       "good.yaml:44: block: tokens 100 is less than one step of batch_tokens 2048; raise tokens or lower "
       "batch_tokens" },
     { "base of a run changed",
-      "mkdir -p run/state\n"
-      "printf '{\"base\": \"0\", \"tokenizer\": \"0\", \"data\": \"0\"}' > run/state/inputs.json",
-      SEARCH, "run: this run was begun with another base model than qs has now; restore it, or choose another output" },
-    { "inputs of a run are no JSON", "mkdir -p run/state; echo '{' > run/state/inputs.json", SEARCH,
+      BEGUN "printf '{\"base\": \"0\", \"tokenizer\": \"0\", \"data\": \"0\"}' > run/state/inputs.json", SEARCH,
+      "run: this run was begun with another base model than qs has now; restore it, or choose another output" },
+    { "inputs of a run are no JSON", BEGUN "echo '{' > run/state/inputs.json", SEARCH,
       "run/state/inputs.json:2:1: not valid JSON: string or '}' expected near end of file" },
 
     /* ---- the comparison of selectors ---- */

@@ -23,7 +23,8 @@ static const struct {
     { "run on a full disk", "size=200k",
       "search --quiet --config good.yaml --set output=disk/run --set supernet.tokens=2048",
       "disk/run/state/...is the disk full?",
-      "disk/run disk/run/config.yaml disk/run/lock disk/run/log.jsonl disk/run/state disk/run/state/seconds.json "
+      "disk/run disk/run/config.yaml disk/run/lock disk/run/log.jsonl disk/run/state disk/run/state/inputs.json "
+      "disk/run/state/seconds.json "
       "disk/run/state/supernet disk/run/state/supernet/layer-0 " },
 };
 

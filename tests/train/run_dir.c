@@ -26,7 +26,7 @@ static pn_status open_run(int64_t steps, pn_run_dir *run) {
     ck_ok(pn_config_parse("test", text, &c));
     int64_t value[sizeof(pn_run_dir) / sizeof(int64_t)];
     ck_ok(pn_config_read(c, "", table, value));
-    pn_status s = pn_run_dir_open(path, c, run);
+    pn_status s = pn_run_dir_open(path, c, NULL, 0, run);
     pn_config_destroy(&c);
     return s;
 }
