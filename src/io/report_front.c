@@ -5,7 +5,7 @@
 #include "report_variants.h"
 
 /* Sizes of text as a narrow window shows it, in the drawing's units, and of a dot. */
-enum { LABEL_MAX = 30, LABEL_HEIGHT = 17, RADIUS = 5, RINGS = 5, SIDES = 8 };
+enum { LABEL_MAX = 30, LABEL_HEIGHT = 17, RADIUS = 5, GAP = 10, RINGS = 5, SIDES = 8, FEW = 8 };
 static const double letter = 9.2;
 
 typedef struct box {
@@ -25,7 +25,6 @@ typedef struct front {
     int n_front;
     box taken[4 * PN_PAGE_VARIANTS]; /* dots, lines of the front, labels */
     int n_taken, first_line, first_label;
-    size_t skip; /* bytes that every variant's text starts with: their type */
 } front;
 
 /* ---- points ---- */
@@ -51,16 +50,8 @@ static void find_front(const pn_page_variants *v, front *f) {
     }
 }
 
-/* In a stage of one type, labels do without its name. */
-static size_t common_type(const pn_page_variants *v) {
-    size_t n = strcspn(v->at[0].text, " ");
-    for (int i = 0; i < v->n; i++)
-        if (strncmp(v->at[i].text, v->at[0].text, n) || v->at[i].text[n] != ' ' || !v->at[i].text[n + 1]) return 0;
-    return n + 1;
-}
-
 static void read_points(const pn_page_variants *v, const pn_page_context_at *c, front *f) {
-    *f = (front){ .skip = common_type(v) };
+    *f = (front){ 0 };
     for (int i = 0; i < v->n; i++) {
         double rate;
         if (pn_page_rate(v->at[i].speed, "decode", c, &rate)) f->at[f->n++] = (point){ &v->at[i], .rate = rate };
@@ -91,10 +82,6 @@ static void take_drawing(front *f) {
     f->first_label = f->n_taken;
 }
 
-static const char *label_of(const front *f, const point *p, char buffer[PN_PAGE_NAME]) {
-    return pn_page_short(p->variant->text + f->skip, LABEL_MAX, buffer);
-}
-
 static double width_of(const char *text) {
     int n = 0;
     for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
@@ -115,10 +102,10 @@ static bool find_place(const front *f, const pn_plot *p, const point *at, double
                                         { -1, 1 }, { -1, -1 }, { 0, -1 }, { 0, 1 } };
     for (int over_lines = 0; over_lines < 2; over_lines++) {
         for (*ring = 0; *ring < RINGS; ++*ring) {
-            double away = RADIUS + 3 + 15.0 * *ring;
+            double away = GAP + 15.0 * *ring;
             for (int i = 0; i < SIDES; i++) {
                 double x = at->x + side[i][0] * away - (side[i][0] < 0 ? width : side[i][0] ? 0 : width / 2);
-                double y = at->y + side[i][1] * (away + LABEL_HEIGHT / 2.0 - (side[i][0] ? RADIUS : 0));
+                double y = at->y + side[i][1] * (away + LABEL_HEIGHT / 2.0 - (side[i][0] ? GAP / 2.0 : 0));
                 *out = (box){ x, y - LABEL_HEIGHT / 2.0, x + width, y + LABEL_HEIGHT / 2.0 };
                 if (is_free(f, p, out, over_lines)) return true;
             }
@@ -127,33 +114,36 @@ static bool find_place(const front *f, const pn_plot *p, const point *at, double
     return false;
 }
 
+static void draw_label(pn_page *r, const point *at, const box *b, bool leads, const char *text) {
+    bool on_left = b->right <= at->x, on_right = b->left >= at->x, chosen = at->variant->chosen;
+    double x = on_left ? b->right : on_right ? b->left : at->x, y = (b->top + b->bottom) / 2;
+    const char *anchor = on_left ? " end" : on_right ? "" : " mid", *rest = at->front || chosen ? "" : " soft";
+    if (leads)
+        pn_html(r->out, "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", at->x, x, at->y, y);
+    pn_html(r->out, "<text class=\"halo%s%s\" style=\"font-weight:%d\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", anchor, rest,
+            chosen ? 600 : 400, x, y + 4, text);
+}
+
 /* Returns whether there was room. */
-static bool label(pn_page *r, front *f, const pn_plot *p, const point *at) {
+static bool label(pn_page *r, const pn_page_variants *v, front *f, const pn_plot *p, const point *at) {
     char text[PN_PAGE_NAME], whole[PN_PAGE_NAME + 16];
     box b;
     int ring;
-    snprintf(whole, sizeof whole, "%s%s", label_of(f, at, text), at->variant->chosen ? " (chosen)" : "");
+    snprintf(whole, sizeof whole, "%s%s", pn_page_short(at->variant->text + v->skip, LABEL_MAX, text),
+             at->variant->chosen ? " (chosen)" : "");
     if (!find_place(f, p, at, width_of(whole), &b, &ring)) return false;
     take(f, b.left, b.top, b.right, b.bottom);
-    bool on_left = b.right <= at->x, on_right = b.left >= at->x;
-    double x = on_left ? b.right : on_right ? b.left : at->x, y = (b.top + b.bottom) / 2;
-    if (ring)
-        pn_html(r->out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", at->x, x, at->y, y);
-    pn_html(r->out, "<text class=\"halo%s%s\"%s x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-            on_left    ? " end"
-            : on_right ? ""
-                       : " mid",
-            at->front || at->variant->chosen ? "" : " soft", at->variant->chosen ? "" : " style=\"font-weight:400\"", x,
-            y + 4, whole);
+    draw_label(r, at, &b, ring > 0, whole);
     return true;
 }
 
 /* The chosen one's label first, then those of the front, so that the others give way; how many found no room. */
-static int labels(pn_page *r, front *f, const pn_plot *p) {
+static int labels(pn_page *r, const pn_page_variants *v, front *f, const pn_plot *p) {
     int left_out = 0;
     for (int rank = 0; rank < 3; rank++)
         for (int i = 0; i < f->n; i++)
-            if (rank == (f->at[i].variant->chosen ? 0 : f->at[i].front ? 1 : 2)) left_out += !label(r, f, p, &f->at[i]);
+            if (rank == (f->at[i].variant->chosen ? 0 : f->at[i].front ? 1 : 2))
+                left_out += !label(r, v, f, p, &f->at[i]);
     return left_out;
 }
 
@@ -202,7 +192,7 @@ static void describe(pn_page *r, const pn_page_variants *v, const front *f) {
 
 static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at *c, front *f) {
     char context[PN_PAGE_TEXT], caption[2 * PN_PAGE_NAME], below[PN_PAGE_TEXT + 64];
-    pn_plot p = { INFINITY, -INFINITY, INFINITY, -INFINITY, 56, 28, 640, 320 };
+    pn_plot p = { INFINITY, -INFINITY, INFINITY, -INFINITY, 56, 28, 640, f->n <= FEW ? 240 : 360 };
     for (int i = 0; i < f->n; i++) {
         p.x_min = fmin(p.x_min, f->at[i].rate);
         p.x_max = fmax(p.x_max, f->at[i].rate);
@@ -226,7 +216,7 @@ static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at
     pn_plot_x_axis(r->out, &p, below);
     line(r, f);
     take_drawing(f);
-    int left_out = labels(r, f, &p);
+    int left_out = labels(r, v, f, &p);
     dots(r, v, f);
     pn_plot_close(r->out);
     if (left_out)

@@ -172,6 +172,9 @@ void pn_page_table(pn_page *r);
 void pn_page_distances(pn_page *r);
 void pn_page_cache(pn_page *r);
 void pn_page_speed(pn_page *r);
+/* For the head of the page, where speed.json tells: a sentence, a large number. */
+void pn_page_speed_sentence(pn_page *r);
+void pn_page_speed_tile(pn_page *r);
 void pn_page_importance(pn_page *r);
 void pn_page_history(pn_page *r);
 void pn_page_pareto(pn_page *r);

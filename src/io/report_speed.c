@@ -91,6 +91,51 @@ static void read_models(const pn_page *r, comparisons *c) {
     }
 }
 
+/* Of a pass at the largest context where both models were measured; NULL: none. */
+static const comparison *longest(const comparisons *c, const char *pass) {
+    const comparison *found = NULL;
+    for (int i = 0; i < c->n; i++) {
+        const comparison *x = &c->at[i];
+        bool both = x->model[0].known && x->model[1].known;
+        if (both && !strcmp(x->pass, pass) && (!found || x->context > found->context)) found = x;
+    }
+    return found;
+}
+
+/* ---- the head of the page ---- */
+
+static double gain_of(const comparison *x) {
+    return x->model[1].measured / x->model[0].measured;
+}
+
+void pn_page_speed_sentence(pn_page *r) {
+    static const char *const verb[] = { "it decodes", "it reads a prompt with" };
+    char context[PN_PAGE_TEXT], base[PN_PAGE_TEXT], hybrid[PN_PAGE_TEXT];
+    comparisons c;
+    bool any = false;
+    read_models(r, &c);
+    for (int k = 0; k < 2; k++) {
+        const comparison *x = longest(&c, passes[k]);
+        if (!x) continue;
+        pn_html(r->out, "%s %s tokens of context %s %s tokens/s instead of %s (%.2f\xc3\x97)",
+                any ? "; at" : "Measured at", pn_page_context(x->context, context), verb[k],
+                pn_page_amount(x->model[1].measured, hybrid), pn_page_amount(x->model[0].measured, base), gain_of(x));
+        any = true;
+    }
+    if (any) pn_buf_text(r->out, ".");
+}
+
+void pn_page_speed_tile(pn_page *r) {
+    char context[PN_PAGE_TEXT];
+    comparisons c;
+    read_models(r, &c);
+    const comparison *x = longest(&c, "decode");
+    if (!x || !(gain_of(x) > 1e-3 && gain_of(x) < 1e6)) return;
+    double gain = gain_of(x);
+    pn_html(r->out, "<li><b>%.1f\xc3\x97</b><span>%s decoding at %s tokens, measured</span></li>\n",
+            gain >= 1 ? gain : 1 / gain, gain >= 1 ? "faster" : "slower", pn_page_context(x->context, context));
+}
+
 /* ---- the section ---- */
 
 static void speed_cells(pn_page *r, const speed *s) {

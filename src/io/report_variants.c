@@ -52,10 +52,20 @@ static bool chance(const pn_page_variants *v, const column *c, double *out) {
 
 /* ---- cells ---- */
 
-static void row_head(pn_page *r, const pn_page_variant *x) {
-    pn_html(r->out, "<tr class=\"%s\"><th scope=\"row\">%s%s", x->chosen ? "winner" : "", x->text,
+/* The corner above the names holds the type that they all have. */
+static void corner(pn_page *r, const pn_page_variants *v) {
+    pn_buf_text(r->out, "<tr><th scope=\"col\" class=\"left\">");
+    for (size_t i = 0; i + 1 < v->skip; i++) {
+        char one[2] = { v->at[0].text[i] };
+        pn_html(r->out, "%s", one);
+    }
+    pn_buf_text(r->out, "</th>");
+}
+
+static void row_head(pn_page *r, const pn_page_variants *v, const pn_page_variant *x, bool names) {
+    pn_html(r->out, "<tr class=\"%s\"><th scope=\"row\">%s%s", x->chosen ? "winner" : "", x->text + v->skip,
             x->chosen ? " (chosen)" : "");
-    if (*x->name && strcmp(x->name, x->text)) pn_html(r->out, "<small>in paths: %s</small>", x->name);
+    if (names && *x->name && strcmp(x->name, x->text)) pn_html(r->out, "<small>in paths: %s</small>", x->name);
     pn_buf_text(r->out, "</th>");
 }
 
@@ -92,7 +102,8 @@ static void scores_head(pn_page *r, const pn_page_variants *v, const columns *c,
         for (run = 1; i + run < first + n && !strcmp(c->at[i].task, c->at[i + run].task);) run++;
         pn_html(r->out, "<th scope=\"colgroup\" colspan=\"%d\">%s</th>", run, c->at[i].task);
     }
-    pn_buf_text(r->out, "</tr>\n<tr><td></td>");
+    pn_buf_text(r->out, "</tr>\n");
+    corner(r, v);
     if (!first)
         pn_html(r->out, "<th scope=\"col\">objective %s</th>",
                 v->objective.ascending ? "\xe2\x86\x91" : "\xe2\x86\x93");
@@ -108,7 +119,8 @@ static void scores_chance(pn_page *r, const pn_page_variants *v, const columns *
     bool any = false;
     for (int i = first; i < first + n; i++) any |= chance(v, &c->at[i], &value);
     if (!any) return;
-    pn_html(r->out, "<tr class=\"chance\"><th scope=\"row\">chance</th>%s", first ? "" : "<td></td>");
+    pn_buf_text(r->out, "<tr class=\"chance\"><th scope=\"row\">chance</th>");
+    if (!first) pn_buf_text(r->out, "<td></td>");
     for (int i = first; i < first + n; i++)
         pn_html(r->out, "<td>%s</td>", chance(v, &c->at[i], &value) ? pn_page_value(c->at[i].metric, value, text) : "");
     pn_buf_text(r->out, "</tr>\n");
@@ -124,7 +136,7 @@ static void scores(pn_page *r, const pn_page_variants *v) {
         scores_head(r, v, &c, first, n);
         for (int i = 0; i < v->n; i++) {
             const pn_page_variant *x = &v->at[i];
-            row_head(r, x);
+            row_head(r, v, x, !first);
             if (!first) value_cell(r, v->objective.metric, true, x->objective);
             for (int k = first; k < first + n; k++) {
                 double value;
@@ -148,13 +160,15 @@ static void costs_head(pn_page *r, const pn_page_variants *v, bool timed) {
                         "<td></td>");
     for (int k = 0; k < 2 && timed; k++)
         pn_html(r->out, "<th scope=\"colgroup\" colspan=\"%d\">%s at, tokens/s</th>", v->n_contexts, passes[k]);
-    pn_buf_text(r->out, "</tr>\n<tr><td></td><th scope=\"col\">at step 0</th><th scope=\"col\">trained</th>"
-                        "<th scope=\"col\">parameters</th><th scope=\"col\">flops per token</th>"
+    pn_buf_text(r->out, "</tr>\n");
+    corner(r, v);
+    pn_buf_text(r->out, "<th scope=\"col\">at step 0</th><th scope=\"col\">trained</th>"
+                        "<th scope=\"col\">parameters</th><th scope=\"col\">flops<small>per token</small></th>"
                         "<th scope=\"col\">state</th>");
     for (int k = 0; k < 2 && timed; k++)
         for (int i = 0; i < v->n_contexts; i++)
             pn_html(r->out, "<th scope=\"col\">%s</th>", pn_page_context(v->context[i].tokens, context));
-    if (timed) pn_buf_text(r->out, "<th scope=\"col\" class=\"left\">front</th>");
+    if (timed) pn_buf_text(r->out, "<th scope=\"col\">front</th>");
     pn_buf_text(r->out, "</tr>\n</thead>\n<tbody>\n");
 }
 
@@ -171,7 +185,7 @@ static void costs(pn_page *r, const pn_page_variants *v) {
     costs_head(r, v, timed);
     for (int i = 0; i < v->n; i++) {
         const pn_page_variant *x = &v->at[i];
-        row_head(r, x);
+        row_head(r, v, x, false);
         value_cell(r, "", isfinite(x->start), x->start);
         value_cell(r, "", isfinite(x->last), x->last);
         cost(r, x, "parameters", pn_page_amount);
@@ -184,7 +198,7 @@ static void costs(pn_page *r, const pn_page_variants *v) {
                 amount_cell(r, known, rate, pn_page_amount);
             }
         }
-        if (timed) pn_html(r->out, "<td class=\"left\">%s</td>", x->front ? "yes" : "");
+        if (timed) pn_html(r->out, "<td>%s</td>", x->front ? "yes" : "");
         pn_buf_text(r->out, "</tr>\n");
     }
     pn_buf_text(r->out, "</tbody>\n</table></div>\n");

@@ -27,6 +27,7 @@ typedef struct pn_page_variants {
     pn_page_objective objective;
     pn_page_variant at[PN_PAGE_VARIANTS]; /* best first */
     int n;
+    size_t skip; /* bytes that every text begins with, when all are of one type: its name */
     pn_page_context_at context[PN_PAGE_CONTEXTS];
     int n_contexts;
     pn_page_path path; /* that the stage ended with; n 0: unknown */

@@ -83,6 +83,14 @@ static void sort(pn_page_variants *v) {
     }
 }
 
+/* Labels do without the name of a type that all have. */
+static size_t common_type(const pn_page_variants *v) {
+    size_t n = v->n ? strcspn(v->at[0].text, " ") : 0;
+    for (int i = 0; i < v->n; i++)
+        if (strncmp(v->at[i].text, v->at[0].text, n) || v->at[i].text[n] != ' ' || !v->at[i].text[n + 1]) return 0;
+    return n ? n + 1 : 0;
+}
+
 static const json_t *find_stage(const pn_page *r, const char *stage) {
     const json_t *list = json_object_get(r->root, "variants");
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -111,6 +119,7 @@ bool pn_page_variants_read(const pn_page *r, const char *stage, pn_page_variants
         v->at[v->n++] = x;
     }
     sort(v);
+    v->skip = common_type(v);
     v->n_contexts = pn_page_contexts(r, v->context);
     pn_page_path_read(v->json, &v->path);
     if (!pn_page_number(history_row(r, v->json, "winner"), "objective", &v->ended)) v->ended = NAN;
