@@ -96,19 +96,18 @@ static bool is_free(const front *f, const pn_plot *p, const box *b, bool over_li
     return true;
 }
 
-/* Around the point, near ones first, and across the front's line only where nothing else is left. */
+/* Around the point, near places first, across the front's line where nothing else is as near. */
 static bool find_place(const front *f, const pn_plot *p, const point *at, double width, box *out, int *ring) {
     static const int side[SIDES][2] = { { 1, 0 },  { -1, 0 },  { 1, -1 }, { 1, 1 },
                                         { -1, 1 }, { -1, -1 }, { 0, -1 }, { 0, 1 } };
-    for (int over_lines = 0; over_lines < 2; over_lines++) {
-        for (*ring = 0; *ring < RINGS; ++*ring) {
-            double away = GAP + 15.0 * *ring;
-            for (int i = 0; i < SIDES; i++) {
-                double x = at->x + side[i][0] * away - (side[i][0] < 0 ? width : side[i][0] ? 0 : width / 2);
-                double y = at->y + side[i][1] * (away + LABEL_HEIGHT / 2.0 - (side[i][0] ? GAP / 2.0 : 0));
-                *out = (box){ x, y - LABEL_HEIGHT / 2.0, x + width, y + LABEL_HEIGHT / 2.0 };
-                if (is_free(f, p, out, over_lines)) return true;
-            }
+    for (*ring = 0; *ring < RINGS; ++*ring) {
+        double away = GAP + 15.0 * *ring;
+        for (int i = 0; i < 2 * SIDES; i++) {
+            const int *to = side[i % SIDES];
+            double x = at->x + to[0] * away - (to[0] < 0 ? width : to[0] ? 0 : width / 2);
+            double y = at->y + to[1] * (away + LABEL_HEIGHT / 2.0 - (to[0] ? GAP / 2.0 : 0));
+            *out = (box){ x, y - LABEL_HEIGHT / 2.0, x + width, y + LABEL_HEIGHT / 2.0 };
+            if (is_free(f, p, out, i >= SIDES)) return true;
         }
     }
     return false;
@@ -199,9 +198,11 @@ static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at
         p.y_min = fmin(p.y_min, f->at[i].variant->objective);
         p.y_max = fmax(p.y_max, f->at[i].variant->objective);
     }
-    double margin = 0.06 * (p.x_max - p.x_min);
+    double margin = 0.06 * (p.x_max - p.x_min), room = 0.06 * (p.y_max - p.y_min); /* for labels */
     p.x_min -= margin;
     p.x_max += margin;
+    p.y_min -= room;
+    p.y_max += room;
     pn_plot_settle(&p, true);
     for (int i = 0; i < f->n; i++) {
         f->at[i].x = pn_plot_x(&p, f->at[i].rate);
