@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Writes a made-up result.json, to see what report.html makes of large ones. Nothing in it was measured.
 
-    scripts/report-example.py --layers 36 --tasks 7 --paths 600 > /tmp/example.json
-    build/postnas report /tmp/example.json /tmp/example.html
+    scripts/report-example.py --layers 36 --tasks 7 --paths 600 --speed /tmp/example-speed.json > /tmp/example-result.json
+    build/postnas report /tmp/example-result.json /tmp/example.html
+
+With --speed it has the stages after the placement, whose made-up timings go to that file.
 """
 import argparse
 import json
@@ -15,7 +17,7 @@ KIND = {"text": "perplexity", "agreement": "kl", "mmlu": "choice", "commonsense"
 FULL, WINDOW = 4, 2  # limits
 
 
-def text(path):
+def text_of(path):
     runs, out = [], []
     for block in path:
         if runs and runs[-1][0] == block:
@@ -71,7 +73,7 @@ class Example:
             seen.add(key)
             tasks = {t: self.metrics(t, path) for t in self.tasks}
             full, window = path.count("attention"), path.count("swa")
-            rows.append({"path": text(path), "layers": path, "complete": full == FULL and window == WINDOW,
+            rows.append({"path": text_of(path), "layers": path, "complete": full == FULL and window == WINDOW,
                          "objective": self.objective(tasks), "round": round_, "parent": parent,
                          "cache_bytes": self.cache(path), "tasks": tasks})
             return len(rows) - 1
@@ -101,7 +103,7 @@ class Example:
                 samples.append({k: v + lift * (best[k] - v) if k in best else v for k, v in m.items()})
             tasks[t] = {k: {"mean": sum(s[k] for s in samples) / 3, "min": min(s[k] for s in samples),
                             "max": max(s[k] for s in samples), "values": [s[k] for s in samples]} for k in samples[0]}
-        return {"name": name, "path": text(path), "distilled": distilled, "tasks": tasks}
+        return {"name": name, "path": text_of(path), "distilled": distilled, "tasks": tasks}
 
     def curve(self, points, tokens):
         return [{"step": i + 1, "tokens": (i + 1) * tokens // points,
@@ -122,6 +124,54 @@ class Example:
                  "p": [p(l, i / points) for l in range(self.n)]} for i in range(points + 1)]
         return {"candidates": names, "points": rows, "final": rows[-1]["p"]}
 
+    def variant(self, history, stage, text, name, path, cost, noise):
+        """Its row of the history too; cost: of attention-like work, 1 for the block of the placement."""
+        path = [name if b == "jet" else b for b in path]
+        tasks = {t: {k: v + abs(self.rng.gauss(0, noise)) * (v if k in ("nll", "kl", "perplexity") else 0)
+                     for k, v in self.metrics(t, path).items()} for t in self.tasks}
+        history.append({"path": text_of(path), "layers": path, "complete": True, "objective": self.objective(tasks),
+                        "stage": stage, "round": 0, "parent": -1, "cache_bytes": self.cache(path), "tasks": tasks})
+        return {"text": text, "type": text.split()[0], "options": {}, "row": len(history) - 1,
+                "objective": self.objective(tasks), "tasks": tasks, "parameters": 2.4e6 * (1 + cost / 4),
+                "flops": 5e6 * (1 + cost / 3), "state": 294912.0 * cost}
+
+    def stage(self, history, stage, name, candidates, path):
+        """candidates: text, name in paths, cost."""
+        variants = [self.variant(history, stage, t, n, path, c, 0.25) for t, n, c in candidates]
+        chosen = min(range(len(variants)), key=lambda i: variants[i]["objective"])
+        row = variants[chosen]["row"]
+        errors = [{"layer": l, "block": n, "start": 1 + self.rng.random() * 0.4, "first": 0.8, "last": 0.2 + self.rng.random() * 0.3}
+                  for l in range(self.n) for _, n, _ in candidates]
+        rates = []
+        for (t, _, c), v in zip(candidates, variants):
+            noise = 1 + self.rng.gauss(0, 0.1)
+            rates.append({"text": t, "decode": [4e5 * noise / c, 3.6e5 * noise / c],
+                          "prefill": [2e5 * noise / c**0.5, 1.6e5 * noise / c**0.5]})
+        for v, x in zip(variants, rates):
+            time = sum(1 / d for d in x["decode"])
+            x["front"] = not any(w["objective"] <= v["objective"] and sum(1 / d for d in y["decode"]) < time
+                                 for w, y in zip(variants, rates) if w is not v)
+        return ({"stage": name, "objective": f"{self.tasks[0]}.nll", "ascending": False, "worth": {}, "chosen": chosen,
+                 "path": history[row]["path"], "winner": row, "variants": variants, "local_errors": errors},
+                {"stage": name, "variants": rates})
+
+    def later_stages(self, history, path):
+        types = ["retnet", "gla", "mamba2", "deltanet", "gated_deltanet", "rwkv7", "jet"]
+        shapes = [(h, k, v) for h in (4, 6, 8, 12) for k in (48, 64, 96, 128, 192) for v in (128, 192, 256, 384)
+                  if h * k * v == 294912] + [(h, k, v) for h in (4, 8, 12) for k in (64, 96, 128) for v in (128, 256)]
+        block = self.stage(history, 1, "block", [(t, f"{t}_2", 0.5 + self.rng.random()) for t in types], path)
+        shape = self.stage(history, 2, "shape", [(f"jet num_heads {h} head_dim {k} expand_v {v / k:g}", f"jet_{i + 3}",
+                                                  0.3 + h * k * v / 294912) for i, (h, k, v) in enumerate(shapes)], path)
+        models = []
+        for what, base, gain in (("decode", 400, 3), ("prefill", 6000, 2)):
+            for context in (4096, 65536):
+                for name, rate in (("base", base), ("PostNAS", base * gain)):
+                    measured = rate * 4096 / context * (1 + self.rng.gauss(0, 0.1))
+                    models.append({"model": name, "pass": what, "context": context, "predicted": rate * 4096 / context,
+                                   "measured": measured, "error": measured / (rate * 4096 / context) - 1})
+        return [block[0], shape[0]], {"batch": 8, "chunk": 512, "contexts": [4096, 65536],
+                                      "stages": [block[1], shape[1]], "models": models}
+
     def selectors(self):
         """Each ranks layers by what it believes of them, the later ones the nearer to the truth."""
         names = ["uniform", "random", "gates", "kl_guided", "recall_ratio", "greedy", "beam", "exhaustive"]
@@ -132,13 +182,14 @@ class Example:
                 order = sorted(range(self.n), key=lambda l: -truth[l] * math.exp(self.rng.gauss(0, 3 / (i + 1))))
                 path = ["attention" if l in order[:count] else "jet" for l in range(self.n)]
                 values = [self.objective({t: self.metrics(t, path) for t in self.tasks}) for _ in range(3)]
-                rows.append({"selector": name, "full_attention": count, "path": text(path), "paths": 1 + i * self.n,
+                rows.append({"selector": name, "full_attention": count, "path": text_of(path), "paths": 1 + i * self.n,
                              "searched": values[0], "heldout": {"mean": sum(values) / 3, "min": min(values),
                                                                 "max": max(values), "values": values}})
         return {"objective": " + ".join(f"{t}.nll" for t in self.tasks[:2]), "ascending": False, "normalised": False,
                 "rows": rows}
 
-    def result(self):
+    def result(self, later):
+        """And what speed.json holds; later: with the stages after the placement."""
         history = self.history()
         complete = [h for h in history if h["complete"]] or history
         winner = min(complete, key=lambda h: h["objective"])["layers"]
@@ -159,10 +210,10 @@ class Example:
                 gain[t] = {k: (v - history[0]["tasks"][t][k]) * (1 if k[:4] in ("accu", "top1") else -1)
                            for k, v in m.items() if not k.endswith("_chance")}
             importance.append({"layer": layer, "gain": gain})
-        return {"format": 1, "model": f"made-up example of {self.n} layers (nothing measured)", "seed": 1, "backend": "cpu",
+        out = {"format": 1, "model": f"made-up example of {self.n} layers (nothing measured)", "seed": 1, "backend": "cpu",
                 "supernet_weights": "0123456789abcdef", "strategy": "beam", "objective": f"{self.tasks[0]}.nll",
                 "objectives": {"attention": f"{self.tasks[0]}.nll", "swa": "mmlu.accuracy"},
-                "limits": {"full_attention": FULL, "swa": WINDOW, "none": 0}, "path": text(winner), "layers": winner,
+                "limits": {"full_attention": FULL, "swa": WINDOW, "none": 0}, "path": text_of(winner), "layers": winner,
                 "table": table, "selectors": self.selectors(),
                 "cache_bytes": [{"context": c, "base": self.cache(teacher, c), "winner": self.cache(winner, c)}
                                 for c in (4096, 16384, 65536, 262144)],
@@ -170,7 +221,15 @@ class Example:
                 "local_errors": [{"layer": l, "block": b, "first": 1 + self.rng.random() * 0.1,
                                   "last": 0.2 + self.rng.random() * 0.2} for l in range(self.n) for b in ("jet", "swa")],
                 "supernet_curve": self.curve(900, 50_000_000), "distill_curve": self.curve(400, 20_000_000),
-                "gates": self.gates()}
+               "gates": self.gates()}
+        if not later:
+            return out, None
+        for row in history:
+            row["stage"] = 0
+        out["variants"], speed = self.later_stages(history, winner)
+        out["stages"] = [{"kinds": [k], "objective": f"{self.tasks[0]}.nll", "ascending": False, "normalised": False, "path": p}
+                         for k, p in [("full_attention", text_of(winner))] + [(v["stage"], v["path"]) for v in out["variants"]]]
+        return out, speed
 
 
 def main():
@@ -179,8 +238,13 @@ def main():
     p.add_argument("--tasks", type=int, default=7)
     p.add_argument("--paths", type=int, default=600)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--speed", metavar="FILE")
     a = p.parse_args()
-    json.dump(Example(a.layers, a.tasks, a.paths, a.seed).result(), sys.stdout, indent=1)
+    result, speed = Example(a.layers, a.tasks, a.paths, a.seed).result(a.speed is not None)
+    json.dump(result, sys.stdout, indent=1)
+    if a.speed:
+        with open(a.speed, "w") as f:
+            json.dump(speed, f, indent=1)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,14 @@ static void page(pn_page *r) {
     pn_page_table(r);
     pn_page_distances(r);
     pn_page_cache(r);
+    pn_page_speed(r);
     pn_page_importance(r);
     pn_page_history(r);
     pn_page_pareto(r);
     pn_page_selectors(r);
     pn_page_gates(r);
+    pn_page_later_stage(r, "block", "Block");
+    pn_page_later_stage(r, "shape", "Shape");
     pn_page_local_errors(r);
     pn_page_curve(r, "supernet_curve", "supernet", "Training the super-network");
     pn_page_curve(r, "distill_curve", "distillation", "Distilling the chosen hybrid");
@@ -56,9 +59,11 @@ static void page(pn_page *r) {
     pn_buf_text(r->out, "</main>\n</body>\n</html>\n");
 }
 
-pn_status pn_page_render(const json_t *result, pn_buf *out) {
+pn_status pn_page_render(const json_t *result, const json_t *speed, pn_buf *out) {
     PN_CHECK(json_is_object(result), PN_FORMAT, "report: the result is not a JSON object; give a search's result.json");
-    pn_page r = { .root = result, .out = out };
+    PN_CHECK(!speed || json_is_object(speed), PN_FORMAT,
+             "report: the speeds beside the result are not a JSON object; put the search's speed.json there, or none");
+    pn_page r = { .root = result, .speed = speed, .out = out };
     pn_page_path_read(result, &r.winner);
     pn_page_objective_read(result, &r.objective);
     r.teacher_row = pn_page_row(&r, "teacher", false);
@@ -75,10 +80,10 @@ pn_status pn_page_render(const json_t *result, pn_buf *out) {
     return PN_OK;
 }
 
-pn_status pn_report_write(const json_t *result, const char *html_path) {
+pn_status pn_report_write(const json_t *result, const json_t *speed, const char *html_path) {
     pn_buf out = { 0 };
     pn_status s;
-    PN_TRY_GOTO(s, pn_page_render(result, &out), done);
+    PN_TRY_GOTO(s, pn_page_render(result, speed, &out), done);
     PN_TRY_GOTO(s, pn_file_write(html_path, out.data, out.n_bytes), done);
 done:
     pn_buf_free(&out);

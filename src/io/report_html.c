@@ -142,6 +142,18 @@ const char *pn_page_context(double tokens, char buffer[PN_PAGE_TEXT]) {
     return buffer;
 }
 
+const char *pn_page_amount(double v, char buffer[PN_PAGE_TEXT]) {
+    static const char *const unit[] = { "", "k", "M", "G", "T", "P" };
+    int u = 0;
+    for (; v >= 999.5 && u < 5; u++) v /= 1000;
+    int decimals = (!u && v == floor(v)) || v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2;
+    if (v < 1e6)
+        snprintf(buffer, PN_PAGE_TEXT, "%.*f%s", decimals, v, unit[u]);
+    else
+        snprintf(buffer, PN_PAGE_TEXT, "%.2g%s", v, unit[u]);
+    return buffer;
+}
+
 void pn_page_section(pn_page *r, const char *id, const char *title) {
     pn_html(r->out, "<section id=\"%s\">\n<h2>%s</h2>\n", id, title);
     pn_html(r->contents, "<li><a href=\"#%s\">%s</a></li>\n", id, title);

@@ -61,6 +61,7 @@ typedef struct pn_page_paths {
 } pn_page_paths;
 typedef struct pn_page {
     const json_t *root;
+    const json_t *speed; /* speed.json; NULL: none */
     pn_buf *out;
     pn_page_path base, winner;                /* n 0: not in the result */
     char block[PN_PAGE_BLOCKS][PN_PAGE_NAME]; /* in order of appearance; the index picks the colour */
@@ -72,8 +73,8 @@ typedef struct pn_page {
     pn_buf *contents; /* links to the sections */
 } pn_page;
 
-/* Appends the whole page. */
-pn_status pn_page_render(const json_t *result, pn_buf *out);
+/* Appends the whole page; speed: NULL when there is none. */
+pn_status pn_page_render(const json_t *result, const json_t *speed, pn_buf *out);
 
 /* ---- report_html.c: text ---- */
 
@@ -90,6 +91,7 @@ const char *pn_page_gain(const char *metric, double value, char buffer[PN_PAGE_T
 void pn_page_path_text(pn_buf *b, const char *path);
 const char *pn_page_bytes(double n_bytes, char buffer[PN_PAGE_TEXT]);  /* "64.0 MiB" */
 const char *pn_page_context(double tokens, char buffer[PN_PAGE_TEXT]); /* "256K" */
+const char *pn_page_amount(double value, char buffer[PN_PAGE_TEXT]);   /* "17.3k": three digits; value >= 0 */
 void pn_page_section(pn_page *r, const char *id, const char *title);   /* <section><h2>..</h2>; close with */
 void pn_page_section_end(pn_page *r);
 extern const char pn_page_style[];
@@ -157,6 +159,8 @@ void pn_plot_x_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_pl
 void pn_plot_y_axis_log2(pn_buf *b, const pn_plot *p, const char *caption, pn_plot_text text);
 /* A row of small boxes, one per layer. */
 void pn_page_strip(pn_page *r, const pn_page_path *p);
+/* A path as columns of boxes from the first layer to the last, beside the base it came from (NULL: alone). */
+void pn_page_stack_columns(pn_page *r, const pn_page_path *path, const pn_page_path *base);
 /* Names the blocks' colours: those of `only` (per block); NULL: all, with their counts in the hybrid. */
 void pn_page_legend(pn_page *r, const bool *only);
 
@@ -167,11 +171,16 @@ void pn_page_stack(pn_page *r);
 void pn_page_table(pn_page *r);
 void pn_page_distances(pn_page *r);
 void pn_page_cache(pn_page *r);
+void pn_page_speed(pn_page *r);
+/* For the head of the page, where speed.json tells: a sentence, a large number. */
+void pn_page_speed_sentence(pn_page *r);
+void pn_page_speed_tile(pn_page *r);
 void pn_page_importance(pn_page *r);
 void pn_page_history(pn_page *r);
 void pn_page_pareto(pn_page *r);
 void pn_page_selectors(pn_page *r);
 void pn_page_gates(pn_page *r);
+void pn_page_later_stage(pn_page *r, const char *stage, const char *title);
 void pn_page_local_errors(pn_page *r);
 void pn_page_curve(pn_page *r, const char *key, const char *id, const char *title);
 void pn_page_configuration(pn_page *r);

@@ -1,4 +1,4 @@
-/* The chosen stack, layer by layer, beside the base it came from. */
+/* Stacks, layer by layer: the chosen one beside the base it came from. */
 #include "report_internal.h"
 
 #include <string.h>
@@ -15,8 +15,8 @@ static void box(pn_page *r, const char *name, int layer, double x, double y, con
 }
 
 /* Layers first .. last - 1 as one drawing. */
-static void column(pn_page *r, int first, int last, bool pair) {
-    const pn_page_path *w = &r->winner, *base = &r->base;
+static void column(pn_page *r, const pn_page_path *w, const pn_page_path *base, int first, int last) {
+    bool pair = base != NULL;
     double left = LABEL, right = pair ? LABEL + BOX + GAP : LABEL, height = HEAD + (last - first) * ROW;
     char title[PN_PAGE_TEXT];
     snprintf(title, sizeof title, "Token mixers of layers %d to %d", first, last - 1);
@@ -37,8 +37,13 @@ static void column(pn_page *r, int first, int last, bool pair) {
     pn_plot_close(r->out);
 }
 
+void pn_page_stack_columns(pn_page *r, const pn_page_path *path, const pn_page_path *base) {
+    int n = path->n, columns = (n + TALLEST - 1) / TALLEST;
+    for (int i = 0; i < columns; i++) column(r, path, base, i * n / columns, (i + 1) * n / columns);
+}
+
 void pn_page_stack(pn_page *r) {
-    int n = r->winner.n, columns = (n + TALLEST - 1) / TALLEST;
+    int n = r->winner.n;
     if (!n) return;
     bool pair = r->base.n == n;
     pn_page_section(r, "stack", "The chosen stack");
@@ -50,7 +55,7 @@ void pn_page_stack(pn_page *r) {
                "one a layer that was replaced"
              : "");
     pn_buf_text(r->out, "<div class=\"pair\">\n");
-    for (int i = 0; i < columns; i++) column(r, i * n / columns, (i + 1) * n / columns, pair);
+    pn_page_stack_columns(r, &r->winner, pair ? &r->base : NULL);
     pn_page_legend(r, NULL);
     pn_buf_text(r->out, "</div>\n");
     pn_page_section_end(r);

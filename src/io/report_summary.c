@@ -272,6 +272,7 @@ static void tiles(pn_page *r) {
         pn_html(r->out, "<li><b>%.1f\xc3\x97</b><span>%s decode state at %s tokens, %s per sequence</span></li>\n",
                 winner <= base ? base / winner : winner / base, winner <= base ? "smaller" : "larger",
                 pn_page_context(context, a), pn_page_bytes(winner, b));
+    pn_page_speed_tile(r);
     pn_buf_text(r->out, "</ul>\n");
 }
 
@@ -300,6 +301,7 @@ void pn_page_summary(pn_page *r) {
     tiles(r);
     bool any = paragraph(r, "Kept", placement);
     any |= paragraph(r, "Cost", cache);
+    any |= paragraph(r, "Speed", pn_page_speed_sentence);
     any |= paragraph(r, "Quality", scores);
     if (n > 1) {
         pn_buf_text(r->out, "<p>");

@@ -51,7 +51,7 @@ pn_status pn_run_results(pn_run *r) {
     if (!s) s = pn_run_dir_file(&r->dir, "result.json", path);
     if (!s) s = pn_json_write(path, root);
     if (!s) s = pn_run_dir_file(&r->dir, "report.html", page);
-    if (!s) s = pn_report_write(root, page);
+    if (!s) s = pn_report_write(root, r->speed, page);
     json_decref(root);
     PN_TRY(s);
     int n_paths;

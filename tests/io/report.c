@@ -90,7 +90,7 @@ static json_t *load(void) {
 /* The page; the caller frees it. */
 static char *render(const json_t *root) {
     pn_buf page = { 0 };
-    ck_ok(pn_page_render(root, &page));
+    ck_ok(pn_page_render(root, NULL, &page));
     ck_assert_uint_eq(strlen(page.data), page.n_bytes);
     const char *why = malformed(page.data);
     ck_assert_msg(!*why, "malformed: %s", why);
@@ -597,18 +597,18 @@ START_TEST(files) {
     ck_ok(pn_path_join(path, directory, "report.html"));
     json_t *root = load(), *list = json_array();
     char *page = render(root);
-    ck_ok(pn_report_write(root, path));
-    ck_ok(pn_report_write(root, path)); /* over an older one */
+    ck_ok(pn_report_write(root, NULL, path));
+    ck_ok(pn_report_write(root, NULL, path)); /* over an older one */
     ck_ok(pn_file_read(path, 1 << 26, &data, &n));
     ck_assert_str_eq(data, page);
     free(data);
-    ck_assert_int_eq(pn_report_write(list, path), PN_FORMAT);
-    ck_assert_int_eq(pn_report_write(NULL, path), PN_FORMAT);
+    ck_assert_int_eq(pn_report_write(list, NULL, path), PN_FORMAT);
+    ck_assert_int_eq(pn_report_write(NULL, NULL, path), PN_FORMAT);
     ck_ok(pn_file_read(path, 1 << 26, &data, &n)); /* a refused result leaves the old page */
     ck_assert_str_eq(data, page);
     free(data);
     ck_ok(pn_path_join(path, directory, "missing/report.html"));
-    ck_assert_int_eq(pn_report_write(root, path), PN_IO);
+    ck_assert_int_eq(pn_report_write(root, NULL, path), PN_IO);
     ck_ok(pn_remove_tree(directory));
     free(page);
     json_decref(list);
