@@ -144,7 +144,7 @@ static void speed_cells(pn_page *r, const speed *s) {
         pn_buf_text(r->out, "<td>\xe2\x80\x93</td><td>\xe2\x80\x93</td><td>\xe2\x80\x93</td>");
         return;
     }
-    pn_html(r->out, "<td title=\"%g\">%s</td><td title=\"%g\">%s</td>", s->predicted,
+    pn_html(r->out, "<td title=\"%.10g\">%s</td><td title=\"%.10g\">%s</td>", s->predicted,
             pn_page_amount(s->predicted, predicted), s->measured, pn_page_amount(s->measured, measured));
     if (s->has_error && fabs(s->error) < 1e4)
         pn_html(r->out, "<td>%s%.1f\xc2\xa0%%</td>", s->error < 0 ? "\xe2\x88\x92" : "+", 100 * fabs(s->error));

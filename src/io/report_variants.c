@@ -84,13 +84,12 @@ static void value_cell(pn_page *r, const char *metric, bool known, double value)
 }
 
 static void amount_cell(pn_page *r, bool known, double value, const char *(*text)(double, char *)) {
-    char shown[PN_PAGE_TEXT], exact[PN_PAGE_TEXT];
+    char shown[PN_PAGE_TEXT];
     if (!known || value < 0) {
         none(r);
         return;
     }
-    pn_double_text(value, exact, sizeof exact);
-    pn_html(r->out, "<td title=\"%s\">%s</td>", exact, text(value, shown));
+    pn_html(r->out, "<td title=\"%.10g\">%s</td>", value, text(value, shown));
 }
 
 /* ---- what the variants score ---- */
