@@ -302,7 +302,7 @@ static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at
 static void legend(pn_page *r, const pn_page_variants *v) {
     char names[TEXT_MAX];
     pn_buf_text(r->out,
-                "<ul class=\"legend\">\n"
+                "<h3>Objective against decode speed</h3>\n<ul class=\"legend\">\n"
                 "<li><svg width=\"16\" height=\"16\" aria-hidden=\"true\"><path class=\"k0 best\" d=\"M8 1l7 7l-7 7l-7 "
                 "-7z\"/></svg>chosen</li>\n"
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"k1\" cx=\"7\" cy=\"7\" "

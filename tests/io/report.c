@@ -468,8 +468,8 @@ START_TEST(whole_models) {
     json_t *root = load_file(stages_result), *speed = load_file(stages_speed);
     char *page = render_both(root, speed);
     holds(page,
-          "<p><b>Speed.</b> Measured at 64K tokens of context it decodes 100 tokens/s instead of 25 (4.00\xc3\x97); "
-          "at 64K tokens of context it reads a prompt with 1.05k tokens/s instead of 300 (3.50\xc3\x97).</p>");
+          "<p><b>Speed.</b> Measured: at 64K tokens of context it decodes 100 tokens/s instead of 25 (4.00\xc3\x97); "
+          "it reads a prompt of 64K tokens with 1.05k tokens/s instead of 300 (3.50\xc3\x97).</p>");
     holds(page, "<li><b>4.0\xc3\x97</b><span>faster decoding at 64K tokens, measured</span></li>");
     holds(page, "<th scope=\"row\">decode, 4K</th><td title=\"400\">400</td><td title=\"320\">320</td>"
                 "<td>\xe2\x88\x92"
