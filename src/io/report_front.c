@@ -229,7 +229,7 @@ static void line(pn_page *r, const front *f) {
         const point *p = &f->at[f->order[k]];
         pn_html(r->out, k ? "H%.1fV%.1f" : "M%.1f %.1f", p->x, p->y);
     }
-    pn_buf_text(r->out, "\"><title>none is better in both</title></path>\n");
+    pn_buf_text(r->out, "\"><title>none beats these</title></path>\n");
 }
 
 static void dots(pn_page *r, const pn_page_variants *v, const front *f) {
@@ -308,7 +308,7 @@ static void legend(pn_page *r, const pn_page_variants *v) {
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"k1\" cx=\"7\" cy=\"7\" "
                 "r=\"4\"/></svg>on the front</li>\n"
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"open\" cx=\"7\" cy=\"7\" "
-                "r=\"4\"/></svg>another is better in both</li>\n"
+                "r=\"4\"/></svg>beaten by another</li>\n"
                 "<li><svg width=\"30\" height=\"10\" aria-hidden=\"true\"><path class=\"frontier\" d=\"M0 5L30 5\"/>"
                 "</svg>Pareto front at that context</li>\n</ul>\n");
     if (same_options(v, names)) pn_html(r->out, "<p class=\"how\">Points are labelled %s.</p>\n", names);

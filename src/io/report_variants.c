@@ -54,6 +54,10 @@ static bool chance(const pn_page_variants *v, const column *c, double *out) {
 
 /* The corner above the names holds the type that they all have. */
 static void corner(pn_page *r, const pn_page_variants *v) {
+    if (!v->skip) {
+        pn_buf_text(r->out, "<tr><td></td>");
+        return;
+    }
     pn_buf_text(r->out, "<tr><th scope=\"col\" class=\"left\">");
     for (size_t i = 0; i + 1 < v->skip; i++) {
         char one[2] = { v->at[0].text[i] };
