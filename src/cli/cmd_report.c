@@ -16,6 +16,8 @@ static pn_status load_speed(const char *result, json_t **out) {
     int written = snprintf(file, sizeof file, "%.*sspeed.json", (int)head, result);
     if (written >= (int)sizeof file || !pn_file_exists(file)) return PN_OK;
     PN_TRY(pn_json_load(file, SPEED_LIMIT, out));
+    PN_CHECK(json_is_object(*out), PN_FORMAT, "%s: not a JSON object; put a search's speed.json there, or remove it",
+             file);
     return PN_OK;
 }
 

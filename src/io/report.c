@@ -62,7 +62,7 @@ static void page(pn_page *r) {
 pn_status pn_page_render(const json_t *result, const json_t *speed, pn_buf *out) {
     PN_CHECK(json_is_object(result), PN_FORMAT, "report: the result is not a JSON object; give a search's result.json");
     PN_CHECK(!speed || json_is_object(speed), PN_FORMAT,
-             "report: the speeds beside the result are not a JSON object; put the search's speed.json there, or none");
+             "report: the speeds are not a JSON object; give a search's speed.json, or none");
     pn_page r = { .root = result, .speed = speed, .out = out };
     pn_page_path_read(result, &r.winner);
     pn_page_objective_read(result, &r.objective);

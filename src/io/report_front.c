@@ -4,8 +4,19 @@
 
 #include "report_variants.h"
 
-/* Sizes of text as a narrow window shows it, in the drawing's units, and of a dot. */
-enum { LABEL_MAX = 30, LABEL_HEIGHT = 17, RADIUS = 5, GAP = 10, RINGS = 5, SIDES = 8, FEW = 8 };
+/* Sizes in the drawing's units: of text as a narrow window shows it, of a dot; rings of places around a point; how many
+ * points a lower drawing takes; steps that a line to a label is looked at in. */
+enum {
+    TEXT_MAX = 256,
+    LABEL_MAX = 30,
+    LABEL_HEIGHT = 17,
+    RADIUS = 5,
+    GAP = 10,
+    RINGS = 6,
+    SIDES = 8,
+    FEW = 8,
+    STEPS = 8
+};
 static const double letter = 9.2;
 
 typedef struct box {
@@ -23,7 +34,7 @@ typedef struct front {
     int n;
     int order[PN_PAGE_VARIANTS]; /* those that none beats, the fastest first */
     int n_front;
-    box taken[4 * PN_PAGE_VARIANTS]; /* dots, lines of the front, labels */
+    box taken[(4 + STEPS) * PN_PAGE_VARIANTS]; /* dots, lines of the front, labels with their lines */
     int n_taken, first_line, first_label;
 } front;
 
@@ -82,6 +93,37 @@ static void take_drawing(front *f) {
     f->first_label = f->n_taken;
 }
 
+/* Every other word of "name value name value": the names, or the values. */
+static void words(const char *text, bool values, char out[TEXT_MAX]) {
+    size_t n = 0;
+    out[0] = '\0';
+    for (int word = 0; *text; word++) {
+        size_t length = strcspn(text, " ");
+        if (word % 2 == values && n + length + 4 < TEXT_MAX)
+            n += (size_t)snprintf(out + n, TEXT_MAX - n, "%s%.*s", n ? " / " : "", (int)length, text);
+        text += length + strspn(text + length, " ");
+    }
+}
+
+/* Whether all are of one type and give the same options, several of them: then labels are the values alone. */
+static bool same_options(const pn_page_variants *v, char names[TEXT_MAX]) {
+    char others[TEXT_MAX];
+    words(v->at[0].text + v->skip, false, names);
+    for (int i = 1; i < v->n; i++) {
+        words(v->at[i].text + v->skip, false, others);
+        if (strcmp(names, others)) return false;
+    }
+    return v->skip && strstr(names, " / ");
+}
+
+static void label_of(const pn_page_variants *v, const pn_page_variant *x, char *out, size_t size) {
+    char names[TEXT_MAX], values[TEXT_MAX], text[PN_PAGE_NAME];
+    bool alone = same_options(v, names);
+    if (alone) words(x->text + v->skip, true, values);
+    snprintf(out, size, "%s%s", pn_page_short(alone ? values : x->text + v->skip, LABEL_MAX, text),
+             x->chosen ? " (chosen)" : "");
+}
+
 static double width_of(const char *text) {
     int n = 0;
     for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
@@ -96,26 +138,58 @@ static bool is_free(const front *f, const pn_plot *p, const box *b, bool over_li
     return true;
 }
 
-/* Around the point, near places first, across the front's line where nothing else is as near. */
-static bool find_place(const front *f, const pn_plot *p, const point *at, double width, box *out, int *ring) {
-    static const int side[SIDES][2] = { { 1, 0 },  { -1, 0 },  { 1, -1 }, { 1, 1 },
-                                        { -1, 1 }, { -1, -1 }, { 0, -1 }, { 0, 1 } };
-    for (*ring = 0; *ring < RINGS; ++*ring) {
-        double away = GAP + 15.0 * *ring;
-        for (int i = 0; i < 2 * SIDES; i++) {
-            const int *to = side[i % SIDES];
-            double x = at->x + to[0] * away - (to[0] < 0 ? width : to[0] ? 0 : width / 2);
-            double y = at->y + to[1] * (away + LABEL_HEIGHT / 2.0 - (to[0] ? GAP / 2.0 : 0));
-            *out = (box){ x, y - LABEL_HEIGHT / 2.0, x + width, y + LABEL_HEIGHT / 2.0 };
-            if (is_free(f, p, out, i >= SIDES)) return true;
+/* Where the line from a point to a label away from it ends. */
+static double end_of(const point *at, const box *b) {
+    return b->right <= at->x ? b->right : b->left >= at->x ? b->left : at->x;
+}
+
+static box step_of(const point *at, const box *b, int i) {
+    double part = (i + 1.0) / (STEPS + 1), to = (b->top + b->bottom) / 2 < at->y ? b->bottom : b->top;
+    double x = at->x + part * (end_of(at, b) - at->x), y = at->y + part * (to - at->y);
+    return (box){ x - 1, y - 1, x + 1, y + 1 };
+}
+
+/* Whether the line touches neither a label nor another dot, but for one that lies on the point's own. */
+static bool is_clear(const front *f, const point *at, const box *b) {
+    const box *own = &f->taken[at - f->at];
+    for (int i = 0; i < STEPS; i++) {
+        box step = step_of(at, b, i);
+        for (int k = 0; k < f->n_taken; k++) {
+            bool counts = k < f->n ? !meet(own, &f->taken[k]) : k >= f->first_label;
+            if (counts && meet(&step, &f->taken[k])) return false;
         }
     }
+    return true;
+}
+
+/* Beside the point or around it, `ring` steps away. */
+static bool find_side(const front *f, const pn_plot *p, const point *at, double width, int ring, bool over_lines,
+                      box *out) {
+    static const int side[SIDES][2] = { { 1, 0 },  { -1, 0 },  { 1, -1 }, { 1, 1 },
+                                        { -1, 1 }, { -1, -1 }, { 0, -1 }, { 0, 1 } };
+    double away = GAP + 15.0 * ring;
+    for (int i = 0; i < SIDES; i++) {
+        const int *to = side[i];
+        double x = at->x + to[0] * away - (to[0] < 0 ? width : to[0] ? 0 : width / 2);
+        double y = at->y + to[1] * (away + LABEL_HEIGHT / 2.0 - (to[0] ? GAP / 2.0 : 0));
+        *out = (box){ x, y - LABEL_HEIGHT / 2.0, x + width, y + LABEL_HEIGHT / 2.0 };
+        if (is_free(f, p, out, over_lines) && (!ring || is_clear(f, at, out))) return true;
+    }
+    return false;
+}
+
+/* Near places first; across the front's line where the two nearest rings have no other. */
+static bool find_place(const front *f, const pn_plot *p, const point *at, double width, box *out, int *ring) {
+    for (int near = 0; near < RINGS; near += 2)
+        for (int over_lines = 0; over_lines < 2; over_lines++)
+            for (*ring = near; *ring < near + 2; ++*ring)
+                if (find_side(f, p, at, width, *ring, over_lines, out)) return true;
     return false;
 }
 
 static void draw_label(pn_page *r, const point *at, const box *b, bool leads, const char *text) {
     bool on_left = b->right <= at->x, on_right = b->left >= at->x, chosen = at->variant->chosen;
-    double x = on_left ? b->right : on_right ? b->left : at->x, y = (b->top + b->bottom) / 2;
+    double x = end_of(at, b), y = (b->top + b->bottom) / 2;
     const char *anchor = on_left ? " end" : on_right ? "" : " mid", *rest = at->front || chosen ? "" : " soft";
     if (leads)
         pn_html(r->out, "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", at->x, x, at->y, y);
@@ -125,13 +199,13 @@ static void draw_label(pn_page *r, const point *at, const box *b, bool leads, co
 
 /* Returns whether there was room. */
 static bool label(pn_page *r, const pn_page_variants *v, front *f, const pn_plot *p, const point *at) {
-    char text[PN_PAGE_NAME], whole[PN_PAGE_NAME + 16];
+    char whole[PN_PAGE_NAME + 16];
     box b;
     int ring;
-    snprintf(whole, sizeof whole, "%s%s", pn_page_short(at->variant->text + v->skip, LABEL_MAX, text),
-             at->variant->chosen ? " (chosen)" : "");
+    label_of(v, at->variant, whole, sizeof whole);
     if (!find_place(f, p, at, width_of(whole), &b, &ring)) return false;
     take(f, b.left, b.top, b.right, b.bottom);
+    for (int i = 0; i < STEPS && ring; i++) f->taken[f->n_taken++] = step_of(at, &b, i);
     draw_label(r, at, &b, ring > 0, whole);
     return true;
 }
@@ -155,7 +229,7 @@ static void line(pn_page *r, const front *f) {
         const point *p = &f->at[f->order[k]];
         pn_html(r->out, k ? "H%.1fV%.1f" : "M%.1f %.1f", p->x, p->y);
     }
-    pn_buf_text(r->out, "\"><title>none is better in both</title></path>\n");
+    pn_buf_text(r->out, "\"><title>none beats these</title></path>\n");
 }
 
 static void dots(pn_page *r, const pn_page_variants *v, const front *f) {
@@ -198,7 +272,7 @@ static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at
         p.y_min = fmin(p.y_min, f->at[i].variant->objective);
         p.y_max = fmax(p.y_max, f->at[i].variant->objective);
     }
-    double margin = 0.06 * (p.x_max - p.x_min), room = 0.06 * (p.y_max - p.y_min); /* for labels */
+    double margin = 0.06 * (p.x_max - p.x_min), room = 0.09 * (p.y_max - p.y_min); /* for labels */
     p.x_min -= margin;
     p.x_max += margin;
     p.y_min -= room;
@@ -225,17 +299,19 @@ static void plot(pn_page *r, const pn_page_variants *v, const pn_page_context_at
                 left_out == 1 ? "" : "s");
 }
 
-static void legend(pn_page *r) {
+static void legend(pn_page *r, const pn_page_variants *v) {
+    char names[TEXT_MAX];
     pn_buf_text(r->out,
-                "<ul class=\"legend\">\n"
+                "<h3>Objective against decode speed</h3>\n<ul class=\"legend\">\n"
                 "<li><svg width=\"16\" height=\"16\" aria-hidden=\"true\"><path class=\"k0 best\" d=\"M8 1l7 7l-7 7l-7 "
                 "-7z\"/></svg>chosen</li>\n"
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"k1\" cx=\"7\" cy=\"7\" "
                 "r=\"4\"/></svg>on the front</li>\n"
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"open\" cx=\"7\" cy=\"7\" "
-                "r=\"4\"/></svg>another is better in both</li>\n"
+                "r=\"4\"/></svg>beaten by another</li>\n"
                 "<li><svg width=\"30\" height=\"10\" aria-hidden=\"true\"><path class=\"frontier\" d=\"M0 5L30 5\"/>"
                 "</svg>Pareto front at that context</li>\n</ul>\n");
+    if (same_options(v, names)) pn_html(r->out, "<p class=\"how\">Points are labelled %s.</p>\n", names);
 }
 
 void pn_page_front(pn_page *r, const pn_page_variants *v) {
@@ -244,7 +320,7 @@ void pn_page_front(pn_page *r, const pn_page_variants *v) {
     for (int i = 0; i < v->n_contexts; i++) {
         read_points(v, &v->context[i], &f);
         if (f.n < 2) continue;
-        if (!any) legend(r);
+        if (!any) legend(r, v);
         any = true;
         plot(r, v, &v->context[i], &f);
     }

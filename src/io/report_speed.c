@@ -104,25 +104,27 @@ static const comparison *longest(const comparisons *c, const char *pass) {
 
 /* ---- the head of the page ---- */
 
+/* Of measured speeds: the hybrid's over the base's. */
 static double gain_of(const comparison *x) {
     return x->model[1].measured / x->model[0].measured;
 }
 
 void pn_page_speed_sentence(pn_page *r) {
-    static const char *const verb[] = { "it decodes", "it reads a prompt with" };
+    static const char *const words[] = { "at %s tokens of context it decodes", "it reads a prompt of %s tokens with" };
     char context[PN_PAGE_TEXT], base[PN_PAGE_TEXT], hybrid[PN_PAGE_TEXT];
     comparisons c;
-    bool any = false;
+    const char *join = "Measured: ";
     read_models(r, &c);
     for (int k = 0; k < 2; k++) {
         const comparison *x = longest(&c, passes[k]);
         if (!x) continue;
-        pn_html(r->out, "%s %s tokens of context %s %s tokens/s instead of %s (%.2f\xc3\x97)",
-                any ? "; at" : "Measured at", pn_page_context(x->context, context), verb[k],
-                pn_page_amount(x->model[1].measured, hybrid), pn_page_amount(x->model[0].measured, base), gain_of(x));
-        any = true;
+        pn_buf_text(r->out, join);
+        pn_html(r->out, words[k], pn_page_context(x->context, context));
+        pn_html(r->out, " %s tokens/s instead of %s (%.2f\xc3\x97)", pn_page_amount(x->model[1].measured, hybrid),
+                pn_page_amount(x->model[0].measured, base), gain_of(x));
+        join = "; ";
     }
-    if (any) pn_buf_text(r->out, ".");
+    if (*join == ';') pn_buf_text(r->out, ".");
 }
 
 void pn_page_speed_tile(pn_page *r) {
@@ -144,7 +146,7 @@ static void speed_cells(pn_page *r, const speed *s) {
         pn_buf_text(r->out, "<td>\xe2\x80\x93</td><td>\xe2\x80\x93</td><td>\xe2\x80\x93</td>");
         return;
     }
-    pn_html(r->out, "<td title=\"%g\">%s</td><td title=\"%g\">%s</td>", s->predicted,
+    pn_html(r->out, "<td title=\"%.10g\">%s</td><td title=\"%.10g\">%s</td>", s->predicted,
             pn_page_amount(s->predicted, predicted), s->measured, pn_page_amount(s->measured, measured));
     if (s->has_error && fabs(s->error) < 1e4)
         pn_html(r->out, "<td>%s%.1f\xc2\xa0%%</td>", s->error < 0 ? "\xe2\x88\x92" : "+", 100 * fabs(s->error));

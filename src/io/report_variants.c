@@ -54,6 +54,10 @@ static bool chance(const pn_page_variants *v, const column *c, double *out) {
 
 /* The corner above the names holds the type that they all have. */
 static void corner(pn_page *r, const pn_page_variants *v) {
+    if (!v->skip) {
+        pn_buf_text(r->out, "<tr><td></td>");
+        return;
+    }
     pn_buf_text(r->out, "<tr><th scope=\"col\" class=\"left\">");
     for (size_t i = 0; i + 1 < v->skip; i++) {
         char one[2] = { v->at[0].text[i] };
@@ -84,13 +88,12 @@ static void value_cell(pn_page *r, const char *metric, bool known, double value)
 }
 
 static void amount_cell(pn_page *r, bool known, double value, const char *(*text)(double, char *)) {
-    char shown[PN_PAGE_TEXT], exact[PN_PAGE_TEXT];
+    char shown[PN_PAGE_TEXT];
     if (!known || value < 0) {
         none(r);
         return;
     }
-    pn_double_text(value, exact, sizeof exact);
-    pn_html(r->out, "<td title=\"%s\">%s</td>", exact, text(value, shown));
+    pn_html(r->out, "<td title=\"%.10g\">%s</td>", value, text(value, shown));
 }
 
 /* ---- what the variants score ---- */

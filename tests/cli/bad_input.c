@@ -32,6 +32,8 @@ typedef struct bad {
 #define SHAPES(list)                                                                                                   \
     STAGES("candidates: [{type: jet}]}\nshape: {tokens: 2048, batch_tokens: 2048, candidates: " list "}")
 #define SELECT(list) SEARCH " --set 'compare.selectors=[" list "]' "
+#define SPEEDS(text) "echo {} > r-result.json; echo '" text "' > r-speed.json"
+#define REPORT       "report r-result.json page.html"
 #define DATA         "data --quiet --tokenizer qs --out out --format "
 
 static const bad table[] = {
@@ -260,6 +262,14 @@ static const bad table[] = {
       "m.gguf: there is no key llama.block_count in its metadata" },
     { "size mistyped", "{ gguf 0 2; key general.architecture 8; s llama; key llama.block_count 6; z 4; } > m.gguf",
       GGUF, "m.gguf: key llama.block_count is of type float32; an integer is needed" },
+
+    /* ---- the report ---- */
+    { "speeds are no JSON", SPEEDS("{"), REPORT,
+      "r-speed.json:2:1: not valid JSON: string or '}' expected near end of file" },
+    { "speeds are a list", SPEEDS("[]"), REPORT,
+      "r-speed.json: not a JSON object; put a search's speed.json there, or remove it" },
+    { "speeds are a directory", "echo {} > r-result.json; mkdir r-speed.json", REPORT,
+      "r-speed.json: cannot read: Is a directory" },
 
     /* ---- YAML ---- */
     { "configuration missing", ":", "search --config lost.yaml", "lost.yaml: cannot open: No such file or directory" },

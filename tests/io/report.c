@@ -1,6 +1,7 @@
 /* The report page: whole and well formed for any result, nothing from the result read as markup, nothing invented. */
 #include "harness.h"
 #include <ctype.h>
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include "json.h"
 #include "report.h"
 #include "report_internal.h"
+#include "report_variants.h"
 #include "task.h"
 
 static const char example[] = POSTNAS_SOURCE_DIR "/tests/data/report/result.json"; /* made up, not measured */
@@ -81,20 +83,32 @@ static const char *malformed(const char *page) {
     return "";
 }
 
-static json_t *load(void) {
+/* A run with the stages after the placement, and its speeds. */
+static const char stages_result[] = POSTNAS_SOURCE_DIR "/tests/data/report/stages-result.json";
+static const char stages_speed[] = POSTNAS_SOURCE_DIR "/tests/data/report/stages-speed.json";
+
+static json_t *load_file(const char *file) {
     json_t *root;
-    ck_ok(pn_json_load(example, 1 << 20, &root));
+    ck_ok(pn_json_load(file, 1 << 20, &root));
     return root;
 }
 
+static json_t *load(void) {
+    return load_file(example);
+}
+
 /* The page; the caller frees it. */
-static char *render(const json_t *root) {
+static char *render_both(const json_t *root, const json_t *speed) {
     pn_buf page = { 0 };
-    ck_ok(pn_page_render(root, NULL, &page));
+    ck_ok(pn_page_render(root, speed, &page));
     ck_assert_uint_eq(strlen(page.data), page.n_bytes);
     const char *why = malformed(page.data);
     ck_assert_msg(!*why, "malformed: %s", why);
     return page.data;
+}
+
+static char *render(const json_t *root) {
+    return render_both(root, NULL);
 }
 
 static bool has_section(const char *page, const char *id) {
@@ -382,6 +396,198 @@ START_TEST(numbers_come_from_the_result) {
 }
 END_TEST
 
+/* The part of the page that is one section; the caller frees it. */
+static char *section_of(const char *page, const char *id) {
+    char text[80];
+    snprintf(text, sizeof text, "<section id=\"%s\">", id);
+    const char *from = strstr(page, text);
+    ck_assert_msg(from != NULL, "no section %s", id);
+    return strndup(from, (size_t)(strstr(from, "</section>") - from));
+}
+
+START_TEST(later_stages) {
+    json_t *root = load_file(stages_result), *speed = load_file(stages_speed);
+    char *page = render_both(root, speed), *block = section_of(page, "block"), *shape = section_of(page, "shape");
+    lacks(page, "&lt;");
+    ck_assert_int_eq(count(page, "href="), count(page, "href=\"#"));
+    /* best first, under the names of their texts; gla is another block of that name in the super-network */
+    const char *jet =
+        strstr(block, ">jet (chosen)</th><td title=\"2\">2.000</td><td title=\"0.625\">62.5\xc2\xa0%</td>");
+    const char *gla = strstr(block, ">gla<small>in paths: gla_2</small></th><td title=\"2.25\">2.250</td>");
+    const char *retnet = strstr(block, ">retnet</th><td title=\"2.75\">2.750</td>");
+    ck_assert(jet && gla && retnet && jet < gla && gla < retnet);
+    holds(block, "<tr class=\"winner\"><th scope=\"row\">jet (chosen)");
+    ck_assert_int_eq(count(block, "class=\"winner\""), 2);
+    holds(block, "chance</th><td></td><td>4.0\xc2\xa0%</td><td></td><td></td>");
+    lacks(block, "accuracy@64");
+    /* the errors are means over four layers: 1.125 + 3/16, 0.5 + 3/32 */
+    holds(block, ">jet (chosen)</th><td title=\"1.3125\">1.312</td><td title=\"0.59375\">0.594</td>"
+                 "<td title=\"20000\">20.0k</td><td title=\"48000\">48.0k</td><td title=\"9728\">9.5\xc2\xa0KiB</td>"
+                 "<td title=\"478000\">478k</td><td title=\"462000\">462k</td><td title=\"266000\">266k</td>"
+                 "<td title=\"208000\">208k</td><td>yes</td>");
+    holds(block, "<th scope=\"col\">4K</th><th scope=\"col\">64K</th>");
+    holds(block, "in units of the objective: decode 0.05.");
+    holds(block, "The stage ended with jet,<wbr />attention,<wbr />gla_2,<wbr />jet, whose objective is 1.750.");
+    holds(block, "<title>layer 2, hybrid: gla_2</title>"); /* a mixture */
+    holds(block,
+          "<desc>On the front, from the fastest: gla: 2.250 at 815k tokens/s; jet: 2.000 at 478k tokens/s.</desc>");
+    ck_assert_int_eq(count(block, "<svg class=\"plot wide\""), 2); /* contexts */
+    ck_assert_int_eq(count(block, ">jet (chosen)</text>"), 2);
+    /* one type: its name stands once, above */
+    holds(shape, "<th scope=\"col\" class=\"left\">jet</th>");
+    holds(shape, ">num_heads 8<small>in paths: jet_5</small></th><td title=\"1.55\">1.550</td>");
+    holds(shape, ">num_heads 2 (chosen)</text>");
+    lacks(shape, "A mixture");
+    /* at 4K tokens, 8 heads are slower than 2 and no better; at 64K they are faster */
+    holds(shape, "fastest: jet num_heads 4: 1.625 at 480k tokens/s; jet num_heads 2: 1.500 at 400k tokens/s.</desc>");
+    holds(shape, "fastest: jet num_heads 4: 1.625 at 400k tokens/s; jet num_heads 8: 1.550 at 370k tokens/s; "
+                 "jet num_heads 2: 1.500 at 360k tokens/s.</desc>");
+    free(block);
+    free(shape);
+    free(page);
+
+    /* another chosen one, another way to improve, other numbers */
+    json_t *stage = json_array_get(json_object_get(root, "variants"), 0);
+    json_object_set_new(stage, "chosen", json_integer(0));
+    json_object_set_new(stage, "ascending", json_true());
+    json_object_set_new(json_array_get(json_object_get(stage, "variants"), 0), "parameters", json_integer(1234567));
+    page = render_both(root, speed);
+    block = section_of(page, "block");
+    ck_assert_ptr_nonnull(retnet = strstr(block, ">retnet (chosen)</th><td title=\"2.75\">"));
+    ck_assert(retnet < strstr(block, ">gla<"));
+    holds(block, "<td title=\"1234567\">1.23M</td>");
+    holds(block, "from the fastest: gla: 2.250 at 815k tokens/s; retnet: 2.750 at 300k tokens/s.");
+    free(block);
+    free(page);
+    json_decref(root);
+    json_decref(speed);
+}
+END_TEST
+
+START_TEST(whole_models) {
+    json_t *root = load_file(stages_result), *speed = load_file(stages_speed);
+    char *page = render_both(root, speed);
+    holds(page,
+          "<p><b>Speed.</b> Measured: at 64K tokens of context it decodes 100 tokens/s instead of 25 (4.00\xc3\x97); "
+          "it reads a prompt of 64K tokens with 1.05k tokens/s instead of 300 (3.50\xc3\x97).</p>");
+    holds(page, "<li><b>4.0\xc3\x97</b><span>faster decoding at 64K tokens, measured</span></li>");
+    holds(page, "<th scope=\"row\">decode, 4K</th><td title=\"400\">400</td><td title=\"320\">320</td>"
+                "<td>\xe2\x88\x92"
+                "20.0\xc2\xa0%</td><td title=\"1600\">1.60k</td><td title=\"800\">800</td><td>\xe2\x88\x92"
+                "50.0\xc2\xa0%</td><td>4.00\xc3\x97</td><td>2.50\xc3\x97</td></tr>");
+    holds(page, "each of 8 sequences of that context, prefill one prompt of that length in pieces of 512 tokens.");
+    free(page);
+    json_t *models = json_object_get(speed, "models");
+    json_array_remove(models, 2); /* the base's decode at 64K */
+    json_object_set_new(json_array_get(models, 0), "error", json_real(0.125));
+    page = render_both(root, speed);
+    holds(page, "<th scope=\"row\">decode, 64K</th><td>\xe2\x80\x93</td><td>\xe2\x80\x93</td><td>\xe2\x80\x93</td>"
+                "<td title=\"80\">80</td>");
+    holds(page, "<span>faster decoding at 4K tokens, measured</span>");
+    holds(page, "<td>+12.5\xc2\xa0%</td>");
+    free(page);
+    json_decref(root);
+    json_decref(speed);
+}
+END_TEST
+
+/* Without speeds nothing measured is shown; without the stages the speeds add only the whole models. */
+START_TEST(stages_or_speeds_alone) {
+    json_t *root = load_file(stages_result), *speed = load_file(stages_speed), *plain = load();
+    char *page = render(root), *block = section_of(page, "block");
+    ck_assert(has_section(page, "shape") && !has_section(page, "speed"));
+    lacks(page, "tokens/s");
+    lacks(page, "Pareto front");
+    holds(block, "<td title=\"9728\">9.5\xc2\xa0KiB</td></tr>");
+    free(block);
+    free(page);
+    char *before = render(plain);
+    ck_assert(!has_section(before, "block") && !has_section(before, "shape") && !has_section(before, "speed"));
+    page = render_both(plain, speed);
+    ck_assert(!has_section(page, "block") && !has_section(page, "shape") && has_section(page, "speed"));
+    free(page);
+    json_t *nothing = json_object();
+    page = render_both(plain, nothing);
+    ck_assert_str_eq(page, before);
+    free(page);
+    free(before);
+    /* speeds of another run: no candidate of these texts */
+    const char *list = "stages";
+    json_object_set_new(speed, list,
+                        json_pack("[{s:s, s:[{s:s, s:[f, f]}]}, {s:s}]", "stage", "block", "variants", "text",
+                                  "no_such", "decode", 1.0, 2.0, "stage", "shape"));
+    page = render_both(root, speed);
+    block = section_of(page, "block");
+    lacks(block, "decode at, tokens/s");
+    lacks(block, "<svg class=\"plot wide");
+    free(block);
+    free(page);
+    /* neither is an object */
+    pn_buf out = { 0 };
+    json_t *array = json_array();
+    ck_assert_int_eq(pn_page_render(root, array, &out), PN_FORMAT);
+    pn_buf_free(&out);
+    json_decref(array);
+    json_decref(nothing);
+    json_decref(plain);
+    json_decref(root);
+    json_decref(speed);
+}
+END_TEST
+
+/* From its element: letters are taken for 9.2 wide, as a narrow window shows them. */
+static void where_label_stands(const char *element, double at[3]) {
+    char kind[64];
+    double x;
+    const char *text = strchr(element, '>') + 1;
+    ck_assert_int_eq(sscanf(element, "<text class=\"%63[^\"]\"", kind), 1);
+    ck_assert_int_eq(sscanf(strstr(element, " x=\""), " x=\"%lf\" y=\"%lf\"", &x, &at[2]), 2);
+    double width = 9.2 * (double)strcspn(text, "<");
+    at[0] = x - (strstr(kind, " end") ? width : strstr(kind, " mid") ? width / 2 : 0);
+    at[1] = at[0] + width;
+}
+
+/* Labels meet neither each other nor the edge: as many candidates as there can be, at the same spot or apart. */
+START_TEST(labels_of_many) {
+    for (int together = 0; together < 2; together++) {
+        json_t *root = json_object(), *list = json_array(), *rates = json_array();
+        char text[128];
+        for (int i = 0; i < 70; i++) { /* more than are shown */
+            snprintf(text, sizeof text, "jet num_heads %d head_dim %d", i / 8 + 1, 16 * (i % 8 + 1));
+            json_array_append_new(
+                list, json_pack("{s:s, s:f}", "text", text, "objective", together ? 1.5 : (i * 37 % 64) / 64.0));
+            json_array_append_new(rates,
+                                  json_pack("{s:s, s:[f]}", "text", text, "decode", together ? 1e5 : 1e5 + 997 * i));
+        }
+        json_object_set_new(root, "variants",
+                            json_pack("[{s:s, s:s, s:i, s:o}]", "stage", "shape", "objective", "recall.nll", "chosen",
+                                      3, "variants", list));
+        json_t *speed =
+            json_pack("{s:[i], s:[{s:s, s:o}]}", "contexts", 4096, "stages", "stage", "shape", "variants", rates);
+        char *page = render_both(root, speed), *shape = section_of(page, "shape");
+        holds(shape, "Points are labelled num_heads / head_dim.");
+        holds(shape, ">1 / 64 (chosen)</text>");
+        int n = 0;
+        double at[PN_PAGE_VARIANTS][3]; /* left, right, base line */
+        for (const char *p = shape; (p = strstr(p, "<text class=\"halo")); n++, p++) where_label_stands(p, at[n]);
+        for (int i = 0; i < n; i++) {
+            ck_assert(at[i][0] >= 50 && at[i][1] <= 726);
+            for (int k = 0; k < i; k++)
+                ck_assert_msg(at[i][1] <= at[k][0] || at[k][1] <= at[i][0] || fabs(at[i][2] - at[k][2]) >= 15,
+                              "labels %d and %d meet", k, i);
+        }
+        ck_assert_int_ge(n, together ? 4 : 30);
+        snprintf(text, sizeof text, "<p class=\"how\">%d points had no room for a name", PN_PAGE_VARIANTS - n);
+        holds(shape, text);
+        ck_assert_int_eq(count(shape, "<circle class=\"k1\" cx=\"7\""), 1); /* the legend's */
+        free(shape);
+        free(page);
+        json_decref(root);
+        json_decref(speed);
+    }
+}
+END_TEST
+
 /* Replaces every string and every name of an object by a hostile one (names the report looks for stay). */
 static json_t *poison(const json_t *v, const char *evil, bool names) {
     if (json_is_string(v)) return json_string(evil);
@@ -424,7 +630,28 @@ START_TEST(hostile_strings) {
         /* one row keeps its name, so that the summary is written too */
         json_object_set_new(json_array_get(json_object_get(bad, "table"), 0), "name", json_string("teacher"));
         json_object_set_new(bad, evil[i], json_string(evil[i]));
-        char *page = render(bad);
+        json_t *later = load_file(stages_result), *speed = load_file(stages_speed);
+        json_t *bad_stages = poison(later, evil[i], false), *bad_speed = poison(speed, evil[i], false);
+        const char *const name[] = { "block", "shape" };
+        for (size_t k = 0; k < 2; k++) { /* found by these names; every text is the evil one */
+            json_object_set_new(json_array_get(json_object_get(bad_stages, "variants"), k), "stage",
+                                json_string(name[k]));
+            json_object_set_new(json_array_get(json_object_get(bad_speed, "stages"), k), "stage", json_string(name[k]));
+        }
+        char *page = render_both(bad_stages, bad_speed);
+        ck_assert(has_section(page, "block") && has_section(page, "shape"));
+        holds(page, "decode at, tokens/s");
+        lacks(page, "<script");
+        lacks(page, "<img");
+        lacks(page, "' onmouseover");
+        lacks(page, "<blink");
+        lacks(page, "alert(1)>");
+        free(page);
+        json_decref(bad_speed);
+        json_decref(bad_stages);
+        json_decref(speed);
+        json_decref(later);
+        page = render(bad);
         lacks(page, "<script");
         lacks(page, "<img");
         lacks(page, "' onmouseover");
@@ -516,6 +743,79 @@ static void replace_all(json_t *v, json_t *with) {
             replace_all(json_array_get(v, i), with);
     }
 }
+
+/* Each member of a part in turn is missing, or something else. */
+static void without(json_t *part, const json_t *root, const json_t *speed) {
+    json_t *whole = json_copy(part), *value;
+    const char *key;
+    json_object_foreach(whole, key, value) {
+        json_t *other[] = { json_null(),  json_integer(7), json_string("text"),
+                            json_array(), json_object(),   json_pack("[n, i, s, [], {}, {s: n}]", 3, "x", "text") };
+        json_object_del(part, key);
+        free(render_both(root, speed));
+        for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+            json_object_set_new(part, key, other[i]);
+            free(render_both(root, speed));
+        }
+        json_object_set(part, key, value);
+    }
+    json_decref(whole);
+}
+
+START_TEST(parts_of_stages_missing) {
+    json_t *root = load_file(stages_result), *speed = load_file(stages_speed);
+    json_t *stage = json_array_get(json_object_get(root, "variants"), 0);
+    json_t *timed = json_array_get(json_object_get(speed, "stages"), 0);
+    char *before = render_both(root, speed);
+    without(root, root, speed);
+    without(stage, root, speed);
+    without(json_array_get(json_object_get(stage, "variants"), 1), root, speed);
+    without(json_array_get(json_object_get(stage, "local_errors"), 0), root, speed);
+    without(speed, root, speed);
+    without(timed, root, speed);
+    without(json_array_get(json_object_get(timed, "variants"), 0), root, speed);
+    without(json_array_get(json_object_get(speed, "models"), 0), root, speed);
+    char *after = render_both(root, speed);
+    ck_assert_str_eq(after, before); /* all is back in its place */
+    free(after);
+    free(before);
+    json_decref(root);
+    json_decref(speed);
+}
+END_TEST
+
+START_TEST(odd_numbers_of_stages) {
+    json_t *both = json_pack("{s:o, s:o}", "result", load_file(stages_result), "speed", load_file(stages_speed));
+    json_t *odd[] = {
+        json_null(),       json_real(1e308),        json_real(-1e308),       json_real(1e99), json_real(-1e99),
+        json_real(5e-324), json_integer(0),         json_integer(-3),        json_integer(3), json_real(0.5),
+        json_string("1"),  json_integer(INT64_MAX), json_integer(INT64_MIN), json_real(1e14)
+    };
+    const int n_odd = sizeof odd / sizeof *odd;
+    int n = 0;
+    for (bool replaced = true; replaced; n++) {
+        int at = n;
+        json_t *copy = json_deep_copy(both);
+        replaced = replace_number(copy, &at, odd[n % n_odd]);
+        char *page = render_both(json_object_get(copy, "result"), json_object_get(copy, "speed"));
+        lacks(page, "=\"nan");
+        lacks(page, ">nan");
+        lacks(page, "=\"inf");
+        lacks(page, "=\"-inf");
+        free(page);
+        json_decref(copy);
+    }
+    ck_assert_int_gt(n, 250);
+    for (int k = 0; k < n_odd; k++) {
+        json_t *copy = json_deep_copy(both);
+        replace_all(copy, odd[k]);
+        free(render_both(json_object_get(copy, "result"), json_object_get(copy, "speed")));
+        json_decref(copy);
+    }
+    for (int k = 0; k < n_odd; k++) json_decref(odd[k]);
+    json_decref(both);
+}
+END_TEST
 
 START_TEST(odd_numbers) {
     json_t *root = load();
@@ -662,5 +962,6 @@ START_TEST(metrics_agree_with_the_search) {
 END_TEST
 
 TEST_MAIN("report", checker_can_fail, whole_page, errors_before_training, search_as_a_tree, stages, score_against_state,
-          selectors_side_by_side, gates_over_training, numbers_come_from_the_result, hostile_strings, missing_sections,
-          odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)
+          selectors_side_by_side, later_stages, whole_models, stages_or_speeds_alone, labels_of_many,
+          parts_of_stages_missing, odd_numbers_of_stages, gates_over_training, numbers_come_from_the_result,
+          hostile_strings, missing_sections, odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)

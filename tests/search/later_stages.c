@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "report.h"
+
 #define TRAIN "tokens: 2048, batch_tokens: 1024, learning_rate: 5e-3, "
 
 static double number(const json_t *o, const char *key) {
@@ -18,6 +20,23 @@ static const json_t *stage_of(const json_t *result, const char *name) {
         if (!strcmp(json_string_value(json_object_get(json_array_get(list, i), "stage")), name))
             return json_array_get(list, i);
     ck_abort_msg("no stage %s", name);
+}
+
+/* The run's page is what its two files give, and shows the stages and the whole models. */
+static void check_page(const char *run, const json_t *result, const json_t *speed) {
+    static const char *const sections[] = { "<section id=\"block\">", "<section id=\"shape\">",
+                                            "<section id=\"speed\">" };
+    char file[256], again[256], *page, *made;
+    size_t n;
+    snprintf(file, sizeof file, "%s/%s/report.html", top, run);
+    snprintf(again, sizeof again, "%s/again.html", top);
+    ck_ok(pn_report_write(result, speed, again));
+    ck_ok(pn_file_read(file, 1 << 24, &page, &n));
+    ck_ok(pn_file_read(again, 1 << 24, &made, &n));
+    ck_assert_str_eq(page, made);
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) ck_assert_ptr_nonnull(strstr(page, sections[i]));
+    free(page);
+    free(made);
 }
 
 static const json_t *variant(const json_t *stage, size_t i) {
@@ -113,6 +132,7 @@ START_TEST(shape_by_measured_speed) {
         if (number(variant(shape, i), "objective") <= best + 0.5) fastest = fmin(fastest, decode_seconds(speed, 1, i));
     ck_assert_double_le(number(variant(shape, chosen), "objective"), best + 0.5);
     ck_assert_double_eq_tol(decode_seconds(speed, 1, chosen), fastest, 1e-12);
+    check_page("first", result, speed);
     json_decref(result);
     json_decref(speed);
 
