@@ -70,6 +70,7 @@ pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pas
                                  .context = context,
                                  .chunk = o->chunk,
                                  .working_set = (int64_t)(weights < beyond ? weights : beyond),
+                                 .layers = base->n_layers,
                                  .repeat = o->repeat,
                                  .seconds = o->seconds };
     return PN_OK;
@@ -102,6 +103,7 @@ static pn_status key_of(const char *part, const char *options, const pn_dims *d,
     if (decode) {
         failed |= json_object_set_new(key, "batch", json_integer(s->batch));
         failed |= json_object_set_new(key, "working_set", json_integer(s->working_set));
+        failed |= json_object_set_new(key, "layers", json_integer(s->layers));
     } else {
         failed |= json_object_set_new(key, "chunk", json_integer(s->chunk));
     }

@@ -10,8 +10,9 @@
  * tokens look back on, up to a window of a piece times a power of two; memory is that of one piece and the state.
  *
  * A model is its parts: the mixer of every layer, the rest of a layer (both norms, both additions, the MLP), and its
- * ends (embedding, last norm, logits of one token per sequence). Parts are measured in copies used in turn, as many as
- * fill `working_set`: in a model weights come from memory as far as all of them together do not fit the caches.
+ * ends (embedding, last norm, logits of one token per sequence). Parts are measured in copies used in turn: between
+ * two uses of a part, a model uses all of its weights (`working_set`) and the decode state of every layer (`layers`),
+ * and what does not fit the caches meanwhile comes from memory.
  *
  * The table keeps every measurement under a key of everything that it depends on: pass, part with its resolved options,
  * dims, setting, threads, processor. What is in the table is never measured again, so what a run decides by it stays
@@ -38,12 +39,13 @@ extern const pn_option pn_latency_option_table[];
 typedef struct pn_latency_setting {
     pn_latency_pass pass;
     int64_t batch, context, chunk;
-    int64_t working_set; /* bytes */
-    int64_t repeat;      /* this and the next do not belong to the key */
+    int64_t working_set; /* bytes of weights */
+    int64_t layers;
+    int64_t repeat; /* this and the next do not belong to the key */
     double seconds;
 } pn_latency_setting;
 
-/* The setting for models like `base`: their working set is that of its weights, as far as it is beyond the caches. */
+/* The setting for models like `base`, whose weights count as far as they go beyond the caches. */
 pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pass, int64_t context,
                                 const pn_model_config *base, pn_latency_setting *out);
 /* Tokens of one pass: of all sequences, or of the prompt. */

@@ -31,11 +31,12 @@ static void copies_free(copies *c) {
     pn_pool_destroy(&c->pool);
 }
 
-/* As many as fill the working set. While a prompt runs, a piece uses every weight for all of its tokens: where weights
- * come from hardly matters, and one copy does. */
-static int copies_for(double bytes, const pn_latency_setting *setting) {
+/* As many as take what the model uses between two uses of the part, or more than the caches hold. While a prompt runs,
+ * a piece uses every weight for all of its tokens: where weights come from hardly matters, and one copy does. */
+static int copies_for(double weights, double state, const pn_latency_setting *setting) {
     if (setting->pass == PN_LATENCY_PREFILL) return 1;
-    double n = ceil((double)setting->working_set / (bytes + 1));
+    double between = (double)setting->working_set + (double)setting->layers * state;
+    double n = ceil(fmin(between, (double)pn_bytes_beyond_caches()) / (weights + state + 1));
     return n < MOST_COPIES ? (int)fmax(n, 1) : MOST_COPIES;
 }
 
@@ -86,7 +87,7 @@ static pn_status make_blocks(copies *c, const pn_block_spec *spec, const pn_dims
     PN_TRY(pn_pool_create(PN_POOL_HOST, &c->pool));
     PN_TRY(make_block(c, spec, dims));
     double weights = (double)pn_params_count(c->at[0].params, false) * sizeof(float);
-    for (int n = copies_for(weights + state, setting); c->n < n;) PN_TRY(make_block(c, spec, dims));
+    for (int n = copies_for(weights, state, setting); c->n < n;) PN_TRY(make_block(c, spec, dims));
     return PN_OK;
 }
 
@@ -147,7 +148,7 @@ static pn_status make_models(copies *c, const pn_dims *dims, int64_t vocab, cons
     PN_TRY(pn_block_spec_default(&pn_block_none, &config.layer[0]));
     PN_TRY(make_model(c, &config));
     double weights = (double)pn_params_count(c->at[0].model->params, false) * sizeof(float);
-    for (int n = copies_for(weights, setting); c->n < n;) PN_TRY(make_model(c, &config));
+    for (int n = copies_for(weights, 0, setting); c->n < n;) PN_TRY(make_model(c, &config));
     return PN_OK;
 }
 
