@@ -50,9 +50,11 @@ static pn_status run_frame(void *ctx) {
 }
 
 static pn_status time_frame(frame *f, pn_timing *out) {
+    const int copies = f->subject->copies;
+    const int64_t runs = f->setting->repeat * copies; /* as often through each as through a whole model's layers */
     const pn_timing_rule rule = { .clock = pn_timing_clock(),
-                                  .warm = f->subject->copies,
-                                  .runs = f->setting->repeat,
+                                  .warm = copies,
+                                  .runs = runs < PN_TIMING_MOST_RUNS ? runs : PN_TIMING_MOST_RUNS,
                                   .seconds = f->setting->seconds };
     PN_TRY(pn_time_runs(&rule, run_frame, f, out));
     return PN_OK;

@@ -36,7 +36,7 @@ static void copies_free(copies *c) {
 static int copies_for(double weights, double state, const pn_latency_setting *setting) {
     if (setting->pass == PN_LATENCY_PREFILL) return 1;
     double between = (double)setting->working_set + (double)setting->layers * state;
-    double n = ceil(fmin(between, (double)pn_bytes_beyond_caches()) / (weights + state + 1));
+    double n = round(fmin(between, (double)pn_bytes_beyond_caches()) / (weights + state + 1));
     return n < MOST_COPIES ? (int)fmax(n, 1) : MOST_COPIES;
 }
 
