@@ -1,6 +1,7 @@
 /* Text of the report: escaping, numbers in words. */
 #include "report_internal.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,14 @@ void pn_page_path_text(pn_buf *b, const char *path) {
         escape(b, one);
         if (*p == ',') pn_buf_text(b, "<wbr />");
     }
+}
+
+const char *pn_page_type_name(const char *candidate, char *buffer) {
+    size_t n = strlen(candidate), digits = n;
+    while (digits && isdigit((unsigned char)candidate[digits - 1])) digits--;
+    if (digits > 1 && digits < n && candidate[digits - 1] == '_') n = digits - 1;
+    snprintf(buffer, PN_PAGE_NAME, "%.*s", (int)n, candidate);
+    return buffer;
 }
 
 const char *pn_page_short(const char *text, int most, char *buffer) {

@@ -82,6 +82,8 @@ pn_status pn_page_render(const json_t *result, const json_t *speed, pn_buf *out)
  * flags, width and precision on the numeric ones. Control characters become U+FFFD. */
 void pn_html(pn_buf *b, const char *fmt, ...) PN_PRINTF(2, 3);
 /* At most `most` characters of text, the last one an ellipsis when it was longer; buffer of PN_PAGE_NAME bytes. */
+/* The block's type in a candidate's name: "jet" of "jet_2". buffer: PN_PAGE_NAME. */
+const char *pn_page_type_name(const char *candidate, char *buffer);
 const char *pn_page_short(const char *text, int most, char *buffer);
 /* A value of a metric as tables show it: shares in percent, others with three decimals; the minus is a minus sign. */
 const char *pn_page_value(const char *metric, double value, char buffer[PN_PAGE_TEXT]);

@@ -114,6 +114,8 @@ static void dots(pn_page *r, const pn_page_paths *h, const pn_plot *p) {
     }
 }
 
+enum { WIDE = 150 }; /* two labels, one to the right of its mark and one to the left, may meet within it */
+
 static void draw_marks(pn_page *r, const pn_plot *p, const mark *marks, int n) {
     double taken[8][2];
     for (int i = 0; i < n; i++) {
@@ -122,7 +124,7 @@ static void draw_marks(pn_page *r, const pn_plot *p, const mark *marks, int n) {
         double x = pn_plot_x(p, log2(m->cache)), y = pn_plot_y(p, m->objective), label = y + 4;
         for (int pass = 0; pass < i; pass++) /* away from the labels before it */
             for (int k = 0; k < i; k++)
-                if (marks[k].known && marks[k].scored && fabs(taken[k][0] - x) < 90 && fabs(taken[k][1] - label) < 15)
+                if (marks[k].known && marks[k].scored && fabs(taken[k][0] - x) < WIDE && fabs(taken[k][1] - label) < 15)
                     label = taken[k][1] + 15;
         taken[i][0] = x;
         taken[i][1] = label;

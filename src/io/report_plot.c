@@ -147,10 +147,12 @@ void pn_page_strip(pn_page *r, const pn_page_path *p) {
 }
 
 void pn_page_legend(pn_page *r, const bool *only) {
+    const bool many = r->winner.n && r->n_blocks > 6; /* what later stages compared and left is shown there */
     pn_buf_text(r->out, "<ul class=\"legend\">\n");
     for (int i = 0; i < r->n_blocks; i++) {
         const char *name = r->block[i];
         if (only && !only[i]) continue;
+        if (!only && many && !pn_page_path_count(&r->winner, name)) continue;
         pn_html(r->out,
                 "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\">"
                 "<rect class=\"%s\" x=\"1\" y=\"1\" width=\"12\" height=\"12\"/></svg>%s",

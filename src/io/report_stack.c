@@ -6,12 +6,13 @@
 enum { LABEL = 26, BOX = 138, GAP = 42, ROW = 22, HEAD = 24, TALLEST = 20 };
 
 static void box(pn_page *r, const char *name, int layer, double x, double y, const char *whose) {
-    char label[PN_PAGE_NAME];
+    char label[PN_PAGE_NAME], type[PN_PAGE_NAME];
     const char *k = pn_page_block_class(r, name);
     pn_html(r->out,
             "<g><title>layer %d, %s: %s</title><rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" "
             "rx=\"3\"/><text class=\"mid on-%s\" x=\"%.1f\" y=\"%.1f\">%s</text></g>\n",
-            layer, whose, name, k, x, y, BOX, ROW - 4, k, x + BOX / 2.0, y + 13, pn_page_short(name, 19, label));
+            layer, whose, name, k, x, y, BOX, ROW - 4, k, x + BOX / 2.0, y + 13,
+            pn_page_short(pn_page_type_name(name, type), 19, label));
 }
 
 /* Layers first .. last - 1 as one drawing. */

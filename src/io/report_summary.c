@@ -42,10 +42,11 @@ static void placement(pn_page *r) {
         pn_buf_text(r->out, " (counted from 0)");
     }
     const char *join = "; the others are ";
+    char type[PN_PAGE_NAME];
     for (int i = 0; kept < w->n && i < r->n_blocks; i++) {
         int n = pn_page_path_count(w, r->block[i]);
         if (!n || !strcmp(r->block[i], "attention")) continue;
-        pn_html(r->out, "%s%s (%d)", join, r->block[i], n);
+        pn_html(r->out, "%s%s (%d)", join, pn_page_type_name(r->block[i], type), n);
         join = ", ";
     }
     pn_buf_text(r->out, ". ");

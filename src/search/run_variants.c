@@ -223,10 +223,8 @@ static pn_status search_mix(pn_run *r, pn_variants *v, int stage, const int *cho
 /* Whether the placement, found with the block of the first stage, is still the best with the winner. */
 static pn_status recheck(pn_run *r, pn_variants *v, int stage) {
     const pn_swap_options swap = { v->config->recheck, r->history[v->winner].path, pn_run_loss(r, v->winner) };
-    const pn_path start = pn_space_all_linear(&r->final);
     pn_search_input in = input(r, &swap);
     in.space = r->final;
-    in.space.start = start;
     int searched = r->n_history;
     PN_TRY(pn_run_search(r, &pn_search_swap, &in, stage, v->winner));
     if (r->n_history == searched) return PN_OK;
@@ -243,6 +241,7 @@ static pn_status search_stage(pn_run *r, pn_variants *v, int stage) {
     v->chosen = choose(r, v);
     v->winner = v->item[v->chosen].row;
     r->final.linear = v->item[v->chosen].choice;
+    r->final.start = pn_space_all_linear(&r->final);
     if (v->config->mix) PN_TRY(search_mix(r, v, stage, choice));
     if (v->config->recheck) PN_TRY(recheck(r, v, stage));
     return PN_OK;

@@ -85,6 +85,7 @@ pn_path pn_space_uniform(const pn_space *s) {
         int layer[PN_MAX_LAYERS], m = 0, count = s->limit[k].exact ? s->limit[k].count : 0;
         for (int l = 0; l < p.n; l++)
             if (p.choice[l] == s->linear) layer[m++] = l;
+        PN_ASSERT(m >= count);
         for (int i = 0; i < count; i++) p.choice[layer[(2 * i + 1) * m / (2 * count)]] = (uint8_t)s->limit[k].choice;
     }
     return p;

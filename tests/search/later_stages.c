@@ -133,6 +133,22 @@ START_TEST(shape_by_measured_speed) {
     ck_assert_double_le(number(variant(shape, chosen), "objective"), best + 0.5);
     ck_assert_double_eq_tol(decode_seconds(speed, 1, chosen), fastest, 1e-12);
     check_page("first", result, speed);
+
+    /* Rivals have the chosen shape, attention at even distances. */
+    const json_t *rows = json_object_get(result, "table");
+    char uniform[128];
+    const char *shaped = json_string_value(json_object_get(shape, "path"));
+    const char *block = strstr(shaped, "g"); /* gla or gated_deltanet, with its number */
+    int length = (int)strcspn(block, "*,");
+    snprintf(uniform, sizeof uniform, "%.*s*2,attention,%.*s*3,attention,%.*s", length, block, length, block, length,
+             block);
+    bool seen = false;
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        if (!strcmp(json_string_value(json_object_get(json_array_get(rows, i), "name")), "uniform")) {
+            ck_assert_str_eq(json_string_value(json_object_get(json_array_get(rows, i), "path")), uniform);
+            seen = true;
+        }
+    ck_assert(seen);
     json_decref(result);
     json_decref(speed);
 
