@@ -49,6 +49,8 @@ disturb() {
     status=0
     timeout --preserve-status -s "$2" "$delay" build/postnas search "${common[@]}" --set output="$1" \
         > "$top/out" 2> "$top/err" || status=$?
+    # `timeout` may be gone before what it killed: the run's lock goes with the process
+    [ ! -e "$1/lock" ] || flock "$1/lock" true
 }
 # Where the run $1 was.
 phase() {
