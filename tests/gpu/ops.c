@@ -1,0 +1,95 @@
+/* Every op that has CUDA implementations: each against the double-precision reference on the cases of its contract, run
+ * twice for equal bits. `test_gpu_ops NAME` runs one op with a row per case. */
+#include "gpu.h"
+
+#include <string.h>
+
+#include "embedding/embedding.h"
+#include "op_case.h"
+#include "op_check.h"
+#include "tape.h"
+
+static bool asked(const pn_op *op) {
+    const char *only = *ck_argument();
+    return op->impl[PN_CUDA][0] && (!only || !strcmp(only, op->name));
+}
+
+START_TEST(cuda_against_reference) {
+    ck_need_gpu();
+    int n, passed = 0, failed = 0, tested = 0;
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++) {
+        if (!asked(ops[i])) continue;
+        pn_op_check_options o = { .backend = PN_CUDA, .slow = true, .out = stdout, .failures_only = !*ck_argument() };
+        int before = failed;
+        ck_ok(pn_op_check(ops[i], &o, &passed, &failed));
+        ck_assert_msg(failed == before, "%s: %d cases failed", ops[i]->name, failed - before);
+        tested++;
+    }
+    printf("cuda: %d cases of %d ops passed\n", passed, tested);
+    ck_assert_int_gt(passed, 0);
+}
+END_TEST
+
+static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
+    pn_case_call x;
+    ck_ok(pn_case_call_make(op, c, PN_CUDA, &x));
+    bool taken = !impl->takes || impl->takes(&x.call);
+    pn_case_call_free(&x);
+    return taken;
+}
+
+/* An implementation that refuses every case would pass them all. */
+START_TEST(every_implementation_takes_a_case) {
+    ck_need_gpu();
+    int n;
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++)
+        for (const pn_op_impl *const *impl = ops[i]->impl[PN_CUDA]; *impl; impl++) {
+            pn_op_case c;
+            bool taken = false;
+            for (int k = 0; !taken; k++) {
+                memset(&c, 0, sizeof c);
+                ck_assert_msg(ops[i]->contract->case_at(k, &c), "no case of %s is one for %s", ops[i]->name,
+                              (*impl)->name);
+                taken = takes(*impl, ops[i], &c);
+            }
+        }
+}
+END_TEST
+
+/* The kernel may not read outside the table; the next wait says which id it was, once. */
+START_TEST(an_id_outside_the_table_is_reported) {
+    ck_need_gpu();
+    enum { N = 300, V = 40, D = 17 };
+    int32_t id[N];
+    float table_values[V * D], y_values[N * D];
+    for (int i = 0; i < N; i++) id[i] = i % V;
+    for (int i = 0; i < V * D; i++) table_values[i] = (float)i;
+    pn_tape *t;
+    pn_tensor *ids, *table, *y;
+    ck_ok(pn_tape_create(PN_CUDA, &t));
+    ck_ok(pn_tape_new(t, PN_I32, 1, (int64_t[]){ N }, &ids));
+    ck_ok(pn_tape_new(t, PN_F32, 2, (int64_t[]){ V, D }, &table));
+    ck_ok(pn_tensor_write(table, table_values, PN_F32));
+    static const int32_t wrong[] = { V, -1, INT32_MAX, INT32_MIN };
+    for (int k = 0; k < 4; k++) {
+        char message[64];
+        id[217] = wrong[k];
+        ck_ok(pn_tensor_write(ids, id, PN_I32));
+        ck_ok(pn_embedding(t, ids, table, &y));
+        ck_assert_int_eq(pn_device_sync(), PN_USAGE);
+        snprintf(message, sizeof message, "embedding: token id %d at position 217 is outside 0 .. 39", (int)wrong[k]);
+        ck_assert_msg(strstr(pn_error_message(), message), "%s", pn_error_message());
+        ck_ok(pn_device_sync());
+    }
+    id[217] = 3;
+    ck_ok(pn_tensor_write(ids, id, PN_I32));
+    ck_ok(pn_embedding(t, ids, table, &y));
+    ck_ok(pn_tensor_read(y, y_values, PN_F32));
+    for (int i = 0; i < N * D; i++) ck_assert_float_eq(y_values[i], table_values[id[i / D] * D + i % D]);
+    pn_tape_destroy(&t);
+}
+END_TEST
+
+TEST_MAIN("ops", every_implementation_takes_a_case, cuda_against_reference, an_id_outside_the_table_is_reported)
