@@ -48,7 +48,7 @@ for target in "${targets[@]}"; do
     ldd "build-cuda/$target" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'
 done | sort -u | while read -r library; do
     case ${library##*/} in
-    libc.so.* | libm.so.* | libdl.so.* | librt.so.* | libpthread.so.* | ld-linux*) ;;
+    libc.so.* | libm.so.* | libdl.so.* | librt.so.* | libpthread.so.* | libresolv.so.* | ld-linux*) ;;
     *) strip --strip-unneeded -o "$out/lib/${library##*/}" "$library" ;;
     esac
 done
