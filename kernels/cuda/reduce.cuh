@@ -5,17 +5,32 @@
 
 #include "op_cuda.cuh"
 
-/* The sum over a block of THREADS (a multiple of 32, at most 1024), for every thread of it. All threads must come. */
-template <int THREADS, class T> __device__ T pn_block_sum(T x) {
+/* One value of the values of a block of THREADS (a multiple of 32, at most 1024), for every thread of it, by an
+ * operation that does not mind their order but for rounding. All threads must come. */
+template <int THREADS, class T, class OP> __device__ T pn_block_reduce(T x, OP op) {
     __shared__ T part[THREADS / 32];
-    for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(0xffffffffu, x, d);
+    for (int d = 16; d > 0; d /= 2) x = op(x, __shfl_xor_sync(0xffffffffu, x, d));
     if (THREADS == 32) return x;
     __syncthreads(); /* part may still be read from the sum before */
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
     __syncthreads();
-    T sum = 0;
-    for (int i = 0; i < THREADS / 32; i++) sum += part[i];
-    return sum;
+    T all = part[0];
+    for (int i = 1; i < THREADS / 32; i++) all = op(all, part[i]);
+    return all;
+}
+
+struct pn_plus {
+    template <class T> __device__ T operator()(T a, T b) const { return a + b; }
+};
+struct pn_larger {
+    __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+template <int THREADS, class T> __device__ T pn_block_sum(T x) {
+    return pn_block_reduce<THREADS>(x, pn_plus{});
+}
+template <int THREADS> __device__ float pn_block_max(float x) {
+    return pn_block_reduce<THREADS>(x, pn_larger{});
 }
 
 /* ---- sums over all elements ---- */

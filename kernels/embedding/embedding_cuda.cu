@@ -3,7 +3,7 @@
  *
  * Backward adds to every row of the table in token order, as on the CPU. Tokens of one id are a linked list: a block
  * per token looks for the next one with its id, then a block per list, started by the first token of it, walks down. */
-#include "cuda/op_cuda.cuh"
+#include "cuda/inputs.cuh"
 
 #include "embedding.h"
 
@@ -13,20 +13,12 @@ const char name[] = "embedding/cuda";
 
 enum { THREADS = 128 };
 
-__device__ void report(pn_cuda_bad_id *bad, const char *what, int32_t id, int64_t at, int64_t end) {
-    if (atomicCAS(&bad->taken, 0, 1) != 0) return;
-    bad->id = id;
-    bad->at = at;
-    bad->end = end;
-    bad->what = what;
-}
-
 __global__ void __launch_bounds__(THREADS) gather(const int32_t *ids, int64_t N, const float *table, int64_t V,
-                                                  int64_t D, float *y, pn_cuda_bad_id *bad, const char *what) {
+                                                  int64_t D, float *y, pn_cuda_bad *bad, const char *what) {
     for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
         int32_t id = ids[n];
         bool inside = id >= 0 && id < V;
-        if (!inside && threadIdx.x == 0) report(bad, what, id, n, V);
+        if (!inside && threadIdx.x == 0) pn_report_id(bad, what, id, n, 0, V);
         for (int64_t i = threadIdx.x; i < D; i += THREADS) y[n * D + i] = inside ? table[id * D + i] : 0;
     }
 }
@@ -77,7 +69,7 @@ static pn_status forward(const pn_op_call *c) {
     int64_t N = c->in[0]->shape[0], V = c->in[1]->shape[0], D = c->in[1]->shape[1];
     if (N == 0) return PN_OK;
     gather<<<grid(N), THREADS, 0, pn_cuda_stream()>>>(pn_i32(c->in[0]), N, pn_f32(c->in[1]), V, D, pn_f32(c->out[0]),
-                                                      pn_cuda_bad_id_slot(), "embedding: token id");
+                                                      pn_cuda_bad_slot(), "embedding: token id");
     return pn_cuda_launched(name);
 }
 

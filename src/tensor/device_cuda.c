@@ -24,7 +24,7 @@ static struct {
     int multiprocessors;
     stage stage[STAGES];
     const char *last; /* kernel launched */
-    pn_cuda_bad_id *bad_id, *bad_id_of_gpu;
+    pn_cuda_bad *bad, *bad_of_gpu;
 } device;
 
 pn_status pn_cuda_status(cudaError_t error, const char *what) {
@@ -80,9 +80,9 @@ static pn_status open_gpu(void) {
         TRY_CUDA(cudaHostAlloc(&device.stage[i].data, STAGE_BYTES, cudaHostAllocDefault), "pinned memory");
         TRY_CUDA(cudaEventCreateWithFlags(&device.stage[i].done, cudaEventDisableTiming), "making a CUDA event");
     }
-    TRY_CUDA(cudaHostAlloc((void **)&device.bad_id, sizeof *device.bad_id, cudaHostAllocMapped), "pinned memory");
-    memset(device.bad_id, 0, sizeof *device.bad_id);
-    TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_id_of_gpu, device.bad_id, 0), "pinned memory");
+    TRY_CUDA(cudaHostAlloc((void **)&device.bad, sizeof *device.bad, cudaHostAllocMapped), "pinned memory");
+    memset(device.bad, 0, sizeof *device.bad);
+    TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_of_gpu, device.bad, 0), "pinned memory");
     device.multiprocessors = p.multiProcessorCount;
     const char *wait = getenv("PN_CUDA_SYNC");
     device.wait = wait && strcmp(wait, "0");
@@ -116,8 +116,8 @@ cudaStream_t pn_cuda_stream(void) {
 int pn_cuda_multiprocessors(void) {
     return device.multiprocessors;
 }
-pn_cuda_bad_id *pn_cuda_bad_id_slot(void) {
-    return device.bad_id_of_gpu;
+pn_cuda_bad *pn_cuda_bad_slot(void) {
+    return device.bad_of_gpu;
 }
 
 /* ---- launches and waiting ---- */
@@ -131,11 +131,13 @@ static pn_status failed_after(cudaError_t error) {
 static pn_status finish(void) {
     cudaError_t error = cudaStreamSynchronize(device.stream);
     if (error != cudaSuccess) return failed_after(error);
-    pn_cuda_bad_id bad = *device.bad_id;
+    pn_cuda_bad bad = *device.bad;
     if (!bad.taken) return PN_OK;
-    memset(device.bad_id, 0, sizeof *device.bad_id);
-    PN_FAIL(PN_USAGE, "%s %d at position %lld is outside 0 .. %lld; was the text split by this model's tokenizer?",
-            bad.what, bad.id, bad.at, bad.end - 1);
+    memset(device.bad, 0, sizeof *device.bad);
+    PN_CHECK(!bad.weight, PN_USAGE, "%s: weight %g of row %lld is not a finite number >= 0", bad.what, bad.value,
+             bad.at);
+    PN_FAIL(PN_USAGE, "%s %.0f at position %lld is outside %lld .. %lld; was the text split by this model's tokenizer?",
+            bad.what, bad.value, bad.at, bad.low, bad.end - 1);
 }
 
 pn_status pn_cuda_launched(const char *kernel) {

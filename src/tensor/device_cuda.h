@@ -2,6 +2,8 @@
 #ifndef PN_TENSOR_DEVICE_CUDA_H
 #define PN_TENSOR_DEVICE_CUDA_H
 
+#include <stdbool.h>
+
 #include <cuda_runtime_api.h>
 
 #include "status.h"
@@ -15,14 +17,16 @@ pn_status pn_cuda_launched(const char *kernel);
 /* PN_OK for cudaSuccess; else PN_DEVICE, or PN_MEMORY, with what was tried and CUDA's own words. */
 pn_status pn_cuda_status(cudaError_t error, const char *what);
 
-/* A kernel that meets an id outside its table may not touch the table: it writes what it saw here (the first one wins),
- * and the host makes PN_USAGE of it at the next synchronisation. Host memory that the GPU can write. */
-typedef struct pn_cuda_bad_id {
+/* A kernel that meets an input outside the contract (an id outside its table, a negative weight) leaves it alone and
+ * writes what it saw here, the first one to come; the host makes PN_USAGE of it at the next synchronisation. Memory of
+ * the host that the GPU can write. */
+typedef struct pn_cuda_bad {
     int taken; /* 0: none so far */
-    int id;
-    long long at, end; /* position; ids are 0 .. end - 1 */
-    const char *what;  /* "embedding: token id": a literal of the host */
-} pn_cuda_bad_id;
-pn_cuda_bad_id *pn_cuda_bad_id_slot(void); /* the address as the GPU sees it */
+    bool weight;
+    double value;           /* the id or the weight */
+    long long at, low, end; /* its position; ids are low .. end - 1 */
+    const char *what;       /* "embedding: token id", or the op's name for a weight: a literal of the host */
+} pn_cuda_bad;
+pn_cuda_bad *pn_cuda_bad_slot(void); /* the address as the GPU sees it */
 
 #endif

@@ -2,9 +2,13 @@
  * twice for equal bits. `test_gpu_ops NAME` runs one op with a row per case. */
 #include "gpu.h"
 
+#include <math.h>
 #include <string.h>
 
+#include "add/add.h"
 #include "embedding/embedding.h"
+#include "linear/linear.h"
+#include "linear_cross_entropy/linear_cross_entropy.h"
 #include "op_case.h"
 #include "op_check.h"
 #include "tape.h"
@@ -92,4 +96,77 @@ START_TEST(an_id_outside_the_table_is_reported) {
 }
 END_TEST
 
-TEST_MAIN("ops", every_implementation_takes_a_case, cuda_against_reference, an_id_outside_the_table_is_reported)
+static pn_tensor *made(pn_tape *t, int64_t rows, int64_t cols, double first, double step) {
+    pn_tensor *x;
+    double *values = malloc((size_t)(rows * (cols ? cols : 1)) * sizeof *values);
+    ck_ok(pn_tape_new(t, PN_F32, cols ? 2 : 1, (int64_t[]){ rows, cols }, &x));
+    for (int64_t i = 0; i < pn_tensor_elems(x); i++) values[i] = first + step * (double)(i % 23);
+    ck_ok(pn_tensor_write(x, values, PN_F64));
+    free(values);
+    return x;
+}
+
+START_TEST(targets_and_weights_outside_the_contract_are_reported) {
+    ck_need_gpu();
+    enum { N = 70, V = 30, D = 8 };
+    pn_tape *t;
+    pn_tensor *targets, *loss;
+    int32_t target[N];
+    float weight[N];
+    ck_ok(pn_tape_create(PN_CUDA, &t));
+    pn_tensor *h = made(t, N, D, -1, 0.1), *W = made(t, V, D, 1, -0.1), *weights = made(t, N, 0, 1, 0);
+    ck_ok(pn_tape_new(t, PN_I32, 1, (int64_t[]){ N }, &targets));
+    for (int i = 0; i < N; i++) target[i] = i % V, weight[i] = 1;
+    for (int wrong = 0; wrong < 4; wrong++) {
+        target[41] = wrong == 0 ? V : wrong == 1 ? PN_IGNORE - 1 : PN_IGNORE;
+        weight[13] = wrong == 2 ? -0.5f : wrong == 3 ? NAN : 1;
+        ck_ok(pn_tensor_write(targets, target, PN_I32));
+        ck_ok(pn_tensor_write(weights, weight, PN_F32));
+        ck_ok(pn_linear_cross_entropy(t, h, W, targets, weights, &loss, NULL));
+        ck_assert_int_eq(pn_device_sync(), PN_USAGE);
+        ck_assert_ptr_nonnull(strstr(pn_error_message(), wrong < 2 ? "target " : "weight "));
+        ck_assert_ptr_nonnull(strstr(pn_error_message(), wrong < 2 ? "at position 41 is outside -1 .. 29"
+                                                                   : "of row 13 is not a finite number >= 0"));
+    }
+    weight[13] = 0;
+    ck_ok(pn_tensor_write(weights, weight, PN_F32));
+    ck_ok(pn_linear_cross_entropy(t, h, W, targets, weights, &loss, NULL));
+    ck_ok(pn_device_sync());
+    pn_tape_destroy(&t);
+}
+END_TEST
+
+/* Rows of a matrix of 5 columns start anywhere: kernels and cuBLASLt's plans must not assume 16 bytes. */
+START_TEST(views_of_rows_need_no_alignment) {
+    ck_need_gpu();
+    enum { N = 90, K = 5, M = 7 };
+    float got[2][N * M], dx[2][N * K];
+    for (int64_t begin = 0; begin < 4; begin++) {
+        for (int gpu = 0; gpu < 2; gpu++) {
+            pn_tape *t;
+            pn_tensor *x, *y, *z;
+            ck_ok(pn_tape_create(gpu ? PN_CUDA : PN_CPU, &t));
+            pn_tensor *base = made(t, N + 4, K, -1, 0.07), *w = made(t, M, K, 0.9, -0.05);
+            ck_ok(pn_tensor_rows(base, begin, begin + N, &x));
+            ck_ok(pn_tape_own(t, x));
+            x->wants_grad = w->wants_grad = true;
+            ck_ok(pn_add(t, x, x, &y));
+            ck_ok(pn_linear(t, x, w, NULL, &z));
+            ck_ok(pn_linear(t, y, w, NULL, &y));
+            ck_ok(pn_add(t, y, z, &y));
+            pn_tensor *dy = made(t, N, M, 0.3, 0.02);
+            ck_ok(pn_tensor_read(y, got[gpu], PN_F32));
+            ck_ok(pn_tape_backward_from(t, &y, &dy, 1));
+            ck_ok(pn_tensor_read(x->grad, dx[gpu], PN_F32));
+            pn_tensor_release(&x->grad);
+            pn_tensor_release(&w->grad);
+            pn_tape_destroy(&t);
+        }
+        for (int i = 0; i < N * M; i++) ck_assert_float_eq_tol(got[1][i], got[0][i], 1e-4f);
+        for (int i = 0; i < N * K; i++) ck_assert_float_eq_tol(dx[1][i], dx[0][i], 1e-4f);
+    }
+}
+END_TEST
+
+TEST_MAIN("ops", every_implementation_takes_a_case, cuda_against_reference, an_id_outside_the_table_is_reported,
+          targets_and_weights_outside_the_contract_are_reported, views_of_rows_need_no_alignment)
