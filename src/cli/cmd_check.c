@@ -87,8 +87,8 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow] [--backend cpu|cuda]\n"
-        "        every implementation of an op against its double-precision reference, and (cpu) the reference's\n"
+        "    postnas check ops [NAME...] [--slow] [--backend NAME]\n"
+        "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH...\n"
         "        golden .safetensors files, or folders of them: a row per file and implementation\n"

@@ -136,6 +136,45 @@ START_TEST(targets_and_weights_outside_the_contract_are_reported) {
 }
 END_TEST
 
+/* More logits than fit one tile, the last of which is not full: against the CPU. */
+START_TEST(a_large_vocabulary_takes_several_tiles) {
+    ck_need_gpu();
+    enum { N = 901, V = 151936, D = 16 };
+    float loss[2], *dh[2], *dW[2];
+    for (int gpu = 0; gpu < 2; gpu++) {
+        pn_tape *t;
+        pn_tensor *targets, *y;
+        int32_t target[N];
+        ck_ok(pn_tape_create(gpu ? PN_CUDA : PN_CPU, &t));
+        pn_tensor *h = made(t, N, D, -1, 0.1), *W = made(t, V, D, 1, -0.07);
+        h->wants_grad = W->wants_grad = true;
+        for (int i = 0; i < N; i++) target[i] = i % 7 ? (i * 7919) % V : PN_IGNORE;
+        ck_ok(pn_tape_new(t, PN_I32, 1, (int64_t[]){ N }, &targets));
+        ck_ok(pn_tensor_write(targets, target, PN_I32));
+        ck_ok(pn_linear_cross_entropy(t, h, W, targets, NULL, &y, NULL));
+        ck_ok(pn_tensor_read(y, &loss[gpu], PN_F32));
+        ck_ok(pn_tape_backward(t, y));
+        dh[gpu] = malloc(pn_tensor_bytes(h));
+        dW[gpu] = malloc(pn_tensor_bytes(W));
+        ck_ok(pn_tensor_read(h->grad, dh[gpu], PN_F32));
+        ck_ok(pn_tensor_read(W->grad, dW[gpu], PN_F32));
+        pn_tensor_release(&h->grad);
+        pn_tensor_release(&W->grad);
+        pn_tape_destroy(&t);
+    }
+    ck_assert_float_eq_tol(loss[1], loss[0], 1e-5f * loss[0]);
+    for (int k = 0; k < 2; k++) {
+        int64_t n = (int64_t)(k ? V : N) * D;
+        const float *cpu = k ? dW[0] : dh[0];
+        double *expected = malloc((size_t)n * sizeof *expected);
+        for (int64_t i = 0; i < n; i++) expected[i] = (double)cpu[i];
+        ck_assert_double_le(pn_relative_error(k ? dW[1] : dh[1], expected, n), 2e-5);
+        free(expected);
+    }
+    for (int gpu = 0; gpu < 2; gpu++) free(dh[gpu]), free(dW[gpu]);
+}
+END_TEST
+
 /* Rows of a matrix of 5 columns start anywhere: kernels and cuBLASLt's plans must not assume 16 bytes. */
 START_TEST(views_of_rows_need_no_alignment) {
     ck_need_gpu();
@@ -169,4 +208,5 @@ START_TEST(views_of_rows_need_no_alignment) {
 END_TEST
 
 TEST_MAIN("ops", every_implementation_takes_a_case, cuda_against_reference, an_id_outside_the_table_is_reported,
-          targets_and_weights_outside_the_contract_are_reported, views_of_rows_need_no_alignment)
+          targets_and_weights_outside_the_contract_are_reported, a_large_vocabulary_takes_several_tiles,
+          views_of_rows_need_no_alignment)
