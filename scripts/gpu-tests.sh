@@ -28,7 +28,7 @@ done
 if [ -f "$here/COMMIT" ]; then
     programs=$here
     record=${record:-$here/RECORD.md}
-    commit=$(tr '\n' ' ' < "$here/COMMIT")
+    commit=$(paste -sd ' ' "$here/COMMIT")
 else
     cd "$here/.." || exit 1
     programs=$PWD/build-cuda
