@@ -7,9 +7,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "rms_norm/cuda";
 
-enum {
-    NARROW = 512
-}; /* rows up to this get a small block: they would leave most threads of a large one without work */
+/* Rows up to this get a small block: they would leave most threads of a large one without work. */
+enum { NARROW = 512 };
 
 struct rows {
     int64_t n, d, groups; /* n rows of d, every `groups`-th with the same part of w */
