@@ -14,6 +14,10 @@ function(postnas_flags target)
   if(POSTNAS_WERROR)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-Werror>)
   endif()
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -Xcompiler=-Wall>)
+  if(POSTNAS_WERROR)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings -Xcompiler=-Werror>)
+  endif()
   # Portable by default: x86-64-v3; what pays from AVX-512 is chosen at run time (function multiversioning).
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-march=x86-64-v3>)
@@ -33,9 +37,17 @@ function(postnas_flags target)
 endfunction()
 
 # postnas_room(name dir LINKS targets...): library pn_<name> of every .c under dir; its headers are included by file name.
+# With the CUDA backend every .cu too; NAME_cuda.c is built with it only, NAME_nocuda.c without it only.
 function(postnas_room name dir)
   cmake_parse_arguments(ROOM "" "" "LINKS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.c)
+  file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.cu)
+  if(POSTNAS_HAVE_CUDA)
+    list(FILTER sources EXCLUDE REGEX "_nocuda\\.c$")
+    list(APPEND sources ${kernels})
+  else()
+    list(FILTER sources EXCLUDE REGEX "_cuda\\.c$")
+  endif()
   if(NOT sources)
     add_library(pn_${name} INTERFACE)
     target_include_directories(pn_${name} INTERFACE ${CMAKE_SOURCE_DIR}/${dir})
@@ -92,7 +104,12 @@ function(postnas_test room file)
     math(EXPR T_TIMEOUT "${T_TIMEOUT} * 4")
     list(APPEND environment CK_TIMEOUT_MULTIPLIER=4 UBSAN_OPTIONS=print_stacktrace=1)
   endif()
-  set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "cpu;${T_LABELS}" SKIP_RETURN_CODE 77
+  set(device cpu)
+  if(room STREQUAL gpu) # needs a GPU: skipped without one, and one at a time
+    set(device gpu)
+    set_tests_properties(${room}/${file} PROPERTIES RESOURCE_LOCK gpu)
+  endif()
+  set_tests_properties(${room}/${file} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${device};${T_LABELS}" SKIP_RETURN_CODE 77
     ENVIRONMENT "${environment}")
 endfunction()
 

@@ -9,15 +9,22 @@ static pn_status nothing(const pn_op_call *c) {
 }
 static const pn_op_impl plan_impl = { .name = "plan", .forward = nothing, .backward = nothing };
 static const pn_op_impl *const plan_list[] = { &plan_impl, NULL };
-static const pn_op_impl *const no_cuda[] = { NULL };
+
+/* The column of a backend that an op does not have yet, or the build does not. */
+static const pn_op_impl *const pn_no_impl[] = { NULL };
+#ifdef POSTNAS_HAVE_CUDA
+#define CUDA_LIST(list) list
+#else
+#define CUDA_LIST(list) pn_no_impl
+#endif
 
 #define PN_OP(op, ref, cpu, cuda)                                                                                      \
     extern const pn_op_contract pn_##op##_contract;                                                                    \
-    extern const pn_op_impl *const ref[], *const cpu[];                                                                \
+    extern const pn_op_impl *const ref[], *const cpu[], *const op##_cuda[];                                            \
     const pn_op pn_op_##op = {                                                                                         \
         .name = #op,                                                                                                   \
         .contract = &pn_##op##_contract,                                                                               \
-        .impl = { [PN_REF] = ref, [PN_CPU] = cpu, [PN_CUDA] = no_cuda, [PN_PLAN] = plan_list },                        \
+        .impl = { [PN_REF] = ref, [PN_CPU] = cpu, [PN_CUDA] = CUDA_LIST(cuda), [PN_PLAN] = plan_list },                \
     };
 #include "ops.def"
 #undef PN_OP
@@ -47,6 +54,10 @@ const char *pn_backend_name(pn_backend b) {
 
 pn_dtype pn_backend_dtype(pn_backend b) {
     return b == PN_REF ? PN_F64 : PN_F32;
+}
+
+pn_pool_kind pn_backend_pool(pn_backend b) {
+    return b == PN_CUDA ? PN_POOL_DEVICE : b == PN_PLAN ? PN_POOL_COUNTING : PN_POOL_HOST;
 }
 
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out) {

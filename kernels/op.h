@@ -6,12 +6,16 @@
  * list: one row declares, registers and tests an op.
  *
  * Backends: PN_REF runs in double (F64 tensors), the recurrence as written: the oracle. PN_CPU runs in float (F32) on
- * OpenMP and OpenBLAS. PN_PLAN runs nothing: shapes only, in a counting pool. PN_CUDA: not built yet, an empty list.
+ * OpenMP and OpenBLAS. PN_CUDA runs in float (F32) on the GPU: tensors and scratch are there, and calls return before
+ * it is done (device.h); the ops that have it so far are those with a list in the last column of ops.def, and without
+ * nvcc none has. PN_PLAN runs nothing: shapes only, in a counting pool.
  *
  * Conventions. Activations are [tokens, channels], packed documents along tokens (docs.h). An optional input that is
  * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. */
 #ifndef PN_KERNELS_OP_H
 #define PN_KERNELS_OP_H
+
+#include <stdalign.h>
 
 #include "docs.h"
 #include "status.h"
@@ -30,7 +34,7 @@ typedef struct pn_op_call { /* everything in it is borrowed for the duration of 
     pn_tensor *in[PN_OP_IN], *out[PN_OP_OUT];
     bool wants[PN_OP_IN];                       /* which inputs need a gradient: saves() may depend on it */
     pn_tensor *din[PN_OP_IN], *dout[PN_OP_OUT]; /* backward only */
-    void *scratch;                              /* scratch_bytes() of memory, 64-byte aligned, contents undefined */
+    void *scratch; /* scratch_bytes() of memory where the tensors are, 64-byte aligned, contents undefined */
 } pn_op_call;
 
 typedef struct pn_op_impl {
@@ -82,7 +86,7 @@ typedef struct pn_op_case {
     char name[80];
     int n_in;
     pn_case_input in[PN_OP_IN];
-    _Alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
+    alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
     double limit_out[PN_OP_OUT], limit_din[PN_OP_IN];
     bool gradcheck; /* small enough for finite differences of the reference */
     bool slow;      /* left out of the quick test run, part of `check ops` */
@@ -121,7 +125,8 @@ static inline bool pn_op_has_din(const pn_op_call *c) {
 const pn_op *pn_op_find(const char *name); /* NULL if unknown */
 const pn_op *const *pn_op_list(int *n);    /* every op, in ops.def order */
 const char *pn_backend_name(pn_backend b);
-pn_dtype pn_backend_dtype(pn_backend b); /* F64 for PN_REF, else F32 */
+pn_dtype pn_backend_dtype(pn_backend b);    /* F64 for PN_REF, else F32 */
+pn_pool_kind pn_backend_pool(pn_backend b); /* where its tensors are */
 /* The first implementation that takes the call; PN_UNSUPPORTED with the shapes when none does. */
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out);
 

@@ -19,7 +19,7 @@ static double normal(uint64_t *s) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static void fill_input(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
+static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
     double scale = in->hi != 0 ? in->hi : 1.0;
     for (int64_t i = 0; i < n; i++) {
         switch (in->fill) {
@@ -40,17 +40,22 @@ static void fill_input(const pn_case_input *in, uint64_t *rng, double *x, int64_
     for (int64_t i = 0; i < n; i++) x[i] = (float)x[i]; /* all backends see the same numbers */
 }
 
+static pn_status fill(pn_tensor *t, const pn_case_input *as, uint64_t *rng) {
+    int64_t n = pn_tensor_elems(t);
+    double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    fill_values(as, rng, values, n);
+    pn_status s = pn_tensor_write(t, values, PN_F64);
+    free(values);
+    return s;
+}
+
 static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype real, uint64_t *rng) {
     for (int i = 0; i < c->n_in; i++) {
         const pn_case_input *in = &c->in[i];
         if (!in->present) continue;
         PN_TRY(pn_tensor_create(x->pool, in->integer ? PN_I32 : real, in->rank, in->shape, &x->call.in[i]));
-        int64_t n = pn_tensor_elems(x->call.in[i]);
-        double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
-        PN_CHECK(values, PN_MEMORY, "out of memory");
-        fill_input(in, rng, values, n);
-        pn_convert(pn_data(x->call.in[i]), x->call.in[i]->dtype, values, PN_F64, n);
-        free(values);
+        PN_TRY(fill(x->call.in[i], in, rng));
         x->call.wants[i] = !in->integer && !in->no_grad;
         if (x->call.wants[i]) PN_TRY(pn_tensor_zeros(x->pool, real, in->rank, in->shape, &x->call.din[i]));
     }
@@ -64,7 +69,7 @@ pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend bac
     x->call.attr = c->attr;
     x->call.n_in = c->n_in;
     uint64_t rng = 20;
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &x->pool));
+    PN_TRY(pn_pool_create(pn_backend_pool(backend), &x->pool));
     PN_TRY(make_inputs(x, c, real, &rng));
     pn_out_spec spec[PN_OP_OUT] = { 0 };
     for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = real;
@@ -73,14 +78,7 @@ pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend bac
         PN_TRY(pn_tensor_create(x->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->call.out[i]));
         if (spec[i].dtype != real || spec[i].no_grad) continue;
         PN_TRY(pn_tensor_create(x->pool, real, spec[i].rank, spec[i].shape, &x->call.dout[i]));
-        int64_t n = pn_tensor_elems(x->call.dout[i]);
-        for (int64_t k = 0; k < n; k++) {
-            double g = (float)normal(&rng);
-            if (real == PN_F64)
-                pn_f64(x->call.dout[i])[k] = g;
-            else
-                pn_f32(x->call.dout[i])[k] = (float)g;
-        }
+        PN_TRY(fill(x->call.dout[i], &(pn_case_input){ .fill = PN_FILL_NORMAL }, &rng));
     }
     return PN_OK;
 }
@@ -89,19 +87,19 @@ static pn_status copy_tensors(pn_pool *pool, pn_tensor *const *from, int n, pn_t
     for (int i = 0; i < n; i++) {
         if (!from[i]) continue;
         PN_TRY(pn_tensor_create(pool, from[i]->dtype, from[i]->rank, from[i]->shape, &to[i]));
-        memcpy(pn_data(to[i]), pn_data(from[i]), pn_tensor_bytes(from[i]));
+        PN_TRY(pn_tensor_copy(to[i], from[i]));
     }
     return PN_OK;
 }
 
-pn_status pn_case_call_copy(const pn_case_call *from, pn_case_call *x) {
+pn_status pn_case_call_copy(const pn_case_call *from, pn_pool_kind kind, pn_case_call *x) {
     memset(x, 0, sizeof *x);
     x->call.op = from->call.op;
     x->call.attr = from->call.attr;
     x->call.n_in = from->call.n_in;
     x->call.n_out = from->call.n_out;
     memcpy(x->call.wants, from->call.wants, sizeof x->call.wants);
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &x->pool));
+    PN_TRY(pn_pool_create(kind, &x->pool));
     PN_TRY(copy_tensors(x->pool, from->call.in, PN_OP_IN, x->call.in));
     PN_TRY(copy_tensors(x->pool, from->call.din, PN_OP_IN, x->call.din));
     PN_TRY(copy_tensors(x->pool, from->call.out, PN_OP_OUT, x->call.out));
@@ -111,12 +109,13 @@ pn_status pn_case_call_copy(const pn_case_call *from, pn_case_call *x) {
 
 pn_status pn_case_call_scratch(pn_case_call *x, const pn_op_impl *impl, bool backward) {
     size_t need = impl->scratch_bytes ? impl->scratch_bytes(&x->call, backward) : 0;
-    free(x->call.scratch);
+    pn_storage_release(&x->scratch);
     x->call.scratch = NULL;
     if (!need) return PN_OK;
-    x->call.scratch = aligned_alloc(64, (need + 63) / 64 * 64);
-    PN_CHECK(x->call.scratch, PN_MEMORY, "out of memory");
-    memset(x->call.scratch, 0xff, need); /* contents are undefined by contract: an op that reads them shows */
+    PN_TRY(pn_storage_create(x->pool, need, &x->scratch));
+    x->call.scratch = x->scratch->data;
+    /* Contents are undefined by contract: an op that reads them shows. */
+    PN_TRY(pn_storage_fill(x->scratch, 0, need, 0xff));
     return PN_OK;
 }
 
@@ -129,7 +128,7 @@ void pn_case_call_free(pn_case_call *x) {
         pn_tensor_release(&x->call.out[i]);
         pn_tensor_release(&x->call.dout[i]);
     }
-    free(x->call.scratch);
+    pn_storage_release(&x->scratch);
     x->call.scratch = NULL;
     pn_pool_destroy(&x->pool);
 }

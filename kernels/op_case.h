@@ -6,16 +6,17 @@
 #include "op.h"
 
 typedef struct pn_case_call {
-    pn_op_call call; /* owns its tensors and scratch; attr is borrowed from the case */
+    pn_op_call call; /* owns its tensors; attr is borrowed from the case */
     pn_pool *pool;
+    pn_storage *scratch; /* owned: behind call.scratch */
 } pn_case_call;
 
 /* Inputs as described, rounded to float so that every backend sees the same numbers; zero gradients for those that want
  * one; outputs undefined; normal gradients of the outputs. The same case gives the same values. *out: what was made so
  * far also on failure; free it either way. */
 pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_case_call *out);
-/* The same values in memory of their own. No scratch. */
-pn_status pn_case_call_copy(const pn_case_call *from, pn_case_call *out);
+/* The same values in memory of their own, of the kind that is asked for. No scratch. */
+pn_status pn_case_call_copy(const pn_case_call *from, pn_pool_kind kind, pn_case_call *out);
 /* Scratch for one direction of an implementation, in place of what there was; its contents are NaN. */
 pn_status pn_case_call_scratch(pn_case_call *x, const pn_op_impl *impl, bool backward);
 void pn_case_call_free(pn_case_call *x); /* {0} is fine */

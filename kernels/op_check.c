@@ -45,10 +45,6 @@ static pn_status run(pn_case_call *s, const pn_op_impl *impl, bool backward) {
     return status;
 }
 
-static void poison(const pn_tensor *t) {
-    memset(pn_data(t), 0xff, pn_tensor_bytes(t));
-}
-
 typedef struct row {
     char text[1024];
     size_t len;
@@ -68,7 +64,7 @@ static void print_row(const pn_op_check_options *o, const pn_op_case *c, const c
         fprintf(o->out, "%s  %-34s | %-28s |%s\n", r->ok ? "ok  " : "FAIL", c->name, impl, r->text);
 }
 
-/* Compares what two runs of an implementation left behind, bit for bit. */
+/* What two runs of an implementation left behind, compared bit for bit. */
 static bool same_bits(const pn_case_call *a, const pn_case_call *b) {
     for (int i = 0; i < PN_OP_OUT; i++)
         if (a->call.out[i] && memcmp(pn_data(a->call.out[i]), pn_data(b->call.out[i]), pn_tensor_bytes(a->call.out[i])))
@@ -80,22 +76,37 @@ static bool same_bits(const pn_case_call *a, const pn_case_call *b) {
 }
 
 static pn_status run_both_ways(pn_case_call *s, const pn_op_impl *impl) {
-    for (int i = 0; i < s->call.n_out; i++) poison(s->call.out[i]);
+    for (int i = 0; i < s->call.n_out; i++) PN_TRY(pn_tensor_fill_bytes(s->call.out[i], 0xff)); /* NaN */
     PN_TRY(run(s, impl, false));
     if (impl->backward) PN_TRY(run(s, impl, true));
     return PN_OK;
+}
+
+/* The case on a backend; *on_host has what it left behind. Free it either way. */
+static pn_status run_case(const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, pn_backend backend,
+                          pn_case_call *on_host, bool *taken) {
+    pn_case_call s = { 0 };
+    pn_status status;
+    PN_TRY_GOTO(status, pn_case_call_make(op, c, backend, &s), done);
+    *taken = !impl->takes || impl->takes(&s.call);
+    if (!*taken) goto done;
+    PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
+    PN_TRY_GOTO(status, pn_case_call_copy(&s, PN_POOL_HOST, on_host), done);
+done:
+    pn_case_call_free(&s);
+    return status;
 }
 
 static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_call *ref, const pn_op_impl *impl,
                          pn_backend backend, row *r) {
     pn_case_call s = { 0 }, again = { 0 };
     pn_status status;
-    PN_TRY_GOTO(status, pn_case_call_make(op, c, backend, &s), done);
-    if (impl->takes && !impl->takes(&s.call)) {
+    bool taken;
+    PN_TRY_GOTO(status, run_case(op, c, impl, backend, &s, &taken), done);
+    if (!taken) {
         r->len += (size_t)snprintf(r->text, sizeof r->text, " not taken");
         goto done;
     }
-    PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
     char what[16];
     for (int i = 0; i < s.call.n_out; i++) {
         const pn_tensor *x = s.call.out[i];
@@ -114,8 +125,7 @@ static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_cal
                 pn_relative_error(pn_f32(s.call.din[i]), pn_f64(ref->call.din[i]), pn_tensor_elems(s.call.din[i])),
                 c->limit_din[i] > 0 ? c->limit_din[i] : default_din);
     }
-    PN_TRY_GOTO(status, pn_case_call_make(op, c, backend, &again), done);
-    PN_TRY_GOTO(status, run_both_ways(&again, impl), done);
+    PN_TRY_GOTO(status, run_case(op, c, impl, backend, &again, &taken), done);
     if (!same_bits(&s, &again)) row_add(r, "rerun", INFINITY, 0);
 done:
     pn_case_call_free(&s);

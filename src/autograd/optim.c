@@ -73,8 +73,9 @@ void pn_adamw_destroy(pn_adamw **op) {
     *op = NULL;
 }
 
-void pn_adamw_zero_grad(pn_adamw *o) {
-    for (int i = 0; i < o->n; i++) pn_tensor_fill_zero(o->slots[i].value->grad);
+pn_status pn_adamw_zero_grad(pn_adamw *o) {
+    for (int i = 0; i < o->n; i++) PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
+    return PN_OK;
 }
 
 static double block_sum(const float *x, int64_t n) {

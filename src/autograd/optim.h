@@ -23,7 +23,7 @@ void pn_adamw_destroy(pn_adamw **o);
 /* Clips, updates, zeroes the gradients. *norm (NULL ok): the gradient norm before clipping. PN_NUMERIC when it is not
  * finite: nothing was updated. */
 pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm);
-void pn_adamw_zero_grad(pn_adamw *o);
+pn_status pn_adamw_zero_grad(pn_adamw *o);
 
 /* For checkpoints: the step count and the moments, [0] first, [1] second, of slot i; borrowed. */
 int pn_adamw_slots(const pn_adamw *o);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "add/add.h"
 #include "profile.h"
 
 /* One recorded call. Shells of every input and output are retained, values only where the op declared to save them. */
@@ -35,7 +36,7 @@ pn_status pn_tape_create(pn_backend backend, pn_tape **out) {
     PN_CHECK(t, PN_MEMORY, "out of memory");
     t->backend = backend;
     t->recording = true;
-    pn_status s = pn_pool_create(backend == PN_PLAN ? PN_POOL_COUNTING : PN_POOL_HOST, &t->pool);
+    pn_status s = pn_pool_create(pn_backend_pool(backend), &t->pool);
     if (s) {
         free(t);
         return s;
@@ -230,36 +231,19 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
 
 /* ---- backward ---- */
 
-static void accumulate(pn_tensor *dst, const pn_tensor *src) {
-    int64_t n = pn_tensor_elems(dst);
-    if (!dst->storage->data || !src->storage->data) return; /* planned */
-    if (dst->dtype == PN_F64) {
-        double *d = pn_f64(dst);
-        const double *s = pn_f64(src);
-#pragma omp parallel for simd schedule(static) if (n > 65536)
-        for (int64_t i = 0; i < n; i++) d[i] += s[i];
-    } else {
-        float *d = pn_f32(dst);
-        const float *s = pn_f32(src);
-#pragma omp parallel for simd schedule(static) if (n > 65536)
-        for (int64_t i = 0; i < n; i++) d[i] += s[i];
-    }
-}
-
-/* A step clears as much memory as its activations take: all threads do. */
-static void clear(pn_tensor *x) {
-    enum { RUN = 1 << 16 };
-    if (!x->storage->data) return; /* planned */
-    char *at = pn_data(x);
-    int64_t n = (int64_t)pn_tensor_bytes(x);
-#pragma omp parallel for schedule(static) if (n > 4 * RUN)
-    for (int64_t i = 0; i < n; i += RUN) memset(at + i, 0, (size_t)(n - i < RUN ? n - i : RUN));
+/* dst += src, wherever they are: what the backward of add does with the gradient of its sum. */
+static pn_status accumulate(const pn_tape *t, pn_tensor *dst, pn_tensor *src) {
+    const pn_op_call sum = { .op = &pn_op_add, .n_in = 2, .n_out = 1, .din = { dst }, .dout = { src } };
+    const pn_op_impl *impl;
+    PN_TRY(pn_op_pick(&sum, t->backend, &impl));
+    PN_TRY(impl->backward(&sum));
+    return PN_OK;
 }
 
 static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
     if (x->grad) return PN_OK;
     PN_TRY(pn_tensor_create(t->pool, x->dtype, x->rank, x->shape, &x->grad));
-    clear(x->grad);
+    PN_TRY(pn_tensor_fill_zero(x->grad));
     if (t->backend != PN_PLAN) return PN_OK;
     if (t->n_planned == t->cap_planned) {
         int cap = t->cap_planned ? 2 * t->cap_planned : 256;
@@ -289,13 +273,13 @@ static pn_status recompute_backward(pn_tape *t, node *n) {
     for (int i = 0; i < n->call.n_out; i++) {
         if (!n->call.out[i]->grad || !out[i]->wants_grad) continue;
         PN_TRY(want_gradient(t, out[i]));
-        accumulate(out[i]->grad, n->call.out[i]->grad);
+        PN_TRY(accumulate(t, out[i]->grad, n->call.out[i]->grad));
     }
     PN_TRY(backward_to(t, base));
     for (int i = 0; i < n->call.n_in; i++) {
         if (!leaf[i] || !leaf[i]->grad) continue;
         PN_TRY(want_gradient(t, n->call.in[i]));
-        accumulate(n->call.in[i]->grad, leaf[i]->grad);
+        PN_TRY(accumulate(t, n->call.in[i]->grad, leaf[i]->grad));
         pn_tensor_release(&leaf[i]->grad); /* a plan keeps shells until its reset: not what hangs on these */
     }
     pn_scope_close(t, scope, NULL, 0);
@@ -339,7 +323,7 @@ pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor
                  "backward: gradient %s for an output of shape %s", pn_tensor_shape_text(grads[i]),
                  pn_tensor_shape_text(outputs[i]));
         PN_TRY(want_gradient(t, outputs[i]));
-        accumulate(outputs[i]->grad, grads[i]);
+        PN_TRY(accumulate(t, outputs[i]->grad, grads[i]));
     }
     bool before = pn_tape_record(t, true);
     pn_status s = backward_to(t, 0);
@@ -352,13 +336,12 @@ pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
              pn_tensor_shape_text(loss));
     pn_tensor *one;
     PN_TRY(pn_tape_new(t, loss->dtype, loss->rank, loss->shape, &one));
-    if (one->storage->data) {
-        double value = loss->dtype == PN_F64 ? pn_f64(loss)[0] : pn_f32(loss)[0];
+    const double gradient = 1;
+    PN_TRY(pn_tensor_write(one, &gradient, PN_F64));
+    if (t->backend != PN_PLAN) {
+        double value;
+        PN_TRY(pn_tensor_read(loss, &value, PN_F64));
         PN_CHECK(isfinite(value), PN_NUMERIC, "the loss is %g: lower the learning rate or check the data", value);
-        if (one->dtype == PN_F64)
-            pn_f64(one)[0] = 1;
-        else
-            pn_f32(one)[0] = 1;
     }
     return pn_tape_backward_from(t, &loss, &one, 1);
 }

@@ -5,7 +5,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
                          pn_tensor **y) {
     (void)b, (void)docs, (void)state, (void)carry;
     PN_TRY(pn_tape_new(t, x->dtype, x->rank, x->shape, y));
-    pn_tensor_fill_zero(*y);
+    PN_TRY(pn_tensor_fill_zero(*y));
     return PN_OK;
 }
 

@@ -28,16 +28,11 @@ typedef struct bench {
 /* Copies of one call, used in turn so that a run does not find its operands where the last one left them. */
 typedef struct ring {
     pn_case_call copy[MOST_COPIES];
-    int n, at;
-    void *scratch; /* of whichever runs, as on a tape */
+    int n, at; /* the first owns the scratch of whichever runs, as on a tape */
 } ring;
 
 static void ring_free(ring *r) {
-    for (int i = 0; i < r->n; i++) {
-        r->copy[i].call.scratch = NULL;
-        pn_case_call_free(&r->copy[i]);
-    }
-    free(r->scratch);
+    for (int i = 0; i < r->n; i++) pn_case_call_free(&r->copy[i]);
 }
 
 static double bytes_of(const pn_op_call *c) {
@@ -61,16 +56,14 @@ static pn_status ring_make(const pn_op *op, const pn_op_case *c, ring *r) {
     int n = copies < MOST_COPIES ? (int)copies : MOST_COPIES;
     while (r->n < n) {
         r->n++;
-        PN_TRY(pn_case_call_copy(&r->copy[0], &r->copy[r->n - 1]));
+        PN_TRY(pn_case_call_copy(&r->copy[0], PN_POOL_HOST, &r->copy[r->n - 1]));
     }
     return PN_OK;
 }
 
 static pn_status ring_scratch(ring *r, const pn_op_impl *impl, bool backward) {
-    r->copy[0].call.scratch = r->scratch;
     pn_status s = pn_case_call_scratch(&r->copy[0], impl, backward);
-    r->scratch = r->copy[0].call.scratch;
-    for (int i = 0; i < r->n; i++) r->copy[i].call.scratch = r->scratch;
+    for (int i = 1; i < r->n; i++) r->copy[i].call.scratch = r->copy[0].call.scratch;
     return s;
 }
 

@@ -3,30 +3,46 @@
 #include <string.h>
 
 #include "check_report.h"
+#include "device.h"
 #include "find_op.h"
 #include "op_check.h"
 
-static pn_status check(const pn_op *op, bool slow, pn_report *report) {
-    fprintf(report->out, "%s\n", op->name);
-    for (int pass = 0; pass < 2; pass++) {
-        pn_op_check_options o = { .backend = pass ? PN_CPU : PN_REF, .slow = slow, .out = report->out };
-        PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
+static pn_status check(const pn_op *op, pn_backend backend, bool slow, pn_report *report) {
+    if (!op->impl[backend][0]) {
+        char why[64];
+        snprintf(why, sizeof why, "nothing for %s yet", pn_backend_name(backend));
+        pn_row_skip(report, op->name, why);
+        return PN_OK;
     }
+    fprintf(report->out, "%s\n", op->name);
+    pn_op_check_options o = { .backend = PN_REF, .slow = slow, .out = report->out };
+    if (backend == PN_CPU) PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
+    o.backend = backend;
+    PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
     return PN_OK;
 }
 
-pn_status pn_check_ops(char *const *names, int n, bool slow, FILE *out) {
+static pn_status print_gpu(FILE *out) {
+    pn_device_info gpu;
+    PN_TRY(pn_device_describe(&gpu));
+    fprintf(out, "on %s, compute capability %d.%d, CUDA %d.%d, driver for CUDA %d.%d\n", gpu.name, gpu.major, gpu.minor,
+            gpu.runtime / 1000, gpu.runtime % 1000 / 10, gpu.driver / 1000, gpu.driver % 1000 / 10);
+    return PN_OK;
+}
+
+pn_status pn_check_ops(char *const *names, int n, pn_backend backend, bool slow, FILE *out) {
     pn_report report = { .out = out };
     for (int i = 0; i < n; i++) { /* all names are known before the first runs */
         const pn_op *op;
         PN_TRY(pn_find_op(names[i], &op));
     }
+    if (backend == PN_CUDA) PN_TRY(print_gpu(out));
     int n_ops;
     const pn_op *const *ops = pn_op_list(&n_ops);
     for (int i = 0; i < n_ops; i++) {
         bool asked = n == 0;
         for (int k = 0; k < n; k++) asked = asked || !strcmp(names[k], ops[i]->name);
-        if (asked) PN_TRY(check(ops[i], slow, &report));
+        if (asked) PN_TRY(check(ops[i], backend, slow, &report));
     }
     return pn_report_end(&report);
 }

@@ -5,10 +5,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "op.h"
 #include "status.h"
 
-/* names: ops to check (n 0: all of them); PN_USAGE with the nearest name for an unknown one. A row per case and
+/* names: ops to check (n 0: all of them); PN_USAGE with the nearest name for an unknown one. PN_CPU checks the
+ * references too, PN_CUDA needs a GPU (PN_UNSUPPORTED) and skips ops that have nothing for it. A row per case and
  * implementation, last "N passed, M failed"; PN_MISMATCH when M > 0. */
-pn_status pn_check_ops(char *const *names, int n, bool slow, FILE *out);
+pn_status pn_check_ops(char *const *names, int n, pn_backend backend, bool slow, FILE *out);
 
 #endif

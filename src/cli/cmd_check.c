@@ -18,7 +18,12 @@ static pn_status need_expected(const pn_args *args, const char *what, const char
 }
 
 static pn_status run_ops(const pn_args *args) {
-    return pn_check_ops(args->operand + 1, args->n_operands - 1, pn_args_has(args, "slow"), stdout);
+    const char *const names[] = { pn_backend_name(PN_CPU), pn_backend_name(PN_CUDA) };
+    const char *name = pn_args_value(args, "backend");
+    PN_CHECK(!strcmp(name, names[0]) || !strcmp(name, names[1]), PN_USAGE,
+             "postnas check: --backend %s is neither %s nor %s", name, names[0], names[1]);
+    pn_backend backend = strcmp(name, names[0]) ? PN_CUDA : PN_CPU;
+    return pn_check_ops(args->operand + 1, args->n_operands - 1, backend, pn_args_has(args, "slow"), stdout);
 }
 
 static pn_status run_vectors(const pn_args *args) {
@@ -73,6 +78,7 @@ static const pn_flag flags[] = {
       .value = "SHARE",
       .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
+    { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops: whose implementations, cpu or cuda" },
     PN_FLAG_END,
 };
 
@@ -81,8 +87,8 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow]\n"
-        "        every implementation of an op against its double-precision reference, and the reference's\n"
+        "    postnas check ops [NAME...] [--slow] [--backend NAME]\n"
+        "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH...\n"
         "        golden .safetensors files, or folders of them: a row per file and implementation\n"

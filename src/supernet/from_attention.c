@@ -21,7 +21,7 @@ static pn_status features(pn_block *b, pn_tensor *out, pn_tape *t, pn_tensor *x,
         pn_scope scope = pn_scope_open(t);
         pn_carry carry = { 0 };
         pn_tensor *y;
-        pn_tensor_fill_zero(out);
+        PN_TRY(pn_tensor_fill_zero(out));
         for (int64_t i = 0; i < n; i++) pn_f32(out)[i * V + c + i] = 1;
         PN_TRY(pn_block_forward(b, t, x, docs, &carry, &y));
         for (int64_t i = 0; i < N; i++) memcpy(pn_f32(*f) + i * V + c, pn_f32(y) + i * D, (size_t)n * sizeof(float));

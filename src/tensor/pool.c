@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "device.h"
+
 /* Size classes: eight per power of two, so at most 12.5 % of a block is waste. Class 0 is 64 bytes. */
 enum { CLASSES = 8 * 42, ALIGN = 64, HUGE_PAGE = 2 << 20 };
 
@@ -40,7 +42,35 @@ static int size_class(size_t n_bytes, size_t *rounded) {
     return group * 8 + (int)k;
 }
 
+/* Large blocks ask for huge pages: rows of an activation lie kilobytes apart, and with pages of 4 KiB every one of them
+ * costs a walk through the page tables (10 to 15 % of a chunkwise kernel's time). Only whole huge pages inside the
+ * block are asked for, so it takes no more memory. */
+static void *allocate_host(size_t n_bytes) {
+    if (n_bytes < HUGE_PAGE) return aligned_alloc(ALIGN, (n_bytes + ALIGN - 1) / ALIGN * ALIGN);
+    void *data = NULL;
+    if (posix_memalign(&data, HUGE_PAGE, n_bytes)) return NULL;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(data, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: refused, it changes nothing */
+#endif
+    return data;
+}
+
+static void *allocate(pn_pool *pool, size_t n_bytes) {
+    void *data = pool->kind == PN_POOL_DEVICE ? pn_device_alloc(n_bytes) : allocate_host(n_bytes);
+    if (data) pool->system += n_bytes;
+    return data;
+}
+
+static void give_back(pn_pool *pool, void *data, size_t n_bytes) {
+    pool->system -= n_bytes;
+    if (pool->kind == PN_POOL_DEVICE)
+        pn_device_free(data);
+    else
+        free(data);
+}
+
 pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out) {
+    if (kind == PN_POOL_DEVICE) PN_TRY(pn_device_open());
     pn_pool *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory while creating a memory pool");
     p->kind = kind;
@@ -52,8 +82,7 @@ void pn_pool_trim(pn_pool *pool) {
     for (int c = 0; c < CLASSES; c++) {
         for (cached *b = pool->free_list[c], *next; b; b = next) {
             next = b->next;
-            pool->system -= b->n_bytes;
-            free(b->data);
+            give_back(pool, b->data, b->n_bytes);
             free(b);
         }
         pool->free_list[c] = NULL;
@@ -72,19 +101,6 @@ void pn_pool_destroy(pn_pool **pool) {
     *pool = NULL;
 }
 
-/* Large blocks ask for huge pages: rows of an activation lie kilobytes apart, and with pages of 4 KiB every one of them
- * costs a walk through the page tables (10 to 15 % of a chunkwise kernel's time). Only whole huge pages inside the
- * block are asked for, so it takes no more memory. */
-static void *allocate(size_t n_bytes) {
-    if (n_bytes < HUGE_PAGE) return aligned_alloc(ALIGN, (n_bytes + ALIGN - 1) / ALIGN * ALIGN);
-    void *data = NULL;
-    if (posix_memalign(&data, HUGE_PAGE, n_bytes)) return NULL;
-#ifdef MADV_HUGEPAGE
-    (void)madvise(data, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: refused, it changes nothing */
-#endif
-    return data;
-}
-
 pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     PN_CHECK(n_bytes < ((size_t)1 << 46), PN_MEMORY, "a tensor of %zu bytes is larger than any machine's memory",
              n_bytes);
@@ -93,22 +109,24 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     PN_ASSERT(c < CLASSES);
     pn_storage *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
-    if (pool->kind == PN_POOL_HOST) {
+    if (pool->kind != PN_POOL_COUNTING) {
         cached *b = pool->free_list[c];
         if (b) {
             pool->free_list[c] = b->next;
             s->data = b->data;
             free(b);
         } else {
-            s->data = allocate(rounded);
-            if (s->data) pool->system += rounded;
+            s->data = allocate(pool, rounded);
+            if (!s->data) { /* blocks of other sizes may be what is missing */
+                pn_pool_trim(pool);
+                s->data = allocate(pool, rounded);
+            }
         }
         if (!s->data) {
             free(s);
-            PN_FAIL(
-                PN_MEMORY,
-                "host memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
-                (double)rounded / 1e6, (double)pool->live / 1e6);
+            PN_FAIL(PN_MEMORY,
+                    "%s memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
+                    pool->kind == PN_POOL_DEVICE ? "GPU" : "host", (double)rounded / 1e6, (double)pool->live / 1e6);
         }
     }
     s->n_bytes = rounded;
@@ -135,8 +153,7 @@ void pn_storage_release(pn_storage **sp) {
             *b = (cached){ s->data, s->n_bytes, pool->free_list[c] };
             pool->free_list[c] = b;
         } else {
-            pool->system -= s->n_bytes;
-            free(s->data);
+            give_back(pool, s->data, s->n_bytes);
         }
     }
     pool->live -= s->n_bytes;
@@ -156,4 +173,7 @@ void pn_pool_reset_peak(pn_pool *pool) {
 }
 size_t pn_pool_system_bytes(const pn_pool *pool) {
     return pool->system;
+}
+pn_pool_kind pn_pool_kind_of(const pn_pool *pool) {
+    return pool->kind;
 }

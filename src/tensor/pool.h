@@ -5,7 +5,8 @@
  * the first step every size recurs, a steady step allocates nothing, and peak memory is that of the live values.
  *
  * A counting pool (PN_POOL_COUNTING) hands out storage without memory behind it: the `plan` backend walks a step with
- * it and reads the peak. Not thread-safe: a pool belongs to one thread. */
+ * it and reads the peak. A device pool (PN_POOL_DEVICE) holds memory of the GPU (device.h), which the host may not
+ * touch except through the functions at the end. Not thread-safe: a pool belongs to one thread. */
 #ifndef PN_TENSOR_POOL_H
 #define PN_TENSOR_POOL_H
 
@@ -15,15 +16,16 @@
 
 typedef struct pn_pool pn_pool;
 
-typedef enum pn_pool_kind { PN_POOL_HOST, PN_POOL_COUNTING } pn_pool_kind;
+typedef enum pn_pool_kind { PN_POOL_HOST, PN_POOL_COUNTING, PN_POOL_DEVICE } pn_pool_kind;
 
 typedef struct pn_storage {
-    void *data; /* 64-byte aligned; NULL in a counting pool */
+    void *data; /* 64-byte aligned; NULL in a counting pool; an address of the GPU in a device pool */
     size_t n_bytes;
     int refs;
     pn_pool *pool; /* where it returns to */
 } pn_storage;
 
+/* A device pool opens the GPU: PN_UNSUPPORTED where there is none. */
 pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out);
 /* The pool itself goes when the last storage taken from it has come back. */
 void pn_pool_destroy(pn_pool **pool);
@@ -38,5 +40,14 @@ void pn_pool_reset_peak(pn_pool *pool);
 size_t pn_pool_system_bytes(const pn_pool *pool);
 /* Gives cached blocks back to the system. */
 void pn_pool_trim(pn_pool *pool);
+pn_pool_kind pn_pool_kind_of(const pn_pool *pool);
+
+/* Bytes into, out of, within and between storages of any kind, at byte offsets. Where a counting pool is involved they
+ * do nothing. A read waits for the GPU; what else concerns it is only asked for (device.h). */
+pn_status pn_storage_fill(pn_storage *s, size_t at, size_t n_bytes, int byte);
+pn_status pn_storage_write(pn_storage *s, size_t at, const void *src, size_t n_bytes);
+pn_status pn_storage_read(void *dst, const pn_storage *s, size_t at, size_t n_bytes);
+/* The two ranges are the same one or do not overlap. */
+pn_status pn_storage_copy(pn_storage *dst, size_t dst_at, const pn_storage *src, size_t src_at, size_t n_bytes);
 
 #endif

@@ -76,8 +76,9 @@ pn_status pn_tensor_create(pn_pool *pool, pn_dtype type, int rank, const int64_t
 
 pn_status pn_tensor_zeros(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out) {
     PN_TRY(pn_tensor_create(pool, type, rank, shape, out));
-    pn_tensor_fill_zero(*out);
-    return PN_OK;
+    pn_status s = pn_tensor_fill_zero(*out);
+    if (s) pn_tensor_release(out);
+    return s;
 }
 
 static pn_status share(pn_tensor *base, pn_tensor **out) {
@@ -139,14 +140,69 @@ void pn_tensor_release(pn_tensor **t) {
     pn_tensor_release_shell(t);
 }
 
-void pn_tensor_fill_zero(pn_tensor *t) {
-    if (t->storage->data) memset(pn_data(t), 0, pn_tensor_bytes(t));
+static size_t begin_of(const pn_tensor *t) {
+    return (size_t)t->offset * pn_dtype_bytes(t->dtype);
+}
+
+pn_status pn_tensor_fill_bytes(pn_tensor *t, int byte) {
+    PN_ASSERT(t->storage);
+    return pn_storage_fill(t->storage, begin_of(t), pn_tensor_bytes(t), byte);
+}
+
+pn_status pn_tensor_fill_zero(pn_tensor *t) {
+    return pn_tensor_fill_bytes(t, 0);
+}
+
+/* A buffer of the host for values of t as they are in it. */
+static pn_status buffer_for(const pn_tensor *t, void **out) {
+    *out = malloc(pn_tensor_bytes(t) + 1);
+    PN_CHECK(*out, PN_MEMORY, "out of memory");
+    return PN_OK;
+}
+
+pn_status pn_tensor_write(pn_tensor *t, const void *values, pn_dtype type) {
+    PN_ASSERT(t->storage);
+    if (pn_pool_kind_of(t->storage->pool) == PN_POOL_HOST) {
+        pn_convert(pn_data(t), t->dtype, values, type, pn_tensor_elems(t));
+        return PN_OK;
+    }
+    void *converted = NULL;
+    if (type != t->dtype) {
+        PN_TRY(buffer_for(t, &converted));
+        pn_convert(converted, t->dtype, values, type, pn_tensor_elems(t));
+    }
+    pn_status s = pn_storage_write(t->storage, begin_of(t), converted ? converted : values, pn_tensor_bytes(t));
+    free(converted);
+    return s;
+}
+
+pn_status pn_tensor_read(const pn_tensor *t, void *values, pn_dtype type) {
+    PN_ASSERT(t->storage);
+    if (pn_pool_kind_of(t->storage->pool) == PN_POOL_HOST) {
+        pn_convert(values, type, pn_data(t), t->dtype, pn_tensor_elems(t));
+        return PN_OK;
+    }
+    if (!t->storage->data) return PN_OK;
+    void *raw = NULL;
+    if (type != t->dtype) PN_TRY(buffer_for(t, &raw));
+    pn_status s = pn_storage_read(raw ? raw : values, t->storage, begin_of(t), pn_tensor_bytes(t));
+    if (!s && raw) pn_convert(values, type, raw, t->dtype, pn_tensor_elems(t));
+    free(raw);
+    return s;
 }
 
 pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src) {
     PN_CHECK(pn_tensor_same_shape(dst, src), PN_USAGE, "cannot copy a tensor of shape %s into one of shape %s",
              pn_tensor_shape_text(src), pn_tensor_shape_text(dst));
-    if (dst->storage->data && src->storage->data)
-        pn_convert(pn_data(dst), dst->dtype, pn_data(src), src->dtype, pn_tensor_elems(src));
-    return PN_OK;
+    if (!dst->storage->data || !src->storage->data) return PN_OK;
+    if (dst->dtype == src->dtype)
+        return pn_storage_copy(dst->storage, begin_of(dst), src->storage, begin_of(src), pn_tensor_bytes(src));
+    if (pn_pool_kind_of(src->storage->pool) == PN_POOL_HOST) return pn_tensor_write(dst, pn_data(src), src->dtype);
+    if (pn_pool_kind_of(dst->storage->pool) == PN_POOL_HOST) return pn_tensor_read(src, pn_data(dst), dst->dtype);
+    void *values; /* two types on the GPU: by way of the host */
+    PN_TRY(buffer_for(dst, &values));
+    pn_status s = pn_tensor_read(src, values, dst->dtype);
+    if (!s) s = pn_tensor_write(dst, values, dst->dtype);
+    free(values);
+    return s;
 }

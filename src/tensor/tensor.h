@@ -71,12 +71,20 @@ bool pn_tensor_same_shape(const pn_tensor *a, const pn_tensor *b);
 /* "[4096, 576]" in one of a few rotating per-thread buffers: for messages. */
 const char *pn_tensor_shape_text(const pn_tensor *t);
 
-/* Copies values between same-shaped tensors of any dtype (round to nearest even where the target is narrower). */
+/* Copies values between same-shaped tensors of any dtype (round to nearest even where the target is narrower), on the
+ * host or the GPU. */
 pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src);
+/* All values from and to memory of the host, as `type`, wherever the tensor is. A planned tensor has none: nothing
+ * happens. */
+pn_status pn_tensor_write(pn_tensor *t, const void *values, pn_dtype type);
+pn_status pn_tensor_read(const pn_tensor *t, void *values, pn_dtype type);
 /* Converts n elements between raw buffers; the buffers must not overlap unless the dtypes are equal. */
 void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n);
-void pn_tensor_fill_zero(pn_tensor *t);
+pn_status pn_tensor_fill_zero(pn_tensor *t);
+/* Every byte: 0xff makes a NaN of every float, for checks. */
+pn_status pn_tensor_fill_bytes(pn_tensor *t, int byte);
 
+/* Where the values are: an address of the GPU when the tensor is there, for its kernels only. */
 static inline void *pn_data(const pn_tensor *t) {
     PN_ASSERT(t->storage);
     return (char *)t->storage->data + (size_t)t->offset * pn_dtype_bytes(t->dtype);

@@ -39,6 +39,7 @@ START_TEST(ops) {
     holds(r.out, "finite differences");
     holds(r.out, " passed, 0 failed\n");
     refused("check ops ad", 2, "there is no op ad; did you mean add?");
+    refused("check ops add --backend gpu", 2, "--backend gpu is neither cpu nor cuda");
 }
 END_TEST
 

@@ -193,6 +193,41 @@ START_TEST(views_share_values) {
 }
 END_TEST
 
+START_TEST(values_from_and_to_the_host) {
+    pn_pool *counting;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    ck_ok(pn_pool_create(PN_POOL_COUNTING, &counting));
+    pn_tensor *base = matrix(4, 2), *rows, *narrow, *planned;
+    const double in[] = { 1, 2.5, -3, 4 };
+    double out[4] = { 9, 9, 9, 9 };
+    ck_ok(pn_tensor_rows(base, 1, 3, &rows));
+    ck_ok(pn_tensor_write(rows, in, PN_F64));
+    ck_ok(pn_tensor_read(rows, out, PN_F64));
+    for (int i = 0; i < 4; i++) ck_assert_double_eq(out[i], in[i]);
+    ck_assert_float_eq(pn_f32(base)[1], 0); /* only its rows were written */
+    ck_assert_float_eq(pn_f32(base)[6], 0);
+    ck_ok(pn_tensor_create(pool, PN_BF16, 2, (int64_t[]){ 2, 2 }, &narrow));
+    ck_ok(pn_tensor_copy(narrow, rows));
+    ck_ok(pn_tensor_fill_bytes(rows, 0xff));
+    ck_assert(isnan(pn_f32(rows)[0]) && isnan(pn_f32(rows)[3]));
+    ck_assert_float_eq(pn_f32(base)[1], 0);
+    ck_ok(pn_tensor_read(narrow, out, PN_F64));
+    ck_assert_double_eq(out[1], 2.5);
+    ck_ok(pn_tensor_zeros(counting, PN_F32, 2, (int64_t[]){ 2, 2 }, &planned)); /* planned: there are no values */
+    ck_ok(pn_tensor_write(planned, in, PN_F64));
+    ck_ok(pn_tensor_copy(planned, narrow));
+    ck_ok(pn_tensor_copy(narrow, planned));
+    ck_ok(pn_tensor_read(planned, out, PN_F64));
+    ck_assert_double_eq(out[1], 2.5);
+    pn_tensor_release(&base);
+    pn_tensor_release(&rows);
+    pn_tensor_release(&narrow);
+    pn_tensor_release(&planned);
+    pn_pool_destroy(&pool);
+    pn_pool_destroy(&counting);
+}
+END_TEST
+
 START_TEST(values_go_before_the_shell) {
     ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
     pn_tensor *t = matrix(8, 8), *shell = pn_tensor_retain_shell(t), *both = pn_tensor_retain(t);
@@ -291,5 +326,5 @@ START_TEST(a_pool_waits_for_its_storage) {
 END_TEST
 
 TEST_MAIN("tensor", widening_every_code, narrowing_at_every_border, narrowing_random_and_special, double_rounds_once,
-          integers_and_same_dtype, views_share_values, values_go_before_the_shell, copies_and_absurd_sizes,
-          blocks_are_reused, peak_follows_live, a_pool_waits_for_its_storage)
+          integers_and_same_dtype, views_share_values, values_from_and_to_the_host, values_go_before_the_shell,
+          copies_and_absurd_sizes, blocks_are_reused, peak_follows_live, a_pool_waits_for_its_storage)

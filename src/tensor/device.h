@@ -1,0 +1,53 @@
+/* The GPU: memory, copies, events, and what it is.
+ *
+ * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see), from one thread. All work goes to one
+ * stream, in the order in which it was asked for; memory that is given back is taken again by what follows on that
+ * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download and
+ * pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is reported.
+ *
+ * Two files implement this header and the build takes one: device_cuda.c, or device_nocuda.c where nvcc is missing. In
+ * the latter pn_device_open always fails, so nothing else is ever called.
+ *
+ * A kernel that fails is reported by the next call that looks; with PN_CUDA_SYNC=1 in the environment every launch is
+ * waited for, and the message names the right kernel. */
+#ifndef PN_TENSOR_DEVICE_H
+#define PN_TENSOR_DEVICE_H
+
+#include <stddef.h>
+
+#include "status.h"
+
+typedef struct pn_device_info {
+    char name[128];
+    int major, minor; /* compute capability */
+    int multiprocessors;
+    size_t memory_bytes, free_bytes;
+    int driver, runtime; /* CUDA version each knows: 13000 is 13.0 */
+} pn_device_info;
+
+/* Opens the GPU at the first call. PN_UNSUPPORTED, with what is missing and the remedy: a build without CUDA, no GPU, a
+ * driver older than this build's CUDA, an architecture it has no code for. PN_DEVICE: anything else. */
+pn_status pn_device_open(void);
+pn_status pn_device_describe(pn_device_info *out);
+
+/* NULL when the GPU's memory is exhausted. */
+void *pn_device_alloc(size_t n_bytes);
+void pn_device_free(void *p); /* NULL ok */
+
+/* From the host: src may be changed at once. */
+pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
+/* To the host: waits for everything that was asked for before. */
+pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);
+pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes); /* both on the GPU, not overlapping */
+pn_status pn_device_fill(void *dst, int byte, size_t n_bytes);
+pn_status pn_device_sync(void);
+
+/* Points in the stream, for timing: an event is recorded when the GPU comes to it. */
+typedef struct pn_event pn_event;
+pn_status pn_event_create(pn_event **out);
+void pn_event_destroy(pn_event **e);
+pn_status pn_event_record(pn_event *e);
+/* Waits for `end`. PN_DEVICE when either was never recorded. */
+pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds);
+
+#endif

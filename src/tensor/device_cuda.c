@@ -1,0 +1,252 @@
+#include "device.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device_cuda.h"
+
+/* Copies between the GPU and ordinary memory go through two pinned buffers in turn: the GPU works on one while the
+ * processor fills or empties the other. */
+enum { STAGE_BYTES = 4 << 20, STAGES = 2 };
+
+typedef struct stage {
+    void *data; /* pinned */
+    cudaEvent_t done;
+} stage;
+
+static struct {
+    bool open;
+    bool wait; /* PN_CUDA_SYNC */
+    cudaStream_t stream;
+    cudaMemPool_t memory;
+    int multiprocessors;
+    stage stage[STAGES];
+    const char *last; /* kernel launched */
+    pn_cuda_bad *bad, *bad_of_gpu;
+} device;
+
+pn_status pn_cuda_status(cudaError_t error, const char *what) {
+    if (error == cudaSuccess) return PN_OK;
+    (void)cudaGetLastError(); /* an error that does not stick is told once */
+    PN_CHECK(error != cudaErrorMemoryAllocation, PN_MEMORY, "%s: the GPU's memory is exhausted", what);
+    PN_FAIL(PN_DEVICE, "%s: %s (%s)%s", what, cudaGetErrorString(error), cudaGetErrorName(error),
+            error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion
+                ? "; this build has code for compute capability 8.x and 9.0, and for newer GPUs with a newer driver"
+                : "");
+}
+
+#define TRY_CUDA(call, what) PN_TRY(pn_cuda_status((call), (what)))
+
+/* ---- opening ---- */
+
+static pn_status find_gpu(void) {
+    int driver = 0, runtime = 0, n = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    cudaError_t error = cudaGetDeviceCount(&n);
+    if (error != cudaSuccess) (void)cudaGetLastError();
+    PN_CHECK(error != cudaErrorInsufficientDriver || driver == 0, PN_UNSUPPORTED,
+             "the NVIDIA driver knows CUDA %d.%d, this build of postnas needs %d.%d: update the driver, or use the CPU",
+             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    PN_CHECK(driver != 0, PN_UNSUPPORTED,
+             "no NVIDIA driver on this machine (libcuda.so.1): install it, or use the CPU");
+    PN_CHECK(error != cudaErrorNoDevice && !(error == cudaSuccess && n == 0), PN_UNSUPPORTED,
+             "no GPU that CUDA can use on this machine%s: see nvidia-smi, or use the CPU",
+             getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES is set)" : "");
+    return pn_cuda_status(error, "looking for a GPU");
+}
+
+static pn_status check_architecture(const struct cudaDeviceProp *p) {
+    PN_CHECK(p->major >= 8, PN_UNSUPPORTED,
+             "%s has compute capability %d.%d; postnas needs 8.0 (Ampere) or newer: use the CPU", p->name, p->major,
+             p->minor);
+    return PN_OK;
+}
+
+static pn_status open_gpu(void) {
+    struct cudaDeviceProp p;
+    PN_TRY(find_gpu());
+    TRY_CUDA(cudaSetDevice(0), "opening the GPU");
+    TRY_CUDA(cudaGetDeviceProperties(&p, 0), "asking the GPU what it is");
+    PN_TRY(check_architecture(&p));
+    TRY_CUDA(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "making a CUDA stream");
+    TRY_CUDA(cudaDeviceGetDefaultMemPool(&device.memory, 0), "the GPU's memory pool");
+    uint64_t keep_all = UINT64_MAX; /* the pools above decide what goes back */
+    TRY_CUDA(cudaMemPoolSetAttribute(device.memory, cudaMemPoolAttrReleaseThreshold, &keep_all),
+             "the GPU's memory pool");
+    for (int i = 0; i < STAGES; i++) {
+        TRY_CUDA(cudaHostAlloc(&device.stage[i].data, STAGE_BYTES, cudaHostAllocDefault), "pinned memory");
+        TRY_CUDA(cudaEventCreateWithFlags(&device.stage[i].done, cudaEventDisableTiming), "making a CUDA event");
+    }
+    TRY_CUDA(cudaHostAlloc((void **)&device.bad, sizeof *device.bad, cudaHostAllocMapped), "pinned memory");
+    memset(device.bad, 0, sizeof *device.bad);
+    TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_of_gpu, device.bad, 0), "pinned memory");
+    device.multiprocessors = p.multiProcessorCount;
+    const char *wait = getenv("PN_CUDA_SYNC");
+    device.wait = wait && strcmp(wait, "0");
+    device.last = "no kernel";
+    device.open = true;
+    return PN_OK;
+}
+
+pn_status pn_device_open(void) {
+    if (device.open) return PN_OK;
+    PN_TRY(open_gpu());
+    return PN_OK;
+}
+
+pn_status pn_device_describe(pn_device_info *out) {
+    struct cudaDeviceProp p;
+    PN_TRY(pn_device_open());
+    TRY_CUDA(cudaGetDeviceProperties(&p, 0), "asking the GPU what it is");
+    *out = (pn_device_info){ .major = p.major, .minor = p.minor, .multiprocessors = p.multiProcessorCount };
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
+    TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes), "asking the GPU for its free memory");
+    TRY_CUDA(cudaDriverGetVersion(&out->driver), "asking for the driver's version");
+    TRY_CUDA(cudaRuntimeGetVersion(&out->runtime), "asking for CUDA's version");
+    return PN_OK;
+}
+
+cudaStream_t pn_cuda_stream(void) {
+    PN_ASSERT(device.open);
+    return device.stream;
+}
+int pn_cuda_multiprocessors(void) {
+    return device.multiprocessors;
+}
+pn_cuda_bad *pn_cuda_bad_slot(void) {
+    return device.bad_of_gpu;
+}
+
+/* ---- launches and waiting ---- */
+
+static pn_status failed_after(cudaError_t error) {
+    char what[160];
+    snprintf(what, sizeof what, "%.80s, or a kernel before it", device.last);
+    return pn_cuda_status(error, device.wait ? device.last : what);
+}
+
+static pn_status finish(void) {
+    cudaError_t error = cudaStreamSynchronize(device.stream);
+    if (error != cudaSuccess) return failed_after(error);
+    pn_cuda_bad bad = *device.bad;
+    if (!bad.taken) return PN_OK;
+    memset(device.bad, 0, sizeof *device.bad);
+    PN_CHECK(!bad.weight, PN_USAGE, "%s: weight %g of row %lld is not a finite number >= 0", bad.what, bad.value,
+             bad.at);
+    PN_FAIL(PN_USAGE, "%s %.0f at position %lld is outside %lld .. %lld; was the text split by this model's tokenizer?",
+            bad.what, bad.value, bad.at, bad.low, bad.end - 1);
+}
+
+pn_status pn_cuda_launched(const char *kernel) {
+    PN_TRY(pn_cuda_status(cudaGetLastError(), kernel));
+    device.last = kernel;
+    return device.wait ? finish() : PN_OK;
+}
+
+pn_status pn_device_sync(void) {
+    PN_TRY(pn_device_open());
+    PN_TRY(finish());
+    return PN_OK;
+}
+
+/* ---- memory ---- */
+
+void *pn_device_alloc(size_t n_bytes) {
+    PN_ASSERT(device.open);
+    void *p = NULL;
+    if (cudaMallocAsync(&p, n_bytes, device.stream) == cudaSuccess) return p;
+    (void)cudaGetLastError();
+    return NULL;
+}
+
+void pn_device_free(void *p) {
+    if (p) (void)cudaFreeAsync(p, device.stream); /* fails only where an earlier call failed and said so */
+}
+
+pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
+    int k = 0;
+    for (size_t at = 0, n; at < n_bytes; at += n, k = (k + 1) % STAGES) {
+        stage *s = &device.stage[k];
+        n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
+        TRY_CUDA(cudaEventSynchronize(s->done), "copying to the GPU");
+        memcpy(s->data, (const char *)src + at, n);
+        TRY_CUDA(cudaMemcpyAsync((char *)dst + at, s->data, n, cudaMemcpyHostToDevice, device.stream),
+                 "copying to the GPU");
+        TRY_CUDA(cudaEventRecord(s->done, device.stream), "copying to the GPU");
+    }
+    return PN_OK;
+}
+
+pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
+    size_t asked = 0, got = 0;
+    for (int in = 0, out = 0; got < n_bytes; out = (out + 1) % STAGES) {
+        for (; asked < n_bytes && asked - got < (size_t)STAGES * STAGE_BYTES; in = (in + 1) % STAGES) {
+            size_t n = n_bytes - asked < STAGE_BYTES ? n_bytes - asked : STAGE_BYTES;
+            TRY_CUDA(cudaMemcpyAsync(device.stage[in].data, (const char *)src + asked, n, cudaMemcpyDeviceToHost,
+                                     device.stream),
+                     "copying from the GPU");
+            TRY_CUDA(cudaEventRecord(device.stage[in].done, device.stream), "copying from the GPU");
+            asked += n;
+        }
+        cudaError_t error = cudaEventSynchronize(device.stage[out].done);
+        if (error != cudaSuccess) return failed_after(error);
+        size_t n = n_bytes - got < STAGE_BYTES ? n_bytes - got : STAGE_BYTES;
+        memcpy((char *)dst + got, device.stage[out].data, n);
+        got += n;
+    }
+    PN_TRY(finish());
+    return PN_OK;
+}
+
+pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
+    if (n_bytes)
+        TRY_CUDA(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToDevice, device.stream), "copying on the GPU");
+    return PN_OK;
+}
+
+pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
+    if (n_bytes) TRY_CUDA(cudaMemsetAsync(dst, byte, n_bytes, device.stream), "filling memory of the GPU");
+    return PN_OK;
+}
+
+/* ---- events ---- */
+
+struct pn_event {
+    cudaEvent_t event;
+};
+
+pn_status pn_event_create(pn_event **out) {
+    PN_TRY(pn_device_open());
+    pn_event *e = calloc(1, sizeof *e);
+    PN_CHECK(e, PN_MEMORY, "out of memory");
+    pn_status s = pn_cuda_status(cudaEventCreate(&e->event), "making a CUDA event");
+    if (s) {
+        free(e);
+        return s;
+    }
+    *out = e;
+    return PN_OK;
+}
+
+void pn_event_destroy(pn_event **e) {
+    if (!e || !*e) return;
+    (void)cudaEventDestroy((*e)->event);
+    free(*e);
+    *e = NULL;
+}
+
+pn_status pn_event_record(pn_event *e) {
+    TRY_CUDA(cudaEventRecord(e->event, device.stream), "recording a CUDA event");
+    return PN_OK;
+}
+
+pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds) {
+    float ms;
+    TRY_CUDA(cudaEventSynchronize(end->event), "waiting for a CUDA event");
+    TRY_CUDA(cudaEventElapsedTime(&ms, begin->event, end->event), "timing with CUDA events");
+    *seconds = (double)ms * 1e-3;
+    return PN_OK;
+}

@@ -1,0 +1,55 @@
+/* device.h where the build has no CUDA: the GPU cannot be opened, so the rest is never called. */
+#include "device.h"
+
+pn_status pn_device_open(void) {
+    PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA backend: install nvcc (CUDA 12 or newer) and configure "
+                            "again, or use the CPU");
+}
+
+pn_status pn_device_describe(pn_device_info *out) {
+    (void)out;
+    return pn_device_open();
+}
+
+void *pn_device_alloc(size_t n_bytes) {
+    (void)n_bytes;
+    PN_ASSERT(!"a GPU");
+}
+void pn_device_free(void *p) {
+    PN_ASSERT(!p);
+}
+pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
+    (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
+pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
+    (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
+pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
+    (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
+pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
+    (void)dst, (void)byte, (void)n_bytes;
+    return pn_device_open();
+}
+pn_status pn_device_sync(void) {
+    return pn_device_open();
+}
+
+pn_status pn_event_create(pn_event **out) {
+    (void)out;
+    return pn_device_open();
+}
+void pn_event_destroy(pn_event **e) {
+    PN_ASSERT(!e || !*e);
+}
+pn_status pn_event_record(pn_event *e) {
+    (void)e;
+    return pn_device_open();
+}
+pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds) {
+    (void)begin, (void)end, (void)seconds;
+    return pn_device_open();
+}
