@@ -16,6 +16,24 @@
 static __device__ __forceinline__ uint32_t pn_shared(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
+static __device__ __forceinline__ float pn_shared_float(uint32_t at) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at) : "memory");
+    return x;
+}
+static __device__ __forceinline__ float2 pn_shared_pair(uint32_t at) {
+    float2 x;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
+    return x;
+}
+static __device__ __forceinline__ uint4 pn_shared_piece(uint32_t at) {
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(at)
+                 : "memory");
+    return x;
+}
 
 /* 16 bytes from global to shared memory in the background, past the first-level cache; zeros unless `there`. */
 static __device__ __forceinline__ void pn_copy16(uint32_t to, const void *from, bool there) {
