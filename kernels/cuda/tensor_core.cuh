@@ -121,14 +121,18 @@ static __device__ __forceinline__ void pn_left_operand(uint32_t a[4], const floa
     a[3] = pn_bf16_pair(right[2], right[3]);
 }
 
-/* A tile of rows of `Columns` bf16 each (a multiple of 16) in shared memory, in 16-byte pieces: piece c of row r lies
- * where any 8 rows' piece c, whole rows from a multiple of 8, fall into different banks. */
+/* A tile [64, Columns] of bf16 in shared memory, from a multiple of 512 bytes on: strips of 32 columns, rows of 64
+ * bytes in them, whose four pieces of 16 bytes are turned about by the row (the 64-byte swizzle of wgmma and the copy
+ * engine). Four neighbouring threads write a row of a strip, or a warp eight rows of one piece, and meet every bank
+ * once. */
 template <int Columns> struct pn_tile {
-    static constexpr int pieces = Columns / 8, row_bytes = 16 * pieces;
-    static constexpr int shift = pieces % 8 == 0 ? 0 : pieces % 4 == 0 ? 1 : 2;
-    static constexpr int mask = pieces % 8 == 0 ? 7 : pieces % 4 == 0 ? 3 : 1;
-    static __device__ __forceinline__ int turn(int r) { return (r >> shift) & mask; }
-    static __device__ __forceinline__ int at(int r, int c) { return r * row_bytes + ((c ^ turn(r)) << 4); }
+    static_assert(Columns % 32 == 0, "whole strips");
+    static constexpr int pieces = Columns / 8, row_bytes = 64, strip_bytes = 64 * row_bytes;
+    static constexpr int bytes = Columns / 32 * strip_bytes;
+    static __device__ __forceinline__ int turn(int row) { return row / 2 % 4; }
+    static __device__ __forceinline__ int at(int row, int piece) {
+        return piece / 4 * strip_bytes + row * row_bytes + (piece % 4 ^ turn(row)) * 16;
+    }
 };
 
 #endif

@@ -8,9 +8,9 @@
  *
  * The ones on the inverse's diagonal are left out so that R enters e unrounded: rounding to bf16 then touches only what
  * tokens take from each other. X and P are lower triangular: of their 4 x 4 blocks of 16 x 16 elements the 10 on and
- * below the diagonal are kept, row after row of blocks, each as its four 8 x 8 matrices in the order in which one
- * pn_load4() reads them as a right operand. A chunk shorter than 64 tokens is one whose missing tokens have q, k, v,
- * beta and g of zero. */
+ * below the diagonal are kept, column after column of blocks, each as its four 8 x 8 matrices, row after row: what one
+ * pn_load4() reads as a right operand, and wgmma with equal strides. A chunk shorter than 64 tokens is one whose
+ * missing tokens have q, k, v, beta and g of zero. */
 #ifndef PN_KERNELS_GATED_DELTA_CUDA_CHUNK_CUH
 #define PN_KERNELS_GATED_DELTA_CUDA_CHUNK_CUH
 
@@ -23,6 +23,11 @@ struct pn_delta_packed {
     float in[PN_DELTA_CHUNK];    /* e^{L_i} */
     float write[PN_DELTA_CHUNK]; /* beta_i e^{L_C - L_i} */
 };
+
+/* Which block (i, j) is, j <= i. */
+__host__ __device__ constexpr int pn_delta_block(int i, int j) {
+    return j * (9 - j) / 2 + i - j;
+}
 
 /* Calls launch(integral constant dk) for the dk that kernels are built for. */
 template <int Value> struct pn_constant { static constexpr int value = Value; };

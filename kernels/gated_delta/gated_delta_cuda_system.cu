@@ -14,7 +14,7 @@ namespace {
 enum { C = PN_DELTA_CHUNK, THREADS = 128, ROW = C + 4 }; /* ROW: of A, in floats; + 4 spreads a column over the banks */
 
 template <int DK> struct shared {
-    static constexpr int tile = C * pn_tile<DK>::row_bytes;
+    static constexpr int tile = pn_tile<DK>::bytes;
     static constexpr int system =
         (int)sizeof(float) * (C * ROW + 4 * 32 * 8); /* A, then a strip of products per warp */
     static constexpr int bytes = 2 * tile > system ? 2 * tile : system;
@@ -90,7 +90,7 @@ __device__ __forceinline__ float decay(const gates *x, int i, int j) {
 __device__ __forceinline__ void put_pair(unsigned char (*packed)[512], int i, int j, int half, float first,
                                          float second) {
     int lane = (int)threadIdx.x % 32;
-    *(uint32_t *)&packed[i * (i + 1) / 2 + j][128 * half + 4 * lane] = pn_bf16_pair(first, second);
+    *(uint32_t *)&packed[pn_delta_block(i, j)][128 * half + 4 * lane] = pn_bf16_pair(first, second);
 }
 
 /* A fragment of 16 x 8 elements of a matrix of floats, and a B fragment of 8 x 8. */
@@ -180,7 +180,7 @@ __device__ void invert(float *A, float *strip, pn_delta_packed *out) {
 }
 
 template <int DK> __global__ void __launch_bounds__(THREADS) delta_system(const pn_gated_delta_cuda c) {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     __shared__ gates x;
     const int64_t chunk = blockIdx.x / c.v_heads;
     const int head = (int)(blockIdx.x % c.v_heads), warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
