@@ -135,4 +135,26 @@ template <int Columns> struct pn_tile {
     }
 };
 
+/* Starts copying a tile by `Threads` threads, this one number `id`: n >= 1 rows of `from`, `ld` elements apart, of
+ * which the first `columns` exist; zeros elsewhere. */
+template <int Columns, int Threads>
+static __device__ __forceinline__ void pn_copy_tile(uint32_t tile, const uint16_t *from, int64_t ld, int n, int columns,
+                                                    int id) {
+    typedef pn_tile<Columns> to;
+    constexpr int rows = Threads / 4;
+    const int row = id / 4, piece = id % 4;
+    tile += (uint32_t)to::at(row, piece);
+#pragma unroll
+    for (int r = 0; r < 64; r += rows) {
+        const bool there = row + r < n;
+        const uint16_t *line = from + (there ? row + r : 0) * ld;
+#pragma unroll
+        for (int p = 0; p < to::pieces; p += 4) {
+            const bool in = 8 * (piece + p) < columns;
+            pn_copy16(tile + (uint32_t)(r * to::row_bytes + p / 4 * to::strip_bytes), line + (in ? 8 * (piece + p) : 0),
+                      there && in);
+        }
+    }
+}
+
 #endif

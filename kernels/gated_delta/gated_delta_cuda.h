@@ -27,7 +27,7 @@ typedef struct pn_gated_delta_cuda {
     void *scratch;         /* pn_gated_delta_cuda_scratch() bytes */
     const int64_t *offset; /* [docs + 1] as pn_docs */
     const int64_t *chunk;  /* [docs + 1] chunks of 64 tokens before each document, as pn_docs_chunks() */
-    int64_t docs, chunks;  /* at most this many; documents past the last are empty */
+    int64_t docs, chunks;  /* at most this many; documents past the last are empty; chunks * v_heads < 2^31 */
     int heads, v_heads, dk, dv;
     float scale;
     bool f32; /* what is said to be bf16 is float: the step kernel only */

@@ -55,26 +55,6 @@ __device__ __forceinline__ int lane() {
 
 /* ---- between global and shared memory ---- */
 
-/* Starts copying a tile [64, Columns] by the whole block: n >= 1 rows of `from`, `ld` elements apart, of which the
- * first `columns` exist; zeros elsewhere. */
-template <int Columns>
-__device__ __forceinline__ void copy_tile(uint32_t tile, const uint16_t *from, int64_t ld, int n, int columns) {
-    typedef pn_tile<Columns> to;
-    constexpr int rows = THREADS / 4;
-    const int id = thread(), row = id / 4, piece = id % 4;
-    tile += (uint32_t)to::at(row, piece);
-#pragma unroll
-    for (int r = 0; r < C; r += rows) {
-        const bool there = row + r < n;
-        const uint16_t *line = from + (there ? row + r : 0) * ld;
-#pragma unroll
-        for (int p = 0; p < to::pieces; p += 4) {
-            const bool in = 8 * (piece + p) < columns;
-            pn_copy16(tile + (uint32_t)(r * to::row_bytes + p / 4 * to::strip_bytes), line + (in ? 8 * (piece + p) : 0),
-                      there && in);
-        }
-    }
-}
 __device__ __forceinline__ void copy_packed(uint32_t to, const pn_delta_packed *from) {
     constexpr int bytes = (int)sizeof *from;
     const int id = thread();
@@ -266,8 +246,9 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
     const int first_column = (int)(blockIdx.x % tiles) * COLUMNS, column = first_column + 16 * warp;
     const int columns = dv - column; /* that exist, of the warp's 16 */
     const int head = (int)(blockIdx.x / tiles % c.v_heads), qk_head = head / (c.v_heads / c.heads);
-    const int64_t doc = blockIdx.x / tiles / c.v_heads, end = c.offset[doc + 1];
-    const int64_t ldk = (int64_t)c.heads * DK, ldv = (int64_t)c.v_heads * dv;
+    const int64_t doc = blockIdx.x / tiles / c.v_heads;
+    const int end = (int)c.offset[doc + 1];
+    const int ldk = c.heads * DK, ldv = c.v_heads * dv;
     const int64_t state_at = (doc * c.v_heads + head) * DK * dv;
     const int value_at = head * dv + (columns > 0 ? column : 0); /* in a token's row of v, o, e */
     const uint32_t base = pn_shared(memory);
@@ -275,23 +256,27 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
     float S[DK / 8][4];
     get_state<DK>(S, c.S0 ? c.S0 + state_at : nullptr, dv, column);
 
-    auto copy_chunk =
-        [&](int s, int64_t token,
-            int64_t chunk) { /* all but Q, into half s */
-                             const int n = end - token < C ? (int)(end - token) : (int)C;
-                             const uint16_t *k = (const uint16_t *)c.k + token * ldk + qk_head * DK;
-                             const uint16_t *v = (const uint16_t *)c.v + token * ldv + head * dv + first_column;
-                             copy_tile<DK>(base + (uint32_t)(in::K + s * in::tile), k, ldk, n, DK);
-                             copy_packed(base + (uint32_t)(in::P + s * in::packed),
-                                         (const pn_delta_packed *)c.scratch + chunk);
-                             copy_tile<COLUMNS>(base + (uint32_t)(in::V + s * in::value), v, ldv, n, dv - first_column);
-        };
-    auto copy_queries = [&](int64_t token) {
-        const int n = end - token < C ? (int)(end - token) : (int)C;
-        copy_tile<DK>(base + in::Q, (const uint16_t *)c.q + token * ldk + qk_head * DK, ldk, n, DK);
+    auto copy_chunk = [&](int s, int64_t token,
+                          int64_t chunk) { /* all but Q, into half s */
+                                           const int n = end - token < C ? end - token : (int)C;
+                                           const uint16_t *k =
+                                               (const uint16_t *)c.k + (int64_t)token * ldk + qk_head * DK;
+                                           const uint16_t *v =
+                                               (const uint16_t *)c.v + (int64_t)token * ldv + head * dv + first_column;
+                                           pn_copy_tile<DK, THREADS>(base + (uint32_t)(in::K + s * in::tile), k, ldk, n,
+                                                                     DK, thread());
+                                           copy_packed(base + (uint32_t)(in::P + s * in::packed),
+                                                       (const pn_delta_packed *)c.scratch + chunk);
+                                           pn_copy_tile<COLUMNS, THREADS>(base + (uint32_t)(in::V + s * in::value), v,
+                                                                          ldv, n, dv - first_column, thread());
+    };
+    auto copy_queries = [&](int token) {
+        const int n = end - token < C ? end - token : (int)C;
+        pn_copy_tile<DK, THREADS>(base + in::Q, (const uint16_t *)c.q + (int64_t)token * ldk + qk_head * DK, ldk, n, DK,
+                                  thread());
     };
 
-    int64_t token = c.offset[doc], chunk = c.chunk[doc] * c.v_heads + head; /* number among all chunks and heads */
+    int token = (int)c.offset[doc], chunk = (int)c.chunk[doc] * c.v_heads + head; /* among all chunks and heads */
     if (token < end) copy_chunk(0, token, chunk);
     pn_copies_commit();
     if (token < end) copy_queries(token);
@@ -305,7 +290,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
         const uint32_t P = packed + (uint32_t)offsetof(pn_delta_packed, P);
         const uint32_t decay = packed + (uint32_t)offsetof(pn_delta_packed, in);
         const uint32_t write = packed + (uint32_t)offsetof(pn_delta_packed, write);
-        const int n = end - token < C ? (int)(end - token) : (int)C;
+        const int n = end - token < C ? end - token : (int)C;
         const bool more = token + C < end;
         wait_for_copies(); /* this chunk is there for all, but for Q, and no one is in the one before */
         if (more) copy_chunk(s ^ 1, token + C, chunk + c.v_heads);
@@ -335,9 +320,9 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
             }
         }
         times_packed<0, 4>(e, left_e, X);
-        if (c.e) put_rows(8, e, (uint16_t *)c.e + token * ldv + value_at, ldv, n, columns, value, warp);
+        if (c.e) put_rows(8, e, (uint16_t *)c.e + (int64_t)token * ldv + value_at, ldv, n, columns, value, warp);
         if (c.states) {
-            uint16_t *to = (uint16_t *)c.states + chunk * DK * dv + (columns > 0 ? column : 0);
+            uint16_t *to = (uint16_t *)c.states + (int64_t)chunk * DK * dv + (columns > 0 ? column : 0);
 #pragma unroll
             for (int i = 0; i < DK / 8; i += 8)
                 put_rows(DK / 8 - i < 8 ? DK / 8 - i : 8, S + i, to + 8 * i * dv, dv, C, columns, value, warp);
@@ -372,7 +357,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
             for (int i = 0; i < blocks; i++)
                 scale_tokens(O + 2 * i, decay + pair + (uint32_t)(64 * (first + i)), c.scale);
             times_packed<first, first + blocks>(O, left_e, P);
-            uint16_t *o = (uint16_t *)c.o + (token + 16 * first) * ldv + value_at;
+            uint16_t *o = (uint16_t *)c.o + (int64_t)(token + 16 * first) * ldv + value_at;
             put_rows(2 * blocks, O, o, ldv, n - 16 * first, columns, value, warp);
         };
         output(pn_constant<0>{});

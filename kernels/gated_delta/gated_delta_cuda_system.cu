@@ -44,16 +44,6 @@ __device__ chunk_place find_chunk(const pn_gated_delta_cuda &c, int64_t chunk) {
     return { first, left < C ? (int)left : (int)C };
 }
 
-/* Rows 0 .. n - 1 from global memory, `ld` elements apart; zeros from n on. */
-template <int DK> __device__ void load_rows(uint32_t to, const uint16_t *from, int64_t ld, int n) {
-    constexpr int pieces = pn_tile<DK>::pieces;
-#pragma unroll
-    for (int i = (int)threadIdx.x; i < C * pieces; i += THREADS) {
-        int r = i / pieces, x = i % pieces;
-        pn_copy16(to + (uint32_t)pn_tile<DK>::at(r, x), from + (r < n ? r * ld + 8 * x : 0), r < n);
-    }
-}
-
 /* L = g_1 + .. + g_i by one warp in double, lane l for tokens 2 l and 2 l + 1. */
 __device__ void chunk_gates(const pn_gated_delta_cuda &c, int64_t at, int n, gates *x, pn_delta_packed *out) {
     int lane = (int)threadIdx.x % 32, i = 2 * lane;
@@ -179,7 +169,8 @@ __device__ void invert(float *A, float *strip, pn_delta_packed *out) {
         }
 }
 
-template <int DK> __global__ void __launch_bounds__(THREADS) delta_system(const pn_gated_delta_cuda c) {
+template <int DK>
+__global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const pn_gated_delta_cuda c) {
     extern __shared__ __align__(1024) unsigned char memory[];
     __shared__ gates x;
     const int64_t chunk = blockIdx.x / c.v_heads;
@@ -190,8 +181,8 @@ template <int DK> __global__ void __launch_bounds__(THREADS) delta_system(const 
 
     const int64_t ldk = (int64_t)c.heads * c.dk, at = place.first * ldk + head / (c.v_heads / c.heads) * c.dk;
     const uint32_t K = pn_shared(memory), Q = K + shared<DK>::tile;
-    load_rows<DK>(K, (const uint16_t *)c.k + at, ldk, place.n);
-    load_rows<DK>(Q, (const uint16_t *)c.q + at, ldk, place.n);
+    pn_copy_tile<DK, THREADS>(K, (const uint16_t *)c.k + at, ldk, place.n, DK, (int)threadIdx.x);
+    pn_copy_tile<DK, THREADS>(Q, (const uint16_t *)c.q + at, ldk, place.n, DK, (int)threadIdx.x);
     pn_copies_commit();
     pn_delta_packed *out = (pn_delta_packed *)c.scratch + blockIdx.x;
     if (warp == 0) chunk_gates(c, place.first * c.v_heads + head, place.n, &x, out);

@@ -5,6 +5,11 @@
  *     gated_delta_driver bench          median times
  *     gated_delta_driver profile [save] one forward of the shape of numbers.md, for ncu
  *
+ * Built by hand until the GPU tests are part of the build:
+ *
+ *     nvcc -gencode=arch=compute_90a,code=sm_90a -O3 -std=c++17 -Ikernels -Ikernels/gated_delta \
+ *         kernels/gated_delta/gated_delta_cuda*.cu tests/gpu/gated_delta_driver.cu -o gated_delta_driver
+ *
  * Inputs are fresh random numbers of the seed (the clock's unless given; it is printed). Outputs are poisoned with NaN
  * before every run, and a second run into poisoned outputs must give the same bits. Limits: blocks.md 13, bf16. */
 #include <algorithm>
