@@ -1,0 +1,51 @@
+/* The gated delta rule on the device (contract: gated_delta.h): bf16 operands, fp32 gates and state.
+ *
+ * Everything a launch needs is a device pointer or a number, nothing is allocated and nothing synchronises, so a call
+ * can be captured in a graph: a replay sees other documents when the offsets it points to have changed, as long as
+ * there are no more documents and chunks than the call said. Results do not depend on the launch (bit equal). */
+#ifndef PN_KERNELS_GATED_DELTA_CUDA_H
+#define PN_KERNELS_GATED_DELTA_CUDA_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Device pointers, 16-byte aligned, tensors dense and laid out as gated_delta.h says. */
+typedef struct pn_gated_delta_cuda {
+    const void *q, *k, *v; /* bf16 */
+    const float *g, *beta; /* g NULL: no decay */
+    const float *S0;       /* NULL: zero */
+    void *o;               /* bf16 */
+    float *S_T;            /* may be S0; NULL: not wanted */
+    void *states;          /* bf16: the state as the products of a chunk saw it; NULL: not wanted */
+    void *e;               /* bf16; NULL: not wanted */
+    void *scratch;         /* pn_gated_delta_cuda_scratch() bytes */
+    const int64_t *offset; /* [docs + 1] as pn_docs */
+    const int64_t *chunk;  /* [docs + 1] chunks of 64 tokens before each document, as pn_docs_chunks() */
+    int64_t docs, chunks;  /* at most this many; documents past the last are empty; chunks * v_heads < 2^31 */
+    int heads, v_heads, dk, dv;
+    float scale;
+    bool f32; /* what is said to be bf16 is float: the step kernel only */
+} pn_gated_delta_cuda;
+
+/* Whether the chunkwise kernels take these head widths: dk one of 64, 96, 128, 192, 256, dv a multiple of 8. (With
+ * narrower keys tokens share more of them, and rounding to bf16 inside a chunk would pass the limits.) */
+bool pn_gated_delta_cuda_takes(int dk, int dv);
+size_t pn_gated_delta_cuda_scratch(int64_t chunks, int v_heads);
+/* Forward by chunks. cudaErrorInvalidValue for widths that are not taken and for float; otherwise what the launches
+ * said. */
+cudaError_t pn_gated_delta_cuda_forward(const pn_gated_delta_cuda *c, cudaStream_t stream);
+/* Forward token by token, state in registers: decoding, and widths that the chunkwise kernels do not take. 1 <= dk <=
+ * 256, any dv >= 1. Needs no scratch, and `chunk` only for `states`. */
+cudaError_t pn_gated_delta_cuda_step(const pn_gated_delta_cuda *c, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
