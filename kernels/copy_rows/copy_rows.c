@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-pn_status pn_copy_rows(pn_tensor *to, const int64_t *to_row, const pn_tensor *from, const int64_t *from_row,
-                       int64_t n) {
+pn_status pn_tensor_copy_rows(pn_tensor *to, const int64_t *to_row, const pn_tensor *from, const int64_t *from_row,
+                              int64_t n) {
     PN_ASSERT(to->rank == 2 && from->rank == 2 && to->shape[1] == from->shape[1] && to->dtype == from->dtype);
     const size_t row = (size_t)to->shape[1] * pn_dtype_bytes(to->dtype);
     if (!to->storage->data || !from->storage->data || n == 0 || row == 0) return PN_OK;

@@ -8,9 +8,10 @@
 
 #include "tensor.h"
 
-pn_status pn_copy_rows(pn_tensor *to, const int64_t *to_row, const pn_tensor *from, const int64_t *from_row, int64_t n);
+pn_status pn_tensor_copy_rows(pn_tensor *to, const int64_t *to_row, const pn_tensor *from, const int64_t *from_row,
+                              int64_t n);
 
-/* For pn_copy_rows: rows of n_bytes each, data on the GPU, row numbers on the host. */
+/* For pn_tensor_copy_rows: rows of n_bytes each, data on the GPU, row numbers on the host. */
 pn_status pn_cuda_copy_rows(void *to, const int64_t *to_row, const void *from, const int64_t *from_row, int64_t n,
                             size_t n_bytes);
 

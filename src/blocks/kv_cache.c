@@ -46,7 +46,7 @@ static void moves_add(moves *m, int64_t to, int64_t from) {
 }
 
 static pn_status moves_run(const moves *m, pn_tensor *to, const pn_tensor *from) {
-    return pn_copy_rows(to, m->to, from, m->from, m->n);
+    return pn_tensor_copy_rows(to, m->to, from, m->from, m->n);
 }
 
 static pn_status grow_to(pn_state *s, int64_t capacity, const moves *m) {
