@@ -57,6 +57,7 @@ typedef struct pn_state {
     const char *name[PN_STATE_TENSORS]; /* as in blocks.md: "S", "k", "conv", ... */
     pn_tensor *tensor[PN_STATE_TENSORS];
     int64_t capacity; /* key/value cache: rows per sequence, token p in row p mod capacity; else 0 */
+    int64_t *keys;    /* 2n, owned: of a pass, the first row and the number of keys of each sequence */
     pn_pool *pool;    /* borrowed */
     pn_dtype dtype;   /* of every tensor */
 } pn_state;

@@ -11,7 +11,7 @@ pn_status pn_run_open(pn_run *r, pn_config *file) {
     PN_TRY(pn_tokenizer_open(c->top.model, &r->tokenizer));
     PN_TRY(pn_search_config_mixture(c, r->tokenizer, &r->mixture));
     PN_TRY(pn_model_load(c->top.model, PN_F32, &r->net));
-    r->base_hash = pn_params_hash(r->net->params);
+    PN_TRY(pn_params_hash(r->net->params, &r->base_hash));
     PN_CHECK(pn_tokenizer_vocab(r->tokenizer) <= r->net->config.vocab, PN_FORMAT,
              "%s: the tokenizer has %lld tokens, the model only %lld", c->top.model,
              (long long)pn_tokenizer_vocab(r->tokenizer), (long long)r->net->config.vocab);

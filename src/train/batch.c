@@ -65,7 +65,7 @@ pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n
 
 static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, const void *data, pn_dtype from, pn_tensor **out) {
     PN_TRY(pn_tape_new(t, type, 1, &n, out));
-    if ((*out)->storage->data) pn_convert(pn_data(*out), type, data, from, n);
+    PN_TRY(pn_tensor_write(*out, data, from));
     return PN_OK;
 }
 
@@ -73,6 +73,6 @@ pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_te
     *weights = NULL;
     PN_TRY(tensor(t, PN_I32, b->n_tokens, b->ids, PN_I32, ids));
     PN_TRY(tensor(t, PN_I32, b->n_tokens, b->targets, PN_I32, targets));
-    if (b->weighted) PN_TRY(tensor(t, pn_tape_dtype(t), b->n_tokens, b->weights, PN_F32, weights));
+    if (b->weighted) PN_TRY(tensor(t, pn_backend_dtype(pn_tape_backend(t)), b->n_tokens, b->weights, PN_F32, weights));
     return PN_OK;
 }

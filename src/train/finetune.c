@@ -190,7 +190,8 @@ static pn_status choose_trained(finetune *f) {
 }
 
 static pn_status train(finetune *f) {
-    uint64_t start = pn_params_hash(f->model->params);
+    uint64_t start;
+    PN_TRY(pn_params_hash(f->model->params, &start));
     for (int i = 0; i < f->n_stages; i++) {
         char state[PN_PATH_MAX], name[96], part[64];
         snprintf(part, sizeof part, "state/stage-%d", i + 1);
