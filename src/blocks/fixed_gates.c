@@ -4,7 +4,7 @@ enum { MOST_HEADS = 4096 };
 
 /* The first row, then as many rows again as there are, until all are there: a few copies, wherever the tensor is. */
 pn_status pn_fixed_gates(pn_tape *t, int64_t tokens, int64_t heads, double (*value)(int64_t head), pn_tensor **out) {
-    const pn_dtype type = pn_tape_dtype(t);
+    const pn_dtype type = pn_wide_dtype(pn_tape_dtype(t));
     double row[MOST_HEADS];
     PN_CHECK(heads <= MOST_HEADS, PN_USAGE, "a block of %lld heads; %d are possible", (long long)heads,
              (int)MOST_HEADS);

@@ -78,7 +78,7 @@ static bool has_shape(const pn_param *x, const pn_param_spec *spec) {
 
 /* Of a value: norms, biases, rates and the like stay wide where matrices are narrow. */
 static pn_dtype value_dtype(pn_dtype computed, int rank, bool keep_f32) {
-    return computed == PN_BF16 && (keep_f32 || rank < 2) ? PN_F32 : computed;
+    return keep_f32 || rank < 2 ? pn_wide_dtype(computed) : computed;
 }
 
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out) {
@@ -108,6 +108,7 @@ pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **
     x->keep_f32 = spec->keep_f32;
     x->refs = 1;
     pn_status s = pn_tensor_zeros(p->pool, dtype, spec->rank, spec->shape, &x->value);
+    if (!s) x->value->grad_dtype = pn_wide_dtype(p->dtype);
     if (!s) s = append(p, x);
     if (s) {
         param_release(x);
@@ -133,6 +134,7 @@ pn_status pn_params_move(pn_params *p, pn_backend backend, pn_dtype dtype) {
         const pn_dtype type = value_dtype(dtype, x->value->rank, x->keep_f32);
         if (pn_pool_kind_of(x->value->storage->pool) == kind && x->value->dtype == type) continue;
         PN_TRY(pn_tensor_move(x->value, p->pool, type));
+        x->value->grad_dtype = pn_wide_dtype(dtype);
     }
     p->backend = backend;
     p->dtype = dtype;
@@ -145,7 +147,7 @@ uint64_t pn_params_fingerprint(const pn_params *p, uint64_t hash) {
 }
 
 pn_status pn_params_tape(const pn_params *p, pn_tape **out) {
-    PN_TRY(pn_tape_create(p->backend, out));
+    PN_TRY(pn_tape_create_typed(p->backend, p->dtype, out));
     return PN_OK;
 }
 

@@ -17,7 +17,7 @@ typedef struct pn_param {
     pn_tensor *value; /* owned */
     pn_init init;
     bool decay;    /* weight decay applies (matrices only) */
-    bool keep_f32; /* stays F32 in files (blocks.md 1.2) */
+    bool keep_f32; /* wide (op.h), as all that are no matrices, and F32 in files (blocks.md 1.2) */
     int refs;
 } pn_param;
 
@@ -34,7 +34,7 @@ typedef struct pn_params {
     int n, cap;
     pn_pool *pool;      /* where new weights are made */
     pn_backend backend; /* PN_CPU or PN_REF at first; PN_PLAN of a plan */
-    pn_dtype dtype;     /* what is computed in: F32, F64 for the reference backend, BF16 on the GPU */
+    pn_dtype dtype;     /* the compute type of what uses them (op.h): F32, F64 for PN_REF, or BF16 for PN_CUDA */
     /* Where declare looks for a weight of the asked name, shape and dtype before it makes one; NULL: nowhere. Borrowed:
      * set it while a model is built. */
     const struct pn_params *lender;
