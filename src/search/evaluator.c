@@ -41,7 +41,7 @@ pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_ta
     e->tasks = tasks;
     e->n_tasks = n_tasks;
     e->scores = scores;
-    pn_status s = pn_tape_create(PN_CPU, &e->tape);
+    pn_status s = pn_params_tape(m->params, &e->tape);
     if (s) {
         free(e);
         return s;

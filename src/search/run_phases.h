@@ -19,6 +19,7 @@ typedef struct pn_run {
     pn_mixture *mixture;
     pn_model *net;                 /* the super-network; its own path is the teacher */
     uint64_t base_hash;            /* of the base's weights */
+    pn_compute on;                 /* where it and all of the run's models are */
     pn_space space;                /* of the placement */
     pn_space final;                /* the same with the linear block that was chosen since */
     pn_stage stage[PN_MAX_STAGES]; /* those of the placement, then the others as they begin */

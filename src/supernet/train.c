@@ -27,7 +27,9 @@ static pn_status train_sampled(pn_model *m, const pn_supernet_phase *phase, cons
                                const char *state_dir, pn_supernet_result *out) {
     pn_path teacher = pn_model_own_path(m);
     sampler s = { .m = m, .seed = job->seed };
-    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job), job->seed };
+    uint64_t weights;
+    PN_TRY(pn_params_hash(m->params, &weights));
+    const uint64_t whole[] = { weights + pn_supernet_start_hash(job), job->seed };
     const pn_train_job train = { .name = "super-network, sampled paths",
                                  .options = &phase->train,
                                  .mixture = job->mixture,

@@ -210,6 +210,13 @@ pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
     return PN_OK;
 }
 
+pn_status pn_device_copy_2d(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                            size_t height) {
+    TRY_CUDA(cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, width, height, cudaMemcpyDeviceToDevice, device.stream),
+             "copying on the GPU");
+    return PN_OK;
+}
+
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
     if (n_bytes) TRY_CUDA(cudaMemsetAsync(dst, byte, n_bytes, device.stream), "filling memory of the GPU");
     return PN_OK;

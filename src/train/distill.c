@@ -88,11 +88,6 @@ static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, p
     return PN_OK;
 }
 
-static double scalar(const pn_tensor *x) {
-    if (!x->storage->data) return 0; /* plan backend */
-    return x->dtype == PN_F64 ? pn_f64(x)[0] : pn_f32(x)[0];
-}
-
 static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *const *student,
                                 pn_tensor *const *teacher, pn_tensor **loss) {
     const pn_model *m = pass->student;
@@ -117,8 +112,7 @@ static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *c
     return PN_OK;
 }
 
-pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
-                             pn_loss_parts *parts) {
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {
     const pn_model *student = pass->student, *teacher = pass->teacher;
     const pn_loss_weights *w = pass->weights;
     PN_ASSERT(teacher || (w->kl == 0 && w->feature == 0));
@@ -137,22 +131,22 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
     pn_tensor *term[4];
     double weight[4];
     int n = 0;
-    *parts = (pn_loss_parts){ 0 };
+    *losses = (pn_distill_losses){ 0 };
     if (w->ce > 0) {
         PN_TRY(pn_linear_cross_entropy(t, hidden, student->head, targets, weights, &term[n], NULL));
-        parts->ce = scalar(term[n]);
+        losses->ce = term[n];
         weight[n++] = w->ce;
     }
     if (w->kl > 0) {
         PN_TRY(pn_linear_kl(t, hidden, student->head, hidden_t, teacher->head, weights, w->temperature, &term[n], NULL,
                             NULL));
-        parts->kl = scalar(term[n]);
+        losses->kl = term[n];
         weight[n++] = w->kl;
     }
     if (w->feature > 0) {
         PN_TRY(feature_losses(t, pass, features, features_t, &term[n]));
         if (term[n]) {
-            parts->feature = scalar(term[n]);
+            losses->feature = term[n];
             weight[n++] = w->feature;
         }
     }
@@ -163,7 +157,15 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
         term[n] = pass->term;
         weight[n++] = 1;
     }
-    PN_TRY(pn_weighted_sum(t, term, weight, n, loss));
-    parts->total = scalar(*loss);
+    PN_TRY(pn_weighted_sum(t, term, weight, n, &losses->total));
+    return PN_OK;
+}
+
+pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts) {
+    *parts = (pn_loss_parts){ 0 };
+    pn_tensor *const from[] = { losses->total, losses->ce, losses->kl, losses->feature };
+    double *const to[] = { &parts->total, &parts->ce, &parts->kl, &parts->feature };
+    for (int i = 0; i < 4; i++)
+        if (from[i]) PN_TRY(pn_tensor_read(from[i], to[i], PN_F64));
     return PN_OK;
 }

@@ -34,8 +34,13 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     bool recompute; /* keep only each layer's input and run the layer again in backward */
 } pn_distill;
 
-/* *loss: [1], ready for pn_tape_backward; owned by the tape. */
-pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
-                             pn_loss_parts *parts);
+typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */
+    pn_tensor *total;              /* ready for pn_tape_backward */
+    pn_tensor *ce, *kl, *feature;
+} pn_distill_losses;
+
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses);
+/* Their values, before the tape is reset; waits for the GPU. 0 what was not computed, and all of a plan. */
+pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts);
 
 #endif
