@@ -158,7 +158,7 @@ template <class X> static pn_status gather_rows(const pn_op_call *c, int64_t D) 
 static pn_status forward(const pn_op_call *c) {
     int64_t D = c->in[1]->shape[1];
     if (c->in[0]->shape[0] == 0) return PN_OK;
-    const bool narrow = c->in[1]->dtype == PN_BF16;
+    const bool narrow = c->dtype == PN_BF16;
     const int width = narrow ? 8 : 4; /* elements in 16 bytes */
     if (whole(D, width, pn_data(c->in[1]), pn_data(c->out[0]))) return gather_rows<float4>(c, D / width);
     return narrow ? gather_rows<uint16_t>(c, D) : gather_rows<float>(c, D);
@@ -178,7 +178,7 @@ static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || !c->din[1] || s.N == 0 || s.D == 0) return PN_OK;
     float *dtable = pn_f32(c->din[1]), *part = (float *)((char *)c->scratch + sort_bytes(c));
     PN_TRY(pn_cuda_sort_by_id(name, s.ids, s.N, s.V, c->scratch, &s.token));
-    if (c->dout[0]->dtype == PN_BF16) {
+    if (c->dtype == PN_BF16) {
         const pn_bf16 *dy = pn_values<pn_bf16>(c->dout[0]);
         return whole(s.D, 8, dy, dtable) ? add_to_table<pn_bf16, 8>(s, dy, dtable, part)
                                          : add_to_table<pn_bf16, 1>(s, dy, dtable, part);
@@ -189,6 +189,6 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(embedding, &impl)

@@ -34,10 +34,6 @@ template <class T> pn_status add_db(const pn_op_call *c) {
 
 } // namespace
 
-static bool narrow(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16;
-}
-
 /* A product over nothing has no plan. */
 static bool takes(const pn_op_call *c) {
     return c->in[1]->shape[0] >= 1 && c->in[1]->shape[1] >= 1;
@@ -52,7 +48,7 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     size_t products = PN_MATMUL_WORKSPACE, sums = 0;
     if (backward_pass && c->in[2] && c->wants[2])
         sums = pn_cuda_column_sum_scratch(c->in[0]->shape[0], c->in[1]->shape[0]);
-    if (!backward_pass && c->in[2] && narrow(c)) products += (size_t)c->in[1]->shape[0] * sizeof(pn_bf16);
+    if (!backward_pass && c->in[2] && c->dtype == PN_BF16) products += (size_t)c->in[1]->shape[0] * sizeof(pn_bf16);
     return sums > products ? sums : products;
 }
 
@@ -61,11 +57,11 @@ static pn_status forward(const pn_op_call *c) {
     pn_matmul p = {};
     p.name = name;
     p.m = N, p.n = M, p.k = K;
-    p.a = pn_data(c->in[0]), p.a_type = c->in[0]->dtype;
-    p.b = pn_data(c->in[1]), p.b_type = c->in[1]->dtype, p.b_turned = true;
+    p.a = pn_data(c->in[0]), p.a_type = c->dtype;
+    p.b = pn_data(c->in[1]), p.b_type = c->dtype, p.b_turned = true;
     p.bias = pn_f32_or_null(c->in[2]);
-    p.c = pn_data(c->out[0]), p.c_type = c->out[0]->dtype;
-    if (p.bias && narrow(c)) {
+    p.c = pn_data(c->out[0]), p.c_type = c->dtype;
+    if (p.bias && c->dtype == PN_BF16) {
         round_values<<<pn_cuda_blocks(M, THREADS), THREADS, 0, pn_cuda_stream()>>>(pn_f32(c->in[2]), M,
                                                                                    rounded_bias(c));
         PN_TRY(pn_cuda_launched(name));
@@ -79,27 +75,27 @@ static pn_status backward(const pn_op_call *c) {
     int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1], K = c->in[1]->shape[1];
     pn_matmul p = {};
     p.name = name;
-    p.a = pn_data(c->dout[0]), p.a_type = c->dout[0]->dtype;
+    p.a = pn_data(c->dout[0]), p.a_type = c->dtype;
     p.n = K;
     p.add = true;
     if (c->din[0]) { /* dx += dy W */
         p.m = N, p.k = M;
-        p.b = pn_data(c->in[1]), p.b_type = c->in[1]->dtype;
-        p.c = pn_data(c->din[0]), p.c_type = c->din[0]->dtype;
+        p.b = pn_data(c->in[1]), p.b_type = c->dtype;
+        p.c = pn_data(c->din[0]), p.c_type = c->dtype;
         PN_TRY(pn_cuda_matmul(&p, c->scratch));
     }
     if (c->din[1]) { /* dW += dy^T x */
         p.m = M, p.k = N;
         p.a_turned = true;
-        p.b = pn_data(c->in[0]), p.b_type = c->in[0]->dtype;
+        p.b = pn_data(c->in[0]), p.b_type = c->dtype;
         p.c = pn_f32(c->din[1]), p.c_type = PN_F32;
         PN_TRY(pn_cuda_matmul(&p, c->scratch));
     }
     if (!c->din[2]) return PN_OK;
-    return c->dout[0]->dtype == PN_BF16 ? add_db<pn_bf16>(c) : add_db<float>(c);
+    return c->dtype == PN_BF16 ? add_db<pn_bf16>(c) : add_db<float>(c);
 }
 
 static const pn_op_impl impl = {
-    .name = name, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(linear, &impl)
