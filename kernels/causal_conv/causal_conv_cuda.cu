@@ -118,12 +118,12 @@ template <class T> pn_status backward_in(const pn_op_call *c) {
 } // namespace
 
 static pn_status forward(const pn_op_call *c) {
-    return c->in[X]->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
+    return c->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return PN_OK;
-    return c->in[X]->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
+    return c->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
 }
 
 /* p, then the partial sums of taps, and of the bias after them. */
@@ -134,6 +134,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(causal_conv, &pn_causal_conv_cuda_four, &impl)

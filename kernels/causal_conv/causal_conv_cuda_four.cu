@@ -297,12 +297,12 @@ static bool takes(const pn_op_call *c) {
 }
 
 static pn_status forward(const pn_op_call *c) {
-    return c->in[X]->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
+    return c->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return PN_OK;
-    return c->in[X]->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
+    return c->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
 }
 
 /* Rows of sums. */
@@ -313,5 +313,5 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 extern "C" const pn_op_impl pn_causal_conv_cuda_four = {
-    .name = name, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
