@@ -52,6 +52,7 @@ static bool tiles_take(const pn_op_call *c) {
 }
 
 static const pn_op_impl tiles = { .name = "attention/cuda-tiles",
+                                  .bf16 = true,
                                   .takes = tiles_take,
                                   .scratch_bytes = tiles_scratch,
                                   .forward = pn_attention_tiles_forward,

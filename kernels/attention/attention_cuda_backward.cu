@@ -288,8 +288,8 @@ size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
     size_t bytes = 0;
     pn_status s = pn_attention_for_width(((const pn_attention_attr *)c->attr)->head_dim, [&](auto width) {
         constexpr int D = decltype(width)::value;
-        bytes = c->in[0]->dtype == PN_BF16 ? shared_bytes<pn_bf16, D>(pn_attention_tile<pn_bf16, D>::STREAM)
-                                           : shared_bytes<float, D>(pn_attention_tile<float, D>::STREAM);
+        bytes = c->dtype == PN_BF16 ? shared_bytes<pn_bf16, D>(pn_attention_tile<pn_bf16, D>::STREAM)
+                                    : shared_bytes<float, D>(pn_attention_tile<float, D>::STREAM);
         return PN_OK;
     });
     PN_ASSERT(!s);
@@ -297,5 +297,5 @@ size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
 }
 
 pn_status pn_attention_tiles_backward(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
+    return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }

@@ -179,7 +179,7 @@ cut cut_of(const pn_op_call *c) {
     }
     tokens = tokens < PN_CHUNK ? tokens : PN_CHUNK;
     chunks = pn_docs_chunks(&a->docs, a->docs.n);
-    const int most_warps = pn_attention_warps(c->in[0]->dtype, a->head_dim);
+    const int most_warps = pn_attention_warps(c->dtype, a->head_dim);
     cut x = { .warps = tokens * group <= 16 ? 1 : most_warps, .splits = 1 };
     x.tiles = (int)((tokens * group + 16 * x.warps - 1) / (16 * x.warps));
     if (!a->key_start || chunks == 0) return x;
@@ -232,5 +232,5 @@ size_t pn_attention_tiles_forward_bytes(const pn_op_call *c) {
 }
 
 pn_status pn_attention_tiles_forward(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16 ? forward<pn_bf16>(c) : forward<float>(c);
+    return c->dtype == PN_BF16 ? forward<pn_bf16>(c) : forward<float>(c);
 }

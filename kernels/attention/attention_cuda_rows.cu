@@ -182,10 +182,10 @@ template <class T> pn_status backward(const pn_op_call *c) {
 }
 
 pn_status forward_any(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16 ? forward<pn_bf16>(c) : forward<float>(c);
+    return c->dtype == PN_BF16 ? forward<pn_bf16>(c) : forward<float>(c);
 }
 pn_status backward_any(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
+    return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }
 
 } // namespace
