@@ -144,11 +144,19 @@ void pn_state_assume_past(pn_state *s, int64_t past) {
     for (int64_t i = 0; i < s->n; i++) s->past[i] = past;
 }
 
-pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape) {
+static pn_status add(pn_state *s, const char *name, pn_dtype type, int rank, const int64_t *shape) {
     PN_ASSERT(s->n_tensors < PN_STATE_TENSORS);
-    PN_TRY(pn_tensor_zeros(s->pool, s->dtype, rank, shape, &s->tensor[s->n_tensors]));
+    PN_TRY(pn_tensor_zeros(s->pool, type, rank, shape, &s->tensor[s->n_tensors]));
     s->name[s->n_tensors++] = name;
     return PN_OK;
+}
+
+pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape) {
+    return add(s, name, s->dtype, rank, shape);
+}
+
+pn_status pn_state_add_wide(pn_state *s, const char *name, int rank, const int64_t *shape) {
+    return add(s, name, pn_wide_dtype(s->dtype), rank, shape);
 }
 
 pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value) {

@@ -15,7 +15,7 @@ static void fill_f32(float *gate, int64_t tokens, int64_t heads, double (*value)
 }
 
 pn_status pn_fixed_gates(pn_tape *t, int64_t tokens, int64_t heads, double (*value)(int64_t head), pn_tensor **out) {
-    const pn_dtype type = pn_tape_dtype(t);
+    const pn_dtype type = pn_wide_dtype(pn_tape_dtype(t));
     PN_TRY(pn_tape_new(t, type, 2, (int64_t[]){ tokens, heads }, out));
     if (!(*out)->storage->data) return PN_OK; /* a plan */
     if (type == PN_F64)

@@ -51,7 +51,7 @@ static double bytes_of(const pn_op_call *c) {
 static pn_status ring_make(const pn_op *op, const pn_op_case *c, ring *r) {
     memset(r, 0, sizeof *r);
     r->n = 1;
-    PN_TRY(pn_case_call_make(op, c, PN_CPU, &r->copy[0]));
+    PN_TRY(pn_case_call_make(op, c, PN_CPU, PN_F32, &r->copy[0]));
     double copies = ceil(WORKING_SET / (bytes_of(&r->copy[0].call) + 1));
     int n = copies < MOST_COPIES ? (int)copies : MOST_COPIES;
     while (r->n < n) {
