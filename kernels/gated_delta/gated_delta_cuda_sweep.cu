@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
     const int columns = dv - column; /* that exist, of the warp's 16 */
     const int head = (int)(blockIdx.x / tiles % c.v_heads), qk_head = head / (c.v_heads / c.heads);
     const int64_t doc = blockIdx.x / tiles / c.v_heads;
-    const int end = (int)c.offset[doc + 1];
+    const int end = c.offset[doc + 1];
     const int ldk = c.heads * DK, ldv = c.v_heads * dv;
     const int64_t state_at = (doc * c.v_heads + head) * DK * dv;
     const int value_at = head * dv + (columns > 0 ? column : 0); /* in a token's row of v, o, e */
@@ -276,7 +276,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
                                   thread());
     };
 
-    int token = (int)c.offset[doc], chunk = (int)c.chunk[doc] * c.v_heads + head; /* among all chunks and heads */
+    int token = c.offset[doc], chunk = c.chunk[doc] * c.v_heads + head; /* among all chunks and heads */
     if (token < end) copy_chunk(0, token, chunk);
     pn_copies_commit();
     if (token < end) copy_queries(token);

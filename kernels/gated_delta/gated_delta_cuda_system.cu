@@ -32,16 +32,8 @@ struct chunk_place {
 
 __device__ chunk_place find_chunk(const pn_gated_delta_cuda &c, int64_t chunk) {
     if (chunk >= c.chunk[c.docs]) return { 0, 0 };
-    int64_t low = 0, high = c.docs; /* chunk[low] <= chunk < chunk[high] */
-    while (high - low > 1) {
-        int64_t middle = (low + high) / 2;
-        if (c.chunk[middle] <= chunk)
-            low = middle;
-        else
-            high = middle;
-    }
-    int64_t first = c.offset[low] + C * (chunk - c.chunk[low]), left = c.offset[low + 1] - first;
-    return { first, left < C ? (int)left : (int)C };
+    const int first = c.chunk_begin[chunk], left = c.offset[c.chunk_doc[chunk] + 1] - first;
+    return { first, left < C ? left : (int)C };
 }
 
 /* L = g_1 + .. + g_i by one warp in double, lane l for tokens 2 l and 2 l + 1. */

@@ -116,6 +116,11 @@ template <class T> static T *device(int64_t n) {
     owned.push_back(p);
     return (T *)p;
 }
+template <class T> static T *upload(const std::vector<T> &x) {
+    T *p = device<T>((int64_t)x.size());
+    CHECK(cudaMemcpy(p, x.data(), sizeof(T) * x.size(), cudaMemcpyHostToDevice));
+    return p;
+}
 static void free_all() {
     for (void *p : owned) CHECK(cudaFree(p));
     owned.clear();
@@ -129,16 +134,23 @@ static problem make(const std::vector<int64_t> &lengths, int heads, int v_heads,
                     float beta, bool S0, bool save, uint64_t seed) {
     problem p = {};
     pn_gated_delta_cuda &c = p.c;
-    std::vector<int64_t> offset(1), chunk(1);
-    for (int64_t n : lengths) offset.push_back(offset.back() + n), chunk.push_back(chunk.back() + (n + 63) / 64);
-    c.docs = (int64_t)lengths.size(), c.chunks = chunk.back();
+    std::vector<int32_t> table[4]; /* offset, chunk, chunk_doc, chunk_begin */
+    table[0] = table[1] = { 0 };
+    for (int64_t n : lengths) {
+        for (int64_t i = 0; i < n; i += 64) {
+            table[2].push_back((int32_t)table[0].size() - 1);
+            table[3].push_back((int32_t)(table[0].back() + i));
+        }
+        table[0].push_back((int32_t)(table[0].back() + n));
+        table[1].push_back((int32_t)table[2].size());
+    }
+    const int32_t *there[4];
+    for (int i = 0; i < 4; i++) there[i] = upload(table[i]);
+    c.offset = there[0], c.chunk = there[1], c.chunk_doc = there[2], c.chunk_begin = there[3];
+    c.docs = (int64_t)lengths.size(), c.chunks = (int64_t)table[2].size();
     c.heads = heads, c.v_heads = v_heads, c.dk = dk, c.dv = dv, c.scale = 1 / sqrtf((float)dk);
-    p.tokens = offset.back(), p.values = p.tokens * v_heads * dv;
+    p.tokens = c.tokens = table[0].back(), p.values = p.tokens * v_heads * dv;
     p.final = c.docs * v_heads * dk * dv, p.states = c.chunks * v_heads * dk * dv;
-    int64_t *table = device<int64_t>(2 * (c.docs + 1));
-    CHECK(cudaMemcpy(table, offset.data(), sizeof(int64_t) * offset.size(), cudaMemcpyHostToDevice));
-    CHECK(cudaMemcpy(table + c.docs + 1, chunk.data(), sizeof(int64_t) * chunk.size(), cudaMemcpyHostToDevice));
-    c.offset = table, c.chunk = table + c.docs + 1;
     uint16_t *q = device<uint16_t>(p.tokens * heads * dk), *k = device<uint16_t>(p.tokens * heads * dk);
     uint16_t *v = device<uint16_t>(p.values);
     float *g = device<float>(p.tokens * v_heads), *b = device<float>(p.tokens * v_heads), *s = device<float>(p.final);

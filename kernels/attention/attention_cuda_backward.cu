@@ -1,0 +1,301 @@
+/* Gradients from the saved lse: p = exp(scale q k - lse) again, tile by tile, with delta = <do, o>
+ *
+ *     ds = p (<do, v> - delta)     dq += scale ds k     dk += scale ds^T q     dv += p^T do
+ *
+ * in two kernels, each of which owns the rows it adds to: dq has queries and passes over keys, dk and dv have keys and
+ * pass over the queries, of all heads of the group and of every document, that see them. */
+#include "attention_cuda_tile.cuh"
+
+namespace {
+
+const char name[] = "attention/cuda-tiles";
+
+/* Queries that pass by at a time: fewer where two results already fill the registers. */
+template <class T, int D> constexpr int PASSING = sizeof(T) == 2 && D == 128 ? 32 : pn_attention_tile<T, D>::STREAM;
+
+template <class T> struct operands {
+    const T *q, *k, *v, *d_o;
+    const float *lse, *delta;
+    bool whole;
+};
+
+template <class T, int D> constexpr size_t shared_bytes(int passing) {
+    typedef pn_attention_tile<T, D> tile;
+    return sizeof(T) * (size_t)(2 * (tile::ROWS + 2 * passing) * PN_ATTENTION_STRIDE<T, D>)+sizeof(float) *
+               (size_t)(tile::WARPS * 16 * (passing + 4) * (sizeof(T) == 4)) +
+           sizeof(float) * 6 * passing;
+}
+
+template <class T, int D>
+__global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
+    add_dq(pn_attention_call c, operands<T> x, int tiles, T *dq) {
+    typedef pn_attention_tile<T, D> tile;
+    typedef pn_attention_products<T> products;
+    constexpr int ROWS = tile::ROWS, THREADS = tile::THREADS, STREAM = tile::STREAM, COLUMNS = tile::COLUMNS;
+    constexpr int WIDE = PN_ATTENTION_STRIDE<T, D>;
+    extern __shared__ __align__(16) unsigned char memory[];
+    T *queries = (T *)memory, *grads = queries + ROWS * WIDE, *keys = grads + ROWS * WIDE;
+    T *values = keys + 2 * STREAM * WIDE;
+    float *strips = (float *)(values + 2 * STREAM * WIDE);
+
+    /* As in the forward pass. */
+    int chunk = c.chunks - 1 - (int)blockIdx.x / tiles, row0 = (int)blockIdx.x % tiles * ROWS;
+    int kv = (int)blockIdx.y / tile::PARTS, column0 = (int)blockIdx.y % tile::PARTS * COLUMNS;
+    pn_attention_part part = pn_attention_part_at(c, c.chunk_doc[chunk]);
+    int64_t token0 = c.chunk_begin[chunk];
+    int begin = (int)(token0 - part.query0), rows = min(PN_CHUNK, part.queries - begin) * c.group;
+    if (row0 >= rows) return;
+    int position0 = part.keys - part.queries + begin;
+    int lowest = position0 + row0 / c.group, highest = position0 + (min(row0 + ROWS, rows) - 1) / c.group;
+    int key0 = pn_attention_first(c, lowest) / STREAM * STREAM, steps = (highest - key0) / STREAM + 1;
+
+    auto load = [&](int at) {
+        auto row_of = [&](const T *base) {
+            return [=](int r) {
+                int j = key0 + at * STREAM + r;
+                return j <= highest ? base + ((part.key0 + j) * c.kv_heads + kv) * c.d : NULL;
+            };
+        };
+        pn_attention_rows<STREAM, D, THREADS>(keys + at % 2 * STREAM * WIDE, x.k, c.d, x.whole, row_of(x.k));
+        pn_attention_rows<STREAM, D, THREADS>(values + at % 2 * STREAM * WIDE, x.v, c.d, x.whole, row_of(x.v));
+        pn_copies_commit();
+    };
+    auto head_of = [&](int r) {
+        return (token0 + (row0 + r) / c.group) * c.heads + kv * c.group + (row0 + r) % c.group;
+    };
+    auto row_of = [&](const T *base) {
+        return [=](int r) { return row0 + r < rows ? base + head_of(r) * c.d : NULL; };
+    };
+    pn_attention_rows<ROWS, D, THREADS>(queries, x.q, c.d, x.whole, row_of(x.q));
+    pn_attention_rows<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, row_of(x.d_o));
+    load(0);
+
+    const int warp = threadIdx.x / 32, row = 16 * warp + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const float scale = c.scale * PN_LOG2_E;
+    int position[2], first[2];
+    float lse[2], delta[2], out[COLUMNS / 8][4] = {};
+    for (int i = 0; i < 2; i++) {
+        int r = min(row0 + row + 8 * i, rows - 1);
+        int64_t head = head_of(r - row0);
+        position[i] = position0 + r / c.group;
+        first[i] = pn_attention_first(c, position[i]);
+        lse[i] = x.lse[head] * PN_LOG2_E;
+        delta[i] = x.delta[head];
+    }
+    for (int step = 0; step < steps; step++) {
+        pn_copies_wait<0>();
+        __syncthreads();
+        if (step + 1 < steps) load(step + 1);
+        const T *these = keys + step % 2 * STREAM * WIDE;
+        float s[STREAM / 8][4] = {}, ds[STREAM / 8][4] = {};
+        products::template by_rows<D>(s, queries + 16 * warp * WIDE, these);
+        products::template by_rows<D>(ds, grads + 16 * warp * WIDE, values + step % 2 * STREAM * WIDE);
+        int j0 = key0 + step * STREAM;
+#pragma unroll
+        for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int j = j0 + 8 * b + column + e % 2, i = e / 2;
+                float p = pn_power_of_2(s[b][e] * scale - lse[i]) * (ds[b][e] - delta[i]);
+                ds[b][e] = j <= position[i] && j >= first[i] ? p : 0.0f;
+            }
+        products::template by_columns<WIDE>(out, ds, these + column0, strips + warp * 16 * (STREAM + 4));
+    }
+    for (int i = 0; i < 2; i++) {
+        int r = row + 8 * i;
+        if (row0 + r >= rows) continue;
+        T *to = dq + head_of(r) * c.d;
+        for (int b = 0; b < COLUMNS / 8; b++)
+            pn_attention_put<true>(to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
+                                   __fmul_rn(c.scale, out[b][2 * i + 1]));
+    }
+}
+
+/* Rows of queries as they pass by: row r of a tile is head (head0 + r) % group at query token0 + (head0 + r) / group.
+ */
+struct passing_rows {
+    int token0, head0;
+    __device__ int token(int r, int group) const { return token0 + (head0 + r) / group; }
+    __device__ int head(int r, int group) const { return (head0 + r) % group; }
+    __device__ passing_rows after(int n, int group) const { return { token(n, group), head(n, group) }; }
+};
+
+/* dk, dv: NULL where not wanted. */
+template <class T, int D>
+__global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
+    add_dk_dv(pn_attention_call c, operands<T> x, T *dk, T *dv) {
+    typedef pn_attention_tile<T, D> tile;
+    typedef pn_attention_products<T> products;
+    constexpr int ROWS = tile::ROWS, THREADS = tile::THREADS, N = PASSING<T, D>, COLUMNS = tile::COLUMNS;
+    constexpr int WIDE = PN_ATTENTION_STRIDE<T, D>;
+    extern __shared__ __align__(16) unsigned char memory[];
+    T *keys = (T *)memory, *values = keys + ROWS * WIDE, *queries = values + ROWS * WIDE;
+    T *grads = queries + 2 * N * WIDE;
+    float *lse = (float *)(grads + 2 * N * WIDE), *delta = lse + 2 * N, *strips = delta + 4 * N;
+    int *position = (int *)(delta + 2 * N);
+
+    /* The block's rows of k and v, and the documents that may see them. */
+    const int kv = (int)blockIdx.y / tile::PARTS, column0 = (int)blockIdx.y % tile::PARTS * COLUMNS;
+    int64_t key0 = (int64_t)blockIdx.x * ROWS, key_end = c.key_rows;
+    int doc = 0, doc_end = c.docs;
+    if (!c.key_start) {
+        constexpr int each = PN_CHUNK / ROWS;
+        doc = c.chunk_doc[blockIdx.x / each];
+        doc_end = doc + 1;
+        key0 = c.chunk_begin[blockIdx.x / each] + (int)blockIdx.x % each * ROWS;
+        key_end = c.offset[doc_end];
+        if (key0 >= key_end) return;
+    }
+    auto row_of = [&](const T *base) {
+        return [=](int r) { return key0 + r < key_end ? base + ((key0 + r) * c.kv_heads + kv) * c.d : NULL; };
+    };
+    pn_attention_rows<ROWS, D, THREADS>(keys, x.k, c.d, x.whole, row_of(x.k));
+    pn_attention_rows<ROWS, D, THREADS>(values, x.v, c.d, x.whole, row_of(x.v));
+    pn_copies_commit();
+
+    const int warp = threadIdx.x / 32, row = 16 * warp + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const float scale = c.scale * PN_LOG2_E;
+    float out_k[COLUMNS / 8][4] = {}, out_v[COLUMNS / 8][4] = {};
+    for (; doc < doc_end; doc++) {
+        /* Queries begin .. end of the document see one of the keys j0 .. j0 + ROWS - 1, which may reach past its own.
+         */
+        const pn_attention_part part = pn_attention_part_at(c, doc);
+        const int j0 = (int)(key0 - part.key0), shift = part.keys - part.queries;
+        const int begin = max(max(j0, 0) - shift, 0);
+        const int64_t last = c.window ? (int64_t)j0 + ROWS + c.window - 1 - shift : part.queries;
+        const int end = (int)min((int64_t)part.queries, last);
+        if (j0 + ROWS <= 0 || j0 >= part.keys || begin >= end) continue;
+        const int64_t rows = (int64_t)(end - begin) * c.group;
+
+        auto load = [&](passing_rows from, int buffer) {
+            auto head_at = [=](int r) {
+                return (part.query0 + from.token(r, c.group)) * c.heads + kv * c.group + from.head(r, c.group);
+            };
+            auto row_at = [=](const T *base) {
+                return [=](int r) { return from.token(r, c.group) < end ? base + head_at(r) * c.d : NULL; };
+            };
+            pn_attention_rows<N, D, THREADS>(queries + buffer * N * WIDE, x.q, c.d, x.whole, row_at(x.q));
+            pn_attention_rows<N, D, THREADS>(grads + buffer * N * WIDE, x.d_o, c.d, x.whole, row_at(x.d_o));
+            pn_copies_commit();
+            for (int r = threadIdx.x; r < N; r += THREADS) {
+                bool there = from.token(r, c.group) < end;
+                position[buffer * N + r] = there ? shift + from.token(r, c.group) : -1; /* -1 sees nothing */
+                lse[buffer * N + r] = there ? x.lse[head_at(r)] * PN_LOG2_E : 0.0f;
+                delta[buffer * N + r] = there ? x.delta[head_at(r)] : 0.0f;
+            }
+        };
+        passing_rows at = { begin, 0 };
+        int buffer = 0;
+        __syncthreads(); /* the document before may still be read */
+        load(at, buffer);
+        for (int64_t done = 0; done < rows; done += N, buffer ^= 1) {
+            pn_copies_wait<0>();
+            __syncthreads();
+            at = at.after(N, c.group);
+            if (done + N < rows) load(at, buffer ^ 1);
+            const T *q = queries + buffer * N * WIDE, *d_o = grads + buffer * N * WIDE;
+            float p[N / 8][4] = {}, ds[N / 8][4] = {};
+            products::template by_rows<D>(p, keys + 16 * warp * WIDE, q);
+            products::template by_rows<D>(ds, values + 16 * warp * WIDE, d_o);
+#pragma unroll
+            for (int b = 0; b < N / 8; b++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int r = buffer * N + 8 * b + column + e % 2, j = j0 + row + e / 2 * 8, stands = position[r];
+                    const bool seen = j >= 0 && j <= stands && j >= pn_attention_first(c, stands);
+                    p[b][e] = seen ? pn_power_of_2(p[b][e] * scale - lse[r]) : 0.0f;
+                    ds[b][e] = seen ? p[b][e] * (ds[b][e] - delta[r]) : 0.0f;
+                }
+            products::template by_columns<WIDE>(out_v, p, d_o + column0, strips + warp * 16 * (N + 4));
+            products::template by_columns<WIDE>(out_k, ds, q + column0, strips + warp * 16 * (N + 4));
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        int64_t key = key0 + row + 8 * i;
+        if (key >= key_end) continue;
+        int64_t to = (key * c.kv_heads + kv) * c.d;
+        for (int b = 0; b < COLUMNS / 8; b++) {
+            int at = column0 + 8 * b + column;
+            if (dk)
+                pn_attention_put<true>(dk + to, at, c.d, __fmul_rn(c.scale, out_k[b][2 * i]),
+                                       __fmul_rn(c.scale, out_k[b][2 * i + 1]));
+            if (dv) pn_attention_put<true>(dv + to, at, c.d, out_v[b][2 * i], out_v[b][2 * i + 1]);
+        }
+    }
+}
+
+/* 16 threads to a head of a token. */
+template <class T>
+__global__ void __launch_bounds__(256) dots(int64_t heads, int d, const T *o, const T *d_o, float *y) {
+    int64_t head = (int64_t)blockIdx.x * 16 + threadIdx.x / 16;
+    if (head >= heads) return;
+    float sum = 0;
+    for (int i = threadIdx.x % 16; i < d; i += 16) sum += pn_load(o + head * d + i) * pn_load(d_o + head * d + i);
+    for (int n = 8; n > 0; n /= 2) sum += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), sum, n);
+    if (threadIdx.x % 16 == 0) y[head] = sum;
+}
+
+template <class T, int D> pn_status launch(const pn_attention_call *a, const pn_op_call *c, const operands<T> *x) {
+    typedef pn_attention_tile<T, D> tile;
+    T *dq = pn_values_or_null<T>(c->din[0]), *dk = pn_values_or_null<T>(c->din[1]),
+      *dv = pn_values_or_null<T>(c->din[2]);
+    const unsigned heads = (unsigned)(a->kv_heads * tile::PARTS);
+    constexpr int each = PN_CHUNK / tile::ROWS;
+    if (dq) {
+        constexpr size_t bytes = shared_bytes<T, D>(tile::STREAM);
+        PN_TRY(pn_attention_allow((const void *)add_dq<T, D>, bytes));
+        int tiles = each * a->group;
+        add_dq<T, D>
+            <<<dim3((unsigned)(a->chunks * tiles), heads), tile::THREADS, bytes, pn_cuda_stream()>>>(*a, *x, tiles, dq);
+        PN_TRY(pn_cuda_launched(name));
+    }
+    if (!dk && !dv) return PN_OK;
+    constexpr size_t bytes = shared_bytes<T, D>(PASSING<T, D>);
+    PN_TRY(pn_attention_allow((const void *)add_dk_dv<T, D>, bytes));
+    unsigned blocks = a->key_start ? pn_cuda_blocks(a->key_rows, tile::ROWS) : (unsigned)(a->chunks * each);
+    add_dk_dv<T, D><<<dim3(blocks, heads), tile::THREADS, bytes, pn_cuda_stream()>>>(*a, *x, dk, dv);
+    return pn_cuda_launched(name);
+}
+
+template <class T> pn_status backward(const pn_op_call *c) {
+    pn_attention_call a;
+    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
+    PN_TRY(pn_attention_call_of(c, &a));
+    if (a.tokens == 0) return PN_OK;
+    const T *o = pn_values<T>(c->out[0]);
+    float *delta = (float *)c->scratch;
+    operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
+                      pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+    x.whole = pn_attention_whole((size_t)a.d * sizeof(T), x.q, x.k, x.v, x.d_o);
+    PN_TRY(pn_attention_delta(name, &a, o, x.d_o, delta));
+    return pn_attention_for_width(a.d, [&](auto width) { return launch<T, decltype(width)::value>(&a, c, &x); });
+}
+
+} // namespace
+
+template <class T>
+pn_status pn_attention_delta(const char *op, const pn_attention_call *a, const T *o, const T *d_o, float *delta) {
+    int64_t heads = (int64_t)a->tokens * a->heads;
+    dots<<<pn_cuda_blocks(heads, 16), 256, 0, pn_cuda_stream()>>>(heads, a->d, o, d_o, delta);
+    return pn_cuda_launched(op);
+}
+template pn_status pn_attention_delta(const char *, const pn_attention_call *, const float *, const float *, float *);
+template pn_status pn_attention_delta(const char *, const pn_attention_call *, const pn_bf16 *, const pn_bf16 *,
+                                      float *);
+
+/* Of the largest kernel: the forward pass needs less. */
+size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
+    size_t bytes = 0;
+    pn_status s = pn_attention_for_width(((const pn_attention_attr *)c->attr)->head_dim, [&](auto width) {
+        constexpr int D = decltype(width)::value;
+        bytes = c->dtype == PN_BF16 ? shared_bytes<pn_bf16, D>(pn_attention_tile<pn_bf16, D>::STREAM)
+                                    : shared_bytes<float, D>(pn_attention_tile<float, D>::STREAM);
+        return PN_OK;
+    });
+    PN_ASSERT(!s);
+    return bytes;
+}
+
+pn_status pn_attention_tiles_backward(const pn_op_call *c) {
+    return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
+}
