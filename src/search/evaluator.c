@@ -191,6 +191,7 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
     }
     if (!s && what) pn_progress_end(&progress);
     pn_tape_reset(e->tape);
+    if (pn_tape_backend(e->tape) == PN_CUDA) pn_pool_trim(pn_tape_pool(e->tape)); /* others need the GPU's memory */
     free(items);
     return s;
 }

@@ -199,11 +199,10 @@ static void store_free(store *s, int64_t steps) {
     pn_pool_destroy(&s->pool);
 }
 
-/* On the GPU the store may take half of what is free: a step needs the rest. */
 static pn_status store_place(const local *r, double n_bytes, pn_pool_kind *out) {
     pn_device_info gpu = { 0 };
     if (r->m->params->backend == PN_CUDA) PN_TRY(pn_device_describe(&gpu));
-    *out = n_bytes < 0.5 * (double)gpu.free_bytes ? PN_POOL_DEVICE : PN_POOL_HOST;
+    *out = n_bytes < pn_local_store_share * (double)gpu.free_bytes ? PN_POOL_DEVICE : PN_POOL_HOST;
     PN_CHECK(*out == PN_POOL_DEVICE || n_bytes < pn_memory_bytes(), PN_MEMORY,
              "the activation store needs %.1f GB: lower supernet.tokens, or use supernet.store: bf16 or "
              "supernet.order: step",

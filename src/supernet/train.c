@@ -7,6 +7,7 @@
 #include "files.h"
 #include "gated.h"
 #include "local.h"
+#include "plan.h"
 #include "start.h"
 
 typedef struct sampler {
@@ -58,6 +59,7 @@ static pn_status check_blocks(const pn_model *m, const pn_supernet_config *confi
 
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_job *job, pn_supernet_result *out) {
     PN_TRY(check_blocks(m, job->config));
+    PN_TRY(pn_supernet_fits(m, job));
     for (int i = 0; i < job->config->n_phases; i++) {
         const pn_supernet_phase *phase = &job->config->phase[i];
         char then[PN_PATH_MAX];

@@ -39,9 +39,6 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
 /* To the host: waits for everything that was asked for before. */
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes); /* both on the GPU, not overlapping */
-/* `height` runs of `width` bytes, one every `pitch` bytes. */
-pn_status pn_device_copy_2d(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
-                            size_t height);
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes);
 pn_status pn_device_sync(void);
 

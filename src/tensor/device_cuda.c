@@ -106,7 +106,11 @@ pn_status pn_device_describe(pn_device_info *out) {
     int khz = 0;
     TRY_CUDA(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, 0), "asking the GPU for its clock");
     out->clock_mhz = khz / 1000;
+    uint64_t held, used; /* what the pool keeps for what comes is free too */
     TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes), "asking the GPU for its free memory");
+    TRY_CUDA(cudaMemPoolGetAttribute(device.memory, cudaMemPoolAttrReservedMemCurrent, &held), "the GPU's memory pool");
+    TRY_CUDA(cudaMemPoolGetAttribute(device.memory, cudaMemPoolAttrUsedMemCurrent, &used), "the GPU's memory pool");
+    out->free_bytes += held - used;
     TRY_CUDA(cudaDriverGetVersion(&out->driver), "asking for the driver's version");
     TRY_CUDA(cudaRuntimeGetVersion(&out->runtime), "asking for CUDA's version");
     return PN_OK;
@@ -207,13 +211,6 @@ pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
     if (n_bytes)
         TRY_CUDA(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToDevice, device.stream), "copying on the GPU");
-    return PN_OK;
-}
-
-pn_status pn_device_copy_2d(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
-                            size_t height) {
-    TRY_CUDA(cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, width, height, cudaMemcpyDeviceToDevice, device.stream),
-             "copying on the GPU");
     return PN_OK;
 }
 

@@ -30,11 +30,6 @@ pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
     (void)dst, (void)src, (void)n_bytes;
     return pn_device_open();
 }
-pn_status pn_device_copy_2d(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
-                            size_t height) {
-    (void)dst, (void)dst_pitch, (void)src, (void)src_pitch, (void)width, (void)height;
-    return pn_device_open();
-}
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
     (void)dst, (void)byte, (void)n_bytes;
     return pn_device_open();

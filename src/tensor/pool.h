@@ -49,8 +49,5 @@ pn_status pn_storage_write(pn_storage *s, size_t at, const void *src, size_t n_b
 pn_status pn_storage_read(void *dst, const pn_storage *s, size_t at, size_t n_bytes);
 /* The two ranges are the same one or do not overlap. */
 pn_status pn_storage_copy(pn_storage *dst, size_t dst_at, const pn_storage *src, size_t src_at, size_t n_bytes);
-/* `height` runs of `width` bytes, one every `pitch` bytes; both on the host or both on the GPU. */
-pn_status pn_storage_copy_2d(pn_storage *dst, size_t dst_at, size_t dst_pitch, const pn_storage *src, size_t src_at,
-                             size_t src_pitch, size_t width, size_t height);
 
 #endif

@@ -54,14 +54,3 @@ pn_status pn_storage_copy(pn_storage *dst, size_t dst_at, const pn_storage *src,
     memmove(to, from, n_bytes);
     return PN_OK;
 }
-
-pn_status pn_storage_copy_2d(pn_storage *dst, size_t dst_at, size_t dst_pitch, const pn_storage *src, size_t src_at,
-                             size_t src_pitch, size_t width, size_t height) {
-    if (!dst->data || !src->data || !width || !height) return PN_OK;
-    PN_ASSERT(on_device(dst) == on_device(src) && width <= dst_pitch && width <= src_pitch);
-    char *to = address(dst, dst_at, (height - 1) * dst_pitch + width);
-    const char *from = address(src, src_at, (height - 1) * src_pitch + width);
-    if (on_device(dst)) return pn_device_copy_2d(to, dst_pitch, from, src_pitch, width, height);
-    for (size_t i = 0; i < height; i++) memcpy(to + i * dst_pitch, from + i * src_pitch, width);
-    return PN_OK;
-}

@@ -6,6 +6,7 @@
 
 #include "compute.h"
 #include "log.h"
+#include "memory.h"
 #include "model_load.h"
 #include "run_dir.h"
 #include "trainer.h"
@@ -193,13 +194,35 @@ static pn_status choose_trained(finetune *f) {
     return PN_OK;
 }
 
+static const char *stage_name(const finetune *f, int i, char *name, size_t n) {
+    snprintf(name, n, "stage %d/%d %s", i + 1, f->n_stages, f->stages[i].name ? f->stages[i].name : "");
+    return name;
+}
+
+/* Every stage, before the first begins. */
+static pn_status check_memory(finetune *f) {
+    for (int i = 0; i < f->n_stages; i++) {
+        char name[96];
+        pn_mixture *mixture;
+        PN_TRY(read_mixture(f, i, &mixture));
+        const pn_train_job job = { .name = stage_name(f, i, name, sizeof name),
+                                   .options = &f->stages[i].train,
+                                   .mixture = mixture,
+                                   .student = f->model };
+        pn_status s = pn_train_fits(&job);
+        pn_mixture_destroy(&mixture);
+        PN_TRY(s);
+    }
+    return PN_OK;
+}
+
 static pn_status train(finetune *f) {
     uint64_t start;
     PN_TRY(pn_params_hash(f->model->params, &start));
     for (int i = 0; i < f->n_stages; i++) {
         char state[PN_PATH_MAX], name[96], part[64];
         snprintf(part, sizeof part, "state/stage-%d", i + 1);
-        snprintf(name, sizeof name, "stage %d/%d %s", i + 1, f->n_stages, f->stages[i].name ? f->stages[i].name : "");
+        stage_name(f, i, name, sizeof name);
         PN_TRY(pn_run_dir_file(&f->run, part, state));
         pn_mixture *mixture;
         PN_TRY(read_mixture(f, i, &mixture));
@@ -238,6 +261,7 @@ static pn_status run(finetune *f) {
     PN_TRY(make_model(f));
     PN_TRY(choose_trained(f));
     PN_TRY(pn_params_move(f->model->params, f->on.backend, f->on.dtype));
+    PN_TRY(check_memory(f));
     PN_TRY(pn_run_dir_open(f->top.output, f->config, NULL, 0,
                            &f->run)); /* the input is good: now something may be written */
     PN_TRY(pn_run_dir_file(&f->run, "model", done));

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "memory.h"
 #include "monitor.h"
 #include "progress.h"
 #include "signals.h"
@@ -300,6 +301,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     pn_status s;
     PN_TRY_GOTO(s, pn_params_tape(job->student->params, &r.tape), done);
     PN_TRY_GOTO(s, curve_start(&r), done);
+    PN_TRY_GOTO(s, pn_train_fits(job), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r, &names), done);
     r.fingerprint = fingerprint(&r);
