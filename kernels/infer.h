@@ -22,12 +22,17 @@ pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, in
 /* Every element of the vector (F32 or F64; NULL: fine) is finite and not negative; PN_USAGE otherwise. */
 pn_status pn_need_weights(const char *op, const pn_tensor *weights);
 
-/* An input of a test case. */
+/* An input of a test case: an activation. */
 static inline pn_case_input pn_case_matrix(int64_t rows, int64_t cols) {
     return (pn_case_input){ .present = true, .rank = 2, .shape = { rows, cols } };
 }
+/* The matrix is a parameter. */
+static inline pn_case_input pn_case_weight(int64_t rows, int64_t cols) {
+    return (pn_case_input){ .present = true, .weight = true, .rank = 2, .shape = { rows, cols } };
+}
+/* Vectors are wide in every contract: small parameters, statistics, weights of rows. */
 static inline pn_case_input pn_case_vector(int64_t n) {
-    return (pn_case_input){ .present = true, .rank = 1, .shape = { n } };
+    return (pn_case_input){ .present = true, .wide = true, .rank = 1, .shape = { n } };
 }
 static inline pn_case_input pn_case_ids(int64_t n, int64_t lo, int64_t hi) {
     return (pn_case_input){ .present = true,

@@ -7,7 +7,7 @@ static pn_status nothing(const pn_op_call *c) {
     (void)c;
     return PN_OK;
 }
-static const pn_op_impl plan_impl = { .name = "plan", .forward = nothing, .backward = nothing };
+static const pn_op_impl plan_impl = { .name = "plan", .bf16 = true, .forward = nothing, .backward = nothing };
 static const pn_op_impl *const plan_list[] = { &plan_impl, NULL };
 
 /* The column of a backend that an op does not have yet, or the build does not. */
@@ -60,13 +60,17 @@ pn_pool_kind pn_backend_pool(pn_backend b) {
     return b == PN_CUDA ? PN_POOL_DEVICE : b == PN_PLAN ? PN_POOL_COUNTING : PN_POOL_HOST;
 }
 
+bool pn_op_takes(const pn_op_impl *impl, const pn_op_call *c) {
+    return (c->dtype != PN_BF16 || impl->bf16) && (!impl->takes || impl->takes(c));
+}
+
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out) {
     for (const pn_op_impl *const *i = c->op->impl[b]; *i; i++) {
-        if (!(*i)->takes || (*i)->takes(c)) {
-            *out = *i;
-            return PN_OK;
-        }
+        if (!pn_op_takes(*i, c)) continue;
+        *out = *i;
+        return PN_OK;
     }
-    PN_FAIL(PN_UNSUPPORTED, "%s: no %s implementation takes a first input of shape %s", c->op->name, pn_backend_name(b),
-            c->n_in && c->in[0] ? pn_tensor_shape_text(c->in[0]) : "(none)");
+    PN_FAIL(PN_UNSUPPORTED, "%s: no %s implementation takes a first input of shape %s in %s", c->op->name,
+            pn_backend_name(b), c->n_in && c->in[0] ? pn_tensor_shape_text(c->in[0]) : "(none)",
+            pn_dtype_name(c->dtype));
 }

@@ -6,12 +6,18 @@
  * list: one row declares, registers and tests an op.
  *
  * Backends: PN_REF runs in double (F64 tensors), the recurrence as written: the oracle. PN_CPU runs in float (F32) on
- * OpenMP and OpenBLAS. PN_CUDA runs in float (F32) on the GPU: tensors and scratch are there, and calls return before
- * it is done (device.h); the ops that have it so far are those with a list in the last column of ops.def, and without
- * nvcc none has. PN_PLAN runs nothing: shapes only, in a counting pool.
+ * OpenMP and OpenBLAS. PN_CUDA runs in F32 or BF16 on the GPU: tensors and scratch are there, and calls return before
+ * it is done (device.h); without nvcc no op has it. PN_PLAN runs nothing: shapes only, in a counting pool.
+ *
+ * Types (blocks.md 1.2, 1.3). A call computes in one type, its `dtype`: that of activations, of their gradients and of
+ * weight matrices. What must not be rounded to BF16 is wide, F32 then: gates and log decays, recurrent states,
+ * statistics, losses and their weights, and the small parameters (norms, biases, A_log, ...). Gradients of parameters,
+ * matrices too, are wide. Inside, kernels work in float and round once.
  *
  * Conventions. Activations are [tokens, channels], packed documents along tokens (docs.h). An optional input that is
- * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. */
+ * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. An
+ * implementation that says so (fresh) also knows how to write a din[i] that holds nothing yet, which saves the zeros
+ * and reading them back: most gradients have one source. */
 #ifndef PN_KERNELS_OP_H
 #define PN_KERNELS_OP_H
 
@@ -30,15 +36,19 @@ typedef struct pn_op pn_op;
 typedef struct pn_op_call { /* everything in it is borrowed for the duration of the call */
     const pn_op *op;
     const void *attr; /* the op's own struct, e.g. const pn_gated_delta_attr *; at most PN_OP_ATTR_BYTES */
+    pn_dtype dtype;   /* the compute type */
     int n_in, n_out;
     pn_tensor *in[PN_OP_IN], *out[PN_OP_OUT];
     bool wants[PN_OP_IN];                       /* which inputs need a gradient: saves() may depend on it */
     pn_tensor *din[PN_OP_IN], *dout[PN_OP_OUT]; /* backward only */
-    void *scratch; /* scratch_bytes() of memory where the tensors are, 64-byte aligned, contents undefined */
+    uint32_t fresh; /* backward only: bit i: din[i] is undefined and to be written, every element of it */
+    void *scratch;  /* scratch_bytes() of memory where the tensors are, 64-byte aligned, contents undefined */
 } pn_op_call;
 
 typedef struct pn_op_impl {
     const char *name;                   /* "gated_delta/cpu-chunk": logs, profiles, test names */
+    bool bf16;                          /* calls in BF16 too */
+    bool fresh;                         /* backward heeds call.fresh; without it no bit is set */
     bool (*takes)(const pn_op_call *c); /* NULL: every call that infer() accepted */
     size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
     pn_status (*forward)(const pn_op_call *c);                   /* writes every element of out[] */
@@ -46,7 +56,7 @@ typedef struct pn_op_impl {
 } pn_op_impl;
 
 typedef struct pn_out_spec {
-    pn_dtype dtype; /* infer() is called with the compute dtype here: overwrite it where an output differs */
+    pn_dtype dtype; /* infer() is called with the compute type here: overwrite it where an output differs */
     int rank;
     int64_t shape[PN_MAX_RANK];
     bool no_grad; /* a saved statistic or a report: never differentiated, its dout[] is NULL */
@@ -71,7 +81,9 @@ typedef enum pn_fill {
 
 typedef struct pn_case_input {
     bool present;
-    bool integer; /* I32; otherwise the backend's compute dtype */
+    bool integer; /* I32; otherwise the compute type, or ... */
+    bool wide;    /* ... the wide one */
+    bool weight;  /* a parameter in the compute type: its gradient is wide */
     bool no_grad; /* no gradient is checked for it */
     int rank;
     int64_t shape[PN_MAX_RANK];
@@ -125,8 +137,17 @@ static inline bool pn_op_has_din(const pn_op_call *c) {
 const pn_op *pn_op_find(const char *name); /* NULL if unknown */
 const pn_op *const *pn_op_list(int *n);    /* every op, in ops.def order */
 const char *pn_backend_name(pn_backend b);
-pn_dtype pn_backend_dtype(pn_backend b);    /* F64 for PN_REF, else F32 */
+pn_dtype pn_backend_dtype(pn_backend b);    /* the compute type if nothing is said: F64 for PN_REF, else F32 */
 pn_pool_kind pn_backend_pool(pn_backend b); /* where its tensors are */
+/* What a compute type is wide in: F32 for BF16, else itself. */
+static inline pn_dtype pn_wide_dtype(pn_dtype compute) {
+    return compute == PN_BF16 ? PN_F32 : compute;
+}
+/* Whether backward adds to din[i], or writes it. */
+static inline bool pn_op_adds(const pn_op_call *c, int i) {
+    return !(c->fresh >> i & 1);
+}
+bool pn_op_takes(const pn_op_impl *impl, const pn_op_call *c);
 /* The first implementation that takes the call; PN_UNSUPPORTED with the shapes when none does. */
 pn_status pn_op_pick(const pn_op_call *c, pn_backend b, const pn_op_impl **out);
 

@@ -37,48 +37,65 @@ static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64
             for (int64_t i = 0; i < in->group; i++) x[g + i] /= sqrt(sum);
         }
     }
-    for (int64_t i = 0; i < n; i++) x[i] = (float)x[i]; /* all backends see the same numbers */
 }
 
-static pn_status fill(pn_tensor *t, const pn_case_input *as, uint64_t *rng) {
+static void round_to(pn_dtype type, double *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float narrow = (float)x[i];
+        uint16_t narrower;
+        if (type == PN_BF16) {
+            pn_convert(&narrower, PN_BF16, &narrow, PN_F32, 1);
+            pn_convert(&narrow, PN_F32, &narrower, PN_BF16, 1);
+        }
+        x[i] = (double)narrow;
+    }
+}
+
+/* exact_in: the values are ones of this type. */
+static pn_status fill(pn_tensor *t, const pn_case_input *as, pn_dtype exact_in, uint64_t *rng) {
     int64_t n = pn_tensor_elems(t);
     double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
     PN_CHECK(values, PN_MEMORY, "out of memory");
     fill_values(as, rng, values, n);
+    round_to(exact_in, values, n);
     pn_status s = pn_tensor_write(t, values, PN_F64);
     free(values);
     return s;
 }
 
-static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype real, uint64_t *rng) {
+static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype type, uint64_t *rng) {
+    pn_dtype real = x->call.dtype, wide = pn_wide_dtype(real);
     for (int i = 0; i < c->n_in; i++) {
         const pn_case_input *in = &c->in[i];
         if (!in->present) continue;
-        PN_TRY(pn_tensor_create(x->pool, in->integer ? PN_I32 : real, in->rank, in->shape, &x->call.in[i]));
-        PN_TRY(fill(x->call.in[i], in, rng));
+        pn_dtype as = in->integer ? PN_I32 : in->wide ? wide : real;
+        PN_TRY(pn_tensor_create(x->pool, as, in->rank, in->shape, &x->call.in[i]));
+        PN_TRY(fill(x->call.in[i], in, in->wide ? PN_F32 : type, rng));
         x->call.wants[i] = !in->integer && !in->no_grad;
-        if (x->call.wants[i]) PN_TRY(pn_tensor_zeros(x->pool, real, in->rank, in->shape, &x->call.din[i]));
+        if (x->call.wants[i])
+            PN_TRY(pn_tensor_zeros(x->pool, in->weight ? wide : as, in->rank, in->shape, &x->call.din[i]));
     }
     return PN_OK;
 }
 
-pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_case_call *x) {
+pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_dtype type, pn_case_call *x) {
     memset(x, 0, sizeof *x);
-    pn_dtype real = pn_backend_dtype(backend);
+    pn_dtype real = backend == PN_REF ? PN_F64 : type;
     x->call.op = op;
     x->call.attr = c->attr;
+    x->call.dtype = real;
     x->call.n_in = c->n_in;
     uint64_t rng = 20;
     PN_TRY(pn_pool_create(pn_backend_pool(backend), &x->pool));
-    PN_TRY(make_inputs(x, c, real, &rng));
+    PN_TRY(make_inputs(x, c, type, &rng));
     pn_out_spec spec[PN_OP_OUT] = { 0 };
     for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = real;
     PN_TRY(op->contract->infer(&x->call, &x->call.n_out, spec));
     for (int i = 0; i < x->call.n_out; i++) {
         PN_TRY(pn_tensor_create(x->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->call.out[i]));
-        if (spec[i].dtype != real || spec[i].no_grad) continue;
-        PN_TRY(pn_tensor_create(x->pool, real, spec[i].rank, spec[i].shape, &x->call.dout[i]));
-        PN_TRY(fill(x->call.dout[i], &(pn_case_input){ .fill = PN_FILL_NORMAL }, &rng));
+        if (spec[i].dtype == PN_I32 || spec[i].no_grad) continue;
+        PN_TRY(pn_tensor_create(x->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->call.dout[i]));
+        PN_TRY(fill(x->call.dout[i], &(pn_case_input){ .fill = PN_FILL_NORMAL }, type, &rng));
     }
     return PN_OK;
 }
@@ -96,6 +113,7 @@ pn_status pn_case_call_copy(const pn_case_call *from, pn_pool_kind kind, pn_case
     memset(x, 0, sizeof *x);
     x->call.op = from->call.op;
     x->call.attr = from->call.attr;
+    x->call.dtype = from->call.dtype;
     x->call.n_in = from->call.n_in;
     x->call.n_out = from->call.n_out;
     memcpy(x->call.wants, from->call.wants, sizeof x->call.wants);

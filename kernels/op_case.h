@@ -11,10 +11,11 @@ typedef struct pn_case_call {
     pn_storage *scratch; /* owned: behind call.scratch */
 } pn_case_call;
 
-/* Inputs as described, rounded to float so that every backend sees the same numbers; zero gradients for those that want
- * one; outputs undefined; normal gradients of the outputs. The same case gives the same values. *out: what was made so
- * far also on failure; free it either way. */
-pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_case_call *out);
+/* Inputs as described, for a call in `type` (F32, BF16) on the backend; the reference computes in double, on the same
+ * numbers: all are rounded to float, those that are of the compute type to BF16 when that is it. Zero gradients for
+ * those that want one; outputs undefined; normal gradients of the outputs. The same case gives the same values. *out:
+ * what was made so far also on failure; free it either way. */
+pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_dtype type, pn_case_call *out);
 /* The same values in memory of their own, of the kind that is asked for. No scratch. */
 pn_status pn_case_call_copy(const pn_case_call *from, pn_pool_kind kind, pn_case_call *out);
 /* Scratch for one direction of an implementation, in place of what there was; its contents are NaN. */

@@ -3,10 +3,11 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_tensor *a = c->in[0], *b = c->in[1];
-    PN_CHECK(pn_tensor_same_shape(a, b), PN_USAGE, "add: shapes %s and %s differ", pn_tensor_shape_text(a),
-             pn_tensor_shape_text(b));
+    PN_CHECK(pn_tensor_same_shape(a, b) && a->dtype == b->dtype, PN_USAGE, "add: %s %s and %s %s differ",
+             pn_dtype_name(a->dtype), pn_tensor_shape_text(a), pn_dtype_name(b->dtype), pn_tensor_shape_text(b));
     *n_out = 1;
     pn_out_like(a, &out[0]);
+    out[0].dtype = a->dtype;
     return PN_OK;
 }
 

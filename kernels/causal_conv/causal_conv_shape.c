@@ -80,8 +80,9 @@ static bool case_at(int i, pn_op_case *out) {
     memcpy(out->attr, a, sizeof *a);
     out->n_in = 4;
     out->in[X] = (pn_case_input){ .present = true, .rank = 2, .shape = { pn_docs_tokens(&a->docs), channels } };
-    out->in[TAPS] = (pn_case_input){ .present = true, .rank = 3, .shape = { channels, 1, a->width }, .hi = 0.5 };
-    out->in[BIAS] = (pn_case_input){ .present = cases[i].bias, .rank = 1, .shape = { channels } };
+    out->in[TAPS] =
+        (pn_case_input){ .present = true, .rank = 3, .shape = { channels, 1, a->width }, .hi = 0.5, .weight = true };
+    out->in[BIAS] = (pn_case_input){ .present = cases[i].bias, .rank = 1, .shape = { channels }, .wide = true };
     out->in[STATE] =
         (pn_case_input){ .present = cases[i].state, .rank = 3, .shape = { a->docs.n, channels, a->width } };
     out->gradcheck = cases[i].gradcheck;

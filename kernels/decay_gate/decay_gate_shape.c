@@ -2,12 +2,12 @@
 #include "infer.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "a", real, PN_ANY, PN_ANY));
-    PN_TRY(pn_need_vector(c, 1, "A_log", real, c->in[0]->shape[1]));
-    PN_TRY(pn_need_vector(c, 2, "dt_bias", real, c->in[0]->shape[1]));
+    PN_TRY(pn_need_vector(c, 1, "A_log", wide, c->in[0]->shape[1]));
+    PN_TRY(pn_need_vector(c, 2, "dt_bias", wide, c->in[0]->shape[1]));
     *n_out = 1;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { c->in[0]->shape[0], c->in[0]->shape[1] } };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { c->in[0]->shape[0], c->in[0]->shape[1] } };
     return PN_OK;
 }
 

@@ -56,9 +56,12 @@ static void fill(pn_op_case *out, size_t block, int shape, int pack, int gate, b
     out->in[3].group = dk;
     /* Unrelated to a, unlike in RWKV-7: a length of 1 would let the state grow e^(T / 2 dk) times without decay. */
     out->in[4].hi = 0.5 / sqrt((double)dk);
+    out->in[5].wide = true;
     out->in[5].fill = PN_FILL_UNIFORM;
     out->in[5].lo = gates[gate].lo, out->in[5].hi = gates[gate].hi;
-    if (s0) out->in[6] = (pn_case_input){ .present = true, .rank = 4, .shape = { attr.docs.n, attr.heads, dk, dv } };
+    if (s0)
+        out->in[6] =
+            (pn_case_input){ .present = true, .wide = true, .rank = 4, .shape = { attr.docs.n, attr.heads, dk, dv } };
     for (int i = 0; i < 7; i++) out->in[i].no_grad = blocks[block].kind & DECODE;
     for (int i = 3; i < 6; i++) out->limit_din[i] = 1e-4; /* a, b and the decay: blocks.md 13 */
     out->gradcheck = blocks[block].kind & CHECKED;

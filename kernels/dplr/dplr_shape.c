@@ -5,7 +5,7 @@ enum { Q, K, V, A, B, DECAY, STATE };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_dplr_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_CHECK(c->n_in == 7 && c->in[Q], PN_USAGE, "dplr: q, k, v, a, b, g and S0 are its inputs, in this order");
     PN_CHECK(attr->dk >= 1 && attr->dv >= 1, PN_USAGE, "dplr: head widths dk %d, dv %d; they must be at least 1",
              attr->dk, attr->dv);
@@ -14,15 +14,16 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     int64_t tokens = PN_ANY;
     for (int i = Q; i <= DECAY; i++) {
         int64_t width = i == V ? attr->dv : attr->dk;
-        PN_TRY(pn_need_matrix(c, i, name[i], real, tokens, attr->heads * width));
+        PN_TRY(pn_need_matrix(c, i, name[i], i == DECAY ? wide : real, tokens, attr->heads * width));
         tokens = c->in[Q]->shape[0];
     }
     PN_TRY(pn_docs_check(&attr->docs, tokens, "dplr"));
-    pn_out_spec state = { .dtype = real, .rank = 4, .shape = { attr->docs.n, attr->heads, attr->dk, attr->dv } };
+    pn_out_spec state = { .dtype = wide, .rank = 4, .shape = { attr->docs.n, attr->heads, attr->dk, attr->dv } };
     PN_TRY(pn_need_state(c, STATE, "S0", &state));
     *n_out = 3;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)attr->heads * attr->dv } };
     out[1] = out[2] = state;
+    out[2].dtype = real;
     out[2].no_grad = true;
     out[2].shape[0] = pn_op_wants(c) ? pn_docs_chunks(&attr->docs, attr->docs.n) : 0;
     return PN_OK;

@@ -8,7 +8,7 @@ enum { VALUES, HIDDEN, W2, B2, STATE };
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_dynamic_conv_attr *a = c->attr;
     const pn_tensor *state = c->in[STATE];
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_CHECK(a->width >= 1, PN_USAGE, "dynamic_conv: width %d, it must be at least 1", a->width);
     PN_TRY(pn_need_matrix(c, VALUES, "c", real, PN_ANY, PN_ANY));
     int64_t tokens = c->in[VALUES]->shape[0], channels = c->in[VALUES]->shape[1];
@@ -17,7 +17,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
              "dynamic_conv: shapes %s of c and %s of h are empty", pn_tensor_shape_text(c->in[VALUES]),
              pn_tensor_shape_text(c->in[HIDDEN]));
     PN_TRY(pn_need_matrix(c, W2, "w2", real, channels * a->width, c->in[HIDDEN]->shape[1]));
-    PN_TRY(pn_need_vector(c, B2, "b2", real, channels * a->width));
+    PN_TRY(pn_need_vector(c, B2, "b2", wide, channels * a->width));
     PN_TRY(pn_docs_check(&a->docs, tokens, "dynamic_conv"));
     PN_CHECK(!state || (state->rank == 3 && state->shape[0] == a->docs.n && state->shape[1] == channels &&
                         state->shape[2] == a->width),
@@ -82,7 +82,7 @@ static bool case_at(int i, pn_op_case *out) {
     out->n_in = 5;
     out->in[VALUES] = pn_case_matrix(tokens, channels);
     out->in[HIDDEN] = pn_case_matrix(tokens, rank);
-    out->in[W2] = pn_case_matrix(channels * a->width, rank);
+    out->in[W2] = pn_case_weight(channels * a->width, rank);
     out->in[W2].hi = 0.3;
     out->in[B2] = pn_case_vector(channels * a->width);
     out->in[B2].hi = 0.5;

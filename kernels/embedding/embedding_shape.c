@@ -2,7 +2,7 @@
 #include "infer.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype;
     PN_TRY(pn_need_vector(c, 0, "ids", PN_I32, PN_ANY));
     PN_TRY(pn_need_matrix(c, 1, "table", real, PN_ANY, PN_ANY));
     *n_out = 1;
@@ -29,7 +29,7 @@ static bool case_at(int i, pn_op_case *out) {
              (long long)at[i].d);
     out->n_in = 2;
     out->in[0] = pn_case_ids(at[i].n, 0, at[i].v);
-    out->in[1] = pn_case_matrix(at[i].v, at[i].d);
+    out->in[1] = pn_case_weight(at[i].v, at[i].d);
     out->gradcheck = at[i].d < 20;
     return true;
 }

@@ -2,12 +2,12 @@
 #include "infer.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "y", real, PN_ANY, PN_ANY));
     PN_TRY(pn_need_matrix(c, 1, "target", real, c->in[0]->shape[0], c->in[0]->shape[1]));
     *n_out = 2;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 } };
-    out[1] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 }, .no_grad = true };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 } };
+    out[1] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 }, .no_grad = true };
     return PN_OK;
 }
 

@@ -3,17 +3,17 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_gate_softmax_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
-    PN_TRY(pn_need_matrix(c, 0, "a", real, PN_ANY, PN_ANY));
+    pn_dtype wide = pn_wide_dtype(c->dtype);
+    PN_TRY(pn_need_matrix(c, 0, "a", wide, PN_ANY, PN_ANY));
     const int64_t *shape = c->in[0]->shape;
     PN_CHECK(shape[1] > 0, PN_USAGE, "gate_softmax: no candidates");
     PN_CHECK(attr->temperature > 0, PN_USAGE, "gate_softmax: temperature %g must be above 0", attr->temperature);
     PN_CHECK(attr->budget <= (double)shape[0], PN_USAGE, "gate_softmax: a budget of %g layers, of %lld", attr->budget,
              (long long)shape[0]);
-    if (c->in[1]) PN_TRY(pn_need_matrix(c, 1, "w", real, shape[0], shape[1]));
+    if (c->in[1]) PN_TRY(pn_need_matrix(c, 1, "w", wide, shape[0], shape[1]));
     *n_out = 2;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { shape[0], shape[1] } };
-    out[1] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 }, .no_grad = !c->in[1] };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { shape[0], shape[1] } };
+    out[1] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 }, .no_grad = !c->in[1] };
     return PN_OK;
 }
 
@@ -41,9 +41,11 @@ static bool case_at(int i, pn_op_case *out) {
              at[i].weights ? ", weights" : "");
     out->n_in = 2;
     out->in[0] = pn_case_matrix(at[i].layers, at[i].candidates);
+    out->in[0].wide = true;
     out->in[0].hi = at[i].scale;
     if (at[i].weights) {
         out->in[1] = pn_case_matrix(at[i].layers, at[i].candidates);
+        out->in[1].wide = true;
         out->in[1].no_grad = true;
     }
     *(pn_gate_softmax_attr *)out->attr = (pn_gate_softmax_attr){ at[i].temperature, at[i].budget };

@@ -57,14 +57,16 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool
     out->in[1] = out->in[0];
     out->in[2] = pn_case_matrix(tokens, (int64_t)a.v_heads * a.dv);
     out->in[4] = pn_case_matrix(tokens, a.v_heads);
+    out->in[4].wide = true;
     out->in[4].fill = PN_FILL_UNIFORM;
     out->in[3] = out->in[4];
     out->in[3].present = decays[decay].lo < 0;
     out->in[3].lo = decays[decay].lo;
     out->in[4].hi = decays[decay].beta;
     if (s0) {
-        out->in[5] =
-            (pn_case_input){ .present = true, .rank = 4, .shape = { a.docs.n, a.v_heads, a.dk, a.dv }, .hi = 0.3 };
+        out->in[5] = (pn_case_input){
+            .present = true, .wide = true, .rank = 4, .shape = { a.docs.n, a.v_heads, a.dk, a.dv }, .hi = 0.3
+        };
     }
     for (int i = 0; i < 6; i++) out->in[i].no_grad = blocks[b].kind & DECODE;
     out->limit_din[3] = out->limit_din[4] = 1e-4; /* differences of row and column sums that cancel */

@@ -3,7 +3,7 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_gated_delta_attr *a = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_CHECK(c->n_in >= 5 && c->in[0], PN_USAGE, "gated_delta: q, k, v, g, beta and S0 are its inputs, in this order");
     PN_CHECK(a->dk >= 1 && a->dk <= PN_GATED_DELTA_MAX_DK && a->dv >= 1, PN_USAGE,
              "gated_delta: head widths dk %d, dv %d; dk must be in 1 .. %d and dv at least 1", a->dk, a->dv,
@@ -16,13 +16,14 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_TRY(pn_docs_check(&a->docs, tokens, "gated_delta"));
     PN_TRY(pn_need_matrix(c, 1, "k", real, tokens, (int64_t)a->heads * a->dk));
     PN_TRY(pn_need_matrix(c, 2, "v", real, tokens, (int64_t)a->v_heads * a->dv));
-    if (c->in[3]) PN_TRY(pn_need_matrix(c, 3, "g", real, tokens, a->v_heads));
-    PN_TRY(pn_need_matrix(c, 4, "beta", real, tokens, a->v_heads));
-    pn_out_spec state = { .dtype = real, .rank = 4, .shape = { a->docs.n, a->v_heads, a->dk, a->dv } };
+    if (c->in[3]) PN_TRY(pn_need_matrix(c, 3, "g", wide, tokens, a->v_heads));
+    PN_TRY(pn_need_matrix(c, 4, "beta", wide, tokens, a->v_heads));
+    pn_out_spec state = { .dtype = wide, .rank = 4, .shape = { a->docs.n, a->v_heads, a->dk, a->dv } };
     PN_TRY(pn_need_state(c, 5, "S0", &state));
     *n_out = 4;
     out[0] = out[3] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->v_heads * a->dv } };
     out[1] = out[2] = state;
+    out[2].dtype = real;
     out[2].no_grad = out[3].no_grad = true;
     out[2].shape[0] = pn_op_wants(c) ? pn_docs_chunks(&a->docs, a->docs.n) : 0;
     if (!pn_op_wants(c)) out[3].shape[0] = 0;

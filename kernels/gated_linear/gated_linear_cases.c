@@ -79,9 +79,12 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool 
     out->in[2] = pn_case_matrix(tokens, (int64_t)a.v_heads * a.dv);
     out->in[3] = pn_case_matrix(tokens, (int64_t)a.g_heads * (a.vector_gate ? a.dk : 1));
     out->in[3].present = gates[gate].lo < 0;
+    out->in[3].wide = true;
     out->in[3].fill = PN_FILL_UNIFORM;
     out->in[3].lo = gates[gate].lo, out->in[3].hi = gates[gate].hi;
-    if (s0) out->in[4] = (pn_case_input){ .present = true, .rank = 4, .shape = { a.docs.n, a.heads, a.dk, a.dv } };
+    if (s0)
+        out->in[4] =
+            (pn_case_input){ .present = true, .wide = true, .rank = 4, .shape = { a.docs.n, a.heads, a.dk, a.dv } };
     for (int i = 0; i < 5; i++) out->in[i].no_grad = blocks[b].kind & DECODE;
     out->limit_din[3] = 1e-4; /* sums of differences that cancel */
     out->gradcheck = blocks[b].kind & CHECKED;

@@ -23,7 +23,7 @@ static pn_status check_heads(const pn_op_call *c) {
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_gated_linear_attr *a = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_CHECK(c->n_in == 5 && c->in[Q], PN_USAGE, "gated_linear: q, k, v, g and S0 are its inputs, in this order");
     PN_CHECK(a->dk >= 1 && a->dv >= 1, PN_USAGE, "gated_linear: head widths dk %d, dv %d; they must be at least 1",
              a->dk, a->dv);
@@ -34,12 +34,13 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_TRY(pn_need_matrix(c, K, "k", real, tokens, (int64_t)a->k_heads * a->dk));
     PN_TRY(pn_need_matrix(c, V, "v", real, tokens, (int64_t)a->v_heads * a->dv));
     if (c->in[GATE])
-        PN_TRY(pn_need_matrix(c, GATE, "g", real, tokens, (int64_t)a->g_heads * (a->vector_gate ? a->dk : 1)));
-    pn_out_spec state = { .dtype = real, .rank = 4, .shape = { a->docs.n, a->heads, a->dk, a->dv } };
+        PN_TRY(pn_need_matrix(c, GATE, "g", wide, tokens, (int64_t)a->g_heads * (a->vector_gate ? a->dk : 1)));
+    pn_out_spec state = { .dtype = wide, .rank = 4, .shape = { a->docs.n, a->heads, a->dk, a->dv } };
     PN_TRY(pn_need_state(c, STATE, "S0", &state));
     *n_out = 3;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { tokens, (int64_t)a->heads * a->dv } };
     out[1] = out[2] = state;
+    out[2].dtype = real;
     out[2].no_grad = true;
     out[2].shape[0] = pn_op_wants(c) ? pn_docs_chunks(&a->docs, a->docs.n) : 0;
     return PN_OK;

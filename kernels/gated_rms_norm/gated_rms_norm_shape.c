@@ -3,14 +3,14 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_gated_rms_norm_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "o", real, PN_ANY, PN_ANY));
     int64_t N = c->in[0]->shape[0], channels = c->in[0]->shape[1];
     if (c->in[1]) PN_TRY(pn_need_matrix(c, 1, "z", real, N, channels));
     PN_CHECK(attr->head_dim > 0 && channels % attr->head_dim == 0, PN_USAGE,
              "gated_rms_norm: %lld channels are not a whole number of heads of %lld", (long long)channels,
              (long long)attr->head_dim);
-    PN_TRY(pn_need_vector(c, 2, "w", real, attr->head_dim));
+    PN_TRY(pn_need_vector(c, 2, "w", wide, attr->head_dim));
     PN_CHECK(attr->eps >= 0, PN_USAGE, "gated_rms_norm: eps is %g; it must not be negative", attr->eps);
     *n_out = 1;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { N, channels } };

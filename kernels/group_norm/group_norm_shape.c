@@ -6,17 +6,17 @@ enum { Y, MEAN, RSTD };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_group_norm_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, X, "x", real, PN_ANY, PN_ANY));
     const int64_t N = c->in[X]->shape[0], C = c->in[X]->shape[1];
-    PN_TRY(pn_need_vector(c, SCALE, "w", real, C));
-    PN_TRY(pn_need_vector(c, SHIFT, "b", real, C));
+    PN_TRY(pn_need_vector(c, SCALE, "w", wide, C));
+    PN_TRY(pn_need_vector(c, SHIFT, "b", wide, C));
     PN_CHECK(attr->eps > 0, PN_USAGE, "group_norm: eps is %g; it must be positive", attr->eps);
     PN_CHECK(attr->groups >= 1 && C % attr->groups == 0, PN_USAGE,
              "group_norm: %lld channels are not %lld equal groups", (long long)C, (long long)attr->groups);
     *n_out = 3;
     out[Y] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { N, C } };
-    out[MEAN] = out[RSTD] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { N, attr->groups }, .no_grad = true };
+    out[MEAN] = out[RSTD] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { N, attr->groups }, .no_grad = true };
     return PN_OK;
 }
 

@@ -4,14 +4,14 @@
 enum { X, S, A };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, X, "x", real, PN_ANY, PN_ANY));
     const int64_t N = c->in[X]->shape[0], C = c->in[X]->shape[1];
     const pn_tensor *s = c->in[S];
     if (s && s->rank == 1)
-        PN_TRY(pn_need_vector(c, S, "s", real, PN_ANY));
+        PN_TRY(pn_need_vector(c, S, "s", wide, PN_ANY));
     else
-        PN_TRY(pn_need_matrix(c, S, "s", real, N, PN_ANY));
+        PN_TRY(pn_need_matrix(c, S, "s", wide, N, PN_ANY));
     const int64_t H = s->shape[s->rank - 1];
     PN_CHECK(H >= 1 && C % H == 0, PN_USAGE, "head_scale: %lld channels are not %lld equal heads", (long long)C,
              (long long)H);
@@ -49,6 +49,7 @@ static bool case_at(int i, pn_op_case *out) {
     out->n_in = 3;
     out->in[X] = pn_case_matrix(N, C);
     out->in[S] = at[i].every_token ? pn_case_matrix(N, H) : pn_case_vector(H);
+    out->in[S].wide = true;
     out->in[S].no_grad = at[i].frozen;
     if (at[i].add) out->in[A] = pn_case_matrix(N, C);
     out->gradcheck = N <= 5;

@@ -3,13 +3,13 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_l2_norm_attr *attr = c->attr;
-    PN_TRY(pn_need_matrix(c, 0, "x", out[0].dtype, PN_ANY, PN_ANY));
+    PN_TRY(pn_need_matrix(c, 0, "x", c->dtype, PN_ANY, PN_ANY));
     PN_CHECK(attr->head_dim > 0 && c->in[0]->shape[1] % attr->head_dim == 0, PN_USAGE,
              "l2_norm: %lld channels are not a whole number of heads of %lld", (long long)c->in[0]->shape[1],
              (long long)attr->head_dim);
     PN_CHECK(attr->eps > 0, PN_USAGE, "l2_norm: eps is %g; it must be positive", attr->eps);
     *n_out = 1;
-    out[0] = (pn_out_spec){ .dtype = out[0].dtype, .rank = 2, .shape = { c->in[0]->shape[0], c->in[0]->shape[1] } };
+    out[0] = (pn_out_spec){ .dtype = c->dtype, .rank = 2, .shape = { c->in[0]->shape[0], c->in[0]->shape[1] } };
     return PN_OK;
 }
 

@@ -2,10 +2,10 @@
 #include "linear.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 1, "w", real, PN_ANY, PN_ANY));
     PN_TRY(pn_need_matrix(c, 0, "x", real, PN_ANY, c->in[1]->shape[1]));
-    if (c->in[2]) PN_TRY(pn_need_vector(c, 2, "b", real, c->in[1]->shape[0]));
+    if (c->in[2]) PN_TRY(pn_need_vector(c, 2, "b", wide, c->in[1]->shape[0]));
     *n_out = 1;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { c->in[0]->shape[0], c->in[1]->shape[0] } };
     return PN_OK;
@@ -44,7 +44,7 @@ static bool case_at(int i, pn_op_case *out) {
              (long long)at[i].out, at[i].bias ? " bias" : "", at[i].frozen ? " frozen" : "");
     out->n_in = 3;
     out->in[0] = pn_case_matrix(at[i].n, at[i].in);
-    out->in[1] = pn_case_matrix(at[i].out, at[i].in);
+    out->in[1] = pn_case_weight(at[i].out, at[i].in);
     out->in[1].no_grad = at[i].frozen;
     if (at[i].bias) out->in[2] = pn_case_vector(at[i].out);
     out->gradcheck = at[i].n <= 3 && at[i].in < 100;

@@ -2,7 +2,7 @@
 #include "linear_argmax.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype;
     PN_TRY(pn_need_matrix(c, 0, "h", real, PN_ANY, PN_ANY));
     PN_TRY(pn_need_matrix(c, 1, "W", real, PN_ANY, c->in[0]->shape[1]));
     PN_CHECK(c->in[1]->shape[0] > 0, PN_USAGE, "linear_argmax: W has no rows to choose from");
@@ -41,7 +41,7 @@ static bool case_at(int i, pn_op_case *out) {
              (long long)at[i].v);
     out->n_in = 2;
     out->in[0] = pn_case_matrix(at[i].n, at[i].d);
-    out->in[1] = pn_case_matrix(at[i].v, at[i].d);
+    out->in[1] = pn_case_weight(at[i].v, at[i].d);
     for (int k = 0; k < 2; k++) {
         out->in[k].no_grad = true;
         if (!at[i].ties) continue;

@@ -2,16 +2,16 @@
 #include "linear_cross_entropy.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "h", real, PN_ANY, PN_ANY));
     PN_TRY(pn_need_matrix(c, 1, "W", real, PN_ANY, c->in[0]->shape[1]));
     int64_t N = c->in[0]->shape[0];
     PN_TRY(pn_need_vector(c, 2, "targets", PN_I32, N));
-    if (c->in[3]) PN_TRY(pn_need_vector(c, 3, "weights", real, N));
+    if (c->in[3]) PN_TRY(pn_need_vector(c, 3, "weights", wide, N));
     *n_out = 3;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 } };
-    out[1] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { N }, .no_grad = true };
-    out[2] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { N }, .no_grad = true };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 } };
+    out[1] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { N }, .no_grad = true };
+    out[2] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { N }, .no_grad = true };
     return PN_OK;
 }
 
@@ -52,7 +52,7 @@ static bool case_at(int i, pn_op_case *out) {
              (long long)at[i].v);
     out->n_in = 4;
     out->in[0] = pn_case_matrix(at[i].n, at[i].d);
-    out->in[1] = pn_case_matrix(at[i].v, at[i].d);
+    out->in[1] = pn_case_weight(at[i].v, at[i].d);
     out->in[1].hi = at[i].scale;
     out->in[1].no_grad = at[i].frozen;
     out->in[2] = pn_case_ids(at[i].n, at[i].target_lo, at[i].target_hi);

@@ -3,19 +3,19 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_linear_kl_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "h_s", real, PN_ANY, PN_ANY));
     int64_t N = c->in[0]->shape[0];
     PN_TRY(pn_need_matrix(c, 1, "W", real, PN_ANY, c->in[0]->shape[1]));
     PN_TRY(pn_need_matrix(c, 2, "h_t", real, N, PN_ANY));
     PN_TRY(pn_need_matrix(c, 3, "W_t", real, c->in[1]->shape[0], c->in[2]->shape[1]));
-    if (c->in[4]) PN_TRY(pn_need_vector(c, 4, "weights", real, N));
+    if (c->in[4]) PN_TRY(pn_need_vector(c, 4, "weights", wide, N));
     PN_CHECK(attr->temperature > 0, PN_USAGE, "linear_kl: the temperature is %g; it must be positive",
              attr->temperature);
     *n_out = 4;
-    out[0] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { 1 } };
-    out[1] = (pn_out_spec){ .dtype = real, .rank = 1, .shape = { N }, .no_grad = true };
-    out[2] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { N, 2 }, .no_grad = true };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 } };
+    out[1] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { N }, .no_grad = true };
+    out[2] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { N, 2 }, .no_grad = true };
     out[3] = (pn_out_spec){ .dtype = PN_I32, .rank = 2, .shape = { N, 2 }, .no_grad = true };
     return PN_OK;
 }
@@ -58,9 +58,9 @@ static bool case_at(int i, pn_op_case *out) {
              (long long)at[i].d, (long long)at[i].d_t, (long long)at[i].v, at[i].tau);
     out->n_in = 5;
     out->in[0] = pn_case_matrix(at[i].n, at[i].d);
-    out->in[1] = pn_case_matrix(at[i].v, at[i].d);
+    out->in[1] = pn_case_weight(at[i].v, at[i].d);
     out->in[2] = pn_case_matrix(at[i].n, at[i].d_t);
-    out->in[3] = pn_case_matrix(at[i].v, at[i].d_t);
+    out->in[3] = pn_case_weight(at[i].v, at[i].d_t);
     out->in[1].hi = out->in[3].hi = at[i].scale;
     out->in[1].no_grad = at[i].frozen;
     out->in[2].no_grad = out->in[3].no_grad = true;

@@ -7,6 +7,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_CHECK(attr->min <= 0, PN_USAGE, "log_sigmoid: min is %g; a log decay is at most 0", attr->min);
     *n_out = 1;
     pn_out_like(c->in[0], &out[0]);
+    out[0].dtype = pn_wide_dtype(c->dtype);
     return PN_OK;
 }
 

@@ -9,10 +9,10 @@ static const pn_tensor *first_term(const pn_op_call *c) {
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_mix_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     const pn_tensor *first = first_term(c);
     PN_CHECK(first, PN_USAGE, "mix: every term is absent; it needs one");
-    PN_TRY(pn_need_matrix(c, 0, "p", real, PN_ANY, c->n_in - 1));
+    PN_TRY(pn_need_matrix(c, 0, "p", wide, PN_ANY, c->n_in - 1));
     PN_CHECK(attr->row >= 0 && attr->row < c->in[0]->shape[0], PN_USAGE, "mix: row %lld of p, which has %lld",
              (long long)attr->row, (long long)c->in[0]->shape[0]);
     for (int i = 1; i < c->n_in; i++)
@@ -53,6 +53,7 @@ static bool case_at(int i, pn_op_case *out) {
              at[i].absent < 0 ? "" : ", one absent");
     out->n_in = 1 + at[i].terms;
     out->in[0] = pn_case_matrix(at[i].rows, at[i].terms);
+    out->in[0].wide = true;
     out->in[0].fill = PN_FILL_UNIFORM;
     out->in[0].hi = 1;
     for (int k = 0; k < at[i].terms; k++)

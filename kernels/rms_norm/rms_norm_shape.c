@@ -3,16 +3,16 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_rms_norm_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, 0, "x", real, PN_ANY, PN_ANY));
-    PN_TRY(pn_need_vector(c, 1, "w", real, c->in[0]->shape[1]));
+    PN_TRY(pn_need_vector(c, 1, "w", wide, c->in[0]->shape[1]));
     PN_CHECK(attr->eps >= 0, PN_USAGE, "rms_norm: eps is %g; it must not be negative", attr->eps);
     PN_CHECK(attr->groups >= 1 && c->in[0]->shape[1] % attr->groups == 0, PN_USAGE,
              "rms_norm: %lld channels are not %lld equal groups", (long long)c->in[0]->shape[1],
              (long long)attr->groups);
     *n_out = 2;
     out[0] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { c->in[0]->shape[0], c->in[0]->shape[1] } };
-    out[1] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { c->in[0]->shape[0], attr->groups }, .no_grad = true };
+    out[1] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { c->in[0]->shape[0], attr->groups }, .no_grad = true };
     return PN_OK;
 }
 

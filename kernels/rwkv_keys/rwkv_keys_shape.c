@@ -5,12 +5,12 @@ enum { K, A, K_K, K_A };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_rwkv_keys_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, K, "k", real, PN_ANY, PN_ANY));
     const int64_t N = c->in[K]->shape[0], C = c->in[K]->shape[1];
     PN_TRY(pn_need_matrix(c, A, "a", real, N, C));
-    PN_TRY(pn_need_vector(c, K_K, "k_k", real, C));
-    PN_TRY(pn_need_vector(c, K_A, "k_a", real, C));
+    PN_TRY(pn_need_vector(c, K_K, "k_k", wide, C));
+    PN_TRY(pn_need_vector(c, K_A, "k_a", wide, C));
     PN_CHECK(attr->head_dim >= 1 && C % attr->head_dim == 0, PN_USAGE,
              "rwkv_keys: %lld channels are not a whole number of heads of %lld", (long long)C,
              (long long)attr->head_dim);

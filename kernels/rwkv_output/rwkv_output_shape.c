@@ -5,11 +5,11 @@ enum { O, R, K, V, GATE, R_K };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     static const char *const names[] = { "o", "r", "k", "v", "gate" };
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, O, "o", real, PN_ANY, PN_ANY));
     const int64_t N = c->in[O]->shape[0], C = c->in[O]->shape[1];
     for (int i = R; i <= GATE; i++) PN_TRY(pn_need_matrix(c, i, names[i], real, N, C));
-    PN_TRY(pn_need_matrix(c, R_K, "r_k", real, PN_ANY, PN_ANY));
+    PN_TRY(pn_need_matrix(c, R_K, "r_k", wide, PN_ANY, PN_ANY));
     const int64_t H = c->in[R_K]->shape[0], d = c->in[R_K]->shape[1];
     PN_CHECK(d >= 1 && H * d == C, PN_USAGE, "rwkv_output: r_k has shape %s, but there are %lld channels",
              pn_tensor_shape_text(c->in[R_K]), (long long)C);
@@ -40,6 +40,7 @@ static bool case_at(int i, pn_op_case *out) {
     out->n_in = 6;
     for (int k = O; k <= GATE; k++) out->in[k] = pn_case_matrix(at[i].n, at[i].heads * at[i].d);
     out->in[R_K] = pn_case_matrix(at[i].heads, at[i].d);
+    out->in[R_K].wide = true;
     out->in[R_K].hi = 0.3;
     out->in[O].no_grad = out->in[R_K].no_grad = at[i].frozen;
     out->gradcheck = at[i].n <= 3;

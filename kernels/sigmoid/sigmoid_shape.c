@@ -6,6 +6,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     PN_CHECK(attr->scale != 0, PN_USAGE, "sigmoid: scale is 0; it must be another number");
     *n_out = 1;
     pn_out_like(c->in[0], &out[0]);
+    if (attr->wide) out[0].dtype = pn_wide_dtype(c->dtype);
     return PN_OK;
 }
 
@@ -32,7 +33,7 @@ static bool case_at(int i, pn_op_case *out) {
     out->n_in = 1;
     out->in[0] = pn_case_matrix(at[i].n, at[i].d);
     out->in[0].hi = at[i].spread;
-    *(pn_sigmoid_attr *)out->attr = (pn_sigmoid_attr){ .scale = at[i].scale };
+    *(pn_sigmoid_attr *)out->attr = (pn_sigmoid_attr){ .scale = at[i].scale, .wide = at[i].scale != 1 };
     out->gradcheck = at[i].d < 20;
     return true;
 }

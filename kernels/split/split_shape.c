@@ -3,7 +3,7 @@
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_split_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype;
     PN_TRY(pn_need_matrix(c, 0, "x", real, PN_ANY, PN_ANY));
     PN_CHECK(attr->n >= 1 && attr->n <= PN_OP_OUT, PN_USAGE, "split: %lld parts; it makes 1 .. %d", (long long)attr->n,
              (int)PN_OP_OUT);

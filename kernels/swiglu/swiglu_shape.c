@@ -2,7 +2,7 @@
 #include "swiglu.h"
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype;
     PN_TRY(pn_need_matrix(c, 0, "gate", real, PN_ANY, PN_ANY));
     PN_TRY(pn_need_matrix(c, 1, "up", real, c->in[0]->shape[0], c->in[0]->shape[1]));
     *n_out = 1;

@@ -6,15 +6,15 @@ enum { DT, GATE };
 
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_time_step_attr *attr = c->attr;
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, RAW, "a", real, PN_ANY, PN_ANY));
-    PN_TRY(pn_need_vector(c, A_LOG, "A_log", real, c->in[RAW]->shape[1]));
-    PN_TRY(pn_need_vector(c, BIAS, "dt_bias", real, c->in[RAW]->shape[1]));
+    PN_TRY(pn_need_vector(c, A_LOG, "A_log", wide, c->in[RAW]->shape[1]));
+    PN_TRY(pn_need_vector(c, BIAS, "dt_bias", wide, c->in[RAW]->shape[1]));
     PN_CHECK(attr->min >= 0 && attr->min <= attr->max, PN_USAGE,
              "time_step: limits %g .. %g; they must be in order and not negative", attr->min, attr->max);
     *n_out = 2;
     for (int k = 0; k < 2; k++)
-        out[k] = (pn_out_spec){ .dtype = real, .rank = 2, .shape = { c->in[RAW]->shape[0], c->in[RAW]->shape[1] } };
+        out[k] = (pn_out_spec){ .dtype = wide, .rank = 2, .shape = { c->in[RAW]->shape[0], c->in[RAW]->shape[1] } };
     return PN_OK;
 }
 

@@ -6,10 +6,10 @@ enum { X, MIX, PREVIOUS };
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     const pn_token_shift_attr *attr = c->attr;
     const pn_tensor *w = c->in[MIX];
-    pn_dtype real = out[0].dtype;
+    pn_dtype real = c->dtype, wide = pn_wide_dtype(real);
     PN_TRY(pn_need_matrix(c, X, "x", real, PN_ANY, PN_ANY));
     const int64_t N = c->in[X]->shape[0], D = c->in[X]->shape[1];
-    PN_CHECK(w && w->dtype == real && w->rank == 3 && w->shape[0] == 1 && w->shape[1] == 1 && w->shape[2] == D,
+    PN_CHECK(w && w->dtype == wide && w->rank == 3 && w->shape[0] == 1 && w->shape[1] == 1 && w->shape[2] == D,
              PN_USAGE, "token_shift: w has shape %s; it needs [1, 1, %lld]", w ? pn_tensor_shape_text(w) : "none",
              (long long)D);
     PN_TRY(pn_docs_check(&attr->docs, N, "token_shift"));
@@ -56,9 +56,13 @@ static bool case_at(int i, pn_op_case *out) {
     *(pn_token_shift_attr *)out->attr = cases[i].attr;
     out->n_in = 3;
     out->in[X] = pn_case_matrix(pn_docs_tokens(docs), D);
-    out->in[MIX] = (pn_case_input){
-        .present = true, .no_grad = cases[i].frozen, .rank = 3, .shape = { 1, 1, D }, .fill = PN_FILL_UNIFORM, .hi = 1
-    };
+    out->in[MIX] = (pn_case_input){ .present = true,
+                                    .wide = true,
+                                    .no_grad = cases[i].frozen,
+                                    .rank = 3,
+                                    .shape = { 1, 1, D },
+                                    .fill = PN_FILL_UNIFORM,
+                                    .hi = 1 };
     if (cases[i].previous) out->in[PREVIOUS] = pn_case_matrix(docs->n, D);
     out->gradcheck = cases[i].gradcheck;
     return true;

@@ -4,9 +4,10 @@
 static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OUT]) {
     PN_CHECK(c->n_in >= 1 && c->n_in <= PN_WEIGHTED_SUM_MAX, PN_USAGE, "weighted_sum: %d inputs; it takes 1 to %d",
              c->n_in, (int)PN_WEIGHTED_SUM_MAX);
-    for (int i = 0; i < c->n_in; i++) PN_TRY(pn_need_vector(c, i, "x", out[0].dtype, 1));
+    pn_dtype wide = pn_wide_dtype(c->dtype);
+    for (int i = 0; i < c->n_in; i++) PN_TRY(pn_need_vector(c, i, "x", wide, 1));
     *n_out = 1;
-    out[0] = (pn_out_spec){ .dtype = out[0].dtype, .rank = 1, .shape = { 1 } };
+    out[0] = (pn_out_spec){ .dtype = wide, .rank = 1, .shape = { 1 } };
     return PN_OK;
 }
 

@@ -18,6 +18,8 @@ typedef struct node {
 
 struct pn_tape {
     pn_backend backend;
+    pn_backend planned_for; /* whose scratch a plan counts */
+    pn_dtype compute;
     pn_pool *pool;
     bool recording;
     bool
@@ -31,10 +33,12 @@ struct pn_tape {
     pn_op_cost cost;
 };
 
-pn_status pn_tape_create(pn_backend backend, pn_tape **out) {
+static pn_status create(pn_backend backend, pn_backend planned_for, pn_dtype compute, pn_tape **out) {
     pn_tape *t = calloc(1, sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
     t->backend = backend;
+    t->planned_for = planned_for;
+    t->compute = compute;
     t->recording = true;
     pn_status s = pn_pool_create(pn_backend_pool(backend), &t->pool);
     if (s) {
@@ -43,6 +47,18 @@ pn_status pn_tape_create(pn_backend backend, pn_tape **out) {
     }
     *out = t;
     return PN_OK;
+}
+
+pn_status pn_tape_create(pn_backend backend, pn_tape **out) {
+    return create(backend, PN_CPU, pn_backend_dtype(backend), out);
+}
+
+pn_status pn_tape_create_typed(pn_backend backend, pn_dtype compute, pn_tape **out) {
+    return create(backend, PN_CPU, compute, out);
+}
+
+pn_status pn_tape_create_plan(pn_backend of, pn_dtype compute, pn_tape **out) {
+    return create(PN_PLAN, of, compute, out);
 }
 
 static void node_free(node *n) {
@@ -84,7 +100,7 @@ pn_backend pn_tape_backend(const pn_tape *t) {
     return t->backend;
 }
 pn_dtype pn_tape_dtype(const pn_tape *t) {
-    return pn_backend_dtype(t->backend);
+    return t->compute;
 }
 pn_pool *pn_tape_pool(pn_tape *t) {
     return t->pool;
@@ -175,7 +191,7 @@ static pn_status push_node(pn_tape *t, const node *n) {
  * the scratch of the implementation that it stands for. */
 static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, bool backward) {
     const pn_op_impl *real = impl;
-    if (t->backend == PN_PLAN) PN_TRY(pn_op_pick(c, PN_CPU, &real));
+    if (t->backend == PN_PLAN) PN_TRY(pn_op_pick(c, t->planned_for, &real));
     size_t need = real->scratch_bytes ? real->scratch_bytes(c, backward) : 0;
     pn_storage *scratch = NULL;
     if (need) PN_TRY(pn_storage_create(t->pool, need, &scratch));
@@ -201,6 +217,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     pn_op_call *c = &n.call;
     c->op = op;
     c->attr = n.attr;
+    c->dtype = t->compute;
     c->n_in = n_in;
     bool any = false;
     for (int i = 0; i < n_in; i++) {
@@ -215,7 +232,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
     PN_ASSERT(c->n_out >= n_out && c->n_out <= PN_OP_OUT);
     for (int i = 0; i < c->n_out; i++) {
         PN_TRY(pn_tape_new(t, spec[i].dtype, spec[i].rank, spec[i].shape, &c->out[i]));
-        c->out[i]->wants_grad = any && spec[i].dtype == pn_tape_dtype(t) && !spec[i].no_grad;
+        c->out[i]->wants_grad = any && spec[i].dtype != PN_I32 && !spec[i].no_grad;
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
     PN_TRY(run_impl(t, n.impl, c, false));
@@ -233,17 +250,20 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
 
 /* dst += src, wherever they are: what the backward of add does with the gradient of its sum. */
 static pn_status accumulate(const pn_tape *t, pn_tensor *dst, pn_tensor *src) {
-    const pn_op_call sum = { .op = &pn_op_add, .n_in = 2, .n_out = 1, .din = { dst }, .dout = { src } };
+    const pn_op_call sum = {
+        .op = &pn_op_add, .dtype = t->compute, .n_in = 2, .n_out = 1, .din = { dst }, .dout = { src }
+    };
     const pn_op_impl *impl;
     PN_TRY(pn_op_pick(&sum, t->backend, &impl));
     PN_TRY(impl->backward(&sum));
     return PN_OK;
 }
 
-static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+/* A gradient for x if it has none: zeros, or undefined. */
+static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
     if (x->grad) return PN_OK;
-    PN_TRY(pn_tensor_create(t->pool, x->dtype, x->rank, x->shape, &x->grad));
-    PN_TRY(pn_tensor_fill_zero(x->grad));
+    PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &x->grad));
+    if (zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
     if (t->backend != PN_PLAN) return PN_OK;
     if (t->n_planned == t->cap_planned) {
         int cap = t->cap_planned ? 2 * t->cap_planned : 256;
@@ -254,6 +274,10 @@ static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
     }
     t->planned[t->n_planned++] = pn_tensor_retain_shell(x);
     return PN_OK;
+}
+
+static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+    return make_gradient(t, x, true);
 }
 
 static pn_status backward_to(pn_tape *t, int base);
@@ -293,8 +317,12 @@ static pn_status op_backward(pn_tape *t, node *n) {
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
         if (!c->wants[i]) continue;
-        PN_TRY(want_gradient(t, c->in[i]));
+        /* A tensor that is two inputs of one call has its gradient from the first of them on. */
+        bool fresh = n->impl->fresh && !c->in[i]->grad;
+        for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
+        PN_TRY(make_gradient(t, c->in[i], !fresh));
         c->din[i] = c->in[i]->grad;
+        if (fresh) c->fresh |= 1u << i;
     }
     for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
     PN_TRY(run_impl(t, n->impl, c, true));

@@ -22,6 +22,11 @@
 /* Owns its pool; backend PN_PLAN gets a counting pool, and gradients that it made go with the next reset: real leaves
  * can be planned with and then trained. */
 pn_status pn_tape_create(pn_backend backend, pn_tape **out);
+/* The same in a compute type of choice: BF16 for PN_CUDA. */
+pn_status pn_tape_create_typed(pn_backend backend, pn_dtype compute, pn_tape **out);
+/* A plan of what a tape of that backend and type would do: its scratch is counted. pn_tape_create(PN_PLAN) plans for
+ * the CPU. */
+pn_status pn_tape_create_plan(pn_backend of, pn_dtype compute, pn_tape **out);
 void pn_tape_destroy(pn_tape **t);
 /* End of step: forgets all records and gives every value back to the pool. */
 void pn_tape_reset(pn_tape *t);

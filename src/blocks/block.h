@@ -57,8 +57,9 @@ typedef struct pn_state {
     const char *name[PN_STATE_TENSORS]; /* as in blocks.md: "S", "k", "conv", ... */
     pn_tensor *tensor[PN_STATE_TENSORS];
     int64_t capacity; /* key/value cache: rows per sequence, token p in row p mod capacity; else 0 */
+    int64_t *key_start, *key_len; /* n each: of the attention that runs now (attention.h); owned */
     pn_pool *pool;    /* borrowed */
-    pn_dtype dtype;   /* of every tensor */
+    pn_dtype dtype;   /* the compute type (op.h): of every tensor but recurrent states, which are wide */
 } pn_state;
 
 /* Values that cross layers within one pass; whoever runs the layers starts with zeros and hands it from each to the
@@ -142,6 +143,7 @@ void pn_state_destroy(pn_state **s);
 void pn_state_assume_past(pn_state *s, int64_t past);
 /* Helpers for types: state_create() adds a zeroed tensor; forward() overwrites tensor i with a same-shaped value. */
 pn_status pn_state_add(pn_state *s, const char *name, int rank, const int64_t *shape);
+pn_status pn_state_add_wide(pn_state *s, const char *name, int rank, const int64_t *shape);
 pn_status pn_state_replace(pn_state *s, int i, pn_tensor *value);
 double pn_block_cache_bytes(const pn_block *b, int64_t context, size_t activation_bytes);
 /* The same of a block that is not built. With activation_bytes 0 what stays is the recurrent state. PN_USAGE when the

@@ -69,7 +69,7 @@ static pn_status step_size(const pn_delta_rule *w, const pn_delta_shape *s, pn_t
                            pn_tensor **beta) {
     if (!w->wb) return pn_fixed_gates(t, x->shape[0], s->v_heads, s->negative_eigenvalues ? two : one, beta);
     PN_TRY(pn_linear(t, x, w->wb, NULL, beta));
-    PN_TRY(pn_sigmoid(t, *beta, s->negative_eigenvalues ? 2.0 : 1.0, beta));
+    PN_TRY(pn_sigmoid_gate(t, *beta, s->negative_eigenvalues ? 2.0 : 1.0, beta));
     return PN_OK;
 }
 

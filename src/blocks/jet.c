@@ -117,7 +117,7 @@ static pn_status state_create(const pn_block *b, pn_state *s) {
     const jet *a = b->data;
     const int64_t W = ((const options *)b->spec.options)->conv_size;
     PN_TRY(pn_state_add(s, "conv", 3, (int64_t[]){ s->n, a->shape.heads * a->shape.dv, W }));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->shape.heads, a->shape.dk, a->shape.dv }));
+    PN_TRY(pn_state_add_wide(s, "S", 4, (int64_t[]){ s->n, a->shape.heads, a->shape.dk, a->shape.dv }));
     return PN_OK;
 }
 

@@ -168,7 +168,7 @@ static pn_status state_create(const pn_block *b, pn_state *s) {
     const mamba2 *a = b->data;
     const options *o = (const options *)b->spec.options;
     PN_TRY(pn_state_add(s, "conv", 3, (int64_t[]){ s->n, a->conv_channels, o->conv_kernel }));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->heads, o->state_size, o->head_dim }));
+    PN_TRY(pn_state_add_wide(s, "S", 4, (int64_t[]){ s->n, a->heads, o->state_size, o->head_dim }));
     return PN_OK;
 }
 

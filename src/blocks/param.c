@@ -70,11 +70,15 @@ static bool has_shape(const pn_param *x, const pn_param_spec *spec) {
            !memcmp(x->value->shape, spec->shape, (size_t)spec->rank * sizeof spec->shape[0]);
 }
 
+static pn_dtype type_of(const pn_params *p, const pn_param_spec *spec) {
+    return spec->keep_f32 ? pn_wide_dtype(p->dtype) : p->dtype;
+}
+
 pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **out) {
     pn_param *x = pn_params_find(p, spec->name);
     if (!x && p->lender) {
         x = pn_params_find(p->lender, spec->name);
-        if (x && has_shape(x, spec) && x->value->dtype == p->dtype) {
+        if (x && has_shape(x, spec) && x->value->dtype == type_of(p, spec)) {
             *out = x;
             return pn_params_share(p, x);
         }
@@ -95,7 +99,8 @@ pn_status pn_params_declare(pn_params *p, const pn_param_spec *spec, pn_param **
     x->decay = spec->decay;
     x->keep_f32 = spec->keep_f32;
     x->refs = 1;
-    pn_status s = pn_tensor_zeros(p->pool, p->dtype, spec->rank, spec->shape, &x->value);
+    pn_status s = pn_tensor_zeros(p->pool, type_of(p, spec), spec->rank, spec->shape, &x->value);
+    if (!s) x->value->grad_dtype = pn_wide_dtype(p->dtype);
     if (!s) s = append(p, x);
     if (s) {
         param_release(x);

@@ -4,6 +4,7 @@
 #define PN_BLOCKS_PARAM_H
 
 #include "init.h"
+#include "op.h"
 #include "tensor.h"
 
 enum { PN_NAME_MAX = 160 };
@@ -13,7 +14,7 @@ typedef struct pn_param {
     pn_tensor *value; /* owned */
     pn_init init;
     bool decay;    /* weight decay applies (matrices only) */
-    bool keep_f32; /* stays F32 in files (blocks.md 1.2) */
+    bool keep_f32; /* wide (op.h), and F32 in files (blocks.md 1.2) */
     int refs;
 } pn_param;
 
@@ -29,7 +30,7 @@ typedef struct pn_params {
     pn_param **item;
     int n, cap;
     pn_pool *pool;
-    pn_dtype dtype; /* of every value: F32, or F64 for the reference backend */
+    pn_dtype dtype; /* the compute type of what uses them (op.h): F32, BF16, or F64 for the reference backend */
     /* Where declare looks for a weight of the asked name, shape and dtype before it makes one; NULL: nowhere. Borrowed:
      * set it while a model is built. */
     const struct pn_params *lender;

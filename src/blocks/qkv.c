@@ -85,7 +85,7 @@ pn_status pn_qkv_state(const pn_qkv *a, pn_state *s) {
     static const char *const name[] = { "q", "k", "v" };
     for (int i = 0; a->conv_size && i < 3; i++)
         PN_TRY(pn_state_add(s, name[i], 3, (int64_t[]){ s->n, a->channels[i], a->conv_size }));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, a->heads, a->dk, a->dv }));
+    PN_TRY(pn_state_add_wide(s, "S", 4, (int64_t[]){ s->n, a->heads, a->dk, a->dv }));
     return PN_OK;
 }
 

@@ -217,7 +217,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     PN_TRY(pn_linear(t, in[K], a->w_k, NULL, &k));
     PN_TRY(pn_linear(t, in[V], a->w_v, NULL, &v));
     PN_TRY(apply(&a->decay, TANH, t, in[W], &decay));
-    PN_TRY(pn_sigmoid(t, decay, -exp(-0.5), &decay));
+    PN_TRY(pn_sigmoid_gate(t, decay, -exp(-0.5), &decay));
     if (o->use_v_first) PN_TRY(residual(a, t, in[V], carry, &v));
     PN_TRY(apply(&a->rate, NOTHING, t, in[A], &rate));
     PN_TRY(pn_sigmoid(t, rate, 1, &rate));
@@ -256,7 +256,7 @@ static pn_status state_create(const pn_block *b, pn_state *s) {
     const options *o = (const options *)b->spec.options;
     const int64_t D = b->dims.hidden, N = o->head_dim;
     PN_TRY(pn_state_add(s, "x", 2, (int64_t[]){ s->n, D }));
-    PN_TRY(pn_state_add(s, "S", 4, (int64_t[]){ s->n, D / N, N, N }));
+    PN_TRY(pn_state_add_wide(s, "S", 4, (int64_t[]){ s->n, D / N, N, N }));
     return PN_OK;
 }
 

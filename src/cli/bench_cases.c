@@ -67,18 +67,18 @@ pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, cons
 /* What a builder is asked for. */
 typedef struct ask {
     const pn_dims *m;
-    int64_t vocab, tokens; /* tokens 0: decoding */
+    int64_t vocab, tokens, sequences; /* tokens 0: decoding */
     int i;
 } ask;
 
-static pn_docs docs_of(const ask *a, pn_bench_case *out) {
-    int64_t n = a->tokens ? 1 : PN_BENCH_DOCS, length = a->tokens ? a->tokens : 1;
-    for (int64_t d = 0; d <= n; d++) out->offset[d] = d * length;
-    return (pn_docs){ .n = n, .offset = out->offset };
+static int64_t rows_of(const ask *a) {
+    return a->tokens ? a->tokens : a->sequences;
 }
 
-static int64_t rows_of(const ask *a) {
-    return a->tokens ? a->tokens : PN_BENCH_DOCS;
+static pn_docs docs_of(const ask *a, pn_bench_case *out) {
+    int64_t n = a->sequences, tokens = rows_of(a);
+    for (int64_t d = 0; d <= n; d++) out->offset[d] = tokens * d / n;
+    return (pn_docs){ .n = n, .offset = out->offset };
 }
 
 #define ATTR(value)                                                                                                    \
@@ -96,16 +96,17 @@ static bool matrices(const ask *a, int n_in, int64_t width, pn_bench_case *out) 
     return true;
 }
 
-static pn_case_input scaled_matrix(int64_t rows, int64_t cols, double deviation) {
-    pn_case_input in = pn_case_matrix(rows, cols);
+static pn_case_input scaled_weight(int64_t rows, int64_t cols, double deviation) {
+    pn_case_input in = pn_case_weight(rows, cols);
     in.hi = deviation;
     return in;
 }
-static pn_case_input uniform_matrix(int64_t rows, int64_t cols, double lo, double hi) {
+static pn_case_input uniform_gate(int64_t rows, int64_t cols, double lo, double hi) {
     pn_case_input in = pn_case_matrix(rows, cols);
     in.fill = PN_FILL_UNIFORM;
     in.lo = lo;
     in.hi = hi;
+    in.wide = true;
     return in;
 }
 static pn_case_input ones_vector(int64_t n) {
@@ -138,7 +139,7 @@ static bool feature_loss(const ask *a, pn_bench_case *out) {
 
 static bool sigmoid(const ask *a, pn_bench_case *out) {
     if (!a->tokens || !matrices(a, 1, a->m->heads, out)) return false;
-    ATTR(((pn_sigmoid_attr){ 1.0 }));
+    ATTR(((pn_sigmoid_attr){ .scale = 1, .wide = true }));
     return true;
 }
 
@@ -161,7 +162,7 @@ static bool linear(const ask *a, pn_bench_case *out) {
     int64_t in = size[a->i][0], to = size[a->i][1];
     out->op_case.n_in = 3;
     out->op_case.in[0] = pn_case_matrix(rows_of(a), in);
-    out->op_case.in[1] = scaled_matrix(to, in, 0.02);
+    out->op_case.in[1] = scaled_weight(to, in, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a), (long long)in,
              (long long)to);
     return decoding(a, out);
@@ -171,7 +172,7 @@ static bool embedding(const ask *a, pn_bench_case *out) {
     if (a->i > 0 || !a->tokens) return false;
     out->op_case.n_in = 2;
     out->op_case.in[0] = pn_case_ids(a->tokens, 0, a->vocab);
-    out->op_case.in[1] = scaled_matrix(a->vocab, a->m->hidden, 0.02);
+    out->op_case.in[1] = scaled_weight(a->vocab, a->m->hidden, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld of %lld", (long long)a->tokens,
              (long long)a->m->hidden, (long long)a->vocab);
     return true;
@@ -215,13 +216,13 @@ static bool attention(const ask *a, pn_bench_case *out) {
                                .scale = 1 / sqrt((double)m->head_dim) };
     int64_t keys = a->tokens;
     if (!a->tokens) {
-        for (int64_t d = 0; d < PN_BENCH_DOCS; d++) {
+        for (int64_t d = 0; d < a->sequences; d++) {
             out->key_start[d] = d * DECODE_KEYS;
             out->key_len[d] = DECODE_KEYS;
         }
         attr.key_start = out->key_start;
         attr.key_len = out->key_len;
-        keys = (int64_t)PN_BENCH_DOCS * DECODE_KEYS;
+        keys = a->sequences * DECODE_KEYS;
     }
     ATTR(attr);
     out->op_case.n_in = 3;
@@ -236,7 +237,7 @@ static bool attention(const ask *a, pn_bench_case *out) {
 static void head(const ask *a, int n_in, pn_bench_case *out) {
     out->op_case.n_in = n_in;
     out->op_case.in[0] = pn_case_matrix(rows_of(a), a->m->hidden);
-    out->op_case.in[1] = scaled_matrix(a->vocab, a->m->hidden, 0.02);
+    out->op_case.in[1] = scaled_weight(a->vocab, a->m->hidden, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
              (long long)a->m->hidden, (long long)a->vocab);
 }
@@ -268,8 +269,9 @@ static bool linear_argmax(const ask *a, pn_bench_case *out) {
 static bool causal_conv(const ask *a, pn_bench_case *out) {
     if (!a->tokens || !matrices(a, 1, a->m->heads * a->m->head_dim, out)) return false;
     out->op_case.n_in = 2;
-    out->op_case.in[1] =
-        (pn_case_input){ .present = true, .rank = 3, .shape = { a->m->heads * a->m->head_dim, 1, CONV_WIDTH } };
+    out->op_case.in[1] = (pn_case_input){
+        .present = true, .weight = true, .rank = 3, .shape = { a->m->heads * a->m->head_dim, 1, CONV_WIDTH }
+    };
     ATTR(((pn_causal_conv_attr){ .docs = docs_of(a, out), .width = CONV_WIDTH, .silu = true }));
     return true;
 }
@@ -279,16 +281,16 @@ static bool dynamic_conv(const ask *a, pn_bench_case *out) {
     int64_t channels = a->m->heads * a->m->head_dim, rank = channels / JET_REDUCTION;
     out->op_case.n_in = 4;
     out->op_case.in[1] = pn_case_matrix(rows_of(a), rank);
-    out->op_case.in[2] = scaled_matrix(channels * CONV_WIDTH, rank, 0.3);
+    out->op_case.in[2] = scaled_weight(channels * CONV_WIDTH, rank, 0.3);
     out->op_case.in[3] = pn_case_vector(channels * CONV_WIDTH);
     ATTR(((pn_dynamic_conv_attr){ .docs = docs_of(a, out), .width = CONV_WIDTH }));
     return true;
 }
 
-/* The model's own heads, then the head shapes of Gated DeltaNet and JetBlock models, 8 heads each. */
+/* The model's own heads, then those of JetBlock in Jet-Nemotron-2B and shapes of Gated DeltaNet models. */
 static bool gated_delta(const ask *a, pn_bench_case *out) {
     const int64_t head[][3] = { { a->m->heads, a->m->head_dim, a->m->head_dim },
-                                { 8, 96, 256 },
+                                { 12, 96, 256 },
                                 { 8, 128, 128 },
                                 { 8, 128, 256 },
                                 { 8, 192, 384 } };
@@ -308,11 +310,12 @@ static bool gated_delta(const ask *a, pn_bench_case *out) {
         out->op_case.in[k].group = dk;
     }
     out->op_case.in[2] = pn_case_matrix(rows, heads * dv);
-    out->op_case.in[3] = uniform_matrix(rows, heads, -0.1, 0);
-    out->op_case.in[4] = uniform_matrix(rows, heads, 0, 1);
+    out->op_case.in[3] = uniform_gate(rows, heads, -0.1, 0);
+    out->op_case.in[4] = uniform_gate(rows, heads, 0, 1);
     if (!a->tokens)
-        out->op_case.in[5] =
-            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+        out->op_case.in[5] = (pn_case_input){
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
+        };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
              (long long)heads, (long long)dk, (long long)dv);
     return decoding(a, out);
@@ -338,10 +341,11 @@ static bool gated_linear(const ask *a, pn_bench_case *out) {
     ATTR(attr);
     out->op_case.n_in = 5;
     for (int k = 0; k < 3; k++) out->op_case.in[k] = pn_case_matrix(rows, heads * (k == 2 ? dv : dk));
-    out->op_case.in[3] = uniform_matrix(rows, heads * (attr.vector_gate ? dk : 1), -0.1, 0);
+    out->op_case.in[3] = uniform_gate(rows, heads * (attr.vector_gate ? dk : 1), -0.1, 0);
     if (!a->tokens)
-        out->op_case.in[4] =
-            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+        out->op_case.in[4] = (pn_case_input){
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
+        };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld %s %lldx%lld", (long long)rows, (long long)heads,
              attr.vector_gate ? "vector" : "scalar", (long long)dk, (long long)dv);
     return decoding(a, out);
@@ -358,10 +362,11 @@ static bool dplr(const ask *a, pn_bench_case *out) {
     out->op_case.in[3].fill = PN_FILL_L2ROWS;
     out->op_case.in[3].group = dk;
     out->op_case.in[4].hi = 0.5 / sqrt((double)dk);
-    out->op_case.in[5] = uniform_matrix(rows, heads * dk, -exp(-0.5), 0);
+    out->op_case.in[5] = uniform_gate(rows, heads * dk, -exp(-0.5), 0);
     if (!a->tokens)
-        out->op_case.in[6] =
-            (pn_case_input){ .present = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3 };
+        out->op_case.in[6] = (pn_case_input){
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
+        };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
              (long long)heads, (long long)dk, (long long)dv);
     return decoding(a, out);
@@ -428,9 +433,12 @@ static bool largest_own(const pn_op *op, pn_op_case *out) {
     }
 }
 
-bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int i, pn_bench_case *out) {
+bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int64_t sequences, int i,
+                      pn_bench_case *out) {
+    PN_ASSERT(sequences >= 0 && sequences <= PN_BENCH_MOST_SEQUENCES);
     memset(out, 0, sizeof *out);
-    const ask a = { .m = &shape->dims, .vocab = shape->vocab, .tokens = tokens, .i = i };
+    ask a = { .m = &shape->dims, .vocab = shape->vocab, .tokens = tokens, .i = i };
+    a.sequences = sequences ? sequences : tokens ? 1 : PN_BENCH_DECODING;
     for (size_t k = 0; k < sizeof builders / sizeof *builders; k++)
         if (!strcmp(builders[k].op, op->name)) return builders[k].fill(&a, out);
     return i == 0 && tokens && largest_own(op, &out->op_case);

@@ -173,6 +173,7 @@ static pn_status call_make(const core *c, pn_tensor *const *in, bool wants, cons
     c->kind->attr(&dims, docs, c->scale, x->attr);
     x->c.op = c->kind->op;
     x->c.attr = x->attr;
+    x->c.dtype = PN_F32;
     x->c.n_in = c->kind->n_in;
     for (int i = 0; i < x->c.n_in; i++) {
         if (!in[i]) continue;

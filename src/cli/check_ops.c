@@ -7,7 +7,7 @@
 #include "find_op.h"
 #include "op_check.h"
 
-static pn_status check(const pn_op *op, pn_backend backend, bool slow, pn_report *report) {
+static pn_status check(const pn_op *op, pn_backend backend, pn_dtype type, bool slow, pn_report *report) {
     if (!op->impl[backend][0]) {
         char why[64];
         snprintf(why, sizeof why, "nothing for %s yet", pn_backend_name(backend));
@@ -18,6 +18,7 @@ static pn_status check(const pn_op *op, pn_backend backend, bool slow, pn_report
     pn_op_check_options o = { .backend = PN_REF, .slow = slow, .out = report->out };
     if (backend == PN_CPU) PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
     o.backend = backend;
+    o.type = type;
     PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
     return PN_OK;
 }
@@ -30,7 +31,7 @@ static pn_status print_gpu(FILE *out) {
     return PN_OK;
 }
 
-pn_status pn_check_ops(char *const *names, int n, pn_backend backend, bool slow, FILE *out) {
+pn_status pn_check_ops(char *const *names, int n, pn_backend backend, pn_dtype type, bool slow, FILE *out) {
     pn_report report = { .out = out };
     for (int i = 0; i < n; i++) { /* all names are known before the first runs */
         const pn_op *op;
@@ -42,7 +43,7 @@ pn_status pn_check_ops(char *const *names, int n, pn_backend backend, bool slow,
     for (int i = 0; i < n_ops; i++) {
         bool asked = n == 0;
         for (int k = 0; k < n; k++) asked = asked || !strcmp(names[k], ops[i]->name);
-        if (asked) PN_TRY(check(ops[i], backend, slow, &report));
+        if (asked) PN_TRY(check(ops[i], backend, type, slow, &report));
     }
     return pn_report_end(&report);
 }

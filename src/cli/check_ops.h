@@ -10,7 +10,7 @@
 
 /* names: ops to check (n 0: all of them); PN_USAGE with the nearest name for an unknown one. PN_CPU checks the
  * references too, PN_CUDA needs a GPU (PN_UNSUPPORTED) and skips ops that have nothing for it. A row per case and
- * implementation, last "N passed, M failed"; PN_MISMATCH when M > 0. */
-pn_status pn_check_ops(char *const *names, int n, pn_backend backend, bool slow, FILE *out);
+ * implementation in that compute type (BF16: PN_CUDA alone), last "N passed, M failed"; PN_MISMATCH when M > 0. */
+pn_status pn_check_ops(char *const *names, int n, pn_backend backend, pn_dtype type, bool slow, FILE *out);
 
 #endif

@@ -17,13 +17,25 @@ static pn_status need_expected(const pn_args *args, const char *what, const char
     return PN_OK;
 }
 
+static pn_status compute_type(const pn_args *args, pn_backend backend, pn_dtype *out) {
+    const char *name = pn_args_value(args, "dtype");
+    *out = strcmp(name, pn_dtype_name(PN_BF16)) ? PN_F32 : PN_BF16;
+    PN_CHECK(!strcmp(name, pn_dtype_name(*out)), PN_USAGE, "postnas check: --dtype %s is neither %s nor %s", name,
+             pn_dtype_name(PN_F32), pn_dtype_name(PN_BF16));
+    PN_CHECK(*out == PN_F32 || backend == PN_CUDA, PN_USAGE, "postnas check: --dtype %s needs --backend %s", name,
+             pn_backend_name(PN_CUDA));
+    return PN_OK;
+}
+
 static pn_status run_ops(const pn_args *args) {
     const char *const names[] = { pn_backend_name(PN_CPU), pn_backend_name(PN_CUDA) };
     const char *name = pn_args_value(args, "backend");
     PN_CHECK(!strcmp(name, names[0]) || !strcmp(name, names[1]), PN_USAGE,
              "postnas check: --backend %s is neither %s nor %s", name, names[0], names[1]);
     pn_backend backend = strcmp(name, names[0]) ? PN_CUDA : PN_CPU;
-    return pn_check_ops(args->operand + 1, args->n_operands - 1, backend, pn_args_has(args, "slow"), stdout);
+    pn_dtype type;
+    PN_TRY(compute_type(args, backend, &type));
+    return pn_check_ops(args->operand + 1, args->n_operands - 1, backend, type, pn_args_has(args, "slow"), stdout);
 }
 
 static pn_status run_vectors(const pn_args *args) {
@@ -79,6 +91,7 @@ static const pn_flag flags[] = {
       .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
     { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops: whose implementations, cpu or cuda" },
+    { .name = "dtype", .value = "TYPE", .def = "f32", .help = "ops: what cuda computes in, f32 or bf16" },
     PN_FLAG_END,
 };
 
@@ -87,7 +100,7 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow] [--backend NAME]\n"
+        "    postnas check ops [NAME...] [--slow] [--backend NAME] [--dtype TYPE]\n"
         "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH...\n"

@@ -50,7 +50,7 @@ static pn_status new_shell(pn_dtype type, int rank, const int64_t *shape, pn_ten
     pn_tensor *t = calloc(1, sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
     t->rank = rank;
-    t->dtype = type;
+    t->dtype = t->grad_dtype = type;
     t->refs = t->holds = 1;
     for (int i = 0; i < rank; i++) t->shape[i] = shape[i];
     *out = t;
@@ -87,6 +87,7 @@ static pn_status share(pn_tensor *base, pn_tensor **out) {
     (*out)->storage = base->storage;
     (*out)->storage->refs++;
     (*out)->offset = base->offset;
+    (*out)->grad_dtype = base->grad_dtype;
     return PN_OK;
 }
 

@@ -73,6 +73,6 @@ pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_te
     *weights = NULL;
     PN_TRY(tensor(t, PN_I32, b->n_tokens, b->ids, PN_I32, ids));
     PN_TRY(tensor(t, PN_I32, b->n_tokens, b->targets, PN_I32, targets));
-    if (b->weighted) PN_TRY(tensor(t, pn_tape_dtype(t), b->n_tokens, b->weights, PN_F32, weights));
+    if (b->weighted) PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, b->weights, PN_F32, weights));
     return PN_OK;
 }

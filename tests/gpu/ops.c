@@ -37,7 +37,7 @@ END_TEST
 
 static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
     pn_case_call x;
-    ck_ok(pn_case_call_make(op, c, PN_CUDA, &x));
+    ck_ok(pn_case_call_make(op, c, PN_CUDA, PN_F32, &x));
     bool taken = !impl->takes || impl->takes(&x.call);
     pn_case_call_free(&x);
     return taken;

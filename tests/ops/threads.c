@@ -23,7 +23,7 @@ static size_t everything(const pn_op *op, const pn_op_case *c, float *bits) {
     pn_case_call call = { 0 };
     const pn_op_impl *impl;
     size_t n = 0;
-    ck_ok(pn_case_call_make(op, c, PN_CPU, &call));
+    ck_ok(pn_case_call_make(op, c, PN_CPU, PN_F32, &call));
     ck_ok(pn_op_pick(&call.call, PN_CPU, &impl));
     for (int backward = 0; backward < 2; backward++) {
         ck_ok(pn_case_call_scratch(&call, impl, backward));
