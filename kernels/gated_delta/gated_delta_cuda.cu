@@ -78,19 +78,26 @@ static bool chunk_takes(const pn_op_call *c) {
     const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
     return c->in[0]->dtype == PN_BF16 && pn_gated_delta_cuda_takes(a->dk, a->dv);
 }
+static bool chunk_takes_backward(const pn_op_call *c) {
+    const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
+    return pn_gated_delta_cuda_backward_takes(a->dk, a->dv);
+}
 static size_t general_scratch(const pn_op_call *c, bool backward_pass) {
     const pn_gated_delta_cuda x = sizes_of(c);
     return backward_pass ? pn_gated_delta_cuda_general_scratch(x.tokens, x.chunks, x.v_heads, x.dk, x.dv) : 0;
 }
 static size_t chunk_scratch(const pn_op_call *c, bool backward_pass) {
     const pn_gated_delta_cuda x = sizes_of(c);
-    return backward_pass ? general_scratch(c, true) : pn_gated_delta_cuda_scratch(x.chunks, x.v_heads);
+    if (!backward_pass) return pn_gated_delta_cuda_scratch(x.chunks, x.v_heads);
+    if (!chunk_takes_backward(c)) return general_scratch(c, true);
+    return pn_gated_delta_cuda_backward_scratch(x.tokens, x.chunks, x.v_heads, x.dk, x.dv);
 }
 static pn_status chunk_forward(const pn_op_call *c) {
     return forward(c, chunk_name, pn_gated_delta_cuda_forward);
 }
 static pn_status chunk_backward(const pn_op_call *c) {
-    return backward(c, chunk_name, pn_gated_delta_cuda_general_backward);
+    return backward(c, chunk_name,
+                    chunk_takes_backward(c) ? pn_gated_delta_cuda_backward : pn_gated_delta_cuda_general_backward);
 }
 static const pn_op_impl chunk = { .name = chunk_name,
                                   .takes = chunk_takes,
