@@ -283,6 +283,10 @@ template pn_status pn_attention_delta(const char *, const pn_attention_call *, c
 template pn_status pn_attention_delta(const char *, const pn_attention_call *, const pn_bf16 *, const pn_bf16 *,
                                       float *);
 
+size_t pn_attention_delta_bytes(const pn_op_call *c) {
+    return sizeof(float) * (size_t)(c->in[0]->shape[0] * ((const pn_attention_attr *)c->attr)->heads);
+}
+
 /* Of the largest kernel: the forward pass needs less. */
 size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
     size_t bytes = 0;

@@ -171,7 +171,7 @@ template <class T> __global__ void __launch_bounds__(128) combine(int64_t heads,
 /* By the shape alone: sums must not depend on the GPU, nor the launch on how many keys a document has today. */
 cut cut_of(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    enum { BLOCKS = 512, NARROW_BLOCKS = 2048, KEYS = 256, MOST = 64 };
+    enum { BLOCKS = 512, NARROW_BLOCKS = 2048, KEYS = 256, MOST = 128 };
     int64_t group = a->heads / a->kv_heads, tokens = 0, chunks = 0;
     for (int64_t i = 0; i < a->docs.n; i++) {
         int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];

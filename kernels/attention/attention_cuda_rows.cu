@@ -188,8 +188,12 @@ pn_status backward_any(const pn_op_call *c) {
     return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }
 
+size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
+    return backward_pass ? pn_attention_delta_bytes(c) : 0;
+}
+
 } // namespace
 
 const pn_op_impl pn_attention_cuda_rows = {
-    .name = name, .scratch_bytes = pn_attention_scratch, .forward = forward_any, .backward = backward_any
+    .name = name, .scratch_bytes = scratch_bytes, .forward = forward_any, .backward = backward_any
 };
