@@ -87,6 +87,7 @@ typedef struct result {
 
 static pn_status train(job *j, const pn_machine *m, result *r) {
     PN_TRY(pn_latency_open(NULL, j->config.latency.table, &j->latency));
+    PN_TRY(pn_latency_on(j->latency, m->backend, m->type));
     const pn_supernet_job train = { .config = &j->config.supernet,
                                     .mixture = j->mixture,
                                     .seed = 1,
@@ -164,7 +165,8 @@ pn_status pn_bench_train(const pn_bench_train_options *o, FILE *out) {
     result r = { 0 };
     pn_status s = PN_OK;
     PN_TRY_GOTO(s, o->config ? job_from_config(o->config, o->steps, &j) : job_from_shape(o, &j), done);
-    PN_TRY_GOTO(s, pn_machine_open(&machine, PN_CPU, PN_F32), done);
+    PN_TRY_GOTO(s, pn_params_move(j.net->params, o->backend, o->type), done);
+    PN_TRY_GOTO(s, pn_machine_open(&machine, o->backend, o->type), done);
     for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);
     PN_TRY_GOTO(s, train(&j, &machine, &r), done);
     for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "clock.h"
 #include "device.h"
 
 /* A step that is timed. */
@@ -68,7 +69,8 @@ static pn_status run_frame(void *ctx) {
 static pn_status time_frame(frame *f, pn_timing *out) {
     const int copies = f->subject->copies;
     const int64_t runs = f->setting->repeat * copies; /* as often through each as through a whole model's layers */
-    const pn_timing_rule rule = { .clock = pn_timing_clock(),
+    const bool gpu = pn_tape_backend(f->step.tape) == PN_CUDA; /* its time is nobody's processor time */
+    const pn_timing_rule rule = { .clock = gpu ? pn_seconds : pn_timing_clock(),
                                   .warm = copies,
                                   .runs = runs < PN_TIMING_MOST_RUNS ? runs : PN_TIMING_MOST_RUNS,
                                   .seconds = f->setting->seconds };

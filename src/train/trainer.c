@@ -212,6 +212,32 @@ static pn_status load_batch(trainer *r, int64_t step) {
     return PN_OK;
 }
 
+/* For people: where it went wrong, and what is left. The failure that brought us here is still to be told. */
+static void explain(trainer *r, const pn_distill *pass) {
+    char where[PN_DISTILL_WHERE] = "";
+    pn_distill again = *pass;
+    pn_tape_reset(r->tape);
+    pn_status s = r->job->before ? r->job->before(r->job->ctx, r->tape, r->step, &again) : PN_OK;
+    if (!s) s = pn_distill_locate(r->tape, &again, &r->batch[r->step % 2], where);
+    if (!s && *where) pn_warn("%s: step %lld: not finite in %s", r->job->name, (long long)r->step + 1, where);
+    pn_warn("%s: stopped before step %lld changed anything%s%s", r->job->name, (long long)r->step + 1,
+            r->job->state_dir ? "; what was saved before is in " : "", r->job->state_dir ? r->job->state_dir : "");
+}
+
+static pn_status run_pass(trainer *r, pn_distill *pass, pn_curve_point *p) {
+    const pn_train_job *job = r->job;
+    const pn_train_options *o = job->options;
+    pn_distill_losses losses;
+    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, pass));
+    PN_TRY(pn_distill_forward(r->tape, pass, &r->batch[r->step % 2], &losses));
+    PN_TRY(pn_tape_backward(r->tape, losses.total));
+    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
+    if (r->step + 1 < r->steps) PN_TRY(load_batch(r, r->step + 1)); /* while the GPU is at work: the next line waits */
+    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
+    PN_TRY(pn_distill_read(&losses, &p->loss));
+    return PN_OK;
+}
+
 static pn_status one_step(trainer *r, pn_curve_point *p) {
     const pn_train_job *job = r->job;
     const pn_train_options *o = job->options;
@@ -223,14 +249,10 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
                         .teacher_path = job->teacher_path,
                         .weights = &o->loss,
                         .recompute = o->recompute };
-    pn_distill_losses losses;
-    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, &pass));
-    PN_TRY(pn_distill_forward(r->tape, &pass, &r->batch[r->step % 2], &losses));
-    PN_TRY(pn_tape_backward(r->tape, losses.total));
-    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
-    if (r->step + 1 < r->steps) PN_TRY(load_batch(r, r->step + 1)); /* while the GPU is at work: the next line waits */
-    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
-    PN_TRY(pn_distill_read(&losses, &p->loss));
+    const pn_distill plain = pass;
+    pn_status s = run_pass(r, &pass, p);
+    if (s == PN_NUMERIC) explain(r, &plain);
+    PN_TRY(s);
     r->step++;
     p->step = r->step;
     p->tokens = r->step * o->batch_tokens;
