@@ -35,11 +35,20 @@ typedef struct pn_gated_delta_cuda {
 } pn_gated_delta_cuda;
 
 /* Of backward, which reads q, k, g, beta, states and e of a call. */
+enum {
+    PN_FRESH_DQ = 1,
+    PN_FRESH_DK = 2,
+    PN_FRESH_DV = 4,
+    PN_FRESH_DG = 8,
+    PN_FRESH_DBETA = 16,
+    PN_FRESH_DS0 = 32 /* the op's inputs in their order, as pn_op_call.fresh */
+};
 typedef struct pn_gated_delta_cuda_grads {
     const void *dO;          /* bf16; NULL: zero */
     const float *dS_T;       /* NULL: zero */
     void *dq, *dk, *dv;      /* bf16, added to; NULL, here and below: not wanted */
     float *dg, *dbeta, *dS0; /* added to */
+    uint32_t fresh;          /* PN_FRESH_...: undefined and to be written */
 } pn_gated_delta_cuda_grads;
 
 /* Whether the chunkwise kernels take these head widths: dk one of 64, 96, 128, 192, 256, dv a multiple of 8. (With

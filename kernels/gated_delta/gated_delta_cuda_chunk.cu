@@ -39,8 +39,13 @@ size_t pn_gated_delta_cuda_backward_scratch(int64_t tokens, int64_t chunks, int 
 cudaError_t pn_gated_delta_cuda_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                          cudaStream_t stream) {
     if (!fits(c) || !pn_gated_delta_cuda_backward_takes(c->dk, c->dv)) return cudaErrorInvalidValue;
-    const pn_delta_grad_work w = pn_delta_grad_work_at(c->scratch, c->tokens, c->chunks, c->v_heads, c->dk, c->dv);
+    pn_delta_grad_work w = pn_delta_grad_work_at(c->scratch, c->tokens, c->chunks, c->v_heads, c->dk, c->dv);
+    pn_gated_delta_cuda_grads rest = *d;
+    if (d->dv && d->fresh & PN_FRESH_DV) { /* dR is dV */
+        w.dR = (uint16_t *)d->dv;
+        rest.dv = NULL;
+    }
     cudaError_t status = pn_delta_grad_system_launch(c, &w, stream);
-    if (status == cudaSuccess) status = pn_delta_grad_sweep_launch(c, d, &w, stream);
-    return status == cudaSuccess ? pn_delta_grad_keys_launch(c, d, &w, stream) : status;
+    if (status == cudaSuccess) status = pn_delta_grad_sweep_launch(c, &rest, &w, stream);
+    return status == cudaSuccess ? pn_delta_grad_keys_launch(c, &rest, &w, stream) : status;
 }

@@ -225,9 +225,10 @@ __device__ __forceinline__ void score_gradients(uint32_t left[4][4], float y[8][
     }
 }
 
-/* to += y for a warp's tokens below n; to: of the chunk's first token. */
+/* to += y, or where it is fresh = y, for a warp's tokens below n; to: of the chunk's first token. */
 template <int DK>
-__device__ __forceinline__ void add_rows(uint16_t *to, const float y[DK / 8][4], int64_t ld, int n, int warp) {
+__device__ __forceinline__ void add_rows(uint16_t *to, bool fresh, const float y[DK / 8][4], int64_t ld, int n,
+                                         int warp) {
     const int row = 16 * warp + lane() / 4;
     to += row * ld + lane() % 4 * 2;
 #pragma unroll
@@ -238,7 +239,7 @@ __device__ __forceinline__ void add_rows(uint16_t *to, const float y[DK / 8][4],
         for (int i = 0; i < DK / 8; i += 4) { /* loads, then stores */
             uint32_t x[4];
 #pragma unroll
-            for (int b = 0; b < 4; b++) x[b] = line[4 * (i + b)];
+            for (int b = 0; b < 4; b++) x[b] = fresh ? 0 : line[4 * (i + b)];
 #pragma unroll
             for (int b = 0; b < 4; b++)
                 line[4 * (i + b)] =
@@ -300,8 +301,9 @@ __device__ __forceinline__ void add_gates(const call &x, const sums *sum, uint32
     for (int h = 0; h < 2; h++) {
         if (i + h >= n) return;
         const int64_t to = at + (int64_t)(i + h) * ld;
-        if (x.d.dg) x.d.dg[to] += dg[h];
-        if (x.d.dbeta) x.d.dbeta[to] += column[h] + sum->writes[i + h];
+        const float dbeta = column[h] + sum->writes[i + h];
+        if (x.d.dg) x.d.dg[to] = (x.d.fresh & PN_FRESH_DG ? 0.0f : x.d.dg[to]) + dg[h];
+        if (x.d.dbeta) x.d.dbeta[to] = (x.d.fresh & PN_FRESH_DBETA ? 0.0f : x.d.dbeta[to]) + dbeta;
     }
 }
 
@@ -446,7 +448,8 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
         const int64_t key = token * ldk + at.item % c.heads * DK;
         float4 *handed = (float4 *)(memory + in::Q) + (warp * (DK / 8) * 32 + lane()); /* over Q and K */
         if (role == QUERIES) {
-            if (x.d.dq) add_rows<DK>((uint16_t *)x.d.dq + key, y, ldk, n, warp);
+            if (x.d.dq)
+                add_rows<DK>((uint16_t *)x.d.dq + key, at.head == 0 && x.d.fresh & PN_FRESH_DQ, y, ldk, n, warp);
             if (warp == 0) add_gates(x, &sum, packed, token * c.v_heads + head, n);
         } else if (role == ENDS) {
             const lane_rows<false> dA(base + in::dA), dP(base + in::dP);
@@ -468,7 +471,7 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
                 const float4 more = handed[32 * i];
                 y[i][0] += more.x, y[i][1] += more.y, y[i][2] += more.z, y[i][3] += more.w;
             }
-            add_rows<DK>((uint16_t *)x.d.dk + key, y, ldk, n, warp);
+            add_rows<DK>((uint16_t *)x.d.dk + key, at.head == 0 && x.d.fresh & PN_FRESH_DK, y, ldk, n, warp);
         }
         at.tile = to.tiles - 1;
         advance(c, to, &at);

@@ -24,14 +24,16 @@ struct call {
     pn_delta_grad_work w;
 };
 
-template <int DK> __device__ __forceinline__ void add_state(float *to, const float G[DK / 8][4], int dv, int column) {
+template <int DK>
+__device__ __forceinline__ void add_state(float *to, bool fresh, const float G[DK / 8][4], int dv, int column) {
     const int g = lane() / 4, t = lane() % 4;
 #pragma unroll
     for (int i = 0; i < DK / 8; i++)
 #pragma unroll
         for (int y = 0; y < 4; y++) {
             int at = column + g + y / 2 * 8;
-            if (at < dv) to[(8 * i + 2 * t + y % 2) * dv + at] += G[i][y];
+            float *x = to + (8 * i + 2 * t + y % 2) * dv + at;
+            if (at < dv) *x = (fresh ? 0.0f : *x) + G[i][y];
         }
 }
 
@@ -149,7 +151,7 @@ template <int DK> __global__ void __launch_bounds__(THREADS, shared<DK>::blocks)
         if (more) copy_queries(token - C);
         pn_copies_commit();
     }
-    if (x.d.dS0) add_state<DK>(x.d.dS0 + state_at, G, dv, column);
+    if (x.d.dS0) add_state<DK>(x.d.dS0 + state_at, x.d.fresh & PN_FRESH_DS0, G, dv, column);
 }
 
 template <int DK> cudaError_t launch(const call *x, int64_t blocks, cudaStream_t stream) {

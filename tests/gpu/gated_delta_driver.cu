@@ -13,8 +13,8 @@
  * \ kernels/gated_delta/gated_delta_cuda_*.cu tests/gpu/gated_delta_driver.cu -o gated_delta_driver
  *
  * Inputs are fresh random numbers of the seed (the clock's unless given; it is printed). Outputs are poisoned with NaN
- * before every run, scratch too, and a second run must give the same bits; gradients start from zero, and a run on top
- * of the first must double them. Limits: blocks.md 13, bf16. */
+ * before every run, scratch too, and a second run must give the same bits; a backward on top of the first must double
+ * its gradients. Limits: blocks.md 13, bf16. */
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -354,7 +354,7 @@ static gradients make_gradients(problem *p, bool dO, bool dS_T, uint64_t seed) {
 
 typedef cudaError_t launch_gradients(const pn_gated_delta_cuda *, const pn_gated_delta_cuda_grads *, cudaStream_t);
 static double worst_grad[2][GRADS];
-/* One implementation: accuracy from zero, the same bits again, and twice the gradient on top of them. */
+/* One implementation: accuracy, the same bits again, and twice the gradient on top of them. */
 static void check_gradients(const char *name, const problem &p, const gradients &y, int which, launch_gradients *run_it,
                             const double *const ref[GRADS]) {
     std::vector<char> first[GRADS];
@@ -365,11 +365,12 @@ static void check_gradients(const char *name, const problem &p, const gradients 
             error_of[i] = is_bf16(i) ? error(fetch<uint16_t>(y.x[i], y.n[i]), ref[i])
                                      : error(fetch<float>(y.x[i], y.n[i]), ref[i]);
     };
-    auto backward = [&](bool from_zero) {
-        if (from_zero)
-            for (int i = 0; i < GRADS; i++) CHECK(cudaMemset(y.x[i], 0, (size_t)y.bytes[i]));
+    auto backward = [&](bool fresh) {
+        pn_gated_delta_cuda_grads d = y.d;
+        d.fresh = fresh ? (1u << GRADS) - 1 : 0;
+        for (int i = 0; fresh && i < GRADS; i++) CHECK(cudaMemset(y.x[i], 0xff, (size_t)y.bytes[i]));
         CHECK(cudaMemset(p.c.scratch, 0xff, y.scratch[which]));
-        CHECK(run_it(&p.c, &y.d, 0));
+        CHECK(run_it(&p.c, &d, 0));
         CHECK(cudaDeviceSynchronize());
     };
     backward(true);
@@ -503,21 +504,21 @@ static void bench_shape(int batch, int T, int H, int dk, int dv, bool save, bool
 static void bench_backward(int batch, int T, int H, int dk, int dv, bool general) {
     problem p = make(std::vector<int64_t>((size_t)batch, T), H, H, dk, dv, -0.1f, 1, false, true, 1);
     gradients y = make_gradients(&p, true, false, 1);
-    y.d.dS0 = nullptr;
+    y.d.dS0 = nullptr, y.d.fresh = (1u << GRADS) - 1;
     run(p, pn_gated_delta_cuda_forward);
-    for (int i = 0; i < GRADS; i++) CHECK(cudaMemset(y.x[i], 0, (size_t)y.bytes[i]));
-    /* q, k, e, dO, states and gates read, dq, dk, dv and gate gradients read and written */
-    double bytes = 2.0 * p.tokens * H * (2 * dk + 2 * dv) + 2.0 * p.states + 8.0 * p.tokens * H +
-                   2 * (2.0 * p.tokens * H * (2 * dk + dv) + 8.0 * p.tokens * H);
+    /* q, k, e, dO, states and gates read, dq, dk, dv and gate gradients written */
+    double bytes = 2.0 * p.tokens * H * (4 * dk + 3 * dv) + 2.0 * p.states + 16.0 * p.tokens * H;
     char name[99];
     snprintf(name, sizeof name, "backward B%d T%d H%d %dx%d", batch, T, H, dk, dv);
     if (pn_gated_delta_cuda_backward_takes(dk, dv)) {
         pn_delta_grad_work w = pn_delta_grad_work_at(p.c.scratch, p.tokens, p.c.chunks, H, dk, dv);
         time_of(name, bytes, [&] { return pn_gated_delta_cuda_backward(&p.c, &y.d, 0); });
+        w.dR = (uint16_t *)y.d.dv, y.d.dv = nullptr; /* as backward does */
         time_of("    system", bytes, [&] { return pn_delta_grad_system_launch(&p.c, &w, 0); });
         time_of("    sweep", bytes, [&] { return pn_delta_grad_sweep_launch(&p.c, &y.d, &w, 0); });
         time_of("    keys", bytes, [&] { return pn_delta_grad_keys_launch(&p.c, &y.d, &w, 0); });
     }
+    y.d.dv = y.x[2];
     if (general) time_of("    general", bytes, [&] { return pn_gated_delta_cuda_general_backward(&p.c, &y.d, 0); });
     free_all();
 }
