@@ -17,6 +17,7 @@ template <class T> struct operands {
     const T *q, *k, *v, *d_o;
     const float *lse, *delta;
     bool whole;
+    bool adds[3]; /* to dq, dk, dv; else they are written */
 };
 
 template <class T, int D> constexpr size_t shared_bytes(int passing) {
@@ -106,8 +107,8 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
         if (row0 + r >= rows) continue;
         T *to = dq + head_of(r) * c.d;
         for (int b = 0; b < COLUMNS / 8; b++)
-            pn_attention_put<true>(to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
-                                   __fmul_rn(c.scale, out[b][2 * i + 1]));
+            pn_attention_put(x.adds[0], to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
+                             __fmul_rn(c.scale, out[b][2 * i + 1]));
     }
 }
 
@@ -217,9 +218,9 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
         for (int b = 0; b < COLUMNS / 8; b++) {
             int at = column0 + 8 * b + column;
             if (dk)
-                pn_attention_put<true>(dk + to, at, c.d, __fmul_rn(c.scale, out_k[b][2 * i]),
-                                       __fmul_rn(c.scale, out_k[b][2 * i + 1]));
-            if (dv) pn_attention_put<true>(dv + to, at, c.d, out_v[b][2 * i], out_v[b][2 * i + 1]);
+                pn_attention_put(x.adds[1], dk + to, at, c.d, __fmul_rn(c.scale, out_k[b][2 * i]),
+                                 __fmul_rn(c.scale, out_k[b][2 * i + 1]));
+            if (dv) pn_attention_put(x.adds[2], dv + to, at, c.d, out_v[b][2 * i], out_v[b][2 * i + 1]);
         }
     }
 }
@@ -259,13 +260,12 @@ template <class T, int D> pn_status launch(const pn_attention_call *a, const pn_
 
 template <class T> pn_status backward(const pn_op_call *c) {
     pn_attention_call a;
-    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     PN_TRY(pn_attention_call_of(c, &a));
-    if (a.tokens == 0) return PN_OK;
     const T *o = pn_values<T>(c->out[0]);
     float *delta = (float *)c->scratch;
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
                       pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+    for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
     x.whole = pn_attention_whole((size_t)a.d * sizeof(T), x.q, x.k, x.v, x.d_o);
     PN_TRY(pn_attention_delta(name, &a, o, x.d_o, delta));
     return pn_attention_for_width(a.d, [&](auto width) { return launch<T, decltype(width)::value>(&a, c, &x); });
@@ -301,5 +301,6 @@ size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
 }
 
 pn_status pn_attention_tiles_backward(const pn_op_call *c) {
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
     return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }

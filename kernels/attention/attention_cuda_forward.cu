@@ -142,8 +142,8 @@ __global__ void __launch_bounds__(32 * WARPS)
         }
         auto put = [&](auto *o) {
             for (int b = 0; b < COLUMNS / 8; b++)
-                pn_attention_put<false>(o, column0 + 8 * b + column, c.d, out[b][2 * i] * scale_out,
-                                        out[b][2 * i + 1] * scale_out);
+                pn_attention_put(false, o, column0 + 8 * b + column, c.d, out[b][2 * i] * scale_out,
+                                 out[b][2 * i + 1] * scale_out);
         };
         if (SPLIT)
             put(to.part + (blockIdx.z * all + head) * c.d);

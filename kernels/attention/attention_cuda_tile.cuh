@@ -144,11 +144,11 @@ template <class T, int STREAM> constexpr int pn_attention_strip(int warps) {
     return sizeof(T) == 4 ? warps * 16 * (STREAM + 4) : 0;
 }
 
-/* Two neighbouring channels of a row, from `at` on, those before `width`; added to what is there with ADD. */
-template <bool ADD, class T>
-__device__ static inline void pn_attention_put(T *row, int at, int width, float first, float second) {
-    if (at < width) pn_store(row + at, ADD ? __fadd_rn(pn_load(row + at), first) : first);
-    if (at + 1 < width) pn_store(row + at + 1, ADD ? __fadd_rn(pn_load(row + at + 1), second) : second);
+/* Two neighbouring channels of a row, from `at` on, those before `width`; added to what is there with `add`. */
+template <class T>
+__device__ static inline void pn_attention_put(bool add, T *row, int at, int width, float first, float second) {
+    if (at < width) pn_store(row + at, add ? __fadd_rn(pn_load(row + at), first) : first);
+    if (at + 1 < width) pn_store(row + at + 1, add ? __fadd_rn(pn_load(row + at + 1), second) : second);
 }
 
 /* A kernel may use this much shared memory: asked for where it is more than every GPU gives. */
