@@ -33,6 +33,15 @@ pn_status pn_attention_call_of(const pn_op_call *c, pn_attention_call *out) {
     return PN_OK;
 }
 
+bool pn_attention_has_gradient(const pn_op_call *c) {
+    return c->dout[0] && c->in[0]->shape[0] > 0 && pn_op_has_din(c);
+}
+pn_status pn_attention_no_gradient(const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->din[i] && !pn_op_adds(c, i)) PN_TRY(pn_tensor_fill_zero(c->din[i]));
+    return PN_OK;
+}
+
 static bool varies;
 void pn_attention_vary(bool allowed) {
     varies = allowed;
@@ -75,6 +84,7 @@ pn_status pn_attention_add(const char *name, void *to, const void *from, int64_t
 
 static const pn_op_impl tiles = { .name = "attention/cuda-tiles",
                                   .bf16 = true,
+                                  .fresh = true,
                                   .takes = pn_attention_tiles_take,
                                   .scratch_bytes = pn_attention_tiles_scratch,
                                   .forward = pn_attention_tiles_forward,

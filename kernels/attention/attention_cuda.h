@@ -13,6 +13,10 @@ extern "C" {
 void pn_attention_vary(bool allowed);
 bool pn_attention_varies(void);
 
+/* Whether backward has anything to add; where not, gradients that hold nothing yet become zeros. */
+bool pn_attention_has_gradient(const pn_op_call *c);
+pn_status pn_attention_no_gradient(const pn_op_call *c);
+
 /* Tiles of tokens: heads of up to 256 channels. Memory in proportion to the tokens, the same bits every time. */
 bool pn_attention_tiles_take(const pn_op_call *c);
 size_t pn_attention_tiles_scratch(const pn_op_call *c, bool backward);

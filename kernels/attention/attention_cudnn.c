@@ -14,8 +14,9 @@ static const char name[] = "attention/cudnn";
 
 /* Shorter documents cost their launches, which the tiles have fewer of, and are not worth a second of planning. */
 enum { SHORTEST = 512 };
-/* Lengths and numbers of packed documents differ from step to step: plans are made for the next multiple of these. */
-enum { LENGTHS = 512, DOCS = 16 };
+/* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
+ * than these. What there is beyond the documents costs blocks that end at once. */
+enum { LENGTH = 512, DOCS = 16 };
 /* Backward's own memory: gradients that are always summed in one order need it in proportion to length squared. */
 static const size_t most_workspace = (size_t)4 << 30;
 
@@ -58,8 +59,10 @@ static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
     return e->plan;
 }
 
-static int64_t up(int64_t n, int64_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
+static int64_t up(int64_t n, int64_t least) {
+    int64_t power = least;
+    while (power < n) power *= 2;
+    return power;
 }
 
 /* The graph of a call's forward; false for calls that cuDNN is not asked about. */
@@ -82,7 +85,7 @@ static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
     x->window = a->window < x->length ? a->window : 0;
     if (!x->packed) return true;
     x->docs = up(x->docs, DOCS);
-    x->length = up(x->length, LENGTHS);
+    x->length = up(x->length, LENGTH);
     return true;
 }
 
@@ -170,11 +173,15 @@ static pn_status forward(const pn_op_call *c) {
     return PN_OK;
 }
 
-/* Backward's scratch: the gradients, which cuDNN writes and does not add, what it keeps of its own, its workspace. */
+/* Backward's scratch: gradients that are added to others, since cuDNN only writes, or that nobody wants; what it keeps
+ * of its own; its workspace. */
 typedef struct scratch {
     size_t gradient[3], delta, dq_sum, workspace, end; /* where they begin, in bytes */
 } scratch;
 
+static bool written(const pn_op_call *c, int i) {
+    return c->din[i] && !pn_op_adds(c, i);
+}
 static size_t place(scratch *s, size_t n_bytes) {
     size_t at = s->end;
     s->end += (n_bytes + 255) / 256 * 256;
@@ -183,7 +190,8 @@ static size_t place(scratch *s, size_t n_bytes) {
 static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, const pn_cudnn_plan *plan) {
     scratch s = { 0 };
     size_t rows = (size_t)(x->docs * x->heads * x->length);
-    for (int i = 0; i < 3; i++) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]));
+    for (int i = 0; i < 3; i++)
+        if (!written(c, i)) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]));
     s.delta = place(&s, rows * sizeof(float));
     s.dq_sum = place(&s, x->repeatable ? 0 : rows * (size_t)x->d * sizeof(float));
     s.workspace = place(&s, pn_cudnn_workspace(plan));
@@ -193,7 +201,7 @@ static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, cons
 static pn_status backward(const pn_op_call *c) {
     pn_attention_graph x;
     values v;
-    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
     const pn_cudnn_plan *plan = backward_plan(c, &x);
     if (!plan) return pn_attention_tiles_backward(c);
     scratch s = scratch_of(c, &x, plan);
@@ -201,12 +209,14 @@ static pn_status backward(const pn_op_call *c) {
     PN_TRY(give_inputs(&v, c, &x));
     give(&v, PN_CUDNN_ONE, &v.one);
     give(&v, PN_CUDNN_DO, pn_data(c->dout[0]));
-    for (int i = 0; i < 3; i++) give(&v, PN_CUDNN_DQ + i, base + s.gradient[i]);
+    for (int i = 0; i < 3; i++) {
+        give(&v, PN_CUDNN_DQ + i, written(c, i) ? pn_data(c->din[i]) : base + s.gradient[i]);
+    }
     give(&v, PN_CUDNN_DELTA, base + s.delta);
     if (!x.repeatable) give(&v, PN_CUDNN_DQ_SUM, base + s.dq_sum);
     PN_TRY(pn_cudnn_run(plan, name, v.n, v.id, v.address, base + s.workspace));
     for (int i = 0; i < 3; i++)
-        if (c->din[i])
+        if (c->din[i] && pn_op_adds(c, i))
             PN_TRY(pn_attention_add(name, pn_data(c->din[i]), base + s.gradient[i], pn_tensor_elems(c->din[i])));
     return PN_OK;
 }
@@ -218,7 +228,11 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     return plan ? scratch_of(c, &x, plan).end : pn_attention_tiles_scratch(c, true);
 }
 
-const pn_op_impl pn_attention_cudnn = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+const pn_op_impl pn_attention_cudnn = { .name = name,
+                                        .bf16 = true,
+                                        .fresh = true,
+                                        .takes = takes,
+                                        .scratch_bytes = scratch_bytes,
+                                        .forward = forward,
+                                        .backward = backward };
 #endif
