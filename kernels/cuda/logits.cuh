@@ -36,6 +36,11 @@ struct pn_logits {
     pn_logits_side side[2];
 };
 
+/* NULL where the values are not kept: scratch is asked for without them. */
+static inline const void *pn_logits_address(const pn_tensor *t) {
+    return t->storage ? pn_data(t) : NULL;
+}
+
 /* A tile of logits or their gradients: rows x cols at most, `row` elements from one row to the next. */
 struct pn_logits_tile {
     int64_t rows, cols, row;

@@ -142,10 +142,6 @@ static double tau_of(const pn_op_call *c) {
     return ((const pn_linear_kl_attr *)c->attr)->temperature;
 }
 
-static const void *address(const pn_tensor *t) {
-    return t->storage ? pn_data(t) : NULL;
-}
-
 static pn_logits logits_of(const pn_op_call *c) {
     pn_logits x = {};
     x.name = name;
@@ -153,7 +149,8 @@ static pn_logits logits_of(const pn_op_call *c) {
     x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
     x.sides = head::sides;
     for (int s = 0; s < 2; s++)
-        x.side[s] = { address(c->in[2 * s]), address(c->in[2 * s + 1]), c->in[2 * s + 1]->shape[1] };
+        x.side[s] = { pn_logits_address(c->in[2 * s]), pn_logits_address(c->in[2 * s + 1]),
+                      c->in[2 * s + 1]->shape[1] };
     return x;
 }
 
