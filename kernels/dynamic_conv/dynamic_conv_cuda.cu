@@ -6,7 +6,7 @@
 
 extern "C" {
 #include "cuda/matmul_cuda.h"
-#include "dynamic_conv.h"
+#include "dynamic_conv_cuda.h"
 }
 
 namespace { /* templates that take these must not be one with those of another op */
@@ -202,16 +202,18 @@ static pn_status forward(const pn_op_call *c) {
     return c->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
 }
 
-static pn_status backward(const pn_op_call *c) {
+extern "C" pn_status pn_dynamic_conv_cuda_backward(const pn_op_call *c) {
     if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     return c->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
 }
 
-static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
+extern "C" size_t pn_dynamic_conv_cuda_scratch(const pn_op_call *c, bool backward_pass) {
     return layout_of(c, backward_pass).end;
 }
 
-static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
-PN_CUDA_OP(dynamic_conv, &impl)
+static const pn_op_impl impl = { .name = name,
+                                 .bf16 = true,
+                                 .scratch_bytes = pn_dynamic_conv_cuda_scratch,
+                                 .forward = forward,
+                                 .backward = pn_dynamic_conv_cuda_backward };
+PN_CUDA_OP(dynamic_conv, &pn_dynamic_conv_cuda_fused, &impl)
