@@ -1,5 +1,6 @@
 /* Any shape. The taps of a run of tokens at a time, by cuBLASLt, in the compute type; backward makes them again, puts
  * their gradients in their place, and has two more products of them. */
+#include "cuda/channels.cuh"
 #include "cuda/map.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/window.cuh"
@@ -173,6 +174,7 @@ template <class T> pn_status add_products(const pn_op_call *c, const run<T> *r) 
 template <class T> pn_status backward_in(const pn_op_call *c) {
     run<T> r;
     PN_TRY(run_of_call(c, &r));
+    for (int i = 0; i < c->n_in; i++) PN_TRY(pn_cuda_zero_fresh(c, i));
     const layout l = layout_of(c, true);
     const int64_t all = r.c.docs.tokens, channels = r.c.channels, most = run_of(channels * r.c.width);
     const T *dv = pn_values<T>(c->dout[0]);
@@ -213,6 +215,7 @@ extern "C" size_t pn_dynamic_conv_cuda_scratch(const pn_op_call *c, bool backwar
 
 static const pn_op_impl impl = { .name = name,
                                  .bf16 = true,
+                                 .fresh = true,
                                  .scratch_bytes = pn_dynamic_conv_cuda_scratch,
                                  .forward = forward,
                                  .backward = pn_dynamic_conv_cuda_backward };

@@ -131,6 +131,7 @@ struct gradients {
     float *part;    /* [walks, 4, V, WIDTH]: sums over tokens of what dtaps has, by warp */
     int64_t token0;
     int tiles;
+    bool adds; /* to dc; else it holds nothing yet */
 };
 
 template <int C>
@@ -223,13 +224,14 @@ __global__ void __launch_bounds__(THREADS, 1)
             for (int r = 0; r < 2; r++) {
                 if (token + 8 * r >= v.docs.tokens) continue;
                 pn_bf16 *to = g.dc + (token + 8 * r) * v.channels + walk.channel0 + channel;
-                const pn_channels<pn_bf16, 4> had = pn_channels_at<pn_bf16, 4>(to);
+                const pn_channels<pn_bf16, 4> had =
+                    g.adds ? pn_channels_at<pn_bf16, 4>(to) : pn_channels_zero<pn_bf16, 4>();
                 float sum[4];
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     float all = dc[u][r][i];
                     if (r == 1 && l >= 8 - BACK) all += halo[(next * BACK + l - (8 - BACK)) * C + channel + i];
-                    sum[i] = __fadd_rn(had[i], all);
+                    sum[i] = g.adds ? __fadd_rn(had[i], all) : all;
                 }
                 pn_channels_put<pn_bf16, 4>(to, sum);
             }
@@ -333,16 +335,17 @@ template <int C> pn_status add_by(const pn_dconv_cuda &v, const gradients &g, co
 pn_status add_products(const pn_op_call *c, const pn_dconv_cuda &v, const pn_bf16 *dtaps, int64_t token0, int64_t n) {
     pn_matmul m = {};
     m.name = name;
-    m.add = true;
     m.a = dtaps;
     m.a_type = m.b_type = PN_BF16;
     if (c->din[HIDDEN]) {
+        m.add = pn_op_adds(c, HIDDEN);
         m.m = n, m.n = v.rank, m.k = v.channels * WIDTH;
         m.b = v.w2;
         m.c = pn_values<pn_bf16>(c->din[HIDDEN]) + token0 * v.rank, m.c_type = PN_BF16;
         PN_TRY(pn_cuda_matmul(&m, c->scratch));
     }
     if (!c->din[W2]) return PN_OK;
+    m.add = pn_op_adds(c, W2) || token0 > 0;
     m.m = v.channels * WIDTH, m.n = v.rank, m.k = n;
     m.a_turned = true;
     m.b = v.h + token0 * v.rank;
@@ -359,12 +362,12 @@ pn_status backward(const pn_op_call *c) {
     const bool products = c->din[HIDDEN] || c->din[W2];
     const int each = block_channels(v.rank);
     char *scratch = (char *)c->scratch;
-    gradients g = { pn_values<pn_bf16>(c->dout[0]),
-                    pn_values_or_null<pn_bf16>(c->din[VALUES]),
-                    products ? (pn_bf16 *)(scratch + l.dtaps) : NULL,
-                    NULL,
-                    0,
-                    0 };
+    gradients g = {};
+    g.dv = pn_values<pn_bf16>(c->dout[0]);
+    g.dc = pn_values_or_null<pn_bf16>(c->din[VALUES]);
+    g.dtaps = products ? (pn_bf16 *)(scratch + l.dtaps) : NULL;
+    g.adds = pn_op_adds(c, VALUES);
+    PN_TRY(pn_cuda_zero_fresh(c, B2));
     for (int64_t run = 0; run < l.runs; run++) {
         const int64_t left = v.docs.tokens - run * l.run, n = left < l.run ? left : l.run;
         g.token0 = run * l.run;
@@ -411,6 +414,10 @@ bool takes(const pn_op_call *c) {
 
 } // namespace
 
-extern "C" const pn_op_impl pn_dynamic_conv_cuda_fused = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+extern "C" const pn_op_impl pn_dynamic_conv_cuda_fused = { .name = name,
+                                                           .bf16 = true,
+                                                           .fresh = true,
+                                                           .takes = takes,
+                                                           .scratch_bytes = scratch_bytes,
+                                                           .forward = forward,
+                                                           .backward = backward };
