@@ -76,6 +76,20 @@ __device__ __forceinline__ void taps_of(const float (*y)[4], int u, int r, const
         K[i][2] = second[0] + b[i].z, K[i][3] = second[1] + b[i].w;
     }
 }
+/* Lanes 2 N apart: each keeps N of the sums of their 2 N values. */
+template <int N> __device__ __forceinline__ void sum_halves(float x[16], int lane) {
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        const float send = lane & 2 * N ? x[k] : x[k + N], keep = lane & 2 * N ? x[k + N] : x[k];
+        x[k] = keep + __shfl_xor_sync(~0u, send, 2 * N);
+    }
+}
+/* Sums over the warp's eight rows of 16 values in each of their lanes: row l gets numbers 2 l and 2 l + 1. */
+__device__ __forceinline__ void sum_rows(float x[16], int lane) {
+    sum_halves<8>(x, lane);
+    sum_halves<4>(x, lane);
+    sum_halves<2>(x, lane);
+}
 __device__ __forceinline__ float sum_of(const float K[WIDTH], const float x[WIDTH][4], int i) {
     return K[0] * x[0][i] + K[1] * x[1][i] + K[2] * x[2][i] + K[3] * x[3][i];
 }
@@ -150,13 +164,23 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int each = (g.tiles + walks - 1) / walks, low = min(own * each, g.tiles), high = min(low + each, g.tiles);
     const int lane = walk.id % 32, warp = walk.id / 32, row = warp * 16 + lane / 4, t = lane % 4, l = lane / 4;
     const bool after = low < high && walk.token_of(high) < v.docs.tokens;
-    float y[C / 2][4], db2[C / 4][WIDTH] = {};
+    float y[C / 2][4], db2[C / 16][2] = {};
     walk.start(after ? high : high - 1, -1, high - low + after);
     for (int tile = after ? high : high - 1; tile >= low; tile--) {
         const int64_t token = walk.token_of(tile) + row;
         const int s[2] = { walk.position(token), walk.position(token + 8) };
         const bool ours = tile < high;
         float dc[C / 16][2][4];
+        pn_channels<pn_bf16, 4> dv[C / 16][2];
+#pragma unroll
+        for (int u = 0; u < C / 16; u++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const int64_t channel = walk.channel0 + 16 * u + 4 * t;
+                const bool there = channel < v.channels && token + 8 * r < v.docs.tokens;
+                dv[u][r] = there ? pn_channels_at<pn_bf16, 4>(g.dv + (token + 8 * r) * v.channels + channel)
+                                 : pn_channels_zero<pn_bf16, 4>();
+            }
         walk.taps(tile, y);
 #pragma unroll
         for (int u = 0; u < C / 16; u++) {
@@ -164,32 +188,36 @@ __global__ void __launch_bounds__(THREADS, 1)
             const bool inside = walk.channel0 + channel < v.channels;
             float4 b[4];
             float owed[2][4][WIDTH]; /* p K: to the value of tap w's token */
+            float dK[2][4 * WIDTH];
 #pragma unroll
             for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 const bool there = inside && token + 8 * r < v.docs.tokens;
                 const int64_t at = (token + 8 * r) * v.channels + walk.channel0 + channel;
-                const pn_channels<pn_bf16, 4> dv =
-                    there ? pn_channels_at<pn_bf16, 4>(g.dv + at) : pn_channels_zero<pn_bf16, 4>();
-                float x[WIDTH][4], K[4][WIDTH], dK[4 * WIDTH];
+                float x[WIDTH][4], K[4][WIDTH];
                 walk.window(tile, row + 8 * r, channel, s[r], x);
                 taps_of(y, u, r, b, K);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float sum = sum_of(K[i], x, i), sig = sigmoid(sum);
-                    const float p = dv[i] * sig * (1 + sum * (1 - sig));
+                    const float p = dv[u][r][i] * sig * (1 + sum * (1 - sig));
 #pragma unroll
                     for (int w = 0; w < WIDTH; w++) {
                         owed[r][i][w] = s[r] + w >= BACK ? p * K[i][w] : 0;
-                        dK[i * WIDTH + w] = p * x[w][i];
-                        if (ours) db2[4 * u + i][w] += dK[i * WIDTH + w];
+                        dK[r][i * WIDTH + w] = p * x[w][i];
                     }
                 }
                 if (!there || !ours || !g.dtaps) continue;
                 pn_bf16 *to = g.dtaps + (at - g.token0 * v.channels) * WIDTH;
-                pn_channels_put<pn_bf16, 8>(to, dK);
-                pn_channels_put<pn_bf16, 8>(to + 8, dK + 8);
+                pn_channels_put<pn_bf16, 8>(to, dK[r]);
+                pn_channels_put<pn_bf16, 8>(to + 8, dK[r] + 8);
+            }
+            if (g.part && ours) {
+#pragma unroll
+                for (int k = 0; k < 4 * WIDTH; k++) dK[0][k] += dK[1][k];
+                sum_rows(dK[0], lane);
+                db2[u][0] += dK[0][0], db2[u][1] += dK[0][1];
             }
             /* Token l + 8 r of the warp gets from the k-th after it what that owes by tap 3 - k; from one past the
              * warp's last, which is at hand as the warp's own first ones, those before the warp get it. */
@@ -240,17 +268,10 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (!g.part) return;
     float *part = g.part + ((int64_t)own * 4 + warp) * v.channels * WIDTH + walk.channel0 * WIDTH;
 #pragma unroll
-    for (int u = 0; u < C / 16; u++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int channel = 16 * u + 4 * t + i;
-#pragma unroll
-            for (int w = 0; w < WIDTH; w++)
-#pragma unroll
-                for (int d = 4; d < 32; d *= 2) db2[4 * u + i][w] += __shfl_xor_sync(~0u, db2[4 * u + i][w], d);
-            if (l == 0 && walk.channel0 + channel < v.channels)
-                pn_floats_put<WIDTH>(part + channel * WIDTH, db2[4 * u + i]);
-        }
+    for (int u = 0; u < C / 16; u++) {
+        const int channel = 16 * u + 4 * t + l / 2;
+        if (walk.channel0 + channel < v.channels) pn_floats_put<2>(part + channel * WIDTH + 2 * (l % 2), db2[u]);
+    }
 #endif
 }
 
