@@ -139,12 +139,16 @@ template <int C> struct pn_dconv_walk {
     /* The block's rows of w2, by all of its threads. */
     __device__ __forceinline__ void copy_w2() const {
         const int64_t rows = v.channels * PN_DCONV_WIDTH;
-        for (int i = (int)threadIdx.x; i < shared::columns * steps * 8; i += PN_DCONV_THREADS) {
-            const int column = i / (8 * steps), piece = i % (8 * steps);
+        const int piece = (int)threadIdx.x % 8;
+        for (int column = (int)threadIdx.x / 8; column < shared::columns; column += PN_DCONV_THREADS / 8) {
             const int64_t row = (channel0 + pn_dconv_channel_of(column)) * PN_DCONV_WIDTH + pn_dconv_tap_of(column);
-            const bool there = row < rows && 8 * piece < v.rank;
-            pn_copy16(w2 + (uint32_t)(piece / 8 * shared::strip) + pn_dconv_piece(column, piece % 8),
-                      v.w2 + (there ? row * v.rank + 8 * piece : 0), there);
+            const pn_bf16 *from = v.w2 + row * v.rank;
+            const uint32_t to = w2 + pn_dconv_piece(column, piece);
+            for (int s = 0; s < steps; s++) {
+                const int at = s * PN_DCONV_STEP + 8 * piece;
+                const bool there = row < rows && at < v.rank;
+                pn_copy16(to + (uint32_t)(s * shared::strip), there ? from + at : v.w2, there);
+            }
         }
     }
     /* Starts the copy of the next slot of h, where there is one left. */

@@ -42,7 +42,7 @@ __device__ void angle(const shape &s, const pn_cuda_docs &docs, const uint64_t *
 template <class T, int V, bool ADD>
 __global__ void __launch_bounds__(THREADS)
     rotate(shape s, pn_cuda_docs docs, const uint64_t *turns, float direction, const T *x, T *y) {
-    __shared__ alignas(16) float cosine[ANGLES], sine[ANGLES];
+    alignas(16) __shared__ float cosine[ANGLES], sine[ANGLES];
     const int token0 = (int)blockIdx.x * s.per_block, pair0 = (int)blockIdx.y * s.span;
     const int tokens = min(s.per_block, s.tokens - token0), pairs = min(s.span, s.half - pair0);
     for (int i = (int)threadIdx.x; i < tokens * pairs; i += THREADS)
