@@ -33,33 +33,69 @@ __device__ static __forceinline__ float pn_glin_dot8(const unsigned char *a, con
     return sum;
 }
 
-/* memory: two stages. On return all threads are through with them. */
+/* Starts copying columns 64 tile .. of what the head's products read. */
 template <int Width>
-__device__ static __forceinline__ void pn_glin_keys_products(const pn_glin_tensor &c, const pn_glin_place &p,
-                                                             int first_channel, unsigned char *memory,
-                                                             pn_glin_keys_sums<Width> *y) {
+__device__ static __forceinline__ void pn_glin_keys_copy(const pn_glin_tensor &c, const pn_glin_place &p, int head,
+                                                         int first_channel, int tile, unsigned char *stage) {
     typedef pn_glin_keys_stage<Width> in;
     constexpr int THREADS = PN_GLIN_KEYS_THREADS, TILE = pn_tile<64>::bytes;
     const pn_glin_sizes &s = c.s;
-    const int id = (int)threadIdx.x, warp = id / 32 % 4;
-    const bool keys = id >= THREADS / 2;
-    const int tiles = (s.dv + 63) / 64, channels = s.dk - first_channel;
-    const int64_t state = s.state_at(p.chunk, p.head) + (int64_t)first_channel * s.dv;
-    auto copy = [&](int tile) {
-        const uint32_t to = pn_shared(memory + tile % 2 * in::bytes);
-        const int column = 64 * tile, columns = s.dv - column;
-        pn_glin_copy<64, THREADS>(to + in::V, c.v + s.v_at(p.first, p.head) + column, s.ldv, p.n, columns);
-        if (c.dO)
-            pn_glin_copy<64, THREADS>(to + in::dO, c.dO + s.o_at(p.first, p.head) + column, s.ldo, p.n, columns);
-        else
-            pn_glin_copy<64, THREADS>(to + in::dO, c.v, 0, 0, 0);
+    const uint32_t to = pn_shared(stage);
+    const int column = 64 * tile, columns = s.dv - column, channels = s.dk - first_channel;
+    const int64_t state = s.state_at(p.chunk, head) + (int64_t)first_channel * s.dv + column;
+    pn_glin_copy<64, THREADS>(to + in::V, c.v + s.v_at(p.first, head) + column, s.ldv, p.n, columns);
+    if (c.dO)
+        pn_glin_copy<64, THREADS>(to + in::dO, c.dO + s.o_at(p.first, head) + column, s.ldo, p.n, columns);
+    else
+        pn_glin_copy<64, THREADS>(to + in::dO, c.v, 0, 0, 0);
 #pragma unroll
-        for (int d = 0; d < Width / 64; d++) {
-            const int64_t at = state + (64 * d < channels ? (int64_t)64 * d * s.dv : 0) + column;
-            pn_glin_copy<64, THREADS>(to + in::S + (uint32_t)(d * TILE), c.S + at, s.dv, channels - 64 * d, columns);
-            pn_glin_copy<64, THREADS>(to + in::G + (uint32_t)(d * TILE), c.G + at, s.dv, channels - 64 * d, columns);
+    for (int d = 0; d < Width / 64; d++) {
+        const int64_t at = state + (64 * d < channels ? (int64_t)64 * d * s.dv : 0);
+        pn_glin_copy<64, THREADS>(to + in::S + (uint32_t)(d * TILE), c.S + at, s.dv, channels - 64 * d, columns);
+        pn_glin_copy<64, THREADS>(to + in::G + (uint32_t)(d * TILE), c.G + at, s.dv, channels - 64 * d, columns);
+    }
+}
+
+/* Columns `tile` .. of a stage that has come. */
+template <int Width>
+__device__ static __forceinline__ void pn_glin_keys_add(const unsigned char *stage, pn_glin_keys_sums<Width> *y) {
+    typedef pn_glin_keys_stage<Width> in;
+    constexpr int TILE = pn_tile<64>::bytes;
+    const int id = (int)threadIdx.x, warp = id / 32 % 4;
+    const bool keys = id >= PN_GLIN_KEYS_THREADS / 2;
+    const uint32_t at = pn_shared(stage), own = at + (keys ? in::V : in::dO), other = at + (keys ? in::dO : in::V);
+    const uint32_t states = at + (keys ? in::G : in::S);
+    uint32_t a[4][4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) pn_glin_left(a[k], own, warp, k);
+    pn_glin_begin();
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        pn_glin_add<64, false>(y->near, a[k], other, k);
+#pragma unroll
+        for (int d = 0; d < Width / 64; d++) pn_glin_add<64, false>(y->far[d], a[k], states + (uint32_t)(d * TILE), k);
+    }
+    pn_glin_end(y->near, 8);
+#pragma unroll
+    for (int d = 0; d < Width / 64; d++) pn_glin_keep(y->far[d], 8);
+#pragma unroll
+    for (int d = 0; d < Width / 64; d++)
+#pragma unroll
+        for (int piece = 0; piece < 2; piece++) {
+            const int place = d * TILE + pn_tile<64>::at(id / 4, 2 * (id % 4) + piece);
+            y->states[d] += pn_glin_dot8(stage + in::S + place, stage + in::G + place);
         }
-    };
+}
+
+/* All products of head p.head. memory: two stages; *stage: number of the one for which its first columns were started
+ * last. ahead(): starts what is wanted in the stage after its last columns, and is called once. On return all threads
+ * are through with the stages before *stage. */
+template <int Width, class Ahead>
+__device__ static __forceinline__ void pn_glin_keys_products(const pn_glin_tensor &c, const pn_glin_place &p,
+                                                             int first_channel, unsigned char *memory, int *stage,
+                                                             pn_glin_keys_sums<Width> *y, Ahead ahead) {
+    constexpr int bytes = pn_glin_keys_stage<Width>::bytes;
+    const int tiles = (c.s.dv + 63) / 64;
 #pragma unroll
     for (int b = 0; b < 8; b++)
 #pragma unroll
@@ -70,38 +106,15 @@ __device__ static __forceinline__ void pn_glin_keys_products(const pn_glin_tenso
         }
 #pragma unroll
     for (int d = 0; d < Width / 64; d++) y->states[d] = 0;
-
-    copy(0);
-    pn_copies_commit();
-    for (int tile = 0; tile < tiles; tile++) {
-        if (tile + 1 < tiles) copy(tile + 1);
+    for (int tile = 0; tile < tiles; tile++, ++*stage) {
+        if (tile + 1 < tiles)
+            pn_glin_keys_copy<Width>(c, p, p.head, first_channel, tile + 1, memory + (*stage + 1) % 2 * bytes);
+        else
+            ahead();
         pn_copies_commit();
         pn_glin_wait<1>();
-        const unsigned char *stage = memory + tile % 2 * in::bytes;
-        const uint32_t at = pn_shared(stage), own = at + (keys ? in::V : in::dO), other = at + (keys ? in::dO : in::V);
-        const uint32_t states = at + (keys ? in::G : in::S);
-        uint32_t a[4][4];
-#pragma unroll
-        for (int k = 0; k < 4; k++) pn_glin_left(a[k], own, warp, k);
-        pn_glin_begin();
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            pn_glin_add<64, false>(y->near, a[k], other, k);
-#pragma unroll
-            for (int d = 0; d < Width / 64; d++)
-                pn_glin_add<64, false>(y->far[d], a[k], states + (uint32_t)(d * TILE), k);
-        }
-        pn_glin_end(y->near, 8);
-#pragma unroll
-        for (int d = 0; d < Width / 64; d++) pn_glin_keep(y->far[d], 8);
-#pragma unroll
-        for (int d = 0; d < Width / 64; d++)
-#pragma unroll
-            for (int piece = 0; piece < 2; piece++) {
-                const int place = d * TILE + pn_tile<64>::at(id / 4, 2 * (id % 4) + piece);
-                y->states[d] += pn_glin_dot8(stage + in::S + place, stage + in::G + place);
-            }
-        __syncthreads(); /* all are through with this stage */
+        pn_glin_keys_add<Width>(memory + *stage % 2 * bytes, y);
+        __syncthreads();
     }
 }
 

@@ -147,7 +147,10 @@ __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
     const bool own_keys = id >= THREADS / 2;
 
     pn_glin_keys_sums<WIDTH> y;
-    pn_glin_keys_products<WIDTH>(c, p, first_channel, memory, &y);
+    int stage = 0;
+    pn_glin_keys_copy<WIDTH>(c, p, p.head, first_channel, 0, memory);
+    pn_copies_commit();
+    pn_glin_keys_products<WIDTH>(c, p, first_channel, memory, &stage, &y, [] {});
 
     const int64_t at = block * C * s.dk + first_channel;
     pn_glin_copy<WIDTH, THREADS>(pn_shared(m->Qpre), c.Qpre + at, s.dk, C, s.dk - first_channel);

@@ -11,11 +11,6 @@ static bool takes(const pn_op_call *c) {
     return c->dtype == PN_BF16 && a->dk % 8 == 0 && a->dv % 8 == 0 && a->dk <= PN_GLIN_MOST_DK;
 }
 
-static int key_tiles(const pn_glin_sizes &s) {
-    int width = pn_glin_tensor_key_channels(s);
-    return (s.dk + width - 1) / width;
-}
-
 /* Bytes of scratch from its start. */
 struct layout {
     size_t gates, Qpre, Ksuf, A, block, states, dq, dk, dv, dg, end;
@@ -75,21 +70,21 @@ static pn_status forward(const pn_op_call *c) {
     return pn_glin_tensor_output(x, false);
 }
 
-/* Where a head's gradient goes, and the sum over heads that share an input. */
-static pn_glin_share share_of(pn_tensor *din, int share, int64_t heads_width, void *part) {
+/* Where the gradients of heads go of which `share` share an input, and the sum over these. */
+static pn_glin_share share_of(pn_tensor *din, int share, int64_t ld, void *part) {
     if (!din) return { nullptr, false, 0 };
-    if (share == 1) return { pn_values<pn_bf16>(din), true, heads_width };
-    return { (pn_bf16 *)part, false, heads_width };
+    if (share == 1) return { pn_values<pn_bf16>(din), true, ld };
+    return { (pn_bf16 *)part, false, ld };
 }
 template <class P, class Y> static pn_status add_shared(const P *part, int64_t rows, int share, int width, Y *to) {
     if (rows == 0) return PN_OK;
     pn_glin_add_shared<<<pn_map_grid(rows * width), 256, 0, pn_cuda_stream()>>>(part, rows, share, width, to);
     return pn_cuda_launched(name);
 }
-static pn_status add_shared_heads(const pn_op_call *c, int i, const pn_glin_share &from, const pn_glin_sizes &s,
-                                  int share, int width) {
+static pn_status add_shared_heads(pn_tensor *din, const pn_glin_share &from, int64_t tokens, int heads, int share,
+                                  int width) {
     if (!from.to || share == 1) return PN_OK;
-    return add_shared(from.to, s.docs.tokens * (s.heads / share), share, width, pn_values<pn_bf16>(c->din[i]));
+    return add_shared(from.to, tokens * (heads / share), share, width, pn_values<pn_bf16>(din));
 }
 
 static pn_status backward(const pn_op_call *c) {
@@ -104,10 +99,13 @@ static pn_status backward(const pn_op_call *c) {
     x.dO = pn_values_or_null<pn_bf16>(c->dout[0]);
     x.dS_T = pn_f32_or_null(c->dout[1]);
     x.dS0 = pn_f32_or_null(c->din[4]);
-    x.dq = share_of(c->din[0], s.q_share, (int64_t)s.heads * s.dk, scratch + l.dq);
-    x.dk = share_of(c->din[1], s.k_share, (int64_t)s.heads * s.dk, scratch + l.dk);
+    const pn_glin_key_work work = pn_glin_tensor_key_work(s);
+    const int groups = s.heads / work.group, q_share = s.q_share / work.group, k_share = s.k_share / work.group;
+    x.group = work.group;
+    x.dg_tiles = (s.dk + work.channels - 1) / work.channels;
+    x.dq = share_of(c->din[0], q_share, (int64_t)groups * s.dk, scratch + l.dq);
+    x.dk = share_of(c->din[1], k_share, (int64_t)groups * s.dk, scratch + l.dk);
     x.dv = share_of(c->din[2], s.v_share, (int64_t)s.heads * s.dv, scratch + l.dv);
-    x.dg_tiles = key_tiles(s);
     x.add_dg = s.vector() && s.g_share == 1;
     if (c->din[3]) x.dg = x.add_dg ? pn_f32(c->din[3]) : (float *)(scratch + l.dg);
 
@@ -115,11 +113,12 @@ static pn_status backward(const pn_op_call *c) {
     PN_TRY(pn_glin_tensor_sweep(x, true));
     if (x.dv.to) PN_TRY(pn_glin_tensor_output(x, true));
     if (x.dq.to || x.dk.to || x.dg) PN_TRY(s.vector() ? pn_glin_tensor_keys_vector(x) : pn_glin_tensor_keys_scalar(x));
-    PN_TRY(add_shared_heads(c, 0, x.dq, s, s.q_share, s.dk));
-    PN_TRY(add_shared_heads(c, 1, x.dk, s, s.k_share, s.dk));
-    PN_TRY(add_shared_heads(c, 2, x.dv, s, s.v_share, s.dv));
+    const int64_t tokens = s.docs.tokens;
+    PN_TRY(add_shared_heads(c->din[0], x.dq, tokens, groups, q_share, s.dk));
+    PN_TRY(add_shared_heads(c->din[1], x.dk, tokens, groups, k_share, s.dk));
+    PN_TRY(add_shared_heads(c->din[2], x.dv, tokens, s.heads, s.v_share, s.dv));
     if (!x.dg || x.add_dg) return PN_OK;
-    const int64_t rows = s.docs.tokens * (s.heads / s.g_share);
+    const int64_t rows = tokens * (s.heads / s.g_share);
     if (s.vector()) return add_shared(x.dg, rows, s.g_share, s.dk, pn_f32(c->din[3]));
     return add_shared(x.dg, rows, s.g_share * x.dg_tiles, 1, pn_f32(c->din[3]));
 }

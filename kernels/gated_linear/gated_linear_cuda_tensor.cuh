@@ -53,6 +53,7 @@ struct pn_glin_tensor {
     float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, tiles]; vector: [tokens, heads, dk], or g's own */
     bool add_dg;  /* vector gates of heads that share none: dg is added to */
     int dg_tiles; /* parts of a scalar gate's gradient */
+    int group;    /* heads whose dq and dk are added up by a block: they go out as those of one head */
     /* scratch */
     pn_glin_gates *gates; /* scalar */
     pn_bf16 *Qpre, *Ksuf; /* vector: [64, dk] */
@@ -66,8 +67,12 @@ pn_status pn_glin_tensor_sweep(const pn_glin_tensor &c, bool reverse);
 pn_status pn_glin_tensor_output(const pn_glin_tensor &c, bool values);
 pn_status pn_glin_tensor_keys_scalar(const pn_glin_tensor &c);
 pn_status pn_glin_tensor_keys_vector(const pn_glin_tensor &c);
-/* Channels of keys that a block of `keys` takes. */
-int pn_glin_tensor_key_channels(const pn_glin_sizes &s);
+/* What a block of `keys` takes: so many channels of keys, of so many heads that share queries and keys. */
+enum { PN_GLIN_MOST_GROUP = 8 };
+typedef struct pn_glin_key_work {
+    int channels, group;
+} pn_glin_key_work;
+pn_glin_key_work pn_glin_tensor_key_work(const pn_glin_sizes &s);
 
 /* ---- products of tiles (pn_tile) by a warpgroup: warp w of the four has rows 16 w .. of the result ---- */
 
