@@ -17,8 +17,9 @@ typedef struct pn_op_check_options {
 } pn_op_check_options;
 
 /* Adds to *passed and *failed. Inputs are rounded (op_case.h) before both sides see them; outputs are poisoned with NaN
- * first, so an element that is not written fails. A second run must be bit-equal. A case that no implementation takes
- * has failed. */
+ * first, so an element that is not written fails. A second run must be bit-equal. In a third, backward
+ * runs twice and gradients must double; those that an implementation can write are written first. A case that no
+ * implementation takes has failed. */
 pn_status pn_op_check(const pn_op *op, const pn_op_check_options *options, int *passed, int *failed);
 
 /* rms(x - ref) / rms(ref); NaN or infinity anywhere in x gives infinity. rms(ref) = 0 compares absolutely. */

@@ -72,8 +72,8 @@ static pn_status measure(bench *b, const pn_block_spec *spec, bool backward, pn_
     pn_status s = work_open(spec, &b->o->shape->dims, b->o->tokens, backward, &w);
     if (!s) s = pn_time_runs(&rule, run_once, &w, t);
     work_close(&w);
-    pn_machine_measure(&b->machine);
-    return s;
+    PN_TRY(s);
+    return pn_machine_measure(&b->machine);
 }
 
 static pn_status row(bench *b, const pn_block_spec *spec, bool backward) {
@@ -125,7 +125,7 @@ pn_status pn_bench_layer(const pn_bench_layer_options *o, FILE *out) {
     bench b = { .o = o, .out = out, .rows = json_array() };
     pn_status s = PN_OK;
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
-    PN_TRY_GOTO(s, pn_machine_open(&b.machine), done);
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine, PN_CPU, PN_F32), done);
     pn_machine_print(&b.machine, out);
     PN_TRY_GOTO(s, rows(&b), done);
     pn_machine_print(&b.machine, out);

@@ -127,7 +127,7 @@ static pn_status parts(bench *b, const pn_latency_setting *s, line *sum) {
         } else {
             PN_TRY(pn_latency_ends(b->table, &c->dims, c->vocab, s, &row[i].timing));
         }
-        pn_machine_measure(&b->machine);
+        PN_TRY(pn_machine_measure(&b->machine));
         show(b, s, &row[i]);
         add(&row[i], sum);
     }
@@ -144,7 +144,7 @@ static pn_status one_context(bench *b, int64_t context) {
     step(b, whole.name);
     whole.cost = sum.cost;
     PN_TRY(pn_latency_model(o->model, NULL, &s, &whole.timing));
-    pn_machine_measure(&b->machine);
+    PN_TRY(pn_machine_measure(&b->machine));
     show(b, &s, &whole);
     double tokens = pn_latency_tokens(&s), measured = tokens / whole.timing.median, sums = tokens / sum.timing.median;
     fprintf(b->out, "%9lld  %.4g tokens/s; the sum of the parts says %.4g, %+.1f %%\n", (long long)context, measured,
@@ -178,7 +178,7 @@ pn_status pn_bench_speed(const pn_bench_speed_options *o, FILE *out) {
     pn_status s = PN_OK;
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     PN_TRY_GOTO(s, pn_latency_open(NULL, NULL, &b.table), done);
-    PN_TRY_GOTO(s, pn_machine_open(&b.machine), done);
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine, PN_CPU, PN_F32), done);
     pn_machine_print(&b.machine, out);
     PN_TRY_GOTO(s, contexts(&b), done);
     pn_machine_print(&b.machine, out);

@@ -136,7 +136,7 @@ static void print(const job *j, const pn_machine *m, const result *r, FILE *out)
             "useful work %.1f GFLOP/s, %.3f of sgemm\n",
             (long long)(train->tokens / train->batch_tokens), (long long)train->batch_tokens, j->net->config.n_layers,
             r->seconds, r->layer_tokens / r->seconds, r->layer_tokens / r->seconds / j->net->config.n_layers,
-            r->cost.flops / r->seconds / 1e9, r->cost.flops / r->seconds / m->sgemm);
+            r->cost.flops / r->seconds / 1e9, r->cost.flops / r->seconds / m->gemm);
 }
 
 static pn_status write_json(const pn_bench_train_options *o, const pn_machine *m, const result *r) {
@@ -151,7 +151,7 @@ static pn_status write_json(const pn_bench_train_options *o, const pn_machine *m
     json_t *root =
         json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:o}", "bench", "train", "machine", pn_machine_json(m), "seconds",
                   r->seconds, "layer_tokens_per_second", r->layer_tokens / r->seconds, "useful_gflops",
-                  r->cost.flops / r->seconds / 1e9, "of_sgemm", r->cost.flops / r->seconds / m->sgemm, "rows", rows);
+                  r->cost.flops / r->seconds / 1e9, "of_sgemm", r->cost.flops / r->seconds / m->gemm, "rows", rows);
     PN_CHECK(root, PN_MEMORY, "out of memory");
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);
@@ -164,10 +164,10 @@ pn_status pn_bench_train(const pn_bench_train_options *o, FILE *out) {
     result r = { 0 };
     pn_status s = PN_OK;
     PN_TRY_GOTO(s, o->config ? job_from_config(o->config, o->steps, &j) : job_from_shape(o, &j), done);
-    PN_TRY_GOTO(s, pn_machine_open(&machine), done);
-    for (int i = 0; i < MACHINE_SAMPLES; i++) pn_machine_measure(&machine);
+    PN_TRY_GOTO(s, pn_machine_open(&machine, PN_CPU, PN_F32), done);
+    for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);
     PN_TRY_GOTO(s, train(&j, &machine, &r), done);
-    for (int i = 0; i < MACHINE_SAMPLES; i++) pn_machine_measure(&machine);
+    for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);
     print(&j, &machine, &r, out);
     PN_TRY_GOTO(s, write_json(o, &machine, &r), done);
 done:

@@ -103,6 +103,9 @@ pn_status pn_device_describe(pn_device_info *out) {
     TRY_CUDA(cudaGetDeviceProperties(&p, 0), "asking the GPU what it is");
     *out = (pn_device_info){ .major = p.major, .minor = p.minor, .multiprocessors = p.multiProcessorCount };
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
+    int khz = 0;
+    TRY_CUDA(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, 0), "asking the GPU for its clock");
+    out->clock_mhz = khz / 1000;
     TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes), "asking the GPU for its free memory");
     TRY_CUDA(cudaDriverGetVersion(&out->driver), "asking for the driver's version");
     TRY_CUDA(cudaRuntimeGetVersion(&out->runtime), "asking for CUDA's version");
