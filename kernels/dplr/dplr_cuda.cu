@@ -12,7 +12,7 @@ typedef struct scratch_parts {
 
 static scratch_parts parts_of(const pn_op_call *c, bool backward) {
     const pn_dplr_attr *attr = (const pn_dplr_attr *)c->attr;
-    const size_t width = pn_dtype_bytes(c->in[0]->dtype), size = (size_t)attr->heads * attr->dk * attr->dv;
+    const size_t width = pn_dtype_bytes(c->dtype), size = (size_t)attr->heads * attr->dk * attr->dv;
     const size_t chunks = (size_t)pn_docs_chunks(&attr->docs, attr->docs.n), docs = (size_t)attr->docs.n;
     scratch_parts p = {};
     if (!backward) return p;
@@ -78,7 +78,7 @@ template <class T> static pn_status backward_as(const pn_op_call *c) {
 }
 
 static bool is_bf16(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16;
+    return c->dtype == PN_BF16;
 }
 static pn_status forward(const pn_op_call *c) {
     return is_bf16(c) ? forward_as<pn_bf16>(c) : forward_as<float>(c);
@@ -89,6 +89,6 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static const pn_op_impl walk = {
-    .name = "dplr/cuda-walk", .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = "dplr/cuda-walk", .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(dplr, &walk)
