@@ -53,6 +53,13 @@ template <class T> static pn_status forward_as(const pn_op_call *c) {
     return pn_dplr_cuda_forward(&x);
 }
 
+static pn_status gradient(const pn_dplr_cuda<float> *x) {
+    return pn_dplr_cuda_gradient(x);
+}
+static pn_status gradient(const pn_dplr_cuda<pn_bf16> *x) {
+    return pn_dplr_cuda_tensor_takes(x->dk, x->dv) ? pn_dplr_cuda_gradient_tensor(x) : pn_dplr_cuda_gradient(x);
+}
+
 template <class T> static pn_status backward_as(const pn_op_call *c) {
     pn_dplr_cuda<T> x;
     PN_TRY(call_of(c, &x));
@@ -74,7 +81,7 @@ template <class T> static pn_status backward_as(const pn_op_call *c) {
     PN_TRY(pn_dplr_cuda_reverse(&x));
     if (!x.dq && !x.d_k && !x.da && !x.db && !x.dg) return PN_OK;
     PN_TRY(pn_dplr_cuda_answers(&x));
-    return pn_dplr_cuda_gradient(&x);
+    return gradient(&x);
 }
 
 static bool is_bf16(const pn_op_call *c) {
