@@ -29,7 +29,7 @@ static void tell(const pn_device_info *gpu, pn_dtype dtype) {
 pn_status pn_compute_open(const pn_compute_options *o, const char *where, pn_compute *out) {
     const bool cuda = o->device == DEVICE_CUDA;
     PN_CHECK(cuda || o->precision != PRECISION_BF16, PN_USAGE,
-             "%s: precision bf16 needs device: cuda; the CPU computes in f32", where);
+             "%s: bf16 needs device: cuda; the CPU computes in f32", where);
     *out = (pn_compute){ PN_CPU, PN_F32 };
     if (!cuda) return PN_OK;
     pn_device_info gpu;
