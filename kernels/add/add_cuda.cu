@@ -16,10 +16,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
 }
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
-    for (int k = 0; k < 2; k++)
-        if (c->din[k])
-            PN_TRY(pn_cuda_map<true>(name, pn_values<T>(c->din[k]), pn_tensor_elems(c->dout[0]), pn_identity{},
-                                     pn_values<T>(c->dout[0])));
+    for (int k = 0; k < 2; k++) PN_TRY(pn_cuda_map_gradient<T>(name, c, k, pn_identity{}, pn_values<T>(c->dout[0])));
     return PN_OK;
 }
 
@@ -33,5 +30,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(add, &impl)

@@ -1,4 +1,5 @@
 #include "attention_cuda_tile.cuh"
+#include "cuda/cudnn_cuda.h"
 
 static pn_status integer(int64_t x, const char *what, int *out) {
     PN_CHECK(x <= INT32_MAX, PN_UNSUPPORTED, "attention: %lld %s: the GPU counts them in 31 bits", (long long)x, what);
@@ -32,17 +33,29 @@ pn_status pn_attention_call_of(const pn_op_call *c, pn_attention_call *out) {
     return PN_OK;
 }
 
-size_t pn_attention_scratch(const pn_op_call *c, bool backward) {
-    const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    return backward ? sizeof(float) * (size_t)(c->in[0]->shape[0] * a->heads) : 0;
+bool pn_attention_has_gradient(const pn_op_call *c) {
+    return c->dout[0] && c->in[0]->shape[0] > 0 && pn_op_has_din(c);
+}
+pn_status pn_attention_no_gradient(const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->din[i] && !pn_op_adds(c, i)) PN_TRY(pn_tensor_fill_zero(c->din[i]));
+    return PN_OK;
 }
 
-static size_t tiles_scratch(const pn_op_call *c, bool backward) {
-    return backward ? pn_attention_scratch(c, backward) : pn_attention_tiles_forward_bytes(c);
+static bool varies;
+void pn_attention_vary(bool allowed) {
+    varies = allowed;
+}
+bool pn_attention_varies(void) {
+    return varies;
 }
 
-/* Heads that have a tile, on a GPU whose blocks may have the shared memory for it. */
-static bool tiles_take(const pn_op_call *c) {
+size_t pn_attention_tiles_scratch(const pn_op_call *c, bool backward) {
+    return backward ? pn_attention_delta_bytes(c) : pn_attention_tiles_forward_bytes(c);
+}
+
+/* On a GPU whose blocks may have the shared memory. */
+bool pn_attention_tiles_take(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
     int device, most;
     if (a->head_dim > 256 || cudaGetDevice(&device) != cudaSuccess ||
@@ -51,10 +64,33 @@ static bool tiles_take(const pn_op_call *c) {
     return pn_attention_tiles_shared_bytes(c) <= (size_t)most;
 }
 
+static __global__ void __launch_bounds__(256)
+    add_vectors(pn_vector<pn_bf16> *to, const pn_vector<pn_bf16> *from, int64_t n) {
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= n) return;
+    pn_vector<pn_bf16> x = to[i], y = from[i];
+    for (int k = 0; k < pn_vector<pn_bf16>::n; k++) pn_store(&x.x[k], pn_load(&x.x[k]) + pn_load(&y.x[k]));
+    to[i] = x;
+}
+
+pn_status pn_attention_add(const char *name, void *to, const void *from, int64_t n) {
+    typedef pn_vector<pn_bf16> vector;
+    PN_ASSERT(n % vector::n == 0 && ((uintptr_t)to | (uintptr_t)from) % sizeof(vector) == 0);
+    if (n == 0) return PN_OK;
+    add_vectors<<<pn_cuda_blocks(n / vector::n, 256), 256, 0, pn_cuda_stream()>>>((vector *)to, (const vector *)from,
+                                                                                  n / vector::n);
+    return pn_cuda_launched(name);
+}
+
 static const pn_op_impl tiles = { .name = "attention/cuda-tiles",
                                   .bf16 = true,
-                                  .takes = tiles_take,
-                                  .scratch_bytes = tiles_scratch,
+                                  .fresh = true,
+                                  .takes = pn_attention_tiles_take,
+                                  .scratch_bytes = pn_attention_tiles_scratch,
                                   .forward = pn_attention_tiles_forward,
                                   .backward = pn_attention_tiles_backward };
+#ifdef PN_HAVE_CUDNN
+PN_CUDA_OP(attention, &pn_attention_cudnn, &tiles, &pn_attention_cuda_rows)
+#else
 PN_CUDA_OP(attention, &tiles, &pn_attention_cuda_rows)
+#endif

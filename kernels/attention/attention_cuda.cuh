@@ -5,7 +5,7 @@
 #include "cuda/element.cuh"
 
 extern "C" {
-#include "attention.h"
+#include "attention_cuda.h"
 #include "cuda/staged_cuda.h"
 }
 
@@ -49,16 +49,10 @@ static constexpr float PN_LOG2_E = 1.4426950408889634f, PN_LN_2 = 0.693147180559
 /* delta [tokens, heads] = <do, o> of every query head, which all of its gradients need. */
 template <class T>
 pn_status pn_attention_delta(const char *name, const pn_attention_call *a, const T *o, const T *d_o, float *delta);
+size_t pn_attention_delta_bytes(const pn_op_call *c);
 
-/* Of backward: delta. */
-size_t pn_attention_scratch(const pn_op_call *c, bool backward);
-
-/* Heads of up to 256 channels, where a block may have pn_attention_tiles_shared_bytes. */
+/* Of the tiles: shared memory of a block, scratch of forward. */
 size_t pn_attention_tiles_shared_bytes(const pn_op_call *c);
 size_t pn_attention_tiles_forward_bytes(const pn_op_call *c);
-pn_status pn_attention_tiles_forward(const pn_op_call *c);
-pn_status pn_attention_tiles_backward(const pn_op_call *c);
-
-extern const pn_op_impl pn_attention_cuda_rows; /* heads of any width */
 
 #endif

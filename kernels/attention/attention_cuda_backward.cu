@@ -10,37 +10,41 @@ namespace {
 
 const char name[] = "attention/cuda-tiles";
 
-/* Queries that pass by at a time: fewer where two results already fill the registers. */
-template <class T, int D> constexpr int PASSING = sizeof(T) == 2 && D == 128 ? 32 : pn_attention_tile<T, D>::STREAM;
-
 template <class T> struct operands {
     const T *q, *k, *v, *d_o;
     const float *lse, *delta;
     bool whole;
+    bool adds[3]; /* to dq, dk, dv; else they are written */
 };
 
-template <class T, int D> constexpr size_t shared_bytes(int passing) {
-    typedef pn_attention_tile<T, D> tile;
-    return sizeof(T) * (size_t)(2 * (tile::ROWS + 2 * passing) * PN_ATTENTION_STRIDE<T, D>)+sizeof(float) *
-               (size_t)(tile::WARPS * 16 * (passing + 4) * (sizeof(T) == 4)) +
-           sizeof(float) * 6 * passing;
-}
+/* Of a block, in elements: two tiles that stay, and in each of STAGES two that pass by. */
+template <class T, int D> struct memory_of {
+    typedef pn_attention_sizes<T, D> sizes;
+    static constexpr int STREAM = sizes::STREAM;
+    static constexpr int OWN = pn_attention_tile<T, sizes::ROWS, D>::size;
+    static constexpr int PASSING = pn_attention_tile<T, STREAM, D>::size;
+    static constexpr int STAGES = sizeof(T) == 2 && D > 128 ? 1 : 2;
+    static constexpr size_t bytes =
+        sizeof(T) * (size_t)(2 * OWN + 2 * STAGES * PASSING) +
+        sizeof(float) * (size_t)(pn_attention_strips<T>(sizes::WARPS, STREAM) + 3 * STAGES * STREAM);
+};
 
 template <class T, int D>
-__global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
+__global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     add_dq(pn_attention_call c, operands<T> x, int tiles, T *dq) {
-    typedef pn_attention_tile<T, D> tile;
-    typedef pn_attention_products<T> products;
-    constexpr int ROWS = tile::ROWS, THREADS = tile::THREADS, STREAM = tile::STREAM, COLUMNS = tile::COLUMNS;
-    constexpr int WIDE = PN_ATTENTION_STRIDE<T, D>;
-    extern __shared__ __align__(16) unsigned char memory[];
-    T *queries = (T *)memory, *grads = queries + ROWS * WIDE, *keys = grads + ROWS * WIDE;
-    T *values = keys + 2 * STREAM * WIDE;
-    float *strips = (float *)(values + 2 * STREAM * WIDE);
+    typedef pn_attention_sizes<T, D> sizes;
+    typedef pn_attention_products<T, sizes::WARPS> products;
+    typedef memory_of<T, D> in;
+    constexpr int ROWS = sizes::ROWS, THREADS = sizes::THREADS, STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
+    constexpr int STAGES = in::STAGES;
+    extern __shared__ __align__(PN_ATTENTION_ALIGNMENT) unsigned char memory[];
+    T *queries = (T *)memory, *grads = queries + in::OWN, *keys = grads + in::OWN;
+    T *values = keys + STAGES * in::PASSING;
+    float *strips = (float *)(values + STAGES * in::PASSING);
 
     /* As in the forward pass. */
     int chunk = c.chunks - 1 - (int)blockIdx.x / tiles, row0 = (int)blockIdx.x % tiles * ROWS;
-    int kv = (int)blockIdx.y / tile::PARTS, column0 = (int)blockIdx.y % tile::PARTS * COLUMNS;
+    int kv = (int)blockIdx.y / sizes::PARTS, column0 = (int)blockIdx.y % sizes::PARTS * COLUMNS;
     pn_attention_part part = pn_attention_part_at(c, c.chunk_doc[chunk]);
     int64_t token0 = c.chunk_begin[chunk];
     int begin = (int)(token0 - part.query0), rows = min(PN_CHUNK, part.queries - begin) * c.group;
@@ -56,8 +60,8 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
                 return j <= highest ? base + ((part.key0 + j) * c.kv_heads + kv) * c.d : NULL;
             };
         };
-        pn_attention_rows<STREAM, D, THREADS>(keys + at % 2 * STREAM * WIDE, x.k, c.d, x.whole, row_of(x.k));
-        pn_attention_rows<STREAM, D, THREADS>(values + at % 2 * STREAM * WIDE, x.v, c.d, x.whole, row_of(x.v));
+        pn_attention_load<STREAM, D, THREADS>(keys + at % STAGES * in::PASSING, x.k, c.d, x.whole, row_of(x.k));
+        pn_attention_load<STREAM, D, THREADS>(values + at % STAGES * in::PASSING, x.v, c.d, x.whole, row_of(x.v));
         pn_copies_commit();
     };
     auto head_of = [&](int r) {
@@ -66,11 +70,11 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
     auto row_of = [&](const T *base) {
         return [=](int r) { return row0 + r < rows ? base + head_of(r) * c.d : NULL; };
     };
-    pn_attention_rows<ROWS, D, THREADS>(queries, x.q, c.d, x.whole, row_of(x.q));
-    pn_attention_rows<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, row_of(x.d_o));
+    pn_attention_load<ROWS, D, THREADS>(queries, x.q, c.d, x.whole, row_of(x.q));
+    pn_attention_load<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, row_of(x.d_o));
     load(0);
 
-    const int warp = threadIdx.x / 32, row = 16 * warp + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     int position[2], first[2];
     float lse[2], delta[2], out[COLUMNS / 8][4] = {};
@@ -83,13 +87,12 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
         delta[i] = x.delta[head];
     }
     for (int step = 0; step < steps; step++) {
-        pn_copies_wait<0>();
-        __syncthreads();
-        if (step + 1 < steps) load(step + 1);
-        const T *these = keys + step % 2 * STREAM * WIDE;
+        pn_attention_arrive(); /* and nobody reads the keys of the step before */
+        if (STAGES > 1 && step + 1 < steps) load(step + 1);
+        const T *these = keys + step % STAGES * in::PASSING;
         float s[STREAM / 8][4] = {}, ds[STREAM / 8][4] = {};
-        products::template by_rows<D>(s, queries + 16 * warp * WIDE, these);
-        products::template by_rows<D>(ds, grads + 16 * warp * WIDE, values + step % 2 * STREAM * WIDE);
+        products::template by_rows<D>(s, queries, these);
+        products::template by_rows<D>(ds, grads, values + step % STAGES * in::PASSING);
         int j0 = key0 + step * STREAM;
 #pragma unroll
         for (int b = 0; b < STREAM / 8; b++)
@@ -99,15 +102,21 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
                 float p = pn_power_of_2(s[b][e] * scale - lse[i]) * (ds[b][e] - delta[i]);
                 ds[b][e] = j <= position[i] && j >= first[i] ? p : 0.0f;
             }
-        products::template by_columns<WIDE>(out, ds, these + column0, strips + warp * 16 * (STREAM + 4));
+        products::template by_columns<D>(out, ds, these, column0, strips);
+        if (STAGES == 1 && step + 1 < steps) {
+            __syncthreads();
+            load(step + 1);
+        }
     }
+#pragma unroll
     for (int i = 0; i < 2; i++) {
         int r = row + 8 * i;
         if (row0 + r >= rows) continue;
         T *to = dq + head_of(r) * c.d;
+#pragma unroll
         for (int b = 0; b < COLUMNS / 8; b++)
-            pn_attention_put<true>(to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
-                                   __fmul_rn(c.scale, out[b][2 * i + 1]));
+            pn_attention_put(x.adds[0], to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
+                             __fmul_rn(c.scale, out[b][2 * i + 1]));
     }
 }
 
@@ -122,20 +131,21 @@ struct passing_rows {
 
 /* dk, dv: NULL where not wanted. */
 template <class T, int D>
-__global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
+__global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     add_dk_dv(pn_attention_call c, operands<T> x, T *dk, T *dv) {
-    typedef pn_attention_tile<T, D> tile;
-    typedef pn_attention_products<T> products;
-    constexpr int ROWS = tile::ROWS, THREADS = tile::THREADS, N = PASSING<T, D>, COLUMNS = tile::COLUMNS;
-    constexpr int WIDE = PN_ATTENTION_STRIDE<T, D>;
-    extern __shared__ __align__(16) unsigned char memory[];
-    T *keys = (T *)memory, *values = keys + ROWS * WIDE, *queries = values + ROWS * WIDE;
-    T *grads = queries + 2 * N * WIDE;
-    float *lse = (float *)(grads + 2 * N * WIDE), *delta = lse + 2 * N, *strips = delta + 4 * N;
-    int *position = (int *)(delta + 2 * N);
+    typedef pn_attention_sizes<T, D> sizes;
+    typedef pn_attention_products<T, sizes::WARPS> products;
+    typedef memory_of<T, D> in;
+    constexpr int ROWS = sizes::ROWS, THREADS = sizes::THREADS, N = sizes::STREAM, COLUMNS = sizes::COLUMNS;
+    constexpr int STAGES = in::STAGES;
+    extern __shared__ __align__(PN_ATTENTION_ALIGNMENT) unsigned char memory[];
+    T *keys = (T *)memory, *values = keys + in::OWN, *queries = values + in::OWN,
+      *grads = queries + STAGES * in::PASSING;
+    float *lse = (float *)(grads + STAGES * in::PASSING), *delta = lse + STAGES * N, *strips = delta + 2 * STAGES * N;
+    int *position = (int *)(delta + STAGES * N);
 
     /* The block's rows of k and v, and the documents that may see them. */
-    const int kv = (int)blockIdx.y / tile::PARTS, column0 = (int)blockIdx.y % tile::PARTS * COLUMNS;
+    const int kv = (int)blockIdx.y / sizes::PARTS, column0 = (int)blockIdx.y % sizes::PARTS * COLUMNS;
     int64_t key0 = (int64_t)blockIdx.x * ROWS, key_end = c.key_rows;
     int doc = 0, doc_end = c.docs;
     if (!c.key_start) {
@@ -149,11 +159,11 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
     auto row_of = [&](const T *base) {
         return [=](int r) { return key0 + r < key_end ? base + ((key0 + r) * c.kv_heads + kv) * c.d : NULL; };
     };
-    pn_attention_rows<ROWS, D, THREADS>(keys, x.k, c.d, x.whole, row_of(x.k));
-    pn_attention_rows<ROWS, D, THREADS>(values, x.v, c.d, x.whole, row_of(x.v));
+    pn_attention_load<ROWS, D, THREADS>(keys, x.k, c.d, x.whole, row_of(x.k));
+    pn_attention_load<ROWS, D, THREADS>(values, x.v, c.d, x.whole, row_of(x.v));
     pn_copies_commit();
 
-    const int warp = threadIdx.x / 32, row = 16 * warp + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     float out_k[COLUMNS / 8][4] = {}, out_v[COLUMNS / 8][4] = {};
     for (; doc < doc_end; doc++) {
@@ -174,8 +184,8 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
             auto row_at = [=](const T *base) {
                 return [=](int r) { return from.token(r, c.group) < end ? base + head_at(r) * c.d : NULL; };
             };
-            pn_attention_rows<N, D, THREADS>(queries + buffer * N * WIDE, x.q, c.d, x.whole, row_at(x.q));
-            pn_attention_rows<N, D, THREADS>(grads + buffer * N * WIDE, x.d_o, c.d, x.whole, row_at(x.d_o));
+            pn_attention_load<N, D, THREADS>(queries + buffer * in::PASSING, x.q, c.d, x.whole, row_at(x.q));
+            pn_attention_load<N, D, THREADS>(grads + buffer * in::PASSING, x.d_o, c.d, x.whole, row_at(x.d_o));
             pn_copies_commit();
             for (int r = threadIdx.x; r < N; r += THREADS) {
                 bool there = from.token(r, c.group) < end;
@@ -188,15 +198,14 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
         int buffer = 0;
         __syncthreads(); /* the document before may still be read */
         load(at, buffer);
-        for (int64_t done = 0; done < rows; done += N, buffer ^= 1) {
-            pn_copies_wait<0>();
-            __syncthreads();
+        for (int64_t done = 0; done < rows; done += N, buffer = (buffer + 1) % STAGES) {
+            pn_attention_arrive(); /* and nobody reads the rows of the step before */
             at = at.after(N, c.group);
-            if (done + N < rows) load(at, buffer ^ 1);
-            const T *q = queries + buffer * N * WIDE, *d_o = grads + buffer * N * WIDE;
+            if (STAGES > 1 && done + N < rows) load(at, buffer ^ 1);
+            const T *q = queries + buffer * in::PASSING, *d_o = grads + buffer * in::PASSING;
             float p[N / 8][4] = {}, ds[N / 8][4] = {};
-            products::template by_rows<D>(p, keys + 16 * warp * WIDE, q);
-            products::template by_rows<D>(ds, values + 16 * warp * WIDE, d_o);
+            products::template by_rows<D>(p, keys, q);
+            products::template by_rows<D>(ds, values, d_o);
 #pragma unroll
             for (int b = 0; b < N / 8; b++)
 #pragma unroll
@@ -206,20 +215,26 @@ __global__ void __launch_bounds__(pn_attention_tile<T, D>::THREADS)
                     p[b][e] = seen ? pn_power_of_2(p[b][e] * scale - lse[r]) : 0.0f;
                     ds[b][e] = seen ? p[b][e] * (ds[b][e] - delta[r]) : 0.0f;
                 }
-            products::template by_columns<WIDE>(out_v, p, d_o + column0, strips + warp * 16 * (N + 4));
-            products::template by_columns<WIDE>(out_k, ds, q + column0, strips + warp * 16 * (N + 4));
+            products::template by_columns<D>(out_v, p, d_o, column0, strips);
+            products::template by_columns<D>(out_k, ds, q, column0, strips);
+            if (STAGES == 1 && done + N < rows) {
+                __syncthreads();
+                load(at, buffer);
+            }
         }
     }
+#pragma unroll
     for (int i = 0; i < 2; i++) {
         int64_t key = key0 + row + 8 * i;
         if (key >= key_end) continue;
         int64_t to = (key * c.kv_heads + kv) * c.d;
+#pragma unroll
         for (int b = 0; b < COLUMNS / 8; b++) {
             int at = column0 + 8 * b + column;
             if (dk)
-                pn_attention_put<true>(dk + to, at, c.d, __fmul_rn(c.scale, out_k[b][2 * i]),
-                                       __fmul_rn(c.scale, out_k[b][2 * i + 1]));
-            if (dv) pn_attention_put<true>(dv + to, at, c.d, out_v[b][2 * i], out_v[b][2 * i + 1]);
+                pn_attention_put(x.adds[1], dk + to, at, c.d, __fmul_rn(c.scale, out_k[b][2 * i]),
+                                 __fmul_rn(c.scale, out_k[b][2 * i + 1]));
+            if (dv) pn_attention_put(x.adds[2], dv + to, at, c.d, out_v[b][2 * i], out_v[b][2 * i + 1]);
         }
     }
 }
@@ -236,36 +251,34 @@ __global__ void __launch_bounds__(256) dots(int64_t heads, int d, const T *o, co
 }
 
 template <class T, int D> pn_status launch(const pn_attention_call *a, const pn_op_call *c, const operands<T> *x) {
-    typedef pn_attention_tile<T, D> tile;
+    typedef pn_attention_sizes<T, D> sizes;
+    constexpr size_t bytes = memory_of<T, D>::bytes;
     T *dq = pn_values_or_null<T>(c->din[0]), *dk = pn_values_or_null<T>(c->din[1]),
       *dv = pn_values_or_null<T>(c->din[2]);
-    const unsigned heads = (unsigned)(a->kv_heads * tile::PARTS);
-    constexpr int each = PN_CHUNK / tile::ROWS;
+    const unsigned heads = (unsigned)(a->kv_heads * sizes::PARTS);
+    constexpr int each = PN_CHUNK / sizes::ROWS;
     if (dq) {
-        constexpr size_t bytes = shared_bytes<T, D>(tile::STREAM);
         PN_TRY(pn_attention_allow((const void *)add_dq<T, D>, bytes));
         int tiles = each * a->group;
-        add_dq<T, D>
-            <<<dim3((unsigned)(a->chunks * tiles), heads), tile::THREADS, bytes, pn_cuda_stream()>>>(*a, *x, tiles, dq);
+        add_dq<T, D><<<dim3((unsigned)(a->chunks * tiles), heads), sizes::THREADS, bytes, pn_cuda_stream()>>>(
+            *a, *x, tiles, dq);
         PN_TRY(pn_cuda_launched(name));
     }
     if (!dk && !dv) return PN_OK;
-    constexpr size_t bytes = shared_bytes<T, D>(PASSING<T, D>);
     PN_TRY(pn_attention_allow((const void *)add_dk_dv<T, D>, bytes));
-    unsigned blocks = a->key_start ? pn_cuda_blocks(a->key_rows, tile::ROWS) : (unsigned)(a->chunks * each);
-    add_dk_dv<T, D><<<dim3(blocks, heads), tile::THREADS, bytes, pn_cuda_stream()>>>(*a, *x, dk, dv);
+    unsigned blocks = a->key_start ? pn_cuda_blocks(a->key_rows, sizes::ROWS) : (unsigned)(a->chunks * each);
+    add_dk_dv<T, D><<<dim3(blocks, heads), sizes::THREADS, bytes, pn_cuda_stream()>>>(*a, *x, dk, dv);
     return pn_cuda_launched(name);
 }
 
 template <class T> pn_status backward(const pn_op_call *c) {
     pn_attention_call a;
-    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     PN_TRY(pn_attention_call_of(c, &a));
-    if (a.tokens == 0) return PN_OK;
     const T *o = pn_values<T>(c->out[0]);
     float *delta = (float *)c->scratch;
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
                       pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+    for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
     x.whole = pn_attention_whole((size_t)a.d * sizeof(T), x.q, x.k, x.v, x.d_o);
     PN_TRY(pn_attention_delta(name, &a, o, x.d_o, delta));
     return pn_attention_for_width(a.d, [&](auto width) { return launch<T, decltype(width)::value>(&a, c, &x); });
@@ -283,13 +296,16 @@ template pn_status pn_attention_delta(const char *, const pn_attention_call *, c
 template pn_status pn_attention_delta(const char *, const pn_attention_call *, const pn_bf16 *, const pn_bf16 *,
                                       float *);
 
+size_t pn_attention_delta_bytes(const pn_op_call *c) {
+    return sizeof(float) * (size_t)(c->in[0]->shape[0] * ((const pn_attention_attr *)c->attr)->heads);
+}
+
 /* Of the largest kernel: the forward pass needs less. */
 size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
     size_t bytes = 0;
     pn_status s = pn_attention_for_width(((const pn_attention_attr *)c->attr)->head_dim, [&](auto width) {
         constexpr int D = decltype(width)::value;
-        bytes = c->dtype == PN_BF16 ? shared_bytes<pn_bf16, D>(pn_attention_tile<pn_bf16, D>::STREAM)
-                                    : shared_bytes<float, D>(pn_attention_tile<float, D>::STREAM);
+        bytes = c->dtype == PN_BF16 ? memory_of<pn_bf16, D>::bytes : memory_of<float, D>::bytes;
         return PN_OK;
     });
     PN_ASSERT(!s);
@@ -297,5 +313,6 @@ size_t pn_attention_tiles_shared_bytes(const pn_op_call *c) {
 }
 
 pn_status pn_attention_tiles_backward(const pn_op_call *c) {
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
     return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }

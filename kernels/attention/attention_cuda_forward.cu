@@ -15,14 +15,15 @@ struct cut {
     int splits; /* of the keys of a document */
 };
 
-template <class T, int D, int WARPS> constexpr size_t shared_bytes() {
-    typedef pn_attention_tile<T, D> tile;
-    constexpr int rows = 16 * WARPS + 2 * tile::STREAM;
-    return sizeof(T) *
-           (size_t)(rows * PN_ATTENTION_STRIDE<T, D> +
-                    2 * tile::STREAM * PN_ATTENTION_STRIDE<T, tile::COLUMNS>)+sizeof(float) *
-           pn_attention_strip<T, tile::STREAM>(WARPS);
-}
+template <class T, int D, int WARPS> struct memory_of { /* of a block, in elements */
+    typedef pn_attention_sizes<T, D> sizes;
+    static constexpr int STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
+    static constexpr int QUERIES = pn_attention_tile<T, 16 * WARPS, D>::size;
+    static constexpr int KEYS = pn_attention_tile<T, STREAM, D>::size;
+    static constexpr int VALUES = pn_attention_tile<T, STREAM, COLUMNS>::size;
+    static constexpr size_t bytes = sizeof(T) * (size_t)(QUERIES + 2 * KEYS + 2 * VALUES) +
+                                    sizeof(float) * (size_t)pn_attention_strips<T>(WARPS, STREAM);
+};
 
 /* What a block leaves: o and lse, or its share of them: parts [splits, tokens, heads, d], their lse in base 2. */
 template <class T> struct result {
@@ -33,17 +34,17 @@ template <class T> struct result {
 template <class T, int D, int WARPS, bool SPLIT>
 __global__ void __launch_bounds__(32 * WARPS)
     attend(pn_attention_call c, const T *q, const T *k, const T *v, bool whole, int tiles, result<T> to) {
-    typedef pn_attention_tile<T, D> tile;
-    typedef pn_attention_products<T> products;
-    constexpr int ROWS = 16 * WARPS, THREADS = 32 * WARPS, STREAM = tile::STREAM, COLUMNS = tile::COLUMNS;
-    constexpr int WIDE = PN_ATTENTION_STRIDE<T, D>, NARROW = PN_ATTENTION_STRIDE<T, COLUMNS>;
-    extern __shared__ __align__(16) unsigned char memory[];
-    T *queries = (T *)memory, *keys = queries + ROWS * WIDE, *values = keys + 2 * STREAM * WIDE;
-    float *strips = (float *)(values + 2 * STREAM * NARROW);
+    typedef pn_attention_sizes<T, D> sizes;
+    typedef pn_attention_products<T, WARPS> products;
+    typedef memory_of<T, D, WARPS> in;
+    constexpr int ROWS = 16 * WARPS, THREADS = 32 * WARPS, STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
+    extern __shared__ __align__(PN_ATTENTION_ALIGNMENT) unsigned char memory[];
+    T *queries = (T *)memory, *keys = queries + in::QUERIES, *values = keys + 2 * in::KEYS;
+    float *strips = (float *)(values + 2 * in::VALUES);
 
     /* The last chunks of a document have the most keys: they come first. */
     int chunk = c.chunks - 1 - (int)blockIdx.x / tiles, row0 = (int)blockIdx.x % tiles * ROWS;
-    int kv = (int)blockIdx.y / tile::PARTS, column0 = (int)blockIdx.y % tile::PARTS * COLUMNS;
+    int kv = (int)blockIdx.y / sizes::PARTS, column0 = (int)blockIdx.y % sizes::PARTS * COLUMNS;
     pn_attention_part x = pn_attention_part_at(c, c.chunk_doc[chunk]);
     int64_t token0 = c.chunk_begin[chunk];
     int begin = (int)(token0 - x.query0), rows = min(PN_CHUNK, x.queries - begin) * c.group;
@@ -61,8 +62,8 @@ __global__ void __launch_bounds__(32 * WARPS)
                 return j <= highest ? base + ((x.key0 + j) * c.kv_heads + kv) * c.d : NULL;
             };
         };
-        pn_attention_rows<STREAM, D, THREADS>(keys + at % 2 * STREAM * WIDE, k, c.d, whole, row_of(k));
-        pn_attention_rows<STREAM, COLUMNS, THREADS>(values + at % 2 * STREAM * NARROW, v, c.d - column0, whole,
+        pn_attention_load<STREAM, D, THREADS>(keys + at % 2 * in::KEYS, k, c.d, whole, row_of(k));
+        pn_attention_load<STREAM, COLUMNS, THREADS>(values + at % 2 * in::VALUES, v, c.d - column0, whole,
                                                     row_of(v + column0));
         pn_copies_commit();
     };
@@ -70,13 +71,13 @@ __global__ void __launch_bounds__(32 * WARPS)
                                 return (token0 + (row0 + r) / c.group) * c.heads + kv * c.group + (row0 + r) % c.group;
     };
     if (step < steps) {
-        pn_attention_rows<ROWS, D, THREADS>(queries, q, c.d, whole,
+        pn_attention_load<ROWS, D, THREADS>(queries, q, c.d, whole,
                                             [&](int r) { return row0 + r < rows ? q + head_of(r) * c.d : NULL; });
         load(step);
     }
 
     /* Of this thread: rows `row` and row + 8, of every 8 columns the two from `column` on. */
-    const int warp = threadIdx.x / 32, row = 16 * warp + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     int position[2], first[2];
     float most[2], sum[2] = {}, out[COLUMNS / 8][4] = {};
@@ -86,11 +87,10 @@ __global__ void __launch_bounds__(32 * WARPS)
         most[i] = -INFINITY;
     }
     for (; step < steps; step++) {
-        pn_copies_wait<0>();
-        __syncthreads(); /* this step's keys are there, and nobody reads those of the step before */
+        pn_attention_arrive(); /* and nobody reads the keys of the step before */
         if (step + 1 < steps) load(step + 1);
         float s[STREAM / 8][4] = {};
-        products::template by_rows<D>(s, queries + 16 * warp * WIDE, keys + step % 2 * STREAM * WIDE);
+        products::template by_rows<D>(s, queries, keys + step % 2 * in::KEYS);
         int j0 = key0 + step * STREAM;
         bool edge = j0 + STREAM > lowest + 1 || j0 < pn_attention_first(c, highest);
         float now[2] = { most[0], most[1] };
@@ -123,10 +123,10 @@ __global__ void __launch_bounds__(32 * WARPS)
         for (int b = 0; b < COLUMNS / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) out[b][e] *= shrink[e / 2];
-        products::template by_columns<NARROW>(out, s, values + step % 2 * STREAM * NARROW,
-                                              strips + warp * 16 * (STREAM + 4));
+        products::template by_columns<COLUMNS>(out, s, values + step % 2 * in::VALUES, 0, strips);
     }
 
+#pragma unroll
     for (int i = 0; i < 2; i++) {
         sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
         sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
@@ -141,9 +141,10 @@ __global__ void __launch_bounds__(32 * WARPS)
                 to.lse[head] = log_sum * PN_LN_2;
         }
         auto put = [&](auto *o) {
+#pragma unroll
             for (int b = 0; b < COLUMNS / 8; b++)
-                pn_attention_put<false>(o, column0 + 8 * b + column, c.d, out[b][2 * i] * scale_out,
-                                        out[b][2 * i + 1] * scale_out);
+                pn_attention_put(false, o, column0 + 8 * b + column, c.d, out[b][2 * i] * scale_out,
+                                 out[b][2 * i + 1] * scale_out);
         };
         if (SPLIT)
             put(to.part + (blockIdx.z * all + head) * c.d);
@@ -171,7 +172,7 @@ template <class T> __global__ void __launch_bounds__(128) combine(int64_t heads,
 /* By the shape alone: sums must not depend on the GPU, nor the launch on how many keys a document has today. */
 cut cut_of(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    enum { BLOCKS = 512, NARROW_BLOCKS = 2048, KEYS = 256, MOST = 64 };
+    enum { BLOCKS = 512, NARROW_BLOCKS = 2048, KEYS = 256, MOST = 128 };
     int64_t group = a->heads / a->kv_heads, tokens = 0, chunks = 0;
     for (int64_t i = 0; i < a->docs.n; i++) {
         int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
@@ -194,9 +195,9 @@ template <class T, int D, int WARPS>
 pn_status launch(const pn_attention_call *a, const pn_op_call *c, const cut *x, const result<T> *to) {
     const T *q = pn_values<T>(c->in[0]), *k = pn_values<T>(c->in[1]), *v = pn_values<T>(c->in[2]);
     bool whole = pn_attention_whole((size_t)a->d * sizeof(T), q, k, v);
-    dim3 grid((unsigned)(a->chunks * x->tiles), (unsigned)(a->kv_heads * pn_attention_tile<T, D>::PARTS),
+    dim3 grid((unsigned)(a->chunks * x->tiles), (unsigned)(a->kv_heads * pn_attention_sizes<T, D>::PARTS),
               (unsigned)x->splits);
-    constexpr size_t bytes = shared_bytes<T, D, WARPS>();
+    constexpr size_t bytes = memory_of<T, D, WARPS>::bytes;
     auto kernel = x->splits > 1 ? attend<T, D, WARPS, true> : attend<T, D, WARPS, false>;
     PN_TRY(pn_attention_allow((const void *)kernel, bytes));
     kernel<<<grid, 32 * WARPS, bytes, pn_cuda_stream()>>>(*a, q, k, v, whole, x->tiles, *to);
@@ -215,7 +216,7 @@ template <class T> pn_status forward(const pn_op_call *c) {
     PN_TRY(pn_attention_for_width(a.d, [&](auto width) {
         constexpr int D = decltype(width)::value;
         return x.warps == 1 ? launch<T, D, 1>(&a, c, &x, &to)
-                            : launch<T, D, pn_attention_tile<T, D>::WARPS>(&a, c, &x, &to);
+                            : launch<T, D, pn_attention_sizes<T, D>::WARPS>(&a, c, &x, &to);
     }));
     if (x.splits == 1) return PN_OK;
     combine<<<pn_cuda_blocks(heads, 4), 128, 0, pn_cuda_stream()>>>(heads, a.d, x.splits, to);

@@ -77,6 +77,7 @@ __global__ void __launch_bounds__(THREADS)
 template <class T> struct operands {
     const T *q, *k, *v, *d_o;
     const float *lse, *delta;
+    bool adds[3]; /* to dq, dk, dv; else they are written */
 };
 
 /* By the whole warp: p and ds of a head of queries and a row of keys. */
@@ -88,10 +89,11 @@ __device__ void gradients(const pn_attention_call &c, const operands<T> &x, int6
     *ds = *p * (dp - x.delta[head]);
 }
 
-template <class T> __device__ void add(T *to, const float (&sum)[EACH], float scale, int from, int d) {
+template <class T> __device__ void put(bool add, T *to, const float (&sum)[EACH], float scale, int from, int d) {
     for (int e = 0; e < EACH; e++) {
         int at = from + e * THREADS + (int)threadIdx.x;
-        if (at < d) pn_store(to + at, __fadd_rn(pn_load(to + at), __fmul_rn(scale, sum[e])));
+        float y = __fmul_rn(scale, sum[e]);
+        if (at < d) pn_store(to + at, add ? __fadd_rn(pn_load(to + at), y) : y);
     }
 }
 
@@ -109,7 +111,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) add_dq(pn_attentio
                 __syncthreads();
                 gather<T>(sum, ds, n, from, c.d, [&](int i) { return in.k + key_of(j0 + i) * c.d; });
             }
-            add(dq + head * c.d, sum, c.scale, from, c.d);
+            put(in.adds[0], dq + head * c.d, sum, c.scale, from, c.d);
         }
     }
 }
@@ -142,8 +144,8 @@ __global__ void __launch_bounds__(THREADS) add_dk_dv(pn_attention_call c, operan
                     gather<T>(sum_k, ds, n, from, c.d, [&](int i) { return in.q + head_of(i0 + i) * c.d; });
                 }
             }
-            if (dk) add(dk + row * c.d, sum_k, c.scale, from, c.d);
-            if (dv) add(dv + row * c.d, sum_v, 1.0f, from, c.d);
+            if (dk) put(in.adds[1], dk + row * c.d, sum_k, c.scale, from, c.d);
+            if (dv) put(in.adds[2], dv + row * c.d, sum_v, 1.0f, from, c.d);
         }
     }
 }
@@ -164,12 +166,11 @@ template <class T> pn_status forward(const pn_op_call *c) {
 
 template <class T> pn_status backward(const pn_op_call *c) {
     pn_attention_call a;
-    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     PN_TRY(pn_attention_call_of(c, &a));
-    if (a.tokens == 0) return PN_OK;
     float *delta = (float *)c->scratch;
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
                       pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+    for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
     PN_TRY(pn_attention_delta(name, &a, (const T *)pn_values<T>(c->out[0]), x.d_o, delta));
     if (c->din[0]) {
         add_dq<<<grid((int64_t)a.tokens * a.heads), THREADS, 0, pn_cuda_stream()>>>(a, x, pn_values<T>(c->din[0]));
@@ -185,11 +186,16 @@ pn_status forward_any(const pn_op_call *c) {
     return c->dtype == PN_BF16 ? forward<pn_bf16>(c) : forward<float>(c);
 }
 pn_status backward_any(const pn_op_call *c) {
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
     return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
+}
+
+size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
+    return backward_pass ? pn_attention_delta_bytes(c) : 0;
 }
 
 } // namespace
 
 const pn_op_impl pn_attention_cuda_rows = {
-    .name = name, .scratch_bytes = pn_attention_scratch, .forward = forward_any, .backward = backward_any
+    .name = name, .scratch_bytes = scratch_bytes, .forward = forward_any, .backward = backward_any
 };

@@ -1,4 +1,5 @@
 /* Any width and any shape, an element per thread; backward keeps p = dy act' of every element. */
+#include "cuda/channels.cuh"
 #include "cuda/map.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/window.cuh"
@@ -99,6 +100,7 @@ size_t p_bytes(const pn_op_call *c) {
 template <class T> pn_status backward_in(const pn_op_call *c) {
     conv<T> v;
     PN_TRY(conv_of(c, &v));
+    for (int i = 0; i < c->n_in; i++) PN_TRY(pn_cuda_zero_fresh(c, i));
     const int64_t tokens = v.x.docs.tokens, channels = v.x.channels, n = tokens * channels;
     if (n == 0) return PN_OK;
     const p_at p = { (float *)c->scratch, channels };
@@ -134,6 +136,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(causal_conv, &pn_causal_conv_cuda_four, &impl)

@@ -114,6 +114,7 @@ template <class T> struct gradients {
     const T *dy;
     T *dx, *dstate;
     float *part; /* [runs, WIDTH + 1, C] of taps and bias */
+    bool adds;   /* to dx; else it holds nothing yet */
 };
 
 /* The gradient of a position of the document, a token of the run or of the state it begins with; others own the rest.
@@ -125,7 +126,7 @@ __device__ void put(const conv<T> &v, const gradients<T> &g, const pn_run &r, co
         if (!g.dx || token < r.begin || token >= r.end) return;
         float sum[V];
 #pragma unroll
-        for (int i = 0; i < V; i++) sum[i] = __fadd_rn(to[i], value[i]);
+        for (int i = 0; i < V; i++) sum[i] = g.adds ? __fadd_rn(to[i], value[i]) : value[i];
         pn_channels_put<T, V>(g.dx + (int64_t)token * v.in.channels + r.channel, sum);
         return;
     }
@@ -138,7 +139,7 @@ __device__ void put(const conv<T> &v, const gradients<T> &g, const pn_run &r, co
 }
 template <class T, int V>
 __device__ pn_channels<T, V> what_dx_has(const conv<T> &v, const gradients<T> &g, const pn_run &r, int token) {
-    if (!g.dx || token < r.begin || token >= r.end) return pn_channels_zero<T, V>();
+    if (!g.dx || !g.adds || token < r.begin || token >= r.end) return pn_channels_zero<T, V>();
     return pn_channels_at<T, V>(g.dx + (int64_t)token * v.in.channels + r.channel);
 }
 
@@ -266,10 +267,11 @@ template <class T> pn_status backward_in(const pn_op_call *c) {
     constexpr int V = pn_vector<T>::n;
     conv<T> v;
     PN_TRY(conv_of(c, &v));
+    for (int i = TAPS; i < c->n_in; i++) PN_TRY(pn_cuda_zero_fresh(c, i));
     if (v.in.docs.tokens == 0 || !pn_op_has_din(c)) return PN_OK;
     const bool sums = c->din[TAPS] || c->din[BIAS];
     const gradients<T> g = { pn_values<T>(c->dout[0]), pn_values_or_null<T>(c->din[X]),
-                             pn_values_or_null<T>(c->din[STATE]), sums ? (float *)c->scratch : NULL };
+                             pn_values_or_null<T>(c->din[STATE]), sums ? (float *)c->scratch : NULL, pn_op_adds(c, X) };
     const int run = pn_run_with_sums(v.in.docs.tokens);
     const unsigned blocks = pn_run_blocks<V>(v.in.channels, v.in.docs.tokens, run);
     if (((const pn_causal_conv_attr *)c->attr)->silu)
@@ -312,6 +314,10 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     return (size_t)(pn_cuda_runs(tokens, pn_run_with_sums(tokens)) * (WIDTH + 1) * c->in[X]->shape[1]) * sizeof(float);
 }
 
-extern "C" const pn_op_impl pn_causal_conv_cuda_four = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+extern "C" const pn_op_impl pn_causal_conv_cuda_four = { .name = name,
+                                                         .bf16 = true,
+                                                         .fresh = true,
+                                                         .takes = takes,
+                                                         .scratch_bytes = scratch_bytes,
+                                                         .forward = forward,
+                                                         .backward = backward };

@@ -6,6 +6,10 @@
 #include "element.cuh"
 #include "tensor_core.cuh"
 
+extern "C" {
+#include "device.h"
+}
+
 /* V neighbouring channels, read and written at once. */
 template <class T, int V> struct alignas(V * sizeof(T)) pn_channels {
     T x[V];
@@ -61,6 +65,12 @@ template <int V> __device__ void pn_floats_put(float *p, const float x[V]) {
     enum { EACH = V < 4 ? V : 4 };
 #pragma unroll
     for (int i = 0; i < V; i += EACH) pn_channels_put<float, EACH>(p + i, x + i);
+}
+
+/* Zeros in a gradient that holds nothing yet (op.h), for what can only add to it. */
+static inline pn_status pn_cuda_zero_fresh(const pn_op_call *c, int input) {
+    const pn_tensor *d = c->din[input];
+    return d && !pn_op_adds(c, input) ? pn_device_fill(pn_data(d), 0, pn_tensor_bytes(d)) : PN_OK;
 }
 
 /* Whether rows of `row` elements can be taken 16 bytes at a time; NULL is fine. */

@@ -9,13 +9,9 @@
 #define PN_CUDA_TYPED(tensor, f, c) ((tensor)->dtype == PN_BF16 ? f<pn_bf16>(c) : f<float>(c))
 
 /* As they lie in memory. */
-template <class T, int W> struct alignas(W * sizeof(T) < 16 ? W * sizeof(T) : 16) pn_piece {
-    T x[W];
-};
+template <class T, int W> struct alignas(W * sizeof(T) < 16 ? W * sizeof(T) : 16) pn_piece { T x[W]; };
 
-template <int W> struct pn_lanes {
-    float x[W];
-};
+template <int W> struct pn_lanes { float x[W]; };
 
 /* A word is moved whole: left to itself the compiler takes a piece apart that is used at once. */
 template <class WORD, class TO, class FROM> __device__ void pn_move_words(TO *to, const FROM *from) {
@@ -65,6 +61,21 @@ template <int W, class T> __device__ void pn_lanes_add(T *to, const pn_lanes<W> 
 #pragma unroll
     for (int k = 0; k < W; k++) sum.x[k] = __fadd_rn(sum.x[k], rounded.x[k]);
     pn_lanes_put(to, sum);
+}
+
+/* Where the gradient of an input goes; to is NULL when it is not wanted. */
+template <class T> struct pn_gradient {
+    T *to;
+    bool fresh; /* it holds nothing yet and is written, every element of it (op.h) */
+    template <int W> __device__ void put(int64_t i, const pn_lanes<W> &v) const {
+        if (fresh)
+            pn_lanes_put(to + i, v);
+        else
+            pn_lanes_add(to + i, v);
+    }
+};
+template <class T> pn_gradient<T> pn_cuda_gradient(const pn_op_call *c, int input) {
+    return { pn_values_or_null<T>(c->din[input]), (c->fresh >> input & 1) != 0 };
 }
 
 /* Whether W elements can be moved at each of these addresses; NULL is none. */

@@ -36,6 +36,11 @@ struct pn_logits {
     pn_logits_side side[2];
 };
 
+/* NULL where the values are not kept: scratch is asked for without them. */
+static inline const void *pn_logits_address(const pn_tensor *t) {
+    return t->storage ? pn_data(t) : NULL;
+}
+
 /* A tile of logits or their gradients: rows x cols at most, `row` elements from one row to the next. */
 struct pn_logits_tile {
     int64_t rows, cols, row;
@@ -59,8 +64,9 @@ pn_status pn_logits_make(const pn_logits *x, int side, int64_t n0, int64_t n, in
 
 /* What backward adds to. A gradient that is not wanted is NULL. */
 struct pn_logits_gradients {
-    void *dh;      /* [N, D] of x's type */
-    float *dW;     /* [V, D] */
+    void *dh;              /* [N, D] of x's type */
+    float *dW;             /* [V, D] */
+    bool adds_dh, adds_dW; /* else they hold nothing yet, and are written */
     float *dh_sum; /* BF16 and dh: [tile.rows, D], where the sum over the vocabulary is made before it is rounded */
 };
 /* dh and dW of side 0 from the gradients dz, of x's type, of that tile. Tiles of the same rows come one after the other

@@ -4,10 +4,10 @@ namespace {
 
 enum { THREADS = 256 };
 
-__global__ void __launch_bounds__(THREADS) add_rounded(const float *from, int64_t n, pn_bf16 *to) {
+__global__ void __launch_bounds__(THREADS) round_sums(const float *from, int64_t n, pn_bf16 *to, bool add) {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step)
-        pn_store(to + i, pn_load(to + i) + from[i]);
+        pn_store(to + i, add ? pn_load(to + i) + from[i] : from[i]);
 }
 
 } // namespace
@@ -64,11 +64,11 @@ static pn_status add_dh(const pn_logits *x, int64_t n0, int64_t n, int64_t v0, i
     p.m = n, p.k = v;
     p.b = (const char *)x->side[0].W + v0 * bytes;
     p.c = x->type == PN_F32 ? (float *)g->dh + n0 * D : g->dh_sum;
-    p.add = x->type == PN_F32 || v0 > 0;
+    p.add = (x->type == PN_F32 && g->adds_dh) || v0 > 0;
     PN_TRY(pn_cuda_matmul(&p, workspace));
     if (x->type == PN_F32 || v0 + v < x->V || n * D == 0) return PN_OK;
     const unsigned blocks = (unsigned)pn_logits_least(pn_cuda_blocks(n * D, THREADS), 1 << 16);
-    add_rounded<<<blocks, THREADS, 0, pn_cuda_stream()>>>(g->dh_sum, n * D, (pn_bf16 *)g->dh + n0 * D);
+    round_sums<<<blocks, THREADS, 0, pn_cuda_stream()>>>(g->dh_sum, n * D, (pn_bf16 *)g->dh + n0 * D, g->adds_dh);
     return pn_cuda_launched(x->name);
 }
 
@@ -86,6 +86,6 @@ pn_status pn_logits_add_gradients(const pn_logits *x, int64_t n0, int64_t n, int
     p.m = v, p.k = n;
     p.a_turned = true;
     p.b = (const char *)x->side[0].h + n0 * bytes;
-    p.c = g->dW + v0 * D, p.add = true;
+    p.c = g->dW + v0 * D, p.add = g->adds_dW || n0 > 0;
     return pn_cuda_matmul(&p, workspace);
 }

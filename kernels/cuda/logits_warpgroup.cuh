@@ -116,10 +116,11 @@ static __device__ __forceinline__ void pn_barrier_wait(uint32_t barrier, uint32_
 static __device__ __forceinline__ void pn_barrier_expect(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-/* At the same barrier of block `rank` of the cluster. */
+/* At the same barrier of block `rank` of the cluster. It orders nothing that this thread wrote: what the tensor cores
+ * read is only overwritten. */
 static __device__ __forceinline__ void pn_barrier_arrive(uint32_t barrier, uint32_t rank) {
     asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
                  "r"(rank)
                  : "memory");
 }

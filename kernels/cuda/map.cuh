@@ -47,11 +47,19 @@ pn_status pn_cuda_map(const char *name, Y *y, int64_t n, F f, const X *...x) {
     constexpr int W = pn_map_width<Y, X...>;
     if (n == 0) return PN_OK;
     if (pn_cuda_in_pieces<W>(y, x...))
-        pn_map_pieces<ADD, W>
-            <<<pn_map_grid(n / W + n % W), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y, n, f, x...);
+        pn_map_pieces<ADD, W><<<pn_map_grid(n / W + n % W), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y, n, f, x...);
     else
         pn_map_pieces<ADD, 1><<<pn_map_grid(n), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y, n, f, x...);
     return pn_cuda_launched(name);
+}
+
+/* The gradient of an input whose type is Y, where it is wanted. */
+template <class Y, class F, class... X>
+pn_status pn_cuda_map_gradient(const char *name, const pn_op_call *c, int input, F f, const X *...x) {
+    const pn_gradient<Y> d = pn_cuda_gradient<Y>(c, input);
+    if (!d.to) return PN_OK;
+    const int64_t n = pn_tensor_elems(c->din[input]);
+    return d.fresh ? pn_cuda_map<false>(name, d.to, n, f, x...) : pn_cuda_map<true>(name, d.to, n, f, x...);
 }
 
 struct pn_identity {

@@ -17,7 +17,7 @@ enum { PN_TEAM_THREADS = 256, PN_TEAM_KEEPS = 4 };
 
 /* The most threads in a block that keeps K pieces of W: enough for 8192 channels of either type. */
 template <int W, int K>
-constexpr int pn_team_threads = K == PN_TEAM_KEEPS && W <= 4 ? 2 * PN_TEAM_THREADS : PN_TEAM_THREADS;
+constexpr int pn_team_threads = K == PN_TEAM_KEEPS &&W <= 4 ? 2 * PN_TEAM_THREADS : PN_TEAM_THREADS;
 
 template <int W, int K, class F> __device__ void pn_pieces(int64_t d, F f) {
     if constexpr (K > 0) {
@@ -66,55 +66,57 @@ template <int N> __device__ void pn_team_sum(float (&x)[N]) {
 
 /* ---- the host's side ---- */
 
-struct pn_team {
-    int keeps; /* K */
+/* For rows of elements of type T; what would keep more than MOST pieces keeps none. */
+template <class T, int MOST> struct pn_team {
+    int keeps;    /* K */
     dim3 threads; /* x: of a team; y: teams of a block */
 };
-template <int WIDTH, int KEEPS> struct pn_team_kind {
-    static constexpr int W = WIDTH, K = KEEPS;
-};
+template <int WIDTH, int KEEPS> struct pn_team_kind { static constexpr int W = WIDTH, K = KEEPS; };
 
 static inline unsigned pn_team_warps(int64_t threads) {
     return (unsigned)(threads > 1 ? (threads + 31) / 32 * 32 : 32);
 }
 
-/* For rows of d elements of type T. whole: every operand's rows can be read in pieces (pn_cuda_in_pieces). */
-template <class T> pn_team pn_cuda_team(int64_t d, bool whole) {
+/* For rows of d elements. whole: every operand's rows can be read in pieces (pn_cuda_in_pieces). */
+template <class T, int MOST> pn_team<T, MOST> pn_cuda_team(int64_t d, bool whole) {
     constexpr int W = pn_vector<T>::n;
     const int64_t pieces = d / W;
-    if (!whole || d % W != 0 || pieces > PN_TEAM_KEEPS * pn_team_threads<W, PN_TEAM_KEEPS>)
-        return { 0, dim3(d < PN_TEAM_THREADS ? pn_team_warps(d) : (unsigned)PN_TEAM_THREADS) };
-    if (pieces <= 64) {
+    if (whole && d % W == 0 && pieces <= 32) {
         unsigned team = pieces <= 8 ? 8 : pieces <= 16 ? 16 : 32;
-        return { pieces <= 32 ? 1 : 2, dim3(team, PN_TEAM_THREADS / team) };
+        return { 1, dim3(team, PN_TEAM_THREADS / team) };
     }
-    if (pieces <= 2 * PN_TEAM_THREADS) return { 2, dim3(pn_team_warps((pieces + 1) / 2)) };
-    return { PN_TEAM_KEEPS, dim3(pn_team_warps((pieces + PN_TEAM_KEEPS - 1) / PN_TEAM_KEEPS)) };
+    for (int keeps = 2; whole && d % W == 0 && keeps <= MOST; keeps *= 2) {
+        int64_t most = keeps == 4 ? pn_team_threads<W, 4> : pn_team_threads<W, 2>;
+        unsigned team = pn_team_warps((pieces + keeps - 1) / keeps);
+        if (team == 32) return { keeps, dim3(team, PN_TEAM_THREADS / team) };
+        if (team <= most) return { keeps, dim3(team) };
+    }
+    return { 0, dim3(d < PN_TEAM_THREADS ? pn_team_warps(d) : (unsigned)PN_TEAM_THREADS) };
 }
 
 /* launch(kind) for the kind of team, whose W and K are template arguments of the kernel that it launches. */
-template <class T, class F> pn_status pn_cuda_with_team(const char *name, const pn_team &team, F launch) {
+template <class T, int MOST, class F>
+pn_status pn_cuda_with_team(const char *name, const pn_team<T, MOST> &team, F launch) {
+    static_assert(MOST == 1 || MOST == 2 || MOST == PN_TEAM_KEEPS, "what a thread keeps");
     constexpr int W = pn_vector<T>::n;
-    if (team.keeps == 1)
-        launch(pn_team_kind<W, 1>{});
-    else if (team.keeps == 2)
-        launch(pn_team_kind<W, 2>{});
-    else if (team.keeps == PN_TEAM_KEEPS)
-        launch(pn_team_kind<W, PN_TEAM_KEEPS>{});
-    else
-        launch(pn_team_kind<1, 0>{});
+    if (team.keeps == 0) launch(pn_team_kind<1, 0>{});
+    if (team.keeps == 1) launch(pn_team_kind<W, 1>{});
+    if constexpr (MOST >= 2)
+        if (team.keeps == 2) launch(pn_team_kind<W, 2>{});
+    if constexpr (MOST >= PN_TEAM_KEEPS)
+        if (team.keeps == PN_TEAM_KEEPS) launch(pn_team_kind<W, PN_TEAM_KEEPS>{});
     return pn_cuda_launched(name);
 }
 
 /* ---- all rows, in order ---- */
 
-/* tokens * groups rows of d channels: row n is group n % groups of token n / groups, and a weight per channel of a token
- * is [groups, d]. */
+/* tokens * groups rows of d channels: row n is group n % groups of token n / groups, and a weight per channel of a
+ * token is [groups, d]. */
 struct pn_rows {
     int64_t tokens, groups, d;
 };
 
-static inline unsigned pn_rows_grid(const pn_rows &r, const pn_team &team) {
+template <class T, int MOST> unsigned pn_rows_grid(const pn_rows &r, const pn_team<T, MOST> &team) {
     int64_t blocks = (r.tokens * r.groups + team.threads.y - 1) / team.threads.y;
     return (unsigned)(blocks < 1 << 30 ? blocks : 1 << 30);
 }
@@ -185,7 +187,7 @@ template <int W, int K> struct pn_row_sums {
             pn_pieces<W, K>(d, [&](int j, int64_t i) { pn_lanes_put(part + i, sum[j]); });
             return;
         }
-        __shared__ alignas(16) float team[K == PN_TEAM_KEEPS ? W : PN_TEAM_THREADS * (K > 0 ? K : 1) * W];
+        alignas(16) __shared__ float team[K == PN_TEAM_KEEPS ? W : PN_TEAM_THREADS * (K > 0 ? K : 1) * W];
         __syncthreads(); /* team may still be read from another sum */
         pn_pieces<W, K>(d, [&](int j, int64_t i) { pn_lanes_put(team + threadIdx.y * d + i, sum[j]); });
         __syncthreads();
@@ -199,9 +201,9 @@ template <int W, int K> struct pn_row_sums {
 
 enum { PN_PART_COLUMNS = 32, PN_PART_ROWS = 32 };
 
-/* to[c] += sum of part[.., c], part: [parts, columns]. */
+/* The gradient of column c: the sum of part[.., c], part: [parts, columns]. */
 static __global__ void __launch_bounds__(PN_PART_COLUMNS *PN_PART_ROWS)
-    pn_parts_finish(float *to, const float *part, int64_t parts, int64_t columns) {
+    pn_parts_finish(pn_gradient<float> d, const float *part, int64_t parts, int64_t columns) {
     __shared__ float row[PN_PART_ROWS][PN_PART_COLUMNS];
     const int64_t c = (int64_t)blockIdx.x * PN_PART_COLUMNS + threadIdx.x;
     float sum = 0;
@@ -211,16 +213,18 @@ static __global__ void __launch_bounds__(PN_PART_COLUMNS *PN_PART_ROWS)
     __syncthreads();
     if (threadIdx.y > 0 || c >= columns) return;
     for (int i = 1; i < PN_PART_ROWS; i++) sum += row[i][threadIdx.x];
-    to[c] = __fadd_rn(to[c], sum);
+    d.put(c, pn_lanes<1>{ { sum } });
 }
 
-/* Adds what pn_row_sums left, or `columns` values that every block left, to a gradient [groups, columns]; NULL: none. */
-static inline pn_status pn_cuda_row_sums_finish(const char *name, const pn_rows &r, int64_t columns, float *to,
-                                                const float *part) {
-    if (!to) return PN_OK;
+/* What pn_row_sums left, or `columns` values that every block left, as the gradient [groups, columns] of an input, if
+ * that is wanted. */
+static inline pn_status pn_cuda_row_sums_finish(const char *name, const pn_op_call *c, int input, const pn_rows &r,
+                                                int64_t columns, const float *part) {
+    const pn_gradient<float> d = pn_cuda_gradient<float>(c, input);
+    if (!d.to) return PN_OK;
     dim3 threads(PN_PART_COLUMNS, PN_PART_ROWS);
     pn_parts_finish<<<pn_cuda_blocks(r.groups * columns, PN_PART_COLUMNS), threads, 0, pn_cuda_stream()>>>(
-        to, part, pn_rows_runs(r), r.groups * columns);
+        d, part, pn_rows_runs(r), r.groups * columns);
     return pn_cuda_launched(name);
 }
 

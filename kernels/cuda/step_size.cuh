@@ -33,10 +33,10 @@ template <class T> __global__ void __launch_bounds__(PN_MAP_THREADS) pn_steps_ma
     }
 }
 
-/* Any of these may be NULL: a gradient that did not come, or is not wanted; g where dA_log is not. */
+/* NULL: a gradient that did not come, a sum that is not wanted; g where dA_log is not. */
 template <class T> struct pn_steps_gradients {
     const float *g, *d_dt, *dg;
-    T *da;
+    pn_gradient<T> da;
     float *dA_log, *ddt_bias; /* parts of the sums */
 };
 
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(PN_STEP_HEADS *PN_STEP_TOKENS)
     __shared__ float part[2][PN_STEP_TOKENS][PN_STEP_HEADS];
     const int64_t h = (int64_t)blockIdx.y * PN_STEP_HEADS + threadIdx.x, begin = blockIdx.x * run;
     const int64_t end = begin + run < p.tokens ? begin + run : p.tokens;
-    const bool inside = h < p.heads, du_wanted = to.da || to.ddt_bias;
+    const bool inside = h < p.heads, du_wanted = to.da.to || to.ddt_bias;
     const float A = inside && du_wanted ? expf(p.A_log[h]) : 0, bias = inside && du_wanted ? p.dt_bias[h] : 0;
     float sum[2] = {}; /* of g dg and du */
     for (int64_t t = begin + threadIdx.y; inside && t < end; t += PN_STEP_TOKENS) {
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(PN_STEP_HEADS *PN_STEP_TOKENS)
         if (!du_wanted) continue;
         float u = pn_load(p.a + i) + bias, dt = pn_softplus(u);
         float du = dt < p.min || dt > p.max ? 0 : (d_dt - A * dg) * pn_cuda_sigmoid(u);
-        if (to.da) pn_lanes_add(to.da + i, pn_lanes<1>{ { du } });
+        if (to.da.to) to.da.put(i, pn_lanes<1>{ { du } });
         sum[1] += du;
     }
     part[0][threadIdx.y][threadIdx.x] = sum[0];
@@ -107,20 +107,21 @@ pn_status pn_cuda_steps_backward(const char *name, const pn_op_call *c, float mi
                                  const float *d_dt, const float *dg) {
     const pn_rows r = pn_steps_rows(c);
     const pn_steps<T> p = pn_steps_of<T>(c, min, max, c->din[0] || c->din[2]);
-    if (p.tokens * p.heads == 0 || !pn_op_has_din(c)) return PN_OK;
     float *part = (float *)c->scratch;
     pn_steps_gradients<T> to = {};
     to.g = c->din[1] ? pn_f32(gate) : NULL;
     to.d_dt = d_dt;
     to.dg = dg;
-    to.da = pn_values_or_null<T>(c->din[0]);
+    to.da = pn_cuda_gradient<T>(c, 0);
     to.dA_log = c->din[1] ? part : NULL;
     to.ddt_bias = c->din[2] ? part + pn_row_sums_scratch(r, r.d) / sizeof(float) : NULL;
     dim3 threads(PN_STEP_HEADS, PN_STEP_TOKENS), blocks(pn_row_runs_grid(r), pn_cuda_blocks(p.heads, PN_STEP_HEADS));
-    pn_steps_add_gradients<<<blocks, threads, 0, pn_cuda_stream()>>>(p, pn_rows_run(r), to);
-    PN_TRY(pn_cuda_launched(name));
-    PN_TRY(pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[1]), to.dA_log));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[2]), to.ddt_bias);
+    if (p.tokens * p.heads > 0) {
+        pn_steps_add_gradients<<<blocks, threads, 0, pn_cuda_stream()>>>(p, pn_rows_run(r), to);
+        PN_TRY(pn_cuda_launched(name));
+    }
+    PN_TRY(pn_cuda_row_sums_finish(name, c, 1, r, r.d, to.dA_log));
+    return pn_cuda_row_sums_finish(name, c, 2, r, r.d, to.ddt_bias);
 }
 
 static inline size_t pn_steps_scratch(const pn_op_call *c) {

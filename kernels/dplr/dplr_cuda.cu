@@ -12,7 +12,7 @@ typedef struct scratch_parts {
 
 static scratch_parts parts_of(const pn_op_call *c, bool backward) {
     const pn_dplr_attr *attr = (const pn_dplr_attr *)c->attr;
-    const size_t width = pn_dtype_bytes(c->in[0]->dtype), size = (size_t)attr->heads * attr->dk * attr->dv;
+    const size_t width = pn_dtype_bytes(c->dtype), size = (size_t)attr->heads * attr->dk * attr->dv;
     const size_t chunks = (size_t)pn_docs_chunks(&attr->docs, attr->docs.n), docs = (size_t)attr->docs.n;
     scratch_parts p = {};
     if (!backward) return p;
@@ -53,6 +53,13 @@ template <class T> static pn_status forward_as(const pn_op_call *c) {
     return pn_dplr_cuda_forward(&x);
 }
 
+static pn_status gradient(const pn_dplr_cuda<float> *x) {
+    return pn_dplr_cuda_gradient(x);
+}
+static pn_status gradient(const pn_dplr_cuda<pn_bf16> *x) {
+    return pn_dplr_cuda_tensor_takes(x->dk, x->dv) ? pn_dplr_cuda_gradient_tensor(x) : pn_dplr_cuda_gradient(x);
+}
+
 template <class T> static pn_status backward_as(const pn_op_call *c) {
     pn_dplr_cuda<T> x;
     PN_TRY(call_of(c, &x));
@@ -74,11 +81,11 @@ template <class T> static pn_status backward_as(const pn_op_call *c) {
     PN_TRY(pn_dplr_cuda_reverse(&x));
     if (!x.dq && !x.d_k && !x.da && !x.db && !x.dg) return PN_OK;
     PN_TRY(pn_dplr_cuda_answers(&x));
-    return pn_dplr_cuda_gradient(&x);
+    return gradient(&x);
 }
 
 static bool is_bf16(const pn_op_call *c) {
-    return c->in[0]->dtype == PN_BF16;
+    return c->dtype == PN_BF16;
 }
 static pn_status forward(const pn_op_call *c) {
     return is_bf16(c) ? forward_as<pn_bf16>(c) : forward_as<float>(c);
@@ -89,6 +96,6 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static const pn_op_impl walk = {
-    .name = "dplr/cuda-walk", .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = "dplr/cuda-walk", .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(dplr, &walk)

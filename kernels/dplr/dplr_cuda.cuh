@@ -47,6 +47,10 @@ template <class T> pn_status pn_dplr_cuda_answers(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_reverse(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_gradient(const pn_dplr_cuda<T> *c);
 
+/* The same in BF16 on tensor cores, for the head widths that it takes. */
+bool pn_dplr_cuda_tensor_takes(int dk, int dv);
+pn_status pn_dplr_cuda_gradient_tensor(const pn_dplr_cuda<pn_bf16> *c);
+
 /* Four neighbouring elements of which the first n exist. Whole: all or none, aligned to their size. */
 template <bool Whole> static __device__ __forceinline__ float4 pn_get4(const float *from, int n) {
     float4 y = make_float4(0, 0, 0, 0);

@@ -10,9 +10,9 @@
  * pairs are done channel by channel: a thread has four tokens and four channels, walks away from them through the other
  * tokens in groups of four, and multiplies by one more token's decay at each.
  *
- * What a pair, or a token and a state, adds to dq_i q_i or to dk_j k_j also reaches the decays of all tokens between the
- * two. dg sums those, rows with one sign and columns with the other. Pairs that no decay lies between (i = j; for a,
- * i = j + 1) stay out of that: strong decays would drown in them. */
+ * What a pair, or a token and a state, adds to dq_i q_i or to dk_j k_j also reaches the decays of all tokens between
+ * the two. dg sums those, rows with one sign and columns with the other. Pairs that no decay lies between (i = j; for
+ * a, i = j + 1) stay out of that: strong decays would drown in them. */
 #include "dplr_cuda.cuh"
 
 namespace {
@@ -21,11 +21,11 @@ const char name[] = "dplr/cuda-gradient";
 
 enum {
     C = PN_CHUNK,
-    GROUPS = C / 4,                    /* of four tokens */
+    GROUPS = C / 4,                     /* of four tokens */
     BLOCKS = GROUPS * (GROUPS + 1) / 2, /* of 4 x 4 scores on and below the diagonal */
-    CHANNELS = 32,                     /* of the keys at a time */
+    CHANNELS = 32,                      /* of the keys at a time */
     THREADS = GROUPS * CHANNELS / 4,
-    VALUES = 32,                       /* columns at a time */
+    VALUES = 32, /* columns at a time */
     LD = C + 4
 };
 
@@ -116,8 +116,8 @@ template <class T> __device__ void make_scores(const pn_dplr_cuda<T> &c, const p
     const bool below = i < GROUPS;
     if (!below) i = j = 0;
     const int on = id % GROUPS, kind = id / GROUPS;
-    const float (*on_row)[LD] = kind < AK ? m->rows.dO : m->rows.dP;
-    const float (*on_column)[LD] = kind % 2 ? m->rows.P : m->rows.V;
+    const float(*on_row)[LD] = kind < AK ? m->rows.dO : m->rows.dP;
+    const float(*on_column)[LD] = kind % 2 ? m->rows.P : m->rows.V;
     float far[SCORES][4][4] = {}, close[4][4] = {};
     for (int first = 0; first < c.dv; first += VALUES) {
         __syncthreads();
@@ -346,7 +346,7 @@ template <class T> __global__ void __launch_bounds__(THREADS, 2) chunk_gradient(
         }
         if (token + 4 < C) take4(a_after, &m->pairs.a[token + 4][at]);
 
-        const float (*own)[BLOCKS][4][4] = m->score;
+        const float(*own)[BLOCKS][4][4] = m->score;
         const int block = block_of(group, group);
         float moved[4][4], moved_a[4][4], left[4][4]; /* of dg: for all tokens up to this one; before it; after it */
 #pragma unroll

@@ -176,7 +176,9 @@ __device__ __forceinline__ void reverse_token(const brought<Rows> &t, int row, c
 }
 
 template <walk Walk, bool Whole, int Rows, class T>
-__global__ void __launch_bounds__(THREADS, Rows <= 8 ? 3 : Rows <= 16 ? 2 : 1) walk_registers(const pn_dplr_cuda<T> c) {
+__global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
+                                           : Rows <= 16 ? 2
+                                                        : 1) walk_registers(const pn_dplr_cuda<T> c) {
     constexpr int group = 96 / Rows; /* tokens brought at once */
     __shared__ brought<Rows> buffer[2][group];
     const int id = (int)threadIdx.x, warp = __shfl_sync(~0u, id / 32, 0), lane = id % 32;
@@ -283,7 +285,7 @@ template <walk Walk, class T> __global__ void __launch_bounds__(COLUMNS) walk_me
     float *S = (Walk == FORWARD ? c.S_T : c.memory) + state;
     for (int i = 0; i < dk; i++) {
         const int64_t at = state + (int64_t)i * dv;
-        S[(int64_t)i * dv] = Walk == ANSWERS ? pn_load(c.states + at)
+        S[(int64_t)i * dv] = Walk == ANSWERS   ? pn_load(c.states + at)
                              : Walk == FORWARD ? (c.S0 ? c.S0[at] : 0.0f)
                                                : (c.dS_T ? c.dS_T[at] : 0.0f);
     }
@@ -306,8 +308,7 @@ template <walk Walk, class T> __global__ void __launch_bounds__(COLUMNS) walk_me
                 answer += pn_load(b + i) * G;
                 sum += pn_load(k + i) * G;
             }
-            for (int i = 0; i < dk; i++)
-                S[(int64_t)i * dv] = expf(g[i]) * S[(int64_t)i * dv] + pn_load(a + i) * answer;
+            for (int i = 0; i < dk; i++) S[(int64_t)i * dv] = expf(g[i]) * S[(int64_t)i * dv] + pn_load(a + i) * answer;
             pn_store(c.dp + value, answer);
             if (c.d_v) pn_store(c.d_v + value, __fadd_rn(pn_load(c.d_v + value), sum));
         } else {

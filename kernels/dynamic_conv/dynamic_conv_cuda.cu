@@ -1,12 +1,13 @@
 /* Any shape. The taps of a run of tokens at a time, by cuBLASLt, in the compute type; backward makes them again, puts
  * their gradients in their place, and has two more products of them. */
+#include "cuda/channels.cuh"
 #include "cuda/map.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/window.cuh"
 
 extern "C" {
 #include "cuda/matmul_cuda.h"
-#include "dynamic_conv.h"
+#include "dynamic_conv_cuda.h"
 }
 
 namespace { /* templates that take these must not be one with those of another op */
@@ -173,6 +174,7 @@ template <class T> pn_status add_products(const pn_op_call *c, const run<T> *r) 
 template <class T> pn_status backward_in(const pn_op_call *c) {
     run<T> r;
     PN_TRY(run_of_call(c, &r));
+    for (int i = 0; i < c->n_in; i++) PN_TRY(pn_cuda_zero_fresh(c, i));
     const layout l = layout_of(c, true);
     const int64_t all = r.c.docs.tokens, channels = r.c.channels, most = run_of(channels * r.c.width);
     const T *dv = pn_values<T>(c->dout[0]);
@@ -202,16 +204,19 @@ static pn_status forward(const pn_op_call *c) {
     return c->dtype == PN_BF16 ? forward_in<pn_bf16>(c) : forward_in<float>(c);
 }
 
-static pn_status backward(const pn_op_call *c) {
+extern "C" pn_status pn_dynamic_conv_cuda_backward(const pn_op_call *c) {
     if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     return c->dtype == PN_BF16 ? backward_in<pn_bf16>(c) : backward_in<float>(c);
 }
 
-static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
+extern "C" size_t pn_dynamic_conv_cuda_scratch(const pn_op_call *c, bool backward_pass) {
     return layout_of(c, backward_pass).end;
 }
 
-static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
-PN_CUDA_OP(dynamic_conv, &impl)
+static const pn_op_impl impl = { .name = name,
+                                 .bf16 = true,
+                                 .fresh = true,
+                                 .scratch_bytes = pn_dynamic_conv_cuda_scratch,
+                                 .forward = forward,
+                                 .backward = pn_dynamic_conv_cuda_backward };
+PN_CUDA_OP(dynamic_conv, &pn_dynamic_conv_cuda_fused, &impl)

@@ -1,5 +1,6 @@
 /* A few hundred numbers in all: one warp, in double. With d_l = z_l0 - log sum_{c>0} exp z_lc, the share of candidate 0
  * is the logistic function of d_l + s, and the others share the rest: the search for s needs only the d_l. */
+#include "cuda/lanes.cuh"
 #include "cuda/reduce.cuh"
 
 #include "gate_softmax.h"
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(WARP) share(gates g, float *p, float *cost, do
 
 /* dp and dcost may be NULL. dz [L, C]: scratch. */
 __global__ void __launch_bounds__(WARP)
-    add_gradients(gates g, const float *p, const float *dp, const float *dcost, float *da, double *dz) {
+    add_gradients(gates g, const float *p, const float *dp, const float *dcost, pn_gradient<float> da, double *dz) {
     const double to_cost = dcost ? (double)*dcost : 0;
     double B = 0, dshift = 0;
     for (int64_t l = threadIdx.x; l < g.L; l += WARP) {
@@ -96,13 +97,12 @@ __global__ void __launch_bounds__(WARP)
     const double k = g.budget < 0 || B == 0 ? 0 : dshift / B;
     for (int64_t l = threadIdx.x; l < g.L; l += WARP)
         for (int64_t first = l * g.C, i = first; i < first + g.C; i++)
-            da[i] += (float)((dz[i] - k * p[first] * ((i == first) - (double)p[i])) / g.T);
+            da.put(i, pn_lanes<1>{ { (float)((dz[i] - k * p[first] * ((i == first) - (double)p[i])) / g.T) } });
 }
 
 gates gates_of(const pn_op_call *c) {
     const pn_gate_softmax_attr *attr = (const pn_gate_softmax_attr *)c->attr;
-    return { c->in[0]->shape[0],          c->in[0]->shape[1], attr->temperature, attr->budget, NULL,
-             pn_f32_or_null(c->in[1]) };
+    return { c->in[0]->shape[0], c->in[0]->shape[1], attr->temperature, attr->budget, NULL, pn_f32_or_null(c->in[1]) };
 }
 
 } // namespace
@@ -118,7 +118,7 @@ static pn_status forward(const pn_op_call *c) {
 static pn_status backward(const pn_op_call *c) {
     if (!c->din[0]) return PN_OK;
     add_gradients<<<1, WARP, 0, pn_cuda_stream()>>>(gates_of(c), pn_f32(c->out[0]), pn_f32_or_null(c->dout[0]),
-                                                    pn_f32_or_null(c->dout[1]), pn_f32(c->din[0]),
+                                                    pn_f32_or_null(c->dout[1]), pn_cuda_gradient<float>(c, 0),
                                                     (double *)c->scratch);
     return pn_cuda_launched(name);
 }
@@ -129,6 +129,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(gate_softmax, &impl)

@@ -17,7 +17,7 @@ static pn_gated_delta_cuda sizes_of(const pn_op_call *c) {
     x.chunks = pn_docs_chunks(&a->docs, a->docs.n);
     x.heads = a->heads, x.v_heads = a->v_heads, x.dk = a->dk, x.dv = a->dv;
     x.scale = (float)a->scale;
-    x.f32 = c->in[0]->dtype == PN_F32;
+    x.f32 = c->dtype == PN_F32;
     return x;
 }
 
@@ -57,7 +57,7 @@ template <class T> static T *grad_or_null(const pn_op_call *c, int i) {
 
 typedef cudaError_t backward_of(const pn_gated_delta_cuda *x, const pn_gated_delta_cuda_grads *d, cudaStream_t stream);
 static pn_status backward(const pn_op_call *c, const char *name, backward_of *run) {
-    if (!pn_op_has_din(c) || (!c->dout[0] && !c->dout[1])) return PN_OK;
+    if (!pn_op_has_din(c) || (!c->dout[0] && !c->dout[1] && !c->fresh)) return PN_OK;
     pn_gated_delta_cuda x;
     PN_TRY(call_of(c, &x));
     x.states = pn_data(c->out[2]);
@@ -66,6 +66,7 @@ static pn_status backward(const pn_op_call *c, const char *name, backward_of *ru
     d.dO = data_or_null(c->dout[0]);
     d.dS_T = pn_values_or_null<float>(c->dout[1]);
     d.dq = grad_or_null<void>(c, 0), d.dk = grad_or_null<void>(c, 1), d.dv = grad_or_null<void>(c, 2);
+    d.fresh = c->fresh;
     d.dg = grad_or_null<float>(c, 3), d.dbeta = grad_or_null<float>(c, 4), d.dS0 = grad_or_null<float>(c, 5);
     return pn_cuda_status(run(&x, &d, pn_cuda_stream()), name);
 }
@@ -76,7 +77,11 @@ static const char chunk_name[] = "gated_delta/cuda-chunk";
 
 static bool chunk_takes(const pn_op_call *c) {
     const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
-    return c->in[0]->dtype == PN_BF16 && pn_gated_delta_cuda_takes(a->dk, a->dv);
+    return c->dtype == PN_BF16 && pn_gated_delta_cuda_takes(a->dk, a->dv);
+}
+static bool chunk_takes_backward(const pn_op_call *c) {
+    const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
+    return pn_gated_delta_cuda_backward_takes(a->dk, a->dv);
 }
 static size_t general_scratch(const pn_op_call *c, bool backward_pass) {
     const pn_gated_delta_cuda x = sizes_of(c);
@@ -84,15 +89,20 @@ static size_t general_scratch(const pn_op_call *c, bool backward_pass) {
 }
 static size_t chunk_scratch(const pn_op_call *c, bool backward_pass) {
     const pn_gated_delta_cuda x = sizes_of(c);
-    return backward_pass ? general_scratch(c, true) : pn_gated_delta_cuda_scratch(x.chunks, x.v_heads);
+    if (!backward_pass) return pn_gated_delta_cuda_scratch(x.chunks, x.v_heads);
+    if (!chunk_takes_backward(c)) return general_scratch(c, true);
+    return pn_gated_delta_cuda_backward_scratch(x.tokens, x.chunks, x.v_heads, x.dk, x.dv);
 }
 static pn_status chunk_forward(const pn_op_call *c) {
     return forward(c, chunk_name, pn_gated_delta_cuda_forward);
 }
 static pn_status chunk_backward(const pn_op_call *c) {
-    return backward(c, chunk_name, pn_gated_delta_cuda_general_backward);
+    return backward(c, chunk_name,
+                    chunk_takes_backward(c) ? pn_gated_delta_cuda_backward : pn_gated_delta_cuda_general_backward);
 }
 static const pn_op_impl chunk = { .name = chunk_name,
+                                  .bf16 = true,
+                                  .fresh = true,
                                   .takes = chunk_takes,
                                   .scratch_bytes = chunk_scratch,
                                   .forward = chunk_forward,
@@ -109,7 +119,7 @@ static bool step_takes(const pn_op_call *c) {
 static pn_status step_forward(const pn_op_call *c) {
     return forward(c, step_name, pn_gated_delta_cuda_step);
 }
-static const pn_op_impl step = { .name = step_name, .takes = step_takes, .forward = step_forward };
+static const pn_op_impl step = { .name = step_name, .bf16 = true, .takes = step_takes, .forward = step_forward };
 
 static pn_status general_forward(const pn_op_call *c) {
     return forward(c, general_name, pn_gated_delta_cuda_step);
@@ -117,8 +127,11 @@ static pn_status general_forward(const pn_op_call *c) {
 static pn_status general_backward(const pn_op_call *c) {
     return backward(c, general_name, pn_gated_delta_cuda_general_backward);
 }
-static const pn_op_impl general = {
-    .name = general_name, .scratch_bytes = general_scratch, .forward = general_forward, .backward = general_backward
-};
+static const pn_op_impl general = { .name = general_name,
+                                    .bf16 = true,
+                                    .fresh = true,
+                                    .scratch_bytes = general_scratch,
+                                    .forward = general_forward,
+                                    .backward = general_backward };
 
 PN_CUDA_OP(gated_delta, &step, &chunk, &general)

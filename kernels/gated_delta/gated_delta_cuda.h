@@ -35,11 +35,20 @@ typedef struct pn_gated_delta_cuda {
 } pn_gated_delta_cuda;
 
 /* Of backward, which reads q, k, g, beta, states and e of a call. */
+enum {
+    PN_FRESH_DQ = 1,
+    PN_FRESH_DK = 2,
+    PN_FRESH_DV = 4,
+    PN_FRESH_DG = 8,
+    PN_FRESH_DBETA = 16,
+    PN_FRESH_DS0 = 32 /* the op's inputs in their order, as pn_op_call.fresh */
+};
 typedef struct pn_gated_delta_cuda_grads {
     const void *dO;          /* bf16; NULL: zero */
     const float *dS_T;       /* NULL: zero */
     void *dq, *dk, *dv;      /* bf16, added to; NULL, here and below: not wanted */
     float *dg, *dbeta, *dS0; /* added to */
+    uint32_t fresh;          /* PN_FRESH_...: undefined and to be written */
 } pn_gated_delta_cuda_grads;
 
 /* Whether the chunkwise kernels take these head widths: dk one of 64, 96, 128, 192, 256, dv a multiple of 8. (With
@@ -53,6 +62,12 @@ cudaError_t pn_gated_delta_cuda_forward(const pn_gated_delta_cuda *c, cudaStream
  * 256, any dv >= 1. Needs no scratch, and `chunk` only for `states`. */
 cudaError_t pn_gated_delta_cuda_step(const pn_gated_delta_cuda *c, cudaStream_t stream);
 
+/* Backward by chunks, where the device's multiprocessors have the shared memory for it: dk one of 64, 96, 128, 192, dv
+ * a multiple of 8. */
+bool pn_gated_delta_cuda_backward_takes(int dk, int dv);
+size_t pn_gated_delta_cuda_backward_scratch(int64_t tokens, int64_t chunks, int v_heads, int dk, int dv);
+cudaError_t pn_gated_delta_cuda_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
+                                         cudaStream_t stream);
 /* Backward in float for any width and both types: correct first, without tensor cores. */
 size_t pn_gated_delta_cuda_general_scratch(int64_t tokens, int64_t chunks, int v_heads, int dk, int dv);
 cudaError_t pn_gated_delta_cuda_general_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,

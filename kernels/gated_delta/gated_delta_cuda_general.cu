@@ -130,6 +130,11 @@ __device__ float decay(const double *L, int i, int j) {
     return expf((float)(L[i] - L[j]));
 }
 
+/* *to += x, or where it is fresh = x. */
+template <class T> __device__ void add_to(T *to, bool fresh, float x) {
+    pn_store(to, fresh ? x : pn_load(to) + x);
+}
+
 /* ---- the kernels ---- */
 
 template <class T> __global__ void __launch_bounds__(THREADS) general_system(const call x) {
@@ -243,7 +248,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) general_sweep(cons
             if (row + r >= at.n || column >= c.dv) continue;
             const int64_t to = ((at.first + row + r) * c.v_heads + head) * c.dv + column;
             x.w.dR[to] = y[r];
-            if (x.d.dv) pn_store((T *)x.d.dv + to, pn_load((const T *)x.d.dv + to) + y[r]);
+            if (x.d.dv) add_to((T *)x.d.dv + to, x.d.fresh & PN_FRESH_DV, y[r]);
         }
         for (int i0 = 0; i0 < c.dk; i0 += C) {
 #pragma unroll
@@ -259,7 +264,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) general_sweep(cons
                 if (i0 + row + r < c.dk) s.G[i0 + row + r][lane] = y[r];
         }
     }
-    if (x.d.dS0) own([&](const float *G, int64_t to) { x.d.dS0[state + to] += *G; });
+    if (x.d.dS0) own([&](const float *G, int64_t to) { add_to(x.d.dS0 + state + to, x.d.fresh & PN_FRESH_DS0, *G); });
 }
 
 template <class T> __global__ void __launch_bounds__(THREADS) general_scores(const call x) {
@@ -370,8 +375,8 @@ template <class T> __global__ void __launch_bounds__(THREADS) general_keys(const
     for (int r = 0; r < ROWS; r++) {
         if (row + r >= at.n || lane >= columns) continue;
         const int64_t to = (at.first + row + r) * ldk + key + lane;
-        if (x.d.dq) pn_store((T *)x.d.dq + to, pn_load((const T *)x.d.dq + to) + dq[r]);
-        if (x.d.dk) pn_store((T *)x.d.dk + to, pn_load((const T *)x.d.dk + to) + dk[r]);
+        if (x.d.dq) add_to((T *)x.d.dq + to, x.d.fresh & PN_FRESH_DQ, dq[r]);
+        if (x.d.dk) add_to((T *)x.d.dk + to, x.d.fresh & PN_FRESH_DK, dk[r]);
     }
 }
 
@@ -394,12 +399,13 @@ __global__ void __launch_bounds__(C) general_gates(const call x, int tiles) {
     before[i] = i < at.n ? (double)c.beta[gate] * writes : 0;
     __syncthreads();
     if (i >= at.n) return;
-    if (x.d.dbeta) x.d.dbeta[gate] += (float)((double)x.w.tokens[z].beta[i] + writes);
+    if (x.d.dbeta)
+        add_to(x.d.dbeta + gate, x.d.fresh & PN_FRESH_DBETA, (float)((double)x.w.tokens[z].beta[i] + writes));
     if (!x.d.dg) return;
     double sum = exp(x.w.L[z * C + C - 1]) * state;
     for (int j = 0; j < i; j++) sum += before[j];
     for (int m = i; m < at.n; m++) sum += from[m];
-    x.d.dg[gate] += (float)sum;
+    add_to(x.d.dg + gate, x.d.fresh & PN_FRESH_DG, (float)sum);
 }
 
 template <class T> cudaError_t backward(const call *x, cudaStream_t stream) {

@@ -67,6 +67,8 @@ pn_status pn_glin_cuda_step_forward(const pn_op_call *c);
 /* Backward by chunks in float, any shape: gated_linear_cuda_backward.cu. */
 size_t pn_glin_cuda_backward_scratch(const pn_op_call *c);
 pn_status pn_glin_cuda_backward(const pn_op_call *c);
+/* Both by chunks on tensor cores, in BF16: gated_linear_cuda_tensor.cu. */
+extern const pn_op_impl pn_gated_linear_cuda_tensor;
 
 /* y[i, x] += sum over r < share of part[i, r, x], x < width, in this order: what heads that share an input give it. */
 template <class P, class Y>

@@ -149,9 +149,7 @@ template <class T> pn_status forward(const pn_op_call *c) {
                       pn_tensor_elems(c->out[2]) > 0 ? pn_values<T>(c->out[2]) : nullptr,
                       pn_f32(c->out[1]),
                       (float *)c->scratch };
-    if (s.dv % 128 == 0) return launch<T, 128>(s, x);
-    if (s.dv % 64 == 0) return launch<T, 64>(s, x);
-    return s.dv > 64 ? launch<T, 128>(s, x) : s.dv > 32 ? launch<T, 64>(s, x) : launch<T, 32>(s, x);
+    return s.dv > 32 ? launch<T, 64>(s, x) : launch<T, 32>(s, x);
 }
 
 } // namespace

@@ -7,6 +7,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "gated_rms_norm/cuda";
 
+enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+
 enum { O, Z, WEIGHT };
 
 /* z may be NULL: no gate. */
@@ -42,10 +44,10 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     });
 }
 
-/* Any of these may be NULL; w is where neither d_o nor dz is wanted. */
+/* w is NULL where neither gradient is wanted, part where that of w is not. */
 template <class T> struct gradients {
     const float *w;
-    T *d_o, *dz;
+    pn_gradient<T> d_o, dz;
     float *part;
 };
 
@@ -97,8 +99,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
                 to_o.x[k] = rstd * (u.x[k] * dyk - v.x[k] * mean);
             }
             if (g.part) dw.add(j, i, to_w);
-            if (g.d_o) pn_lanes_add(g.d_o + n * r.d + i, to_o);
-            if (g.dz) pn_lanes_add(g.dz + n * r.d + i, to_z);
+            if (g.d_o.to) g.d_o.put(n * r.d + i, to_o);
+            if (g.dz.to) g.dz.put(n * r.d + i, to_z);
         });
     });
     dw.finish(r.d);
@@ -116,11 +118,10 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const float *w = pn_f32(c->in[WEIGHT]), eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
     T *y = pn_values<T>(c->out[0]);
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<V>(o, z, w, y));
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, w, y));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        normalise<T, kind.W, kind.K>
-            <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);
+    return pn_cuda_with_team(name, team, [&](auto kind) {
+        normalise<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);
     });
 }
 
@@ -129,18 +130,18 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const T *o = pn_values<T>(c->in[O]), *z = pn_values_or_null<T>(c->in[Z]), *dy = pn_values<T>(c->dout[0]);
     const float eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
     gradients<T> g = {};
-    g.d_o = pn_values_or_null<T>(c->din[O]);
-    g.dz = z ? pn_values_or_null<T>(c->din[Z]) : NULL;
-    g.w = g.d_o || g.dz ? pn_f32(c->in[WEIGHT]) : NULL;
+    g.d_o = pn_cuda_gradient<T>(c, O);
+    if (z) g.dz = pn_cuda_gradient<T>(c, Z);
+    g.w = g.d_o.to || g.dz.to ? pn_f32(c->in[WEIGHT]) : NULL;
     g.part = c->din[WEIGHT] ? (float *)c->scratch : NULL;
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o, g.dz));
-    if (r.tokens == 0 || (!g.w && !g.part)) return PN_OK;
-    PN_TRY(pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
-            r, pn_rows_run(r), eps, o, z, dy, g);
-    }));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[WEIGHT]), g.part);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o.to, g.dz.to));
+    if (r.tokens > 0 && (g.w || g.part))
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), eps, o, z, dy, g);
+        }));
+    return pn_cuda_row_sums_finish(name, c, WEIGHT, r, r.d, g.part);
 }
 
 } // namespace
@@ -159,6 +160,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(gated_rms_norm, &impl)

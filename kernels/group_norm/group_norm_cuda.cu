@@ -6,6 +6,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "group_norm/cuda";
 
+enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+
 enum { X, SCALE, SHIFT };
 enum { Y, MEAN, RSTD };
 
@@ -47,7 +49,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 template <class T> struct gradients {
     const T *x;
     const float *w;
-    T *dx;
+    pn_gradient<T> dx;
     float *dw, *db; /* parts of the sums */
 };
 
@@ -57,7 +59,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     add_gradients(pn_rows r, int64_t run, const T *dy, const float *mean, const float *rstd, gradients<T> g) {
     pn_row<float, W, K> ws(g.w + blockIdx.x % r.groups * r.d);
     pn_row_sums<W, K> dw(g.dw, r.d), db(g.db, r.d);
-    if (g.dx) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    if (g.dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
         pn_row<T, W, K> xs(g.x + n * r.d), dys(dy + n * r.d);
         const float m = mean[n], s = rstd[n];
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             pn_lanes<W> v = dys.get(j, i);
             if (g.db) db.add(j, i, v);
             if (!g.x) return;
-            pn_lanes<W> z = normal(j, i), u = g.dx ? ws.get(j, i) : pn_lanes<W>{};
+            pn_lanes<W> z = normal(j, i), u = g.dx.to ? ws.get(j, i) : pn_lanes<W>{};
 #pragma unroll
             for (int k = 0; k < W; k++) {
                 z.x[k] *= v.x[k];
@@ -85,14 +87,14 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             }
             if (g.dw) dw.add(j, i, z);
         });
-        if (!g.dx) return;
+        if (!g.dx.to) return;
         pn_team_sum(sum);
         float mean_c = sum[0] / (float)r.d, mean_cz = sum[1] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = dys.get(j, i), z = normal(j, i), u = ws.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] = s * (u.x[k] * v.x[k] - mean_c - z.x[k] * mean_cz);
-            pn_lanes_add(g.dx + n * r.d + i, v);
+            g.dx.put(n * r.d + i, v);
         });
     });
     dw.finish(r.d);
@@ -111,9 +113,9 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[Y]);
     float *mean = pn_f32(c->out[MEAN]), *rstd = pn_f32(c->out[RSTD]);
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
+    return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>
             <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, x, w, b, y, mean, rstd);
     });
@@ -127,17 +129,17 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     gradients<T> g = {};
     g.x = c->din[X] || c->din[SCALE] ? pn_values<T>(c->in[X]) : NULL;
     g.w = c->din[X] ? pn_f32(c->in[SCALE]) : NULL;
-    g.dx = pn_values_or_null<T>(c->din[X]);
+    g.dx = pn_cuda_gradient<T>(c, X);
     g.dw = c->din[SCALE] ? part : NULL;
     g.db = c->din[SHIFT] ? part + pn_row_sums_scratch(r, r.d) / sizeof(float) : NULL;
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(dy, g.x, g.w, g.dx));
-    if (r.tokens == 0 || (!g.x && !g.db)) return PN_OK;
-    PN_TRY(pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
-            r, pn_rows_run(r), dy, mean, rstd, g);
-    }));
-    PN_TRY(pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[SCALE]), g.dw));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[SHIFT]), g.db);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(dy, g.x, g.w, g.dx.to));
+    if (r.tokens > 0 && (g.x || g.db))
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), dy, mean, rstd, g);
+        }));
+    PN_TRY(pn_cuda_row_sums_finish(name, c, SCALE, r, r.d, g.dw));
+    return pn_cuda_row_sums_finish(name, c, SHIFT, r, r.d, g.db);
 }
 
 } // namespace
@@ -156,6 +158,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(group_norm, &impl)

@@ -7,6 +7,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "l2_norm/cuda";
 
+enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+
 /* s = silu(x), or x. */
 template <bool SILU, int W> __device__ pn_lanes<W> activate(pn_lanes<W> v) {
 #pragma unroll
@@ -39,7 +41,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>) normalise(pn_rows r, fl
 /* ds = r (dy - s r^2 <dy, s>); dx += ds silu'(x) */
 template <bool SILU, class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_dx(pn_rows r, float eps, const T *x, const T *dy, T *dx) {
+    add_dx(pn_rows r, float eps, const T *x, const T *dy, pn_gradient<T> dx) {
     pn_each_row(r, [=](int64_t n, int64_t d) {
         pn_row<T, W, K> xs(x + n * r.d), dys(dy + n * r.d);
         float sum[2] = {}; /* of s^2 and dy * s */
@@ -64,7 +66,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
                 } else {
                     g.x[k] = scale * (g.x[k] - v.x[k] * share);
                 }
-            pn_lanes_add(dx + n * r.d + i, g);
+            dx.put(n * r.d + i, g);
         });
     });
 }
@@ -80,9 +82,9 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const T *x = pn_values<T>(c->in[0]);
     T *y = pn_values<T>(c->out[0]);
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, y));
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, y));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
+    return pn_cuda_with_team(name, team, [&](auto kind) {
         auto kernel = attr->silu ? normalise<true, T, kind.W, kind.K> : normalise<false, T, kind.W, kind.K>;
         kernel<<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, x, y);
     });
@@ -92,11 +94,11 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const pn_l2_norm_attr *attr = (const pn_l2_norm_attr *)c->attr;
     const float eps = (float)attr->eps;
     const T *x = pn_values<T>(c->in[0]), *dy = pn_values<T>(c->dout[0]);
-    T *dx = pn_values<T>(c->din[0]);
+    const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, dy, dx));
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, dy, dx.to));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
+    return pn_cuda_with_team(name, team, [&](auto kind) {
         auto kernel = attr->silu ? add_dx<true, T, kind.W, kind.K> : add_dx<false, T, kind.W, kind.K>;
         kernel<<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, x, dy, dx);
     });
@@ -112,5 +114,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] && c->din[0] ? PN_CUDA_TYPED(c->in[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(l2_norm, &impl)

@@ -29,13 +29,11 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
     const T *dy = pn_values<T>(c->dout[0]);
-    int64_t n = pn_tensor_elems(c->dout[0]);
-    if (c->din[A]) PN_TRY(pn_cuda_map<true>(name, pn_values<T>(c->din[A]), n, da{}, pn_values<T>(c->in[W]), dy));
-    if (c->din[B]) PN_TRY(pn_cuda_map<true>(name, pn_values<T>(c->din[B]), n, db{}, pn_values<T>(c->in[W]), dy));
-    if (c->din[W])
-        PN_TRY(pn_cuda_map<true>(name, pn_values<T>(c->din[W]), n, dw{}, pn_values<T>(c->in[A]),
-                                 pn_values<T>(c->in[B]), dy));
-    return PN_OK;
+    const T *a = c->din[W] ? pn_values<T>(c->in[A]) : NULL, *b = c->din[W] ? pn_values<T>(c->in[B]) : NULL;
+    const T *w = c->din[A] || c->din[B] ? pn_values<T>(c->in[W]) : NULL;
+    PN_TRY(pn_cuda_map_gradient<T>(name, c, A, da{}, w, dy));
+    PN_TRY(pn_cuda_map_gradient<T>(name, c, B, db{}, w, dy));
+    return pn_cuda_map_gradient<T>(name, c, W, dw{}, a, b, dy);
 }
 
 } // namespace
@@ -48,5 +46,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(lerp, &impl)

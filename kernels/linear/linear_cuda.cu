@@ -1,6 +1,7 @@
 /* cuBLASLt adds a bias of the output's type only, so in BF16 the bias is rounded first, as the weight is; in float it
  * would take another pass over y. */
 #include "cuda/element.cuh"
+#include "cuda/fresh.cuh"
 #include "cuda/reduce.cuh"
 
 #include "linear.h"
@@ -26,10 +27,16 @@ template <class T> struct element {
     __device__ float operator()(int64_t n, int64_t m) const { return pn_load(dy + n * M + m); }
 };
 
-template <class T> pn_status add_db(const pn_op_call *c) {
+struct to_db {
+    float *db;
+    bool add;
+    __device__ void operator()(int64_t m, float sum) const { db[m] = add ? db[m] + sum : sum; }
+};
+
+template <class T> pn_status make_db(const pn_op_call *c) {
     int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1];
-    return pn_cuda_column_sums(name, N, M, element<T>{ pn_values<T>(c->dout[0]), M }, pn_add_to{ pn_f32(c->din[2]) },
-                               c->scratch);
+    return pn_cuda_column_sums(name, N, M, element<T>{ pn_values<T>(c->dout[0]), M },
+                               to_db{ pn_f32(c->din[2]), pn_op_adds(c, 2) }, c->scratch);
 }
 
 } // namespace
@@ -71,31 +78,36 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0]) return PN_OK;
+    if (!c->dout[0]) return pn_cuda_zero_fresh(c);
     int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1], K = c->in[1]->shape[1];
     pn_matmul p = {};
     p.name = name;
     p.a = pn_data(c->dout[0]), p.a_type = c->dtype;
     p.n = K;
-    p.add = true;
     if (c->din[0]) { /* dx += dy W */
         p.m = N, p.k = M;
+        p.add = pn_op_adds(c, 0);
         p.b = pn_data(c->in[1]), p.b_type = c->dtype;
         p.c = pn_data(c->din[0]), p.c_type = c->dtype;
         PN_TRY(pn_cuda_matmul(&p, c->scratch));
     }
     if (c->din[1]) { /* dW += dy^T x */
         p.m = M, p.k = N;
+        p.add = pn_op_adds(c, 1);
         p.a_turned = true;
         p.b = pn_data(c->in[0]), p.b_type = c->dtype;
         p.c = pn_f32(c->din[1]), p.c_type = PN_F32;
         PN_TRY(pn_cuda_matmul(&p, c->scratch));
     }
     if (!c->din[2]) return PN_OK;
-    return c->dtype == PN_BF16 ? add_db<pn_bf16>(c) : add_db<float>(c);
+    return c->dtype == PN_BF16 ? make_db<pn_bf16>(c) : make_db<float>(c);
 }
 
-static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+static const pn_op_impl impl = { .name = name,
+                                 .bf16 = true,
+                                 .fresh = true,
+                                 .takes = takes,
+                                 .scratch_bytes = scratch_bytes,
+                                 .forward = forward,
+                                 .backward = backward };
 PN_CUDA_OP(linear, &impl)

@@ -41,17 +41,13 @@ static bool takes(const pn_op_call *c) {
     return c->in[1]->shape[0] <= INT32_MAX && c->in[1]->shape[1] >= 1;
 }
 
-static const void *address(const pn_tensor *t) {
-    return t->storage ? pn_data(t) : NULL;
-}
-
 static pn_logits logits_of(const pn_op_call *c) {
     pn_logits x = {};
     x.name = name;
     x.type = c->dtype;
     x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
     x.sides = head::sides;
-    x.side[0] = { address(c->in[0]), address(c->in[1]), c->in[1]->shape[1] };
+    x.side[0] = { pn_logits_address(c->in[0]), pn_logits_address(c->in[1]), c->in[1]->shape[1] };
     return x;
 }
 

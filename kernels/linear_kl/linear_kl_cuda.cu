@@ -1,5 +1,6 @@
 /* Rows of weight 0 are computed with the others: a tile has no holes. Weights are checked where they are used
  * (device_cuda.h). */
+#include "cuda/fresh.cuh"
 #include "cuda/inputs.cuh"
 #include "cuda/logits_warpgroup.cuh"
 #include "cuda/reduce.cuh"
@@ -142,10 +143,6 @@ static double tau_of(const pn_op_call *c) {
     return ((const pn_linear_kl_attr *)c->attr)->temperature;
 }
 
-static const void *address(const pn_tensor *t) {
-    return t->storage ? pn_data(t) : NULL;
-}
-
 static pn_logits logits_of(const pn_op_call *c) {
     pn_logits x = {};
     x.name = name;
@@ -153,7 +150,8 @@ static pn_logits logits_of(const pn_op_call *c) {
     x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
     x.sides = head::sides;
     for (int s = 0; s < 2; s++)
-        x.side[s] = { address(c->in[2 * s]), address(c->in[2 * s + 1]), c->in[2 * s + 1]->shape[1] };
+        x.side[s] = { pn_logits_address(c->in[2 * s]), pn_logits_address(c->in[2 * s + 1]),
+                      c->in[2 * s + 1]->shape[1] };
     return x;
 }
 
@@ -192,8 +190,9 @@ static pn_status forward(const pn_op_call *c) {
     return finish(c, h, w, pn_logits_parts(&x, PN_LOGITS_PART));
 }
 
+/* Without rows or dloss there is nothing to add. */
 static bool has_gradients(const pn_op_call *c) {
-    return c->dout[0] && (c->din[0] || c->din[1]);
+    return c->dout[0] && c->in[0]->shape[0] > 0 && (c->din[0] || c->din[1]);
 }
 
 /* With the gradient's scale, which is made in w. */
@@ -205,11 +204,12 @@ static pn_status head_of_backward(const pn_op_call *c, const pn_logits_work &w, 
 }
 
 static pn_logits_gradients gradients_of(const pn_op_call *c) {
-    return { c->din[0] ? pn_data(c->din[0]) : NULL, pn_f32_or_null(c->din[1]), NULL };
+    return { c->din[0] ? pn_data(c->din[0]) : NULL, pn_f32_or_null(c->din[1]), pn_op_adds(c, 0), pn_op_adds(c, 1),
+             NULL };
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!has_gradients(c)) return PN_OK;
+    if (!has_gradients(c)) return pn_cuda_zero_fresh(c);
     const pn_logits x = logits_of(c);
     const pn_logits_work w = work_of(c, &x, true);
     head h;
@@ -239,7 +239,7 @@ static pn_status forward_fused(const pn_op_call *c) {
 }
 
 static pn_status backward_fused(const pn_op_call *c) {
-    if (!has_gradients(c)) return PN_OK;
+    if (!has_gradients(c)) return pn_cuda_zero_fresh(c);
     const pn_logits x = logits_of(c);
     const pn_logits_work w = pn_fused_carve<head>(&x, true, c->scratch);
     head h;
@@ -249,11 +249,16 @@ static pn_status backward_fused(const pn_op_call *c) {
 
 static const pn_op_impl fused = { .name = "linear_kl/cuda-fused",
                                   .bf16 = true,
+                                  .fresh = true,
                                   .takes = takes_fused,
                                   .scratch_bytes = scratch_bytes_fused,
                                   .forward = forward_fused,
                                   .backward = backward_fused };
-static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+static const pn_op_impl impl = { .name = name,
+                                 .bf16 = true,
+                                 .fresh = true,
+                                 .takes = takes,
+                                 .scratch_bytes = scratch_bytes,
+                                 .forward = forward,
+                                 .backward = backward };
 PN_CUDA_OP(linear_kl, &fused, &impl)

@@ -31,9 +31,8 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
     const pn_log_sigmoid_attr *attr = (const pn_log_sigmoid_attr *)c->attr;
-    return pn_cuda_map<true>(name, pn_values<T>(c->din[0]), pn_tensor_elems(c->dout[0]),
-                             gradient{ (float)attr->scale, (float)attr->min }, pn_values<T>(c->in[0]),
-                             pn_f32(c->dout[0]));
+    return pn_cuda_map_gradient<T>(name, c, 0, gradient{ (float)attr->scale, (float)attr->min }, pn_values<T>(c->in[0]),
+                                   pn_f32(c->dout[0]));
 }
 
 } // namespace
@@ -46,5 +45,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] && c->din[0] ? PN_CUDA_TYPED(c->in[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(log_sigmoid, &impl)

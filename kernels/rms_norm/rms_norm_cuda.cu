@@ -6,6 +6,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "rms_norm/cuda";
 
+enum { MOST = 4 }; /* pieces of an operand that a thread keeps */
+
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, const T *x, const float *w, float eps, T *y, float *rstd) {
@@ -34,17 +36,17 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 /* dx += r (c - x r^2 mean(c * x)) with c = w * dy; dw += dy * x r. w is NULL where dx is. */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_gradients(pn_rows r, int64_t run, const T *x, const float *w, const T *dy, const float *rstd, T *dx,
+    add_gradients(pn_rows r, int64_t run, const T *x, const float *w, const T *dy, const float *rstd, pn_gradient<T> dx,
                   float *part) {
     pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
     pn_row_sums<W, K> dw(part, r.d);
-    if (dx) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    if (dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
         pn_row<T, W, K> xs(x + n * r.d), dys(dy + n * r.d);
         float dot[1] = {}, s = rstd[n];
         pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), dys.load(j, i); });
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = dx ? ws.get(j, i) : pn_lanes<W>{};
+            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
 #pragma unroll
             for (int k = 0; k < W; k++) {
                 v.x[k] *= g.x[k];
@@ -53,14 +55,14 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             }
             if (part) dw.add(j, i, v);
         });
-        if (!dx) return;
+        if (!dx.to) return;
         pn_team_sum(dot);
         float mean = s * s * dot[0] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = ws.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] = s * (u.x[k] * g.x[k] - v.x[k] * mean);
-            pn_lanes_add(dx + n * r.d + i, v);
+            dx.put(n * r.d + i, v);
         });
     });
     dw.finish(r.d);
@@ -78,9 +80,9 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[0]);
     float *rstd = pn_f32(c->out[1]);
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<V>(x, w, y));
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, y));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
+    return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>
             <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
     });
@@ -90,16 +92,16 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     constexpr int V = pn_vector<T>::n;
     const T *x = pn_values<T>(c->in[0]), *dy = pn_values<T>(c->dout[0]);
     const float *w = c->din[0] ? pn_f32(c->in[1]) : NULL, *rstd = pn_f32(c->out[1]);
-    T *dx = pn_values_or_null<T>(c->din[0]);
+    const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
     float *part = c->din[1] ? (float *)c->scratch : NULL;
     const pn_rows r = rows_of(c);
-    const pn_team team = pn_cuda_team<T>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx));
-    if (r.tokens == 0 || (!dx && !part)) return PN_OK;
-    PN_TRY(pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
-            r, pn_rows_run(r), x, w, dy, rstd, dx, part);
-    }));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[1]), part);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx.to));
+    if (r.tokens > 0 && (dx.to || part))
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
+                r, pn_rows_run(r), x, w, dy, rstd, dx, part);
+        }));
+    return pn_cuda_row_sums_finish(name, c, 1, r, r.d, part);
 }
 
 } // namespace
@@ -118,6 +120,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(rms_norm, &impl)

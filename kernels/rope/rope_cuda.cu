@@ -42,7 +42,7 @@ __device__ void angle(const shape &s, const pn_cuda_docs &docs, const uint64_t *
 template <class T, int V, bool ADD>
 __global__ void __launch_bounds__(THREADS)
     rotate(shape s, pn_cuda_docs docs, const uint64_t *turns, float direction, const T *x, T *y) {
-    __shared__ alignas(16) float cosine[ANGLES], sine[ANGLES];
+    alignas(16) __shared__ float cosine[ANGLES], sine[ANGLES];
     const int token0 = (int)blockIdx.x * s.per_block, pair0 = (int)blockIdx.y * s.span;
     const int tokens = min(s.per_block, s.tokens - token0), pairs = min(s.span, s.half - pair0);
     for (int i = (int)threadIdx.x; i < tokens * pairs; i += THREADS)
@@ -99,6 +99,10 @@ static pn_status forward(const pn_op_call *c) {
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || !c->din[0]) return PN_OK;
+    if (!pn_op_adds(c, 0)) {
+        if (c->dtype == PN_BF16) return launch<pn_bf16, false>(c, -1, c->dout[0], c->din[0]);
+        return launch<float, false>(c, -1, c->dout[0], c->din[0]);
+    }
     if (c->dtype == PN_BF16) return launch<pn_bf16, true>(c, -1, c->dout[0], c->din[0]);
     return launch<float, true>(c, -1, c->dout[0], c->din[0]);
 }
@@ -109,6 +113,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(rope, &impl)

@@ -6,6 +6,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "rwkv_keys/cuda";
 
+enum { MOST = 1 }; /* pieces of an operand that a thread keeps */
+
 enum { K_IN, A, K_K, K_A };
 enum { KEY, REMOVE, ADD };
 
@@ -51,10 +53,10 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>) make(pn_rows r, bound b
     });
 }
 
-/* Any of these may be NULL: a gradient that did not come, or is not wanted. */
+/* NULL: a gradient that did not come, a sum that is not wanted. */
 template <class T> struct gradients {
     const T *key, *rem, *add;
-    T *k, *a;
+    pn_gradient<T> k, a;
     float *k_k, *k_a; /* parts of the sums */
 };
 
@@ -102,8 +104,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             }
             if (g.k_k) dk_k.add(j, i, to_k_k);
             if (g.k_a) dk_a.add(j, i, to_k_a);
-            if (g.k) pn_lanes_add(g.k + at + i, to_k);
-            if (g.a) pn_lanes_add(g.a + at + i, to_a);
+            if (g.k.to) g.k.put(at + i, to_k);
+            if (g.a.to) g.a.put(at + i, to_a);
         });
     });
     dk_k.finish(r.d);
@@ -133,12 +135,11 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     p.key = pn_values<T>(c->out[KEY]);
     p.rem = pn_values<T>(c->out[REMOVE]);
     p.add = pn_values<T>(c->out[ADD]);
-    const pn_team team = pn_cuda_team<T>(
-        r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.k, p.a, p.k_k, p.k_a, p.key, p.rem, p.add));
+    const auto team =
+        pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.k, p.a, p.k_k, p.k_a, p.key, p.rem, p.add));
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        make<T, kind.W, kind.K>
-            <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, bound_of(c), p);
+    return pn_cuda_with_team(name, team, [&](auto kind) {
+        make<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, bound_of(c), p);
     });
 }
 
@@ -150,19 +151,19 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     g.key = pn_values_or_null<T>(c->dout[KEY]);
     g.rem = pn_values_or_null<T>(c->dout[REMOVE]);
     g.add = pn_values_or_null<T>(c->dout[ADD]);
-    g.k = pn_values_or_null<T>(c->din[K_IN]);
-    g.a = pn_values_or_null<T>(c->din[A]);
+    g.k = pn_cuda_gradient<T>(c, K_IN);
+    g.a = pn_cuda_gradient<T>(c, A);
     g.k_k = c->din[K_K] ? part : NULL;
     g.k_a = c->din[K_A] ? part + pn_row_sums_scratch(r, r.d) / sizeof(float) : NULL;
-    const pn_team team = pn_cuda_team<T>(
-        r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.k, p.a, p.k_k, p.k_a, g.key, g.rem, g.add, g.k, g.a));
-    if (r.tokens == 0) return PN_OK;
-    PN_TRY(pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
-            r, pn_rows_run(r), bound_of(c), p, g);
-    }));
-    PN_TRY(pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[K_K]), g.k_k));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[K_A]), g.k_a);
+    const auto team = pn_cuda_team<T, MOST>(
+        r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.k, p.a, p.k_k, p.k_a, g.key, g.rem, g.add, g.k.to, g.a.to));
+    if (r.tokens > 0)
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), bound_of(c), p, g);
+        }));
+    PN_TRY(pn_cuda_row_sums_finish(name, c, K_K, r, r.d, g.k_k));
+    return pn_cuda_row_sums_finish(name, c, K_A, r, r.d, g.k_a);
 }
 
 } // namespace
@@ -181,6 +182,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(rwkv_keys, &impl)

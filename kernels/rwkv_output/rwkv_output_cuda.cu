@@ -6,6 +6,8 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "rwkv_output/cuda";
 
+enum { MOST = 1 }; /* pieces of an operand that a thread keeps */
+
 enum { O, R, KEY, V, GATE, R_K };
 
 template <class T> struct inputs {
@@ -38,10 +40,9 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>) apply(pn_rows rows, inp
     });
 }
 
-/* NULL: not wanted. */
 template <class T> struct gradients {
-    T *o, *r, *k, *v, *gate;
-    float *r_k; /* parts of the sums */
+    pn_gradient<T> o, r, k, v, gate;
+    float *r_k; /* parts of the sums; NULL: not wanted */
 };
 
 /* With do = dy * gate and dc = <do, v>: dr = dc k r_k, dk = dc r r_k, dr_k = sum dc r k, dv = c do. */
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
                 to_r_k.x[l] = dc * r.x[l] * k.x[l];
             }
             if (g.r_k) dr_k.add(j, i, to_r_k);
-            if (g.r) pn_lanes_add(g.r + at + i, to_r);
-            if (g.k) pn_lanes_add(g.k + at + i, to_k);
+            if (g.r.to) g.r.put(at + i, to_r);
+            if (g.k.to) g.k.put(at + i, to_k);
         });
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> o = os.get(j, i), v = vs.get(j, i), gate = gates.get(j, i), dy = dys.get(j, i), to_v;
@@ -89,9 +90,9 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
                 gate.x[l] *= dy.x[l];
                 to_v.x[l] = c * gate.x[l];
             }
-            if (g.gate) pn_lanes_add(g.gate + at + i, o);
-            if (g.o) pn_lanes_add(g.o + at + i, gate);
-            if (g.v) pn_lanes_add(g.v + at + i, to_v);
+            if (g.gate.to) g.gate.put(at + i, o);
+            if (g.o.to) g.o.put(at + i, gate);
+            if (g.v.to) g.v.put(at + i, to_v);
         });
     });
     dr_k.finish(rows.d);
@@ -104,17 +105,17 @@ template <class T> inputs<T> inputs_of(const pn_op_call *c) {
     return { pn_values<T>(c->in[O]), pn_values<T>(c->in[R]),    pn_values<T>(c->in[KEY]),
              pn_values<T>(c->in[V]), pn_values<T>(c->in[GATE]), pn_f32(c->in[R_K]) };
 }
-template <class T, class... X> pn_team team_of(const pn_rows &r, const inputs<T> &p, const X *...more) {
-    return pn_cuda_team<T>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.o, p.r, p.k, p.v, p.gate, p.r_k, more...));
+template <class T, class... X> pn_team<T, MOST> team_of(const pn_rows &r, const inputs<T> &p, const X *...more) {
+    return pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.o, p.r, p.k, p.v, p.gate, p.r_k, more...));
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
     const pn_rows r = rows_of(c);
     const inputs<T> p = inputs_of<T>(c);
     T *y = pn_values<T>(c->out[0]);
-    const pn_team team = team_of(r, p, y);
+    const auto team = team_of(r, p, y);
     if (r.tokens == 0) return PN_OK;
-    return pn_cuda_with_team<T>(name, team, [&](auto kind) {
+    return pn_cuda_with_team(name, team, [&](auto kind) {
         apply<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, p, y);
     });
 }
@@ -123,16 +124,16 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const pn_rows r = rows_of(c);
     const inputs<T> p = inputs_of<T>(c);
     const T *dy = pn_values<T>(c->dout[0]);
-    const gradients<T> g = { pn_values_or_null<T>(c->din[O]),    pn_values_or_null<T>(c->din[R]),
-                             pn_values_or_null<T>(c->din[KEY]),  pn_values_or_null<T>(c->din[V]),
-                             pn_values_or_null<T>(c->din[GATE]), c->din[R_K] ? (float *)c->scratch : NULL };
-    const pn_team team = team_of(r, p, dy, g.o, g.r, g.k, g.v, g.gate);
-    if (r.tokens == 0) return PN_OK;
-    PN_TRY(pn_cuda_with_team<T>(name, team, [&](auto kind) {
-        add_gradients<T, kind.W, kind.K>
-            <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), p, dy, g);
-    }));
-    return pn_cuda_row_sums_finish(name, r, r.d, pn_f32_or_null(c->din[R_K]), g.r_k);
+    const gradients<T> g = { pn_cuda_gradient<T>(c, O),    pn_cuda_gradient<T>(c, R),
+                             pn_cuda_gradient<T>(c, KEY),  pn_cuda_gradient<T>(c, V),
+                             pn_cuda_gradient<T>(c, GATE), c->din[R_K] ? (float *)c->scratch : NULL };
+    const auto team = team_of(r, p, dy, g.o.to, g.r.to, g.k.to, g.v.to, g.gate.to);
+    if (r.tokens > 0)
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), p, dy, g);
+        }));
+    return pn_cuda_row_sums_finish(name, c, R_K, r, r.d, g.r_k);
 }
 
 } // namespace
@@ -151,6 +152,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(rwkv_output, &impl)

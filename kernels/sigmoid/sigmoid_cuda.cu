@@ -24,9 +24,8 @@ template <class X, class Y> struct typed {
     }
     static pn_status backward(const pn_op_call *c) {
         const pn_sigmoid_attr *attr = (const pn_sigmoid_attr *)c->attr;
-        return pn_cuda_map<true>(name, pn_values<X>(c->din[0]), pn_tensor_elems(c->dout[0]),
-                                 gradient{ (float)(1 / attr->scale) }, pn_values<Y>(c->out[0]),
-                                 pn_values<Y>(c->dout[0]));
+        return pn_cuda_map_gradient<X>(name, c, 0, gradient{ (float)(1 / attr->scale) }, pn_values<Y>(c->out[0]),
+                                       pn_values<Y>(c->dout[0]));
     }
 };
 
@@ -43,5 +42,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->out[0]->dtype == PN_F32 ? typed<pn_bf16, float>::backward(c) : typed<pn_bf16, pn_bf16>::backward(c);
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(sigmoid, &impl)

@@ -6,59 +6,82 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "split/cuda";
 
-/* Part k of N rows of C columns: `width` columns from `first` on. */
-template <class T> struct parts {
+/* Part k is `width` of the C columns, from `first` on. */
+struct columns {
     int64_t N, C, width[PN_OP_OUT], first[PN_OP_OUT];
-    T *whole, *part[PN_OP_OUT]; /* NULL: a gradient that did not come */
+};
+template <class T> struct forward_move {
+    const T *whole;
+    T *part[PN_OP_OUT];
+    template <int W> __device__ void move(int k, int64_t in_whole, int64_t in_part) const {
+        pn_lanes_put(part[k] + in_part, pn_lanes_at<W>(whole + in_whole));
+    }
+};
+template <class T> struct backward_move {
+    pn_gradient<T> whole;
+    const T *part[PN_OP_OUT]; /* NULL: zeros */
+    template <int W> __device__ void move(int k, int64_t in_whole, int64_t in_part) const {
+        if (part[k])
+            whole.put(in_whole, pn_lanes_at<W>(part[k] + in_part));
+        else if (whole.fresh)
+            pn_lanes_put(whole.to + in_whole, pn_lanes<W>{});
+    }
 };
 
-/* A part to the blocks of one y; W divides everything. */
-template <bool BACK, int W, class T> __global__ void __launch_bounds__(PN_MAP_THREADS) move(parts<T> p) {
-    const int64_t width = p.width[blockIdx.y], first = p.first[blockIdx.y], pieces = p.N * width / W;
-    const int64_t step = (int64_t)gridDim.x * PN_MAP_THREADS;
-    T *part = p.part[blockIdx.y];
-    if (!part) return;
-    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < pieces; i += step) {
-        int64_t row = i * W / width;
-        T *in_whole = p.whole + row * p.C + first + (i * W - row * width), *in_part = part + i * W;
-        if (BACK)
-            pn_lanes_add(in_whole, pn_lanes_at<W>(in_part));
-        else
-            pn_lanes_put(in_part, pn_lanes_at<W>(in_whole));
-    }
+/* A part to the blocks of one y. W divides every width. */
+template <int W, class M> __global__ void __launch_bounds__(PN_MAP_THREADS) move_all(columns c, M m) {
+    const int k = (int)blockIdx.y;
+    const int64_t pieces = c.width[k] / W, n = c.N * pieces, step = (int64_t)gridDim.x * PN_MAP_THREADS;
+    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step)
+        m.template move<W>(k, i / pieces * c.C + c.first[k] + i % pieces * W, i * W);
 }
 
-template <bool BACK, class T> pn_status move_all(const pn_op_call *c, pn_tensor *whole, pn_tensor *const *part) {
-    const pn_split_attr *attr = (const pn_split_attr *)c->attr;
+/* pieces: all of the memory can be moved in pieces. */
+template <class T, class M> pn_status launch(const pn_op_call *c, int64_t N, bool pieces, const M &m) {
     constexpr int W = pn_map_width<T>;
-    parts<T> p = {};
-    p.N = whole->shape[0];
-    p.C = whole->shape[1];
-    p.whole = pn_values<T>(whole);
-    bool pieces = p.C % W == 0 && pn_cuda_in_pieces<W>(p.whole);
-    int64_t first = 0, widest = 0;
+    const pn_split_attr *attr = (const pn_split_attr *)c->attr;
+    columns at = {};
+    int64_t widest = 0;
+    at.N = N;
     for (int k = 0; k < attr->n; k++) {
-        p.width[k] = attr->width[k];
-        p.first[k] = first;
-        p.part[k] = pn_values_or_null<T>(part[k]);
-        first += p.width[k];
-        widest = widest > p.width[k] ? widest : p.width[k];
-        pieces = pieces && p.width[k] % W == 0 && pn_cuda_in_pieces<W>(p.part[k]);
+        at.width[k] = attr->width[k];
+        at.first[k] = at.C;
+        at.C += at.width[k];
+        widest = widest > at.width[k] ? widest : at.width[k];
+        pieces = pieces && at.width[k] % W == 0;
     }
-    if (p.N == 0) return PN_OK;
-    dim3 blocks(pn_map_grid(p.N * widest / (pieces ? W : 1)), (unsigned)attr->n);
+    if (N == 0) return PN_OK;
+    const int64_t n = N * widest / (pieces ? W : 1);
+    const dim3 blocks(pn_map_grid(n), (unsigned)attr->n);
     if (pieces)
-        move<BACK, W><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(p);
+        move_all<W><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
     else
-        move<BACK, 1><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(p);
+        move_all<1><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
     return pn_cuda_launched(name);
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
-    return move_all<false, T>(c, c->in[0], c->out);
+    constexpr int W = pn_map_width<T>;
+    forward_move<T> m = {};
+    m.whole = pn_values<T>(c->in[0]);
+    bool pieces = pn_cuda_in_pieces<W>(m.whole);
+    for (int k = 0; k < c->n_out; k++) {
+        m.part[k] = pn_values<T>(c->out[k]);
+        pieces = pieces && pn_cuda_in_pieces<W>(m.part[k]);
+    }
+    return launch<T>(c, c->in[0]->shape[0], pieces, m);
 }
+
 template <class T> pn_status backward_of(const pn_op_call *c) {
-    return move_all<true, T>(c, c->din[0], c->dout);
+    constexpr int W = pn_map_width<T>;
+    backward_move<T> m = {};
+    m.whole = pn_cuda_gradient<T>(c, 0);
+    bool pieces = pn_cuda_in_pieces<W>(m.whole.to);
+    for (int k = 0; k < c->n_out; k++) {
+        m.part[k] = pn_values_or_null<T>(c->dout[k]);
+        pieces = pieces && pn_cuda_in_pieces<W>(m.part[k]);
+    }
+    return launch<T>(c, c->din[0]->shape[0], pieces, m);
 }
 
 } // namespace
@@ -71,5 +94,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->din[0] ? PN_CUDA_TYPED(c->din[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(split, &impl)

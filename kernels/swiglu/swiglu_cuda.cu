@@ -11,23 +11,23 @@ struct value {
     __device__ float operator()(float gate, float up) const { return pn_cuda_silu(gate) * up; }
 };
 
-/* Either gradient may be NULL; up is read for that of gate only. */
+/* up is read for the gradient of gate only. */
 template <class T> struct operands {
     const T *gate, *up, *dy;
-    T *dgate, *dup;
+    pn_gradient<T> dgate, dup;
 };
 
 template <int W, class T> __device__ void add_gradients(const operands<T> &o, int64_t i) {
     pn_lanes<W> gate = pn_lanes_at<W>(o.gate + i), dy = pn_lanes_at<W>(o.dy + i), dgate = {}, dup;
-    if (o.dgate) dgate = pn_lanes_at<W>(o.up + i);
+    if (o.dgate.to) dgate = pn_lanes_at<W>(o.up + i);
 #pragma unroll
     for (int k = 0; k < W; k++) {
         float s = pn_cuda_sigmoid(gate.x[k]);
         dgate.x[k] *= dy.x[k] * s * (1 + gate.x[k] * (1 - s));
         dup.x[k] = dy.x[k] * gate.x[k] * s;
     }
-    if (o.dgate) pn_lanes_add(o.dgate + i, dgate);
-    if (o.dup) pn_lanes_add(o.dup + i, dup);
+    if (o.dgate.to) o.dgate.put(i, dgate);
+    if (o.dup.to) o.dup.put(i, dup);
 }
 
 /* Pieces of W elements, then the n % W that make none. */
@@ -51,8 +51,8 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const int64_t n = pn_tensor_elems(c->dout[0]);
     if (n == 0 || (!c->din[0] && !c->din[1])) return PN_OK;
     operands<T> o = { pn_values<T>(c->in[0]), c->din[0] ? pn_values<T>(c->in[1]) : NULL, pn_values<T>(c->dout[0]),
-                      pn_values_or_null<T>(c->din[0]), pn_values_or_null<T>(c->din[1]) };
-    if (pn_cuda_in_pieces<W>(o.gate, o.up, o.dy, o.dgate, o.dup))
+                      pn_cuda_gradient<T>(c, 0), pn_cuda_gradient<T>(c, 1) };
+    if (pn_cuda_in_pieces<W>(o.gate, o.up, o.dy, o.dgate.to, o.dup.to))
         add_all_gradients<W><<<pn_map_grid(n / W + n % W), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(o, n);
     else
         add_all_gradients<1><<<pn_map_grid(n), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(o, n);
@@ -69,5 +69,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(swiglu, &impl)

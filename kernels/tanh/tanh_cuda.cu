@@ -19,8 +19,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
 }
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
-    return pn_cuda_map<true>(name, pn_values<T>(c->din[0]), pn_tensor_elems(c->dout[0]), gradient{},
-                             pn_values<T>(c->out[0]), pn_values<T>(c->dout[0]));
+    return pn_cuda_map_gradient<T>(name, c, 0, gradient{}, pn_values<T>(c->out[0]), pn_values<T>(c->dout[0]));
 }
 
 } // namespace
@@ -33,5 +32,5 @@ static pn_status backward(const pn_op_call *c) {
     return c->dout[0] && c->din[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(tanh, &impl)

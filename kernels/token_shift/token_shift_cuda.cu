@@ -75,8 +75,9 @@ __global__ void __launch_bounds__(THREADS)
 /* dx_t += dy_t + w (dy_{t+1} - dy_t), and per run the sum of (x_{t-1} - x_t) dy_t. dx, part: NULL where not wanted; w
  * goes with dx, x and previous with part. */
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) add_gradients(pn_cuda_docs docs, int64_t D, int run, const T *dy, const T *x,
-                                                         const T *previous, const float *w, T *dx, float *part) {
+__global__ void __launch_bounds__(THREADS)
+    add_gradients(pn_cuda_docs docs, int64_t D, int run, const T *dy, const T *x, const T *previous, const float *w,
+                  T *dx, bool adds, float *part) {
     typedef pn_channels<T, V> row;
     const pn_run p = pn_run_of_thread<V>(D, (int)docs.tokens, run);
     if (p.begin == p.end) return;
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(THREADS) add_gradients(pn_cuda_docs docs, int6
             if (t0 + j + 1 < docs.tokens) next[j] = pn_channels_at<T, V>(dy + at + D);
             if (t0 + j >= p.end) continue;
             if (part) now[j] = pn_channels_at<T, V>(x + at);
-            if (dx) to[j] = pn_channels_at<T, V>(dx + at);
+            if (dx && adds) to[j] = pn_channels_at<T, V>(dx + at);
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
@@ -108,7 +109,8 @@ __global__ void __launch_bounds__(THREADS) add_gradients(pn_cuda_docs docs, int6
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     float after = t + 1 < end ? next[j][i] : 0;
-                    out[i] = __fadd_rn(to[j][i], g[i] + mix[i] * (after - g[i]));
+                    const float value = g[i] + mix[i] * (after - g[i]);
+                    out[i] = adds ? __fadd_rn(to[j][i], value) : value;
                 }
                 pn_channels_put<T, V>(dx + (int64_t)t * D + p.channel, out);
             }
@@ -171,15 +173,17 @@ template <class T> pn_status backward_in(const pn_op_call *c) {
     constexpr int V = pn_vector<T>::n;
     pn_cuda_docs docs;
     PN_TRY(stage(c, &docs));
+    PN_TRY(pn_cuda_zero_fresh(c, MIX));
+    PN_TRY(pn_cuda_zero_fresh(c, PREVIOUS));
     const int run = pn_run_with_sums(docs.tokens);
     if (docs.tokens == 0 || D == 0) return PN_OK;
     if (dx || dw) {
         if (pn_in_vectors<T>(D, dy, x, previous, w, dx))
             add_gradients<T, V><<<pn_run_blocks<V>(D, docs.tokens, run), THREADS, 0, pn_cuda_stream()>>>(
-                docs, D, run, dy, x, previous, w, dx, part);
+                docs, D, run, dy, x, previous, w, dx, pn_op_adds(c, X), part);
         else
             add_gradients<T, 1><<<pn_run_blocks<1>(D, docs.tokens, run), THREADS, 0, pn_cuda_stream()>>>(
-                docs, D, run, dy, x, previous, w, dx, part);
+                docs, D, run, dy, x, previous, w, dx, pn_op_adds(c, X), part);
         PN_TRY(pn_cuda_launched(name));
     }
     if (dw) PN_TRY(pn_cuda_runs_sum(name, part, pn_cuda_runs(docs.tokens, run), D, pn_add_to{ dw }));
@@ -207,6 +211,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 }
 
 static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(token_shift, &impl)
