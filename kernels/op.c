@@ -10,7 +10,7 @@ static pn_status nothing(const pn_op_call *c) {
 static const pn_op_impl plan_impl = { .name = "plan", .bf16 = true, .forward = nothing, .backward = nothing };
 static const pn_op_impl *const plan_list[] = { &plan_impl, NULL };
 
-/* The column of a backend that an op does not have yet, or the build does not; maybe there is none. */
+/* The column of a backend that an op does not have yet, or the build does not. */
 __attribute__((unused)) static const pn_op_impl *const pn_no_impl[] = { NULL };
 #ifdef POSTNAS_HAVE_CUDA
 #define CUDA_LIST(list) list

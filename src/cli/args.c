@@ -201,7 +201,7 @@ pn_status pn_args_compute(const pn_args *a, pn_compute *out) {
         if (!value) continue;
         snprintf(dashed, sizeof dashed, "--%s", row->name);
         flag.name = dashed;
-        PN_TRY(pn_option_parse(&flag, where, value, 0, (char *)&o + row->offset));
+        PN_TRY(pn_option_parse(&flag, where, value, 0, &o));
     }
     PN_TRY(pn_compute_open(&o, where, out));
     return PN_OK;

@@ -50,6 +50,7 @@ static pn_status run_all(const pn_args *args, generate *g) {
     PN_TRY(pn_args_f64(args, "top-p", 1e-6, 1, &sampler.top_p));
     PN_TRY(pn_args_i64(args, "seed", 0, INT64_MAX, &seed));
     PN_TRY(pn_args_compute(args, &on));
+    PN_TRY(pn_compute_tell(&on));
     PN_TRY(pn_tokenizer_open(args->operand[0], &g->tokenizer));
     PN_TRY(pn_model_load(args->operand[0], PN_F32, &g->model));
     PN_TRY(pn_params_move(g->model->params, on.backend, on.dtype));

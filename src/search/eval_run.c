@@ -18,6 +18,7 @@ static pn_status measure(eval *e, const char *dir, pn_config *file) {
     const pn_search_config *c = &e->config;
     pn_compute on;
     PN_TRY(pn_compute_open(&c->compute, pn_config_where(file, "precision"), &on));
+    PN_TRY(pn_compute_tell(&on));
     PN_TRY(pn_tokenizer_open(dir, &e->tokenizer));
     PN_TRY(pn_model_load(dir, PN_F32, &e->model));
     PN_TRY(pn_params_move(e->model->params, on.backend, on.dtype));

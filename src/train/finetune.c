@@ -264,6 +264,7 @@ static pn_status run(finetune *f) {
     PN_TRY(check_memory(f));
     PN_TRY(pn_run_dir_open(f->top.output, f->config, NULL, 0,
                            &f->run)); /* the input is good: now something may be written */
+    PN_TRY(pn_compute_tell(&f->on));
     PN_TRY(pn_run_dir_file(&f->run, "model", done));
     if (pn_is_directory(done)) {
         pn_info("%s is already there: nothing to do", done);
