@@ -62,8 +62,7 @@ cudaError_t pn_gated_delta_cuda_forward(const pn_gated_delta_cuda *c, cudaStream
  * 256, any dv >= 1. Needs no scratch, and `chunk` only for `states`. */
 cudaError_t pn_gated_delta_cuda_step(const pn_gated_delta_cuda *c, cudaStream_t stream);
 
-/* Backward by chunks, where the device's multiprocessors have the shared memory for it: dk one of 64, 96, 128, 192, dv
- * a multiple of 8. */
+/* Backward by chunks, for the same widths, where a multiprocessor has the shared memory for it. */
 bool pn_gated_delta_cuda_backward_takes(int dk, int dv);
 size_t pn_gated_delta_cuda_backward_scratch(int64_t tokens, int64_t chunks, int v_heads, int dk, int dv);
 cudaError_t pn_gated_delta_cuda_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,

@@ -67,7 +67,7 @@ pn_delta_grad_work pn_delta_grad_work_at(void *scratch, int64_t tokens, int64_t 
 cudaError_t pn_delta_grad_system_launch(const pn_gated_delta_cuda *c, const pn_delta_grad_work *w, cudaStream_t stream);
 cudaError_t pn_delta_grad_sweep_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                        const pn_delta_grad_work *w, cudaStream_t stream);
-/* Shared memory of one block of it; 0: not built for such keys. */
+/* Shared memory of one block of it; 0: not built for keys this wide. */
 int pn_delta_grad_keys_shared(int dk);
 cudaError_t pn_delta_grad_keys_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                       const pn_delta_grad_work *w, cudaStream_t stream);

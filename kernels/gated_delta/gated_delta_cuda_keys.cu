@@ -15,7 +15,8 @@
  * Each of the three warpgroups multiplies one thing by what comes from memory, 64 columns of values at a time: dO and
  * dR with S and e, e with G. Then the first ends dQ, the second what keys read, the third what they write, which it
  * hands to the second. A block goes from chunk to chunk, and the columns to come are copied while it computes: memory
- * is what bounds it. All value heads of a query/key head are one block's work, one after another. */
+ * is what bounds it. All value heads of a query/key head are one block's work, one after another; of
+ * wide keys it takes one half of the columns after the other, so that accumulators fit in registers. */
 #include "gated_delta_cuda_walk.cuh"
 
 namespace {
@@ -30,11 +31,12 @@ struct call {
     pn_delta_grad_work w;
 };
 
-template <int DK> struct shared { /* offsets of a block's shared memory */
-    static constexpr int stages = DK <= 96 ? 3 : 2;
-    static constexpr int value = value_tile::bytes, strip = 64 * DK, state = COLUMNS / 32 * strip;
+/* W: columns of keys at a time */
+template <int W> struct shared { /* offsets of a block's shared memory */
+    static constexpr int stages = W <= 96 ? 3 : 2;
+    static constexpr int value = value_tile::bytes, strip = 64 * W, state = COLUMNS / 32 * strip;
     static constexpr int S = ROLES * value, G = S + state, stage = G + state; /* a stage: dO, dR, e, S, G */
-    static constexpr int tile = pn_tile<DK>::bytes, Q = stages * stage, K = Q + tile;
+    static constexpr int tile = pn_tile<W>::bytes, Q = stages * stage, K = Q + tile;
     static constexpr int dP = K + tile, dA = dP + value, packed = dA + value;
     static constexpr int skipped = (int)offsetof(pn_delta_packed_grad, P);
     static constexpr int bytes = packed + (int)sizeof(pn_delta_packed_grad) - skipped;
@@ -44,18 +46,18 @@ struct sums { /* of tokens; [2]: of queries and of keys */
     float row[2][C], column[2][WARPS][C], reads[2][C], writes[C], state[WARPS];
 };
 
-/* ---- where a block is: one step is 64 columns of values of a value head of an item, a chunk and query/key head ----
- */
+/* ---- where a block is: one step is 64 columns of values of a part of an item, which is a chunk and query/key head;
+ * its parts are value heads and, of each, the `Halves` of the columns of keys ---- */
 
 struct place {
     int first, n; /* token, tokens */
 };
 struct cursor {
-    int item, head, tile; /* head: in its group */
-    place now, next;      /* of this item and the block's next one: what tables say comes early enough */
+    int item, part, tile;
+    place now, next; /* of this item and the block's next one: what tables say comes early enough */
 };
 struct course {
-    int items, group, tiles;
+    int items, parts, tiles;
 };
 
 __device__ __forceinline__ place find(const pn_gated_delta_cuda &c, const course &to, int item) {
@@ -70,17 +72,17 @@ __device__ __forceinline__ cursor start(const pn_gated_delta_cuda &c, const cour
 __device__ __forceinline__ void advance(const pn_gated_delta_cuda &c, const course &to, cursor *at) {
     if (++at->tile < to.tiles) return;
     at->tile = 0;
-    if (++at->head < to.group) return;
-    at->head = 0;
+    if (++at->part < to.parts) return;
+    at->part = 0;
     at->item += (int)gridDim.x;
     at->now = at->next;
     at->next = find(c, to, at->item + (int)gridDim.x);
 }
-__device__ __forceinline__ int v_head(const pn_gated_delta_cuda &c, const course &to, const cursor &at) {
-    return at.item % c.heads * to.group + at.head;
+template <int Halves> __device__ __forceinline__ int v_head(const pn_gated_delta_cuda &c, const cursor &at) {
+    return at.item % c.heads * (c.v_heads / c.heads) + at.part / Halves;
 }
-__device__ __forceinline__ int64_t packed_at(const pn_gated_delta_cuda &c, const course &to, const cursor &at) {
-    return (int64_t)(at.item / c.heads) * c.v_heads + v_head(c, to, at);
+template <int Halves> __device__ __forceinline__ int64_t packed_at(const pn_gated_delta_cuda &c, const cursor &at) {
+    return (int64_t)(at.item / c.heads) * c.v_heads + v_head<Halves>(c, at);
 }
 
 /* ---- pieces of the products ---- */
@@ -138,9 +140,9 @@ __device__ __forceinline__ void scale_rows(float y[Blocks][4], uint32_t x, float
     for (int i = 0; i < Blocks; i++) y[i][0] *= first, y[i][1] *= first, y[i][2] *= second, y[i][3] *= second;
 }
 
-/* <y_i, row i of the tile> for a warp's tokens, to `to`. */
+/* <y_i, row i of the tile> for a warp's tokens, to `to` or added to it. */
 template <int DK>
-__device__ __forceinline__ void put_dots(float *to, const float y[DK / 8][4], uint32_t tile, int warp) {
+__device__ __forceinline__ void put_dots(float *to, bool add, const float y[DK / 8][4], uint32_t tile, int warp) {
     const int g = lane() / 4, t = lane() % 4;
     const uint32_t row = tile + (uint32_t)((16 * warp + g) * 64 + 4 * t), turn = (uint32_t)(pn_tile<32>::turn(g) * 16);
     float first = 0, second = 0;
@@ -156,7 +158,8 @@ __device__ __forceinline__ void put_dots(float *to, const float y[DK / 8][4], ui
         first += __shfl_xor_sync(~0u, first, step);
         second += __shfl_xor_sync(~0u, second, step);
     }
-    if (t == 0) to[16 * warp + g] = first, to[16 * warp + g + 8] = second;
+    to += 16 * warp + g;
+    if (t == 0) to[0] = (add ? to[0] : 0) + first, to[8] = (add ? to[8] : 0) + second;
 }
 
 /* From products of a warp's rows with e to dP (Query) or dA, as a left operand and in the tile `to`, and Y's sums.
@@ -309,15 +312,16 @@ __device__ __forceinline__ void add_gates(const call &x, const sums *sum, uint32
 
 /* ---- the kernel ---- */
 
-template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(const call x) {
-    typedef shared<DK> in;
+template <int DK, int Halves> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(const call x) {
+    constexpr int W = DK / Halves;
+    typedef shared<W> in;
     extern __shared__ __align__(1024) unsigned char memory[];
     __shared__ sums sum;
     const pn_gated_delta_cuda &c = x.c;
     const int role = __shfl_sync(~0u, (int)threadIdx.x / THREADS, 0);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x / 32 % WARPS, 0), id = (int)threadIdx.x % THREADS;
     const int dv = c.dv, ldk = c.heads * DK, ldv = c.v_heads * dv;
-    const course to = { c.chunk[c.docs] * c.heads, c.v_heads / c.heads, (dv + COLUMNS - 1) / COLUMNS };
+    const course to = { c.chunk[c.docs] * c.heads, c.v_heads / c.heads * Halves, (dv + COLUMNS - 1) / COLUMNS };
     const uint32_t base = pn_shared(memory), packed = base + in::packed;
     const uint16_t *rows = (const uint16_t *)(role == QUERIES ? x.d.dO : role == KEYS ? x.w.dR : x.c.e);
 
@@ -326,14 +330,15 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
         const int column = COLUMNS * at.tile, columns = dv - column;
         const int64_t token = at.now.first;
         pn_copy_tile<COLUMNS, THREADS>(stage + (uint32_t)(role * in::value),
-                                       rows ? rows + token * ldv + v_head(c, to, at) * dv + column
+                                       rows ? rows + token * ldv + v_head<Halves>(c, at) * dv + column
                                             : (const uint16_t *)c.q,
                                        ldv, at.now.n, rows ? columns : 0, id);
         const int row = (int)threadIdx.x / 8, piece = (int)threadIdx.x % 8;
         const bool there = 8 * piece < columns;
-        const int64_t from = packed_at(c, to, at) * DK * dv + column + (there ? 8 * piece : 0);
+        const int64_t from =
+            packed_at<Halves>(c, at) * DK * dv + at.part % Halves * W * dv + column + (there ? 8 * piece : 0);
 #pragma unroll
-        for (int r = row; r < DK; r += ALL / 8) {
+        for (int r = row; r < W; r += ALL / 8) {
             const uint32_t place =
                 stage + (uint32_t)(piece / 4 * in::strip + r * 64 + (piece % 4 ^ pn_tile<32>::turn(r)) * 16);
             pn_copy16(place + in::S, (const uint16_t *)c.states + from + r * dv, there);
@@ -342,14 +347,14 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
     };
     auto copy_chunk = [&](const cursor &at) {
         if (role == ENDS) {
-            const unsigned char *from = (const unsigned char *)(x.w.packed + packed_at(c, to, at)) + in::skipped;
+            const unsigned char *from = (const unsigned char *)(x.w.packed + packed_at<Halves>(c, at)) + in::skipped;
             for (int i = 16 * id; i < in::bytes - in::packed; i += 16 * THREADS)
                 pn_copy16(packed + (uint32_t)i, from + i, true);
         } else {
             const uint16_t *from = (const uint16_t *)(role == QUERIES ? c.q : c.k);
-            pn_copy_tile<DK, THREADS>(base + (uint32_t)(role == QUERIES ? in::Q : in::K),
-                                      from + (int64_t)at.now.first * ldk + at.item % c.heads * DK, ldk, at.now.n, DK,
-                                      id);
+            pn_copy_tile<W, THREADS>(base + (uint32_t)(role == QUERIES ? in::Q : in::K),
+                                     from + (int64_t)at.now.first * ldk + at.item % c.heads * DK + at.part % Halves * W,
+                                     ldk, at.now.n, W, id);
         }
     };
 
@@ -362,9 +367,9 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
     }
     int s = 0; /* the stage to compute */
     while (at.item < to.items) {
-        const int head = v_head(c, to, at), n = at.now.n;
+        const int head = v_head<Halves>(c, at), half = at.part % Halves, n = at.now.n;
         const int64_t token = at.now.first;
-        float y[DK / 8][4] = {}, score[8][4] = {}, state = 0;
+        float y[W / 8][4] = {}, score[8][4] = {}, state = 0;
         uint32_t left[4][4];
         for (int tile = 0; tile < to.tiles; tile++) {
             pn_copies_wait<in::stages - 2>();
@@ -385,22 +390,22 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
             if (role != ENDS) {
                 begin();
 #pragma unroll
-                for (int k = 0; k < 4; k++) times_rows<DK>(y, left[k], stage + in::S, k);
+                for (int k = 0; k < 4; k++) times_rows<W>(y, left[k], stage + in::S, k);
 #pragma unroll
                 for (int k = 0; k < 4; k++) times_rows<COLUMNS>(score, left[k], stage + (int)ENDS * in::value, k);
-                end<DK>(y);
+                end<W>(y);
                 keep(score);
                 continue;
             }
             begin();
 #pragma unroll
-            for (int k = 0; k < 4; k++) times_rows<DK>(y, left[k], stage + in::G, k);
-            end<DK>(y);
+            for (int k = 0; k < 4; k++) times_rows<W>(y, left[k], stage + in::G, k);
+            end<W>(y);
 #pragma unroll
             for (int i = 16 * id; i < in::state; i += 16 * THREADS)
                 state += dot8(pn_shared_piece(stage + (uint32_t)(in::S + i)),
                               pn_shared_piece(stage + (uint32_t)(in::G + i)));
-            if (!x.d.dv) continue;
+            if (!x.d.dv || half > 0) continue;
             const int row = id / 8, piece = id % 8, column = COLUMNS * tile + 8 * piece;
             uint16_t *dV = (uint16_t *)x.d.dv + (token + row) * ldv + head * dv + column;
             const uint32_t dR = stage + (uint32_t)((int)KEYS * in::value + value_tile::at(row, piece));
@@ -427,75 +432,79 @@ template <int DK> __global__ void __launch_bounds__(ALL, 1) delta_grad_keys(cons
         const uint32_t out = packed + (uint32_t)offsetof(pn_delta_packed_grad, out) - in::skipped;
         const uint32_t beta = packed + (uint32_t)offsetof(pn_delta_packed_grad, beta) - in::skipped;
         if (role == QUERIES) {
-            scale_rows<DK / 8>(y, read, c.scale, warp);
-            put_dots<DK>(sum.reads[0], y, Q, warp);
+            scale_rows<W / 8>(y, read, c.scale, warp);
+            put_dots<W>(sum.reads[0], half > 0, y, Q, warp);
             score_gradients<true>(left, score, packed, c.scale, base + in::dP, &sum, warp);
-            add_tile<DK>(y, left, K);
+            add_tile<W>(y, left, K);
         } else if (role == KEYS) {
-            scale_rows<DK / 8>(y, read, -1, warp);
-            put_dots<DK>(sum.reads[1], y, K, warp);
+            scale_rows<W / 8>(y, read, -1, warp);
+            put_dots<W>(sum.reads[1], half > 0, y, K, warp);
             score_gradients<false>(left, score, packed, c.scale, base + in::dA, &sum, warp);
-            add_tile<DK>(y, left, K);
+            add_tile<W>(y, left, K);
         } else {
-            scale_rows<DK / 8>(y, out, 1, warp);
-            put_dots<DK>(sum.writes, y, K, warp);
-            scale_rows<DK / 8>(y, beta, 1, warp);
+            scale_rows<W / 8>(y, out, 1, warp);
+            put_dots<W>(sum.writes, half > 0, y, K, warp);
+            scale_rows<W / 8>(y, beta, 1, warp);
 #pragma unroll
             for (int step = 1; step < 32; step *= 2) state += __shfl_xor_sync(~0u, state, step);
-            if (lane() == 0) sum.state[warp] = state;
+            if (lane() == 0) sum.state[warp] = (half > 0 ? sum.state[warp] : 0) + state;
         }
         __syncthreads(); /* dP, dA and the sums are there */
-        const int64_t key = token * ldk + at.item % c.heads * DK;
-        float4 *handed = (float4 *)(memory + in::Q) + (warp * (DK / 8) * 32 + lane()); /* over Q and K */
+        const int64_t key = token * ldk + at.item % c.heads * DK + half * W;
+        float4 *handed = (float4 *)(memory + in::Q) + (warp * (W / 8) * 32 + lane()); /* over Q and K */
         if (role == QUERIES) {
             if (x.d.dq)
-                add_rows<DK>((uint16_t *)x.d.dq + key, at.head == 0 && x.d.fresh & PN_FRESH_DQ, y, ldk, n, warp);
-            if (warp == 0) add_gates(x, &sum, packed, token * c.v_heads + head, n);
+                add_rows<W>((uint16_t *)x.d.dq + key, at.part < Halves && x.d.fresh & PN_FRESH_DQ, y, ldk, n, warp);
+            if (warp == 0 && half == Halves - 1) add_gates(x, &sum, packed, token * c.v_heads + head, n);
         } else if (role == ENDS) {
             const lane_rows<false> dA(base + in::dA), dP(base + in::dP);
 #pragma unroll
             for (int k = 0; k < 4; k++) pn_load4_transposed(left[k], dA.at(16 * k, 2 * warp));
-            add_tile<DK>(y, left, K);
+            add_tile<W>(y, left, K);
 #pragma unroll
             for (int k = 0; k < 4; k++) pn_load4_transposed(left[k], dP.at(16 * k, 2 * warp));
-            add_tile<DK>(y, left, Q);
+            add_tile<W>(y, left, Q);
         }
         __syncthreads(); /* all are through with Q and K */
         if (role == ENDS)
 #pragma unroll
-            for (int i = 0; i < DK / 8; i++) handed[32 * i] = make_float4(y[i][0], y[i][1], y[i][2], y[i][3]);
+            for (int i = 0; i < W / 8; i++) handed[32 * i] = make_float4(y[i][0], y[i][1], y[i][2], y[i][3]);
         __syncthreads();
         if (role == KEYS && x.d.dk) {
 #pragma unroll
-            for (int i = 0; i < DK / 8; i++) {
+            for (int i = 0; i < W / 8; i++) {
                 const float4 more = handed[32 * i];
                 y[i][0] += more.x, y[i][1] += more.y, y[i][2] += more.z, y[i][3] += more.w;
             }
-            add_rows<DK>((uint16_t *)x.d.dk + key, at.head == 0 && x.d.fresh & PN_FRESH_DK, y, ldk, n, warp);
+            add_rows<W>((uint16_t *)x.d.dk + key, at.part < Halves && x.d.fresh & PN_FRESH_DK, y, ldk, n, warp);
         }
         at.tile = to.tiles - 1;
         advance(c, to, &at);
     }
 }
 
-template <int DK> cudaError_t launch(const call *x, unsigned blocks, cudaStream_t stream) {
-    cudaError_t status =
-        cudaFuncSetAttribute(delta_grad_keys<DK>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared<DK>::bytes);
+constexpr int halves(int dk) {
+    return dk <= 128 ? 1 : 2;
+}
+
+template <int DK, int Halves> cudaError_t launch(const call *x, unsigned blocks, cudaStream_t stream) {
+    cudaError_t status = cudaFuncSetAttribute(delta_grad_keys<DK, Halves>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              shared<DK / Halves>::bytes);
     if (status != cudaSuccess) return status;
-    delta_grad_keys<DK><<<blocks, ALL, shared<DK>::bytes, stream>>>(*x);
+    delta_grad_keys<DK, Halves><<<blocks, ALL, shared<DK / Halves>::bytes, stream>>>(*x);
     return cudaGetLastError();
 }
 
 } // namespace
 
 int pn_delta_grad_keys_shared(int dk) {
-    switch (dk) {
-    case 64: return shared<64>::bytes + (int)sizeof(sums);
-    case 96: return shared<96>::bytes + (int)sizeof(sums);
-    case 128: return shared<128>::bytes + (int)sizeof(sums);
-    case 192: return shared<192>::bytes + (int)sizeof(sums);
-    default: return 0;
-    }
+    int bytes = 0;
+    pn_delta_for_width(dk, [&](auto width) {
+        constexpr int DK = decltype(width)::value;
+        bytes = shared<DK / halves(DK)>::bytes + (int)sizeof(sums);
+        return cudaSuccess;
+    });
+    return bytes;
 }
 
 cudaError_t pn_delta_grad_keys_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
@@ -508,11 +517,8 @@ cudaError_t pn_delta_grad_keys_launch(const pn_gated_delta_cuda *c, const pn_gat
     if (status != cudaSuccess) return status;
     if (items < blocks) blocks = (int)items;
     const call x = { *c, *d, *w };
-    switch (c->dk) {
-    case 64: return launch<64>(&x, (unsigned)blocks, stream);
-    case 96: return launch<96>(&x, (unsigned)blocks, stream);
-    case 128: return launch<128>(&x, (unsigned)blocks, stream);
-    case 192: return launch<192>(&x, (unsigned)blocks, stream);
-    default: return cudaErrorInvalidValue;
-    }
+    return pn_delta_for_width(c->dk, [&](auto width) {
+        constexpr int DK = decltype(width)::value;
+        return launch<DK, halves(DK)>(&x, (unsigned)blocks, stream);
+    });
 }
