@@ -12,7 +12,8 @@ const char name[] = "attention/cuda-tiles";
 
 template <class T> struct operands {
     const T *q, *k, *v, *d_o;
-    const float *lse, *delta;
+    const float *lse;
+    float *delta;
     bool whole;
     bool adds[3]; /* to dq, dk, dv; else they are written */
 };
@@ -94,14 +95,29 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         products::template by_rows<D>(s, queries, these);
         products::template by_rows<D>(ds, grads, values + step % STAGES * in::PASSING);
         int j0 = key0 + step * STREAM;
+        auto seen = [&](int b, int e) {
+            int j = j0 + 8 * b + column + e % 2;
+            return j <= position[e / 2] && j >= first[e / 2];
+        };
+        float sum[2] = {}; /* of p dp */
 #pragma unroll
         for (int b = 0; b < STREAM / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                int j = j0 + 8 * b + column + e % 2, i = e / 2;
-                float p = pn_power_of_2(s[b][e] * scale - lse[i]) * (ds[b][e] - delta[i]);
-                ds[b][e] = j <= position[i] && j >= first[i] ? p : 0.0f;
+                s[b][e] = seen(b, e) ? pn_power_of_2(s[b][e] * scale - lse[e / 2]) : 0.0f;
+                sum[e / 2] = fmaf(s[b][e], ds[b][e], sum[e / 2]);
             }
+        /* Where these are all keys, that is delta before o was rounded, which shows where few keys are seen. */
+        if (steps == 1)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
+                delta[i] = sum[i] + __shfl_xor_sync(~0u, sum[i], 2);
+            }
+#pragma unroll
+        for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) ds[b][e] = seen(b, e) ? s[b][e] * (ds[b][e] - delta[e / 2]) : 0.0f;
         products::template by_columns<D>(out, ds, these, column0, strips);
         if (STAGES == 1 && step + 1 < steps) {
             __syncthreads();
@@ -113,6 +129,7 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         int r = row + 8 * i;
         if (row0 + r >= rows) continue;
         T *to = dq + head_of(r) * c.d;
+        if (steps == 1 && column == 0) x.delta[head_of(r)] = delta[i]; /* for dk and dv, which come after */
 #pragma unroll
         for (int b = 0; b < COLUMNS / 8; b++)
             pn_attention_put(x.adds[0], to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
@@ -275,26 +292,17 @@ template <class T> pn_status backward(const pn_op_call *c) {
     pn_attention_call a;
     PN_TRY(pn_attention_call_of(c, &a));
     const T *o = pn_values<T>(c->out[0]);
-    float *delta = (float *)c->scratch;
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
-                      pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+                      pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      (float *)c->scratch };
     for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
     x.whole = pn_attention_whole((size_t)a.d * sizeof(T), x.q, x.k, x.v, x.d_o);
-    PN_TRY(pn_attention_delta(name, &a, o, x.d_o, delta));
+    int64_t heads = (int64_t)a.tokens * a.heads;
+    dots<<<pn_cuda_blocks(heads, 16), 256, 0, pn_cuda_stream()>>>(heads, a.d, o, x.d_o, x.delta);
+    PN_TRY(pn_cuda_launched(name));
     return pn_attention_for_width(a.d, [&](auto width) { return launch<T, decltype(width)::value>(&a, c, &x); });
 }
 
 } // namespace
-
-template <class T>
-pn_status pn_attention_delta(const char *op, const pn_attention_call *a, const T *o, const T *d_o, float *delta) {
-    int64_t heads = (int64_t)a->tokens * a->heads;
-    dots<<<pn_cuda_blocks(heads, 16), 256, 0, pn_cuda_stream()>>>(heads, a->d, o, d_o, delta);
-    return pn_cuda_launched(op);
-}
-template pn_status pn_attention_delta(const char *, const pn_attention_call *, const float *, const float *, float *);
-template pn_status pn_attention_delta(const char *, const pn_attention_call *, const pn_bf16 *, const pn_bf16 *,
-                                      float *);
 
 size_t pn_attention_delta_bytes(const pn_op_call *c) {
     return sizeof(float) * (size_t)(c->in[0]->shape[0] * ((const pn_attention_attr *)c->attr)->heads);
