@@ -46,9 +46,7 @@ __device__ static inline float pn_power_of_2(float x) {
 }
 static constexpr float PN_LOG2_E = 1.4426950408889634f, PN_LN_2 = 0.6931471805599453f;
 
-/* delta [tokens, heads] = <do, o> of every query head, which all of its gradients need. */
-template <class T>
-pn_status pn_attention_delta(const char *name, const pn_attention_call *a, const T *o, const T *d_o, float *delta);
+/* Scratch of backward: delta [tokens, heads] = <do, o> of every query head, which all of its gradients need. */
 size_t pn_attention_delta_bytes(const pn_op_call *c);
 
 /* Of the tiles: shared memory of a block, scratch of forward. */

@@ -12,7 +12,8 @@ const char name[] = "attention/cuda-tiles";
 
 template <class T> struct operands {
     const T *q, *k, *v, *d_o;
-    const float *lse, *delta;
+    const float *lse;
+    float *delta;
     bool whole;
     bool adds[3]; /* to dq, dk, dv; else they are written */
 };
@@ -54,24 +55,18 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     int key0 = pn_attention_first(c, lowest) / STREAM * STREAM, steps = (highest - key0) / STREAM + 1;
 
     auto load = [&](int at) {
-        auto row_of = [&](const T *base) {
-            return [=](int r) {
-                int j = key0 + at * STREAM + r;
-                return j <= highest ? base + ((part.key0 + j) * c.kv_heads + kv) * c.d : NULL;
-            };
-        };
-        pn_attention_load<STREAM, D, THREADS>(keys + at % STAGES * in::PASSING, x.k, c.d, x.whole, row_of(x.k));
-        pn_attention_load<STREAM, D, THREADS>(values + at % STAGES * in::PASSING, x.v, c.d, x.whole, row_of(x.v));
+        const int j = key0 + at * STREAM;
+        const int64_t key = ((part.key0 + j) * c.kv_heads + kv) * c.d;
+        const pn_attention_lines lines = { key, (int64_t)c.kv_heads * c.d, 0, 0, 1, highest + 1 - j };
+        pn_attention_load<STREAM, D, THREADS>(keys + at % STAGES * in::PASSING, x.k, c.d, x.whole, lines);
+        pn_attention_load<STREAM, D, THREADS>(values + at % STAGES * in::PASSING, x.v, c.d, x.whole, lines);
         pn_copies_commit();
     };
-    auto head_of = [&](int r) {
-        return (token0 + (row0 + r) / c.group) * c.heads + kv * c.group + (row0 + r) % c.group;
-    };
-    auto row_of = [&](const T *base) {
-        return [=](int r) { return row0 + r < rows ? base + head_of(r) * c.d : NULL; };
-    };
-    pn_attention_load<ROWS, D, THREADS>(queries, x.q, c.d, x.whole, row_of(x.q));
-    pn_attention_load<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, row_of(x.d_o));
+    const int64_t first_head = token0 * c.heads + kv * c.group; /* of the chunk's rows */
+    auto head_of = [&](int r) { return first_head + (int64_t)((row0 + r) / c.group) * c.heads + (row0 + r) % c.group; };
+    const pn_attention_lines own = { first_head * c.d, (int64_t)c.heads * c.d, c.d, row0, c.group, rows - row0 };
+    pn_attention_load<ROWS, D, THREADS>(queries, x.q, c.d, x.whole, own);
+    pn_attention_load<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, own);
     load(0);
 
     const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
@@ -97,11 +92,31 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
 #pragma unroll
         for (int b = 0; b < STREAM / 8; b++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int j = j0 + 8 * b + column + e % 2, i = e / 2;
-                float p = pn_power_of_2(s[b][e] * scale - lse[i]) * (ds[b][e] - delta[i]);
-                ds[b][e] = j <= position[i] && j >= first[i] ? p : 0.0f;
+            for (int e = 0; e < 4; e++) s[b][e] = pn_power_of_2(fmaf(s[b][e], scale, -lse[e / 2]));
+        if (j0 + STREAM > lowest + 1 || j0 < pn_attention_first(c, highest))
+#pragma unroll
+            for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int j = j0 + 8 * b + column + e % 2;
+                    if (j > position[e / 2] || j < first[e / 2]) s[b][e] = 0;
+                }
+        float sum[2] = {}; /* of p dp */
+#pragma unroll
+        for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) sum[e / 2] = fmaf(s[b][e], ds[b][e], sum[e / 2]);
+        /* Where these are all keys, that is delta before o was rounded, which shows where few keys are seen. */
+        if (steps == 1)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
+                delta[i] = sum[i] + __shfl_xor_sync(~0u, sum[i], 2);
             }
+#pragma unroll
+        for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) ds[b][e] = s[b][e] * (ds[b][e] - delta[e / 2]);
         products::template by_columns<D>(out, ds, these, column0, strips);
         if (STAGES == 1 && step + 1 < steps) {
             __syncthreads();
@@ -113,6 +128,7 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         int r = row + 8 * i;
         if (row0 + r >= rows) continue;
         T *to = dq + head_of(r) * c.d;
+        if (steps == 1 && column == 0) x.delta[head_of(r)] = delta[i]; /* for dk and dv, which come after */
 #pragma unroll
         for (int b = 0; b < COLUMNS / 8; b++)
             pn_attention_put(x.adds[0], to, column0 + 8 * b + column, c.d, __fmul_rn(c.scale, out[b][2 * i]),
@@ -156,11 +172,10 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         key_end = c.offset[doc_end];
         if (key0 >= key_end) return;
     }
-    auto row_of = [&](const T *base) {
-        return [=](int r) { return key0 + r < key_end ? base + ((key0 + r) * c.kv_heads + kv) * c.d : NULL; };
-    };
-    pn_attention_load<ROWS, D, THREADS>(keys, x.k, c.d, x.whole, row_of(x.k));
-    pn_attention_load<ROWS, D, THREADS>(values, x.v, c.d, x.whole, row_of(x.v));
+    const pn_attention_lines own = { (key0 * c.kv_heads + kv) * c.d,         (int64_t)c.kv_heads * c.d, 0, 0, 1,
+                                     (int)min(key_end - key0, (int64_t)ROWS) };
+    pn_attention_load<ROWS, D, THREADS>(keys, x.k, c.d, x.whole, own);
+    pn_attention_load<ROWS, D, THREADS>(values, x.v, c.d, x.whole, own);
     pn_copies_commit();
 
     const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
@@ -178,20 +193,20 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         const int64_t rows = (int64_t)(end - begin) * c.group;
 
         auto load = [&](passing_rows from, int buffer) {
-            auto head_at = [=](int r) {
-                return (part.query0 + from.token(r, c.group)) * c.heads + kv * c.group + from.head(r, c.group);
+            const int64_t token = part.query0 + from.token0;
+            const int n = (int)min((int64_t)N, (int64_t)(end - from.token0) * c.group - from.head0);
+            const pn_attention_lines lines = {
+                (token * c.heads + kv * c.group) * c.d, (int64_t)c.heads * c.d, c.d, from.head0, c.group, n
             };
-            auto row_at = [=](const T *base) {
-                return [=](int r) { return from.token(r, c.group) < end ? base + head_at(r) * c.d : NULL; };
-            };
-            pn_attention_load<N, D, THREADS>(queries + buffer * in::PASSING, x.q, c.d, x.whole, row_at(x.q));
-            pn_attention_load<N, D, THREADS>(grads + buffer * in::PASSING, x.d_o, c.d, x.whole, row_at(x.d_o));
+            pn_attention_load<N, D, THREADS>(queries + buffer * in::PASSING, x.q, c.d, x.whole, lines);
+            pn_attention_load<N, D, THREADS>(grads + buffer * in::PASSING, x.d_o, c.d, x.whole, lines);
             pn_copies_commit();
             for (int r = threadIdx.x; r < N; r += THREADS) {
-                bool there = from.token(r, c.group) < end;
-                position[buffer * N + r] = there ? shift + from.token(r, c.group) : -1; /* -1 sees nothing */
-                lse[buffer * N + r] = there ? x.lse[head_at(r)] * PN_LOG2_E : 0.0f;
-                delta[buffer * N + r] = there ? x.delta[head_at(r)] : 0.0f;
+                const int i = from.token(r, c.group);
+                const int64_t head = (part.query0 + i) * c.heads + kv * c.group + from.head(r, c.group);
+                position[buffer * N + r] = r < n ? shift + i : -1; /* -1 sees nothing */
+                lse[buffer * N + r] = r < n ? x.lse[head] * PN_LOG2_E : 0.0f;
+                delta[buffer * N + r] = r < n ? x.delta[head] : 0.0f;
             }
         };
         passing_rows at = { begin, 0 };
@@ -200,6 +215,9 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         load(at, buffer);
         for (int64_t done = 0; done < rows; done += N, buffer = (buffer + 1) % STAGES) {
             pn_attention_arrive(); /* and nobody reads the rows of the step before */
+            const int lowest = shift + at.token0, highest = shift + at.token(N - 1, c.group);
+            const bool edge =
+                done + N > rows || j0 < 0 || j0 + ROWS > lowest + 1 || j0 < pn_attention_first(c, highest);
             at = at.after(N, c.group);
             if (STAGES > 1 && done + N < rows) load(at, buffer ^ 1);
             const T *q = queries + buffer * in::PASSING, *d_o = grads + buffer * in::PASSING;
@@ -207,14 +225,23 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
             products::template by_rows<D>(p, keys, q);
             products::template by_rows<D>(ds, values, d_o);
 #pragma unroll
-            for (int b = 0; b < N / 8; b++)
+            for (int b = 0; b < N / 8; b++) {
+                const float2 base = *(const float2 *)(lse + buffer * N + 8 * b + column);
+                const float2 mean = *(const float2 *)(delta + buffer * N + 8 * b + column);
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int r = buffer * N + 8 * b + column + e % 2, j = j0 + row + e / 2 * 8, stands = position[r];
-                    const bool seen = j >= 0 && j <= stands && j >= pn_attention_first(c, stands);
-                    p[b][e] = seen ? pn_power_of_2(p[b][e] * scale - lse[r]) : 0.0f;
-                    ds[b][e] = seen ? p[b][e] * (ds[b][e] - delta[r]) : 0.0f;
+                    p[b][e] = pn_power_of_2(fmaf(p[b][e], scale, e % 2 ? -base.y : -base.x));
+                    ds[b][e] = p[b][e] * (ds[b][e] - (e % 2 ? mean.y : mean.x));
                 }
+            }
+            if (edge) /* keys of no document may be anything: their gradients are 0 all the same */
+#pragma unroll
+                for (int b = 0; b < N / 8; b++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        const int stands = position[buffer * N + 8 * b + column + e % 2], j = j0 + row + e / 2 * 8;
+                        if (j < 0 || j > stands || j < pn_attention_first(c, stands)) p[b][e] = ds[b][e] = 0;
+                    }
             products::template by_columns<D>(out_v, p, d_o, column0, strips);
             products::template by_columns<D>(out_k, ds, q, column0, strips);
             if (STAGES == 1 && done + N < rows) {
@@ -275,26 +302,17 @@ template <class T> pn_status backward(const pn_op_call *c) {
     pn_attention_call a;
     PN_TRY(pn_attention_call_of(c, &a));
     const T *o = pn_values<T>(c->out[0]);
-    float *delta = (float *)c->scratch;
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
-                      pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
+                      pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      (float *)c->scratch };
     for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
     x.whole = pn_attention_whole((size_t)a.d * sizeof(T), x.q, x.k, x.v, x.d_o);
-    PN_TRY(pn_attention_delta(name, &a, o, x.d_o, delta));
+    int64_t heads = (int64_t)a.tokens * a.heads;
+    dots<<<pn_cuda_blocks(heads, 16), 256, 0, pn_cuda_stream()>>>(heads, a.d, o, x.d_o, x.delta);
+    PN_TRY(pn_cuda_launched(name));
     return pn_attention_for_width(a.d, [&](auto width) { return launch<T, decltype(width)::value>(&a, c, &x); });
 }
 
 } // namespace
-
-template <class T>
-pn_status pn_attention_delta(const char *op, const pn_attention_call *a, const T *o, const T *d_o, float *delta) {
-    int64_t heads = (int64_t)a->tokens * a->heads;
-    dots<<<pn_cuda_blocks(heads, 16), 256, 0, pn_cuda_stream()>>>(heads, a->d, o, d_o, delta);
-    return pn_cuda_launched(op);
-}
-template pn_status pn_attention_delta(const char *, const pn_attention_call *, const float *, const float *, float *);
-template pn_status pn_attention_delta(const char *, const pn_attention_call *, const pn_bf16 *, const pn_bf16 *,
-                                      float *);
 
 size_t pn_attention_delta_bytes(const pn_op_call *c) {
     return sizeof(float) * (size_t)(c->in[0]->shape[0] * ((const pn_attention_attr *)c->attr)->heads);

@@ -56,23 +56,18 @@ __global__ void __launch_bounds__(32 * WARPS)
     if (SPLIT) steps = (int)((int64_t)steps * (blockIdx.z + 1) / gridDim.z);
 
     auto load = [&](int at) {
-        auto row_of = [&](const T *base) {
-            return [=](int r) {
-                int j = key0 + at * STREAM + r;
-                return j <= highest ? base + ((x.key0 + j) * c.kv_heads + kv) * c.d : NULL;
-            };
-        };
-        pn_attention_load<STREAM, D, THREADS>(keys + at % 2 * in::KEYS, k, c.d, whole, row_of(k));
-        pn_attention_load<STREAM, COLUMNS, THREADS>(values + at % 2 * in::VALUES, v, c.d - column0, whole,
-                                                    row_of(v + column0));
+        const int j = key0 + at * STREAM;
+        const int64_t key = ((x.key0 + j) * c.kv_heads + kv) * c.d;
+        const pn_attention_lines lines = { key, (int64_t)c.kv_heads * c.d, 0, 0, 1, highest + 1 - j };
+        pn_attention_load<STREAM, D, THREADS>(keys + at % 2 * in::KEYS, k, c.d, whole, lines);
+        pn_attention_load<STREAM, COLUMNS, THREADS>(values + at % 2 * in::VALUES, v + column0, c.d - column0, whole,
+                                                    lines);
         pn_copies_commit();
     };
-    auto head_of = [&](int r) { /* of row r of the block: its place among the heads of all tokens */
-                                return (token0 + (row0 + r) / c.group) * c.heads + kv * c.group + (row0 + r) % c.group;
-    };
+    const int64_t first_head = token0 * c.heads + kv * c.group; /* of the chunk's rows */
     if (step < steps) {
-        pn_attention_load<ROWS, D, THREADS>(queries, q, c.d, whole,
-                                            [&](int r) { return row0 + r < rows ? q + head_of(r) * c.d : NULL; });
+        pn_attention_load<ROWS, D, THREADS>(
+            queries, q, c.d, whole, { first_head * c.d, (int64_t)c.heads * c.d, c.d, row0, c.group, rows - row0 });
         load(step);
     }
 
@@ -97,11 +92,19 @@ __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
         for (int b = 0; b < STREAM / 8; b++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int j = j0 + 8 * b + column + e % 2;
-                s[b][e] = edge && (j > position[e / 2] || j < first[e / 2]) ? -INFINITY : s[b][e] * scale;
-                now[e / 2] = fmaxf(now[e / 2], s[b][e]);
-            }
+            for (int e = 0; e < 4; e++) s[b][e] *= scale;
+        if (edge)
+#pragma unroll
+            for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int j = j0 + 8 * b + column + e % 2;
+                    if (j > position[e / 2] || j < first[e / 2]) s[b][e] = -INFINITY;
+                }
+#pragma unroll
+        for (int b = 0; b < STREAM / 8; b++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) now[e / 2] = fmaxf(now[e / 2], s[b][e]);
         float shrink[2], zero[2]; /* zero: what is 1 after the power; a row may have seen no key yet */
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -133,7 +136,8 @@ __global__ void __launch_bounds__(32 * WARPS)
         int r = row + 8 * i;
         if (row0 + r >= rows) continue;
         float scale_out = sum[i] > 0 ? 1 / sum[i] : 0.0f, log_sum = most[i] + log2f(sum[i]);
-        int64_t head = head_of(r), all = (int64_t)c.tokens * c.heads;
+        int64_t head = first_head + (int64_t)((row0 + r) / c.group) * c.heads + (row0 + r) % c.group,
+                all = (int64_t)c.tokens * c.heads;
         if (column == 0 && column0 == 0) {
             if (SPLIT)
                 to.part_lse[blockIdx.z * all + head] = log_sum;

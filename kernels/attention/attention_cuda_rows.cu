@@ -76,17 +76,39 @@ __global__ void __launch_bounds__(THREADS)
 
 template <class T> struct operands {
     const T *q, *k, *v, *d_o;
-    const float *lse, *delta;
+    const float *lse;
+    float *delta;
     bool adds[3]; /* to dq, dk, dv; else they are written */
 };
 
-/* By the whole warp: p and ds of a head of queries and a row of keys. */
+/* By the whole warp, of a head of queries and a row of keys. */
+template <class T>
+__device__ float weight_of(const pn_attention_call &c, const operands<T> &x, int64_t head, int64_t key) {
+    return pn_power_of_2((dot(x.q + head * c.d, x.k + key * c.d, c.d) * c.scale - x.lse[head]) * PN_LOG2_E);
+}
+template <class T>
+__device__ float weight_gradient(const pn_attention_call &c, const operands<T> &x, int64_t head, int64_t key) {
+    return dot(x.d_o + head * c.d, x.v + key * c.d, c.d);
+}
 template <class T>
 __device__ void gradients(const pn_attention_call &c, const operands<T> &x, int64_t head, int64_t key, float *p,
                           float *ds) {
-    float s = dot(x.q + head * c.d, x.k + key * c.d, c.d), dp = dot(x.d_o + head * c.d, x.v + key * c.d, c.d);
-    *p = pn_power_of_2((s * c.scale - x.lse[head]) * PN_LOG2_E);
-    *ds = *p * (dp - x.delta[head]);
+    *p = weight_of(c, x, head, key);
+    *ds = *p * (weight_gradient(c, x, head, key) - x.delta[head]);
+}
+
+/* delta = sum of p dp, which is <do, o> before o was rounded. */
+template <class T> __global__ void __launch_bounds__(THREADS) sum_delta(pn_attention_call c, operands<T> in) {
+    for (int64_t head = blockIdx.x; head < (int64_t)c.tokens * c.heads; head += gridDim.x) {
+        seeing_row x = row_at(c, head);
+        float sum = 0;
+        for (int j = x.first + (int)threadIdx.x / 32; j <= x.last; j += WARPS) {
+            int64_t key = (x.key0 + j) * c.kv_heads + x.kv;
+            sum = fmaf(weight_of(c, in, head, key), weight_gradient(c, in, head, key), sum);
+        }
+        float all = pn_block_sum<THREADS>(threadIdx.x % 32 == 0 ? sum : 0.0f);
+        if (threadIdx.x == 0) in.delta[head] = all;
+    }
 }
 
 template <class T> __device__ void put(bool add, T *to, const float (&sum)[EACH], float scale, int from, int d) {
@@ -171,7 +193,8 @@ template <class T> pn_status backward(const pn_op_call *c) {
     operands<T> x = { pn_values<T>(c->in[0]),   pn_values<T>(c->in[1]), pn_values<T>(c->in[2]),
                       pn_values<T>(c->dout[0]), pn_f32(c->out[1]),      delta };
     for (int i = 0; i < 3; i++) x.adds[i] = pn_op_adds(c, i);
-    PN_TRY(pn_attention_delta(name, &a, (const T *)pn_values<T>(c->out[0]), x.d_o, delta));
+    sum_delta<<<grid((int64_t)a.tokens * a.heads), THREADS, 0, pn_cuda_stream()>>>(a, x);
+    PN_TRY(pn_cuda_launched(name));
     if (c->din[0]) {
         add_dq<<<grid((int64_t)a.tokens * a.heads), THREADS, 0, pn_cuda_stream()>>>(a, x, pn_values<T>(c->din[0]));
         PN_TRY(pn_cuda_launched(name));

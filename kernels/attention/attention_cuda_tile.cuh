@@ -38,21 +38,43 @@ template <int ROWS, int WIDTH> struct pn_attention_tile<pn_bf16, ROWS, WIDTH> { 
     }
 };
 
-/* Starts copying ROWS rows of WIDTH channels of `base` to a tile by all THREADS of the block; zeros where row(i) is
- * NULL and from channel `width` on. whole: every row is a multiple of 16 bytes, from such an address. */
-template <int ROWS, int WIDTH, int THREADS, class T, class F>
-__device__ static inline void pn_attention_load(T *to, const T *base, int width, bool whole, F row) {
+/* Rows of an operand, n of them: row r is head (head + r) % group of token (head + r) / group, counted from element
+ * `at` on. Keys are groups of one. */
+struct pn_attention_lines {
+    int64_t at, token_step, head_step; /* elements */
+    int head, group, n;
+};
+
+/* Starts copying ROWS rows of WIDTH channels to a tile by all THREADS of the block; zeros from row n and channel
+ * `width` on. whole: every row is a multiple of 16 bytes, from such an address. */
+template <int ROWS, int WIDTH, int THREADS, class T>
+__device__ static inline void pn_attention_load(T *to, const T *from, int width, bool whole,
+                                                const pn_attention_lines &l) {
     typedef pn_attention_tile<T, ROWS, WIDTH> tile;
-    constexpr int each = 16 / sizeof(T), pieces = WIDTH / each;
-    for (int i = threadIdx.x; i < ROWS * pieces; i += THREADS) {
-        int r = i / pieces, at = i % pieces * each;
-        const T *from = row(r);
-        T *piece = to + tile::at(r, at);
-        bool there = from && at < width;
-        if (whole)
-            pn_copy16(pn_shared(piece), there ? from + at : base, there);
-        else
-            for (int k = 0; k < each; k++) piece[k] = there && at + k < width ? from[at + k] : T(0.0f);
+    constexpr int EACH = 16 / sizeof(T), PIECES = WIDTH / EACH;
+    constexpr int ACROSS = PIECES < THREADS ? PIECES : THREADS, DOWN = THREADS / ACROSS;
+    int row = (int)threadIdx.x / ACROSS, column = (int)threadIdx.x % ACROSS * EACH;
+    int token = (l.head + row) / l.group, head = (l.head + row) % l.group;
+    const int tokens = DOWN / l.group, heads = DOWN % l.group;
+#pragma unroll 8
+    for (int r = 0; r < ROWS; r += DOWN) {
+        const T *line = from + l.at + token * l.token_step + head * l.head_step;
+#pragma unroll
+        for (int c = 0; c < WIDTH; c += ACROSS * EACH) {
+            T *piece = to + tile::at(row + r, column + c);
+            bool there = row + r < l.n && column + c < width;
+            if (whole)
+                pn_copy16(pn_shared(piece), there ? line + column + c : from, there);
+            else
+                for (int k = 0; k < EACH; k++)
+                    piece[k] = there && column + c + k < width ? line[column + c + k] : T(0.0f);
+        }
+        token += tokens;
+        head += heads;
+        if (head >= l.group) {
+            head -= l.group;
+            token++;
+        }
     }
 }
 /* Everything that was loaded is there, for all threads. */

@@ -16,7 +16,7 @@ static const char name[] = "attention/cudnn";
 enum { SHORTEST = 512 };
 /* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
  * than these. What there is beyond the documents costs blocks that end at once. */
-enum { LENGTH = 512, DOCS = 16 };
+enum { LENGTH = 512, DOCS = 4 };
 /* Backward's own memory: gradients that are always summed in one order need it in proportion to length squared. */
 static const size_t most_workspace = (size_t)4 << 30;
 
