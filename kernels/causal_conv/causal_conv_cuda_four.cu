@@ -33,24 +33,30 @@ template <class T> struct conv {
 
 /* The taps and biases of a thread's channels. */
 template <class T, int V> struct weights {
-    pn_channels<T, V> taps[WIDTH]; /* [V][WIDTH] */
-    float bias[V];
+    float taps[WIDTH][V], bias[V];
 
-    __device__ weights(const conv<T> &v, int64_t channel) : bias{} {
+    __device__ weights(const conv<T> &v, int64_t channel) : taps{}, bias{} {
+        if (v.taps) { /* [V, WIDTH] */
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++)
-            taps[k] = v.taps ? pn_channels_at<T, V>(v.taps + channel * WIDTH + k * V) : pn_channels_zero<T, V>();
+            for (int k = 0; k < WIDTH; k++) {
+                const pn_channels<T, V> part = pn_channels_at<T, V>(v.taps + channel * WIDTH + k * V);
+#pragma unroll
+                for (int i = 0; i < V; i++) taps[(k * V + i) % WIDTH][(k * V + i) / WIDTH] = part[i];
+            }
+        }
         if (v.bias) pn_floats_at<V>(v.bias + channel, bias);
     }
-    __device__ float tap(int i, int w) const {
-        return taps[(i * WIDTH + w) / V][(i * WIDTH + w) % V];
-    }
 };
+
+/* BF16 keeps three digits: the short way to exponential and quotient keeps six. */
+template <class T> __device__ float sigmoid(float x) {
+    return sizeof(T) == sizeof(pn_bf16) ? __fdividef(1, 1 + __expf(-x)) : pn_cuda_sigmoid(x);
+}
 
 /* The document at hand, and the rows of x before the token at hand, oldest first (undefined where x is NULL). */
 template <class T, int V> struct walk {
     int doc, begin, end;
-    pn_channels<T, V> back[BACK];
+    float back[BACK][V];
 
     __device__ void enter(const conv<T> &v, int token, int64_t channel) {
         doc = v.in.docs.doc[token], begin = v.in.docs.offset[doc], end = v.in.docs.offset[doc + 1];
@@ -59,25 +65,29 @@ template <class T, int V> struct walk {
             const int s = token - begin - BACK + k;
             if (!v.in.x) continue;
             if (s >= 0) {
-                back[k] = pn_channels_at<T, V>(v.in.x + (int64_t)(begin + s) * v.in.channels + channel);
-                continue;
-            }
-            float state[V];
+                const pn_channels<T, V> row =
+                    pn_channels_at<T, V>(v.in.x + (int64_t)(begin + s) * v.in.channels + channel);
 #pragma unroll
-            for (int i = 0; i < V; i++) state[i] = v.in.at(doc, s, channel + i);
-            back[k].set(state);
+                for (int i = 0; i < V; i++) back[k][i] = row[i];
+            } else {
+#pragma unroll
+                for (int i = 0; i < V; i++) back[k][i] = v.in.at(doc, s, channel + i);
+            }
         }
     }
-    __device__ void step(const pn_channels<T, V> &now) {
+    __device__ void step(const float now[V]) {
 #pragma unroll
-        for (int k = 0; k + 1 < BACK; k++) back[k] = back[k + 1];
-        back[BACK - 1] = now;
+        for (int i = 0; i < V; i++) {
+#pragma unroll
+            for (int k = 0; k + 1 < BACK; k++) back[k][i] = back[k + 1][i];
+            back[BACK - 1][i] = now[i];
+        }
     }
-    __device__ float sum(const weights<T, V> &by, const pn_channels<T, V> &now, int i) const {
+    __device__ float sum(const weights<T, V> &by, float now, int i) const {
         float u = by.bias[i];
 #pragma unroll
-        for (int k = 0; k < BACK; k++) u += by.tap(i, k) * back[k][i];
-        return u + by.tap(i, BACK) * now[i];
+        for (int k = 0; k < BACK; k++) u += by.taps[k][i] * back[k][i];
+        return u + by.taps[BACK][i] * now;
     }
 };
 
@@ -88,23 +98,24 @@ template <class T, int V, bool SILU> __global__ void __launch_bounds__(THREADS) 
     walk<T, V> at;
     at.enter(v, r.begin, r.channel);
     for (int t0 = r.begin; t0 < r.end; t0 += AHEAD) {
-        pn_channels<T, V> now[AHEAD];
+        pn_channels<T, V> read[AHEAD];
 #pragma unroll
         for (int j = 0; j < AHEAD; j++)
-            if (t0 + j < r.end) now[j] = pn_channels_at<T, V>(v.in.x + (int64_t)(t0 + j) * v.in.channels + r.channel);
+            if (t0 + j < r.end) read[j] = pn_channels_at<T, V>(v.in.x + (int64_t)(t0 + j) * v.in.channels + r.channel);
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
             const int t = t0 + j;
             if (t >= r.end) return;
             if (t == at.end) at.enter(v, t, r.channel);
-            float out[V];
+            float now[V], out[V];
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                const float u = at.sum(by, now[j], i);
-                out[i] = SILU ? u * pn_cuda_sigmoid(u) : u;
+                now[i] = read[j][i];
+                const float u = at.sum(by, now[i], i);
+                out[i] = SILU ? u * sigmoid<T>(u) : u;
             }
             pn_channels_put<T, V>(y + (int64_t)t * v.in.channels + r.channel, out);
-            at.step(now[j]);
+            at.step(now);
         }
     }
 }
@@ -144,7 +155,7 @@ __device__ pn_channels<T, V> what_dx_has(const conv<T> &v, const gradients<T> &g
 }
 
 template <class T, int V, bool SILU>
-__global__ void __launch_bounds__(THREADS) add_gradients(conv<T> v, gradients<T> g, int run) {
+__global__ void __launch_bounds__(THREADS, 2) add_gradients(conv<T> v, gradients<T> g, int run) {
     typedef pn_channels<T, V> row;
     const int tokens = (int)v.in.docs.tokens;
     const pn_run r = pn_run_of_thread<V>(v.in.channels, tokens, run);
@@ -156,14 +167,14 @@ __global__ void __launch_bounds__(THREADS) add_gradients(conv<T> v, gradients<T>
     float dtaps[WIDTH][V] = {}, dbias[V] = {};
     float open[BACK][V] = {}; /* gradients so far of the three positions before the token at hand, oldest first */
     for (int t0 = r.begin, stop = min(r.end + BACK, tokens); t0 < stop; t0 += AHEAD) {
-        row now[AHEAD], dy[AHEAD], to[AHEAD];
+        row read[AHEAD], dy[AHEAD], to[AHEAD];
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
             to[j] = what_dx_has<T, V>(v, g, r, t0 + j - BACK);
             if (t0 + j >= stop) continue;
             const int64_t from = (int64_t)(t0 + j) * v.in.channels + r.channel;
             dy[j] = pn_channels_at<T, V>(g.dy + from);
-            if (reads_x) now[j] = pn_channels_at<T, V>(v.in.x + from);
+            if (reads_x) read[j] = pn_channels_at<T, V>(v.in.x + from);
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
@@ -176,12 +187,13 @@ __global__ void __launch_bounds__(THREADS) add_gradients(conv<T> v, gradients<T>
                 }
                 at.enter(v, t, r.channel);
             }
-            float p[V], done[V];
+            float now[V], p[V], done[V];
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 p[i] = dy[j][i];
+                now[i] = reads_x ? read[j][i] : 0;
                 if (SILU) {
-                    const float u = at.sum(by, now[j], i), s = pn_cuda_sigmoid(u);
+                    const float u = at.sum(by, now[i], i), s = sigmoid<T>(u);
                     p[i] *= s * (1 + u * (1 - s));
                 }
             }
@@ -190,16 +202,16 @@ __global__ void __launch_bounds__(THREADS) add_gradients(conv<T> v, gradients<T>
                 for (int i = 0; i < V; i++) {
 #pragma unroll
                     for (int k = 0; k < BACK; k++) dtaps[k][i] += p[i] * at.back[k][i];
-                    dtaps[BACK][i] += p[i] * now[j][i];
+                    dtaps[BACK][i] += p[i] * now[i];
                     dbias[i] += p[i];
                 }
             }
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                done[i] = open[0][i] + p[i] * by.tap(i, 0);
+                done[i] = open[0][i] + p[i] * by.taps[0][i];
 #pragma unroll
-                for (int k = 0; k + 1 < BACK; k++) open[k][i] = open[k + 1][i] + p[i] * by.tap(i, k + 1);
-                open[BACK - 1][i] = p[i] * by.tap(i, BACK);
+                for (int k = 0; k + 1 < BACK; k++) open[k][i] = open[k + 1][i] + p[i] * by.taps[k + 1][i];
+                open[BACK - 1][i] = p[i] * by.taps[BACK][i];
             }
             put<T, V>(v, g, r, at, t - BACK, done, to[j]);
             if (t + 1 == at.end) {
@@ -211,7 +223,7 @@ __global__ void __launch_bounds__(THREADS) add_gradients(conv<T> v, gradients<T>
                     for (int i = 0; i < V; i++) open[k][i] = 0;
                 }
             }
-            if (reads_x) at.step(now[j]);
+            if (reads_x) at.step(now);
         }
     }
     if (!g.part) return;
@@ -263,8 +275,9 @@ template <class T> pn_status forward_in(const pn_op_call *c) {
     return pn_cuda_window_new_state(name, v.in, pn_values<T>(c->out[1]));
 }
 
+/* Half vectors: twice the threads, with half as much in registers each. */
 template <class T> pn_status backward_in(const pn_op_call *c) {
-    constexpr int V = pn_vector<T>::n;
+    constexpr int V = pn_vector<T>::n / 2;
     conv<T> v;
     PN_TRY(conv_of(c, &v));
     for (int i = TAPS; i < c->n_in; i++) PN_TRY(pn_cuda_zero_fresh(c, i));

@@ -11,6 +11,7 @@
 
 extern "C" {
 #include "cuda/matmul_cuda.h"
+#include "cuda/tensor_map_cuda.h"
 #include "dynamic_conv_cuda.h"
 }
 
@@ -54,17 +55,11 @@ __device__ __forceinline__ float sigmoid(float x) {
     return __fdividef(1, 1 + __expf(-x)); /* 0 where the exponential is infinite */
 }
 
-/* Rows of w2, biases and the first slots of h. */
-template <int C> __device__ void begin(const pn_dconv_cuda &v, pn_dconv_walk<C> &walk, float *bias) {
-    walk.copy_w2();
+template <int C> __device__ void copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
     for (int i = (int)threadIdx.x; i < C * WIDTH; i += PN_DCONV_THREADS) {
         const int64_t at = walk.channel0 * WIDTH + i;
         bias[i] = at < v.channels * WIDTH ? v.b2[at] : 0;
     }
-    pn_copies_commit();
-    pn_copies_wait<0>();
-    pn_warpgroup_see();
-    __syncthreads();
 }
 
 /* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
@@ -97,18 +92,24 @@ __device__ __forceinline__ float sum_of(const float K[WIDTH], const float x[WIDT
 #endif
 
 template <int C>
-__global__ void __launch_bounds__(THREADS, 1) convolve(const __grid_constant__ pn_dconv_cuda v, pn_bf16 *out) {
+__global__ void __launch_bounds__(THREADS, 1)
+    convolve(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h, pn_bf16 *out) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, pn_shared(memory), (int64_t)blockIdx.x * C, 0);
+    pn_dconv_walk<C> walk(v, &h, pn_shared(memory), (int64_t)blockIdx.x * C, 0);
     float *bias = (float *)(memory + pn_dconv_shared<C>{ walk.steps }.bias_at());
-    begin(v, walk, bias);
+    copy_biases(v, walk, bias);
+    walk.open();
     const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
     const int tiles = (int)((v.docs.tokens + TILE - 1) / TILE);
     const int lane = walk.id % 32, row = walk.id / 32 * 16 + lane / 4, t = lane % 4;
     float y[C / 2][4];
     walk.start(own, walks, own < tiles ? (tiles - own + walks - 1) / walks : 0);
-    for (int tile = own; tile < tiles; tile += walks) {
+    for (int tile = own; tile - walk.group < tiles; tile += walks) { /* as often in both warpgroups */
+        if (tile >= tiles) {
+            walk.skip();
+            continue;
+        }
         const int64_t token = walk.token_of(tile) + row;
         const int s[2] = { walk.position(token), walk.position(token + 8) };
         walk.taps(tile, y);
@@ -134,6 +135,7 @@ __global__ void __launch_bounds__(THREADS, 1) convolve(const __grid_constant__ p
             }
         }
     }
+    walk.finish();
 #endif
 }
 
@@ -150,23 +152,30 @@ struct gradients {
 
 template <int C>
 __global__ void __launch_bounds__(THREADS, 1)
-    add_gradients(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ gradients g) {
+    add_gradients(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h,
+                  const __grid_constant__ gradients g) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, pn_shared(memory), (int64_t)blockIdx.x * C, g.token0);
+    pn_dconv_walk<C> walk(v, &h, pn_shared(memory), (int64_t)blockIdx.x * C, g.token0);
     const pn_dconv_shared<C> shared = { walk.steps };
     float *bias = (float *)(memory + shared.bias_at());
     /* What tokens owe to the three before a warp's: of warps 1, 2, 3; of warp 0 of this tile and of the one after. */
     float *halo = (float *)(memory + shared.halo_at() + walk.group * 5 * shared.halo);
     for (int i = walk.id; i < 5 * BACK * C; i += 128) halo[i] = 0;
-    begin(v, walk, bias);
+    copy_biases(v, walk, bias);
+    walk.open();
     const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
     const int each = (g.tiles + walks - 1) / walks, low = min(own * each, g.tiles), high = min(low + each, g.tiles);
     const int lane = walk.id % 32, warp = walk.id / 32, row = warp * 16 + lane / 4, t = lane % 4, l = lane / 4;
     const bool after = low < high && walk.token_of(high) < v.docs.tokens;
     float y[C / 2][4], db2[C / 16][2] = {};
-    walk.start(after ? high : high - 1, -1, high - low + after);
-    for (int tile = after ? high : high - 1; tile >= low; tile--) {
+    const int top = after ? high : high - 1;
+    walk.start(top, -1, top + 1 - low);
+    for (int tile = top; tile >= top - each; tile--) { /* as often in both warpgroups */
+        if (tile < low) {
+            walk.skip();
+            continue;
+        }
         const int64_t token = walk.token_of(tile) + row;
         const int s[2] = { walk.position(token), walk.position(token + 8) };
         const bool ours = tile < high;
@@ -265,6 +274,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
         }
     }
+    walk.finish();
     if (!g.part) return;
     float *part = g.part + ((int64_t)own * 4 + warp) * v.channels * WIDTH + walk.channel0 * WIDTH;
 #pragma unroll
@@ -275,7 +285,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 #endif
 }
 
-pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v) {
+pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v, CUtensorMap *h) {
     PN_TRY(pn_window_docs(&((const pn_dynamic_conv_attr *)c->attr)->docs, &v->docs));
     v->c = pn_values<pn_bf16>(c->in[VALUES]);
     v->h = pn_values<pn_bf16>(c->in[HIDDEN]);
@@ -284,7 +294,7 @@ pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v) {
     v->b2 = pn_f32(c->in[B2]);
     v->channels = c->in[VALUES]->shape[1];
     v->rank = c->in[HIDDEN]->shape[1];
-    return PN_OK;
+    return pn_tensor_map(name, v->h, v->docs.tokens, v->rank, TILE, h);
 }
 
 /* Channels of a block: 48, or 32 where the rows of w2 are long; 0: they are too long for either. */
@@ -299,24 +309,20 @@ template <class... P> pn_status allow(void (*kernel)(P...), int bytes) {
     return pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
 }
 
-template <int C> pn_status convolve_by(const pn_op_call *c, const pn_dconv_cuda &v) {
+template <int C> pn_status convolve_by(const pn_op_call *c, const pn_dconv_cuda &v, const CUtensorMap &h) {
     const int bytes = pn_dconv_shared<C>{ (int)((v.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP) }.bytes(false);
     const int64_t columns = (v.channels + C - 1) / C;
     const dim3 blocks((unsigned)columns, (unsigned)parts_of(columns, tiles_of(v.docs.tokens)));
     PN_TRY(allow(convolve<C>, bytes));
-    convolve<C><<<blocks, PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, pn_values<pn_bf16>(c->out[0]));
+    convolve<C><<<blocks, PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, pn_values<pn_bf16>(c->out[0]));
     return pn_cuda_launched(name);
 }
 
 pn_status forward(const pn_op_call *c) {
     pn_dconv_cuda v;
-    PN_TRY(call_of(c, &v));
-    if (v.docs.tokens) {
-        if (block_channels(v.rank) == 48)
-            PN_TRY(convolve_by<48>(c, v));
-        else
-            PN_TRY(convolve_by<32>(c, v));
-    }
+    CUtensorMap h;
+    PN_TRY(call_of(c, &v, &h));
+    PN_TRY(block_channels(v.rank) == 48 ? convolve_by<48>(c, v, h) : convolve_by<32>(c, v, h));
     return pn_cuda_window_new_state(name, pn_window<pn_bf16>{ v.docs, v.c, v.state, v.channels, WIDTH },
                                     pn_values<pn_bf16>(c->out[1]));
 }
@@ -345,10 +351,11 @@ layout layout_of(const pn_op_call *c) {
     return l;
 }
 
-template <int C> pn_status add_by(const pn_dconv_cuda &v, const gradients &g, const layout &l) {
+template <int C> pn_status add_by(const pn_dconv_cuda &v, const CUtensorMap &h, const gradients &g, const layout &l) {
     const int bytes = pn_dconv_shared<C>{ (int)((v.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP) }.bytes(true);
     PN_TRY(allow(add_gradients<C>, bytes));
-    add_gradients<C><<<dim3((unsigned)l.columns, (unsigned)l.parts), PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, g);
+    add_gradients<C>
+        <<<dim3((unsigned)l.columns, (unsigned)l.parts), PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, g);
     return pn_cuda_launched(name);
 }
 
@@ -378,7 +385,8 @@ pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     if (c->din[STATE]) return pn_dynamic_conv_cuda_backward(c); /* never in training */
     pn_dconv_cuda v;
-    PN_TRY(call_of(c, &v));
+    CUtensorMap h;
+    PN_TRY(call_of(c, &v, &h));
     const layout l = layout_of(c);
     const bool products = c->din[HIDDEN] || c->din[W2];
     const int each = block_channels(v.rank);
@@ -394,7 +402,7 @@ pn_status backward(const pn_op_call *c) {
         g.token0 = run * l.run;
         g.tiles = (int)tiles_of(n);
         if (c->din[B2]) g.part = (float *)(scratch + l.part) + run * l.rows * v.channels * WIDTH;
-        PN_TRY(each == 48 ? add_by<48>(v, g, l) : add_by<32>(v, g, l));
+        PN_TRY(each == 48 ? add_by<48>(v, h, g, l) : add_by<32>(v, h, g, l));
         if (products) PN_TRY(add_products(c, v, g.dtaps, g.token0, n));
     }
     if (!c->din[B2]) return PN_OK;

@@ -1,15 +1,16 @@
 /* The taps of 64 tokens and C channels, K = h w2^T, by the tensor cores of compute capability 9.0a, from shared memory
  * into the registers of a warpgroup.
  *
- * A block of two warpgroups keeps the rows of w2 of its channels for as long as it lives. Each warpgroup goes through
- * tiles of tokens by itself, h flowing through four slots of 64 columns in shared memory, and uses its taps while the
- * other one's products run: the two share the tensor cores without a word.
+ * A block of two warpgroups keeps the rows of w2 of its channels for as long as it lives, and h flows through slots of
+ * 64 columns in shared memory, four for each of them. They take turns with the tensor cores: while one multiplies, the
+ * other uses its taps. (Left to themselves they would multiply together and then use their taps together.)
  *
  * Which row of w2 is which column of the product is ours to say. Here a thread gets all four taps of a channel, and
  * four neighbouring channels of every 16: those of its token and of the one 8 further on. */
 #ifndef PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 #define PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 
+#include "cuda/copy_engine.cuh"
 #include "cuda/element.cuh"
 #include "cuda/tensor_core.cuh"
 #include "cuda/warpgroup.cuh"
@@ -50,7 +51,8 @@ template <int C> struct pn_dconv_shared {
     __host__ __device__ int slots() const { return steps * strip; }
     __host__ __device__ int values_at() const { return slots() + PN_DCONV_GROUPS * PN_DCONV_SLOTS * slot; }
     __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * values; }
-    __host__ __device__ int halo_at() const { return bias_at() + bias; }
+    __host__ __device__ int arrivals_at() const { return bias_at() + bias; }
+    __host__ __device__ int halo_at() const { return arrivals_at() + PN_DCONV_GROUPS * PN_DCONV_SLOTS * 8; }
     __host__ __device__ int bytes(bool backward) const {
         return halo_at() + (backward ? PN_DCONV_GROUPS * 5 * halo : 0);
     }
@@ -120,24 +122,29 @@ template <int C> struct pn_dconv_walk {
     typedef pn_dconv_shared<C> shared;
 
     const pn_dconv_cuda &v;
-    const int group, id, steps;       /* id: of the thread in its warpgroup */
-    const int64_t channel0;           /* of the block */
-    const uint32_t w2, slots, values; /* addresses */
+    const CUtensorMap *h;                       /* pieces of 64 tokens and 64 columns */
+    const int group, id, steps;                 /* id: of the thread in its warpgroup */
+    const int64_t channel0;                     /* of the block */
+    const uint32_t w2, slots, values, arrivals; /* addresses */
     int64_t token0;
     int first, step, count;                 /* tiles */
-    int asked_tile, asked_step, slot_asked; /* what is copied next */
+    int asked_tile, asked_step, asked_slot; /* what is copied next */
     int slot;                               /* what is multiplied next */
+    uint32_t parity;                        /* of its copy */
 
-    __device__ pn_dconv_walk(const pn_dconv_cuda &of, uint32_t base, int64_t first_channel, int64_t first_token)
-        : v(of), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128),
+    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, uint32_t base, int64_t first_channel,
+                             int64_t first_token)
+        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128),
           steps((int)((of.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP)), channel0(first_channel), w2(base),
           slots(base + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
-          values(base + (uint32_t)(shared{ steps }.values_at() + group * shared::values)), token0(first_token) {}
+          values(base + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
+          arrivals(base + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)), token0(first_token) {
+    }
 
     __device__ __forceinline__ int64_t token_of(int tile) const { return token0 + (int64_t)tile * PN_DCONV_TILE; }
 
-    /* The block's rows of w2, by all of its threads. */
-    __device__ __forceinline__ void copy_w2() const {
+    /* By all threads of the block, before anything else: its rows of w2. */
+    __device__ __forceinline__ void open() const {
         const int64_t rows = v.channels * PN_DCONV_WIDTH;
         const int piece = (int)threadIdx.x % 8;
         for (int column = (int)threadIdx.x / 8; column < shared::columns; column += PN_DCONV_THREADS / 8) {
@@ -150,22 +157,26 @@ template <int C> struct pn_dconv_walk {
                 pn_copy16(to + (uint32_t)(s * shared::strip), there ? from + at : v.w2, there);
             }
         }
+        if (id == 0) {
+            for (int i = 0; i < PN_DCONV_SLOTS; i++) pn_arrivals_make(arrivals + 8 * i, 1);
+            pn_arrivals_made();
+        }
+        pn_copies_commit();
+        pn_copies_wait<0>();
+        pn_warpgroup_see();
+        __syncthreads();
     }
     /* Starts the copy of the next slot of h, where there is one left. */
     __device__ __forceinline__ void ask() {
-        if (asked_tile < count) {
-            const int row = id / 8, column = asked_step * PN_DCONV_STEP + id % 8 * 8;
-            const int64_t token = token_of(first + asked_tile * step) + row;
-            const uint32_t to = slots + (uint32_t)(slot_asked * shared::slot) + pn_dconv_piece(row, id % 8);
-#pragma unroll
-            for (int r = 0; r < PN_DCONV_TILE; r += 16) {
-                const bool there = token + r < v.docs.tokens && column < v.rank;
-                pn_copy16(to + (uint32_t)(r * 128), v.h + (there ? (token + r) * v.rank + column : 0), there);
-            }
-            slot_asked = (slot_asked + 1) % PN_DCONV_SLOTS;
-            if (++asked_step == steps) asked_step = 0, asked_tile++;
+        if (asked_tile == count) return;
+        if (id == 0) {
+            const uint32_t arrival = arrivals + 8 * asked_slot;
+            pn_arrivals_expect(arrival, shared::slot);
+            pn_arrivals_copy(slots + (uint32_t)(asked_slot * shared::slot), h, asked_step * PN_DCONV_STEP,
+                             (int)token_of(first + asked_tile * step), arrival);
         }
-        pn_copies_commit();
+        asked_slot = (asked_slot + 1) % PN_DCONV_SLOTS;
+        if (++asked_step == steps) asked_step = 0, asked_tile++;
     }
     /* Starts the copy of the values of a tile and of the three tokens before it. */
     __device__ __forceinline__ void ask_values(int tile) const {
@@ -177,20 +188,30 @@ template <int C> struct pn_dconv_walk {
             pn_copy16(values + (uint32_t)(row * shared::value_row + piece * 16),
                       v.c + (there ? (token + row) * v.channels + channel0 + 8 * piece : 0), there);
         }
+        pn_copies_commit();
     }
     __device__ __forceinline__ void start(int first_tile, int tile_step, int tiles) {
         first = first_tile, step = tile_step, count = tiles;
-        asked_tile = asked_step = slot_asked = slot = 0;
-        ask();
-        ask();
+        asked_tile = asked_step = asked_slot = slot = 0;
+        parity = 0;
+        for (int i = 1; i < PN_DCONV_SLOTS; i++) ask();
+        if (group) pass_turn();
+    }
+    /* Turns with the tensor cores. Each warpgroup takes as many, with or without a tile, and the first one more. */
+    __device__ __forceinline__ void wait_turn() const {
+        asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory");
+    }
+    __device__ __forceinline__ void pass_turn() const {
+        asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
+    }
+    __device__ __forceinline__ void finish() const {
+        if (!group) wait_turn();
     }
     /* y = the taps of a tile, the walk's next one, less b2; its values are in shared memory then. */
     __device__ __forceinline__ void taps(int tile, float (*y)[4]) {
-        __syncwarp();
+        wait_turn();
         for (int s = 0; s < steps; s++) {
-            pn_copies_wait<1>(); /* the slot at hand: one newer may be under way */
-            pn_warpgroup_see();
-            pn_dconv_sync(group);
+            pn_arrivals_wait(arrivals + 8 * slot, parity);
             const uint64_t a = pn_dconv_operand(slots + (uint32_t)(slot * shared::slot));
             const uint64_t b = pn_dconv_operand(w2 + (uint32_t)(s * shared::strip));
             pn_warpgroup_begin();
@@ -198,18 +219,22 @@ template <int C> struct pn_dconv_walk {
             for (int k = 0; k < PN_DCONV_STEP / 16; k++) /* of 32 bytes */
                 pn_dconv_product<shared::columns>::add(y, a + 2 * k, b + 2 * k, s + k);
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-            /* Two slots back is free: everybody has waited for its products before coming here. */
-            if (s == 0) ask_values(tile);
-            ask();
+            if (s + 1 == steps) pass_turn();
+            /* The products before these are done: their slot is free once everybody has seen it. */
             asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-            slot = (slot + 1) % PN_DCONV_SLOTS;
+            pn_dconv_sync(group);
+            ask();
+            if (s == 0) ask_values(tile);
+            if (++slot == PN_DCONV_SLOTS) slot = 0, parity ^= 1;
         }
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
         pn_warpgroup_keep(y, shared::columns / 8);
-        if (steps < 3) { /* else the waits above were for the values too */
-            pn_copies_wait<0>();
-            pn_dconv_sync(group);
-        }
+        pn_copies_wait<0>();
+        pn_dconv_sync(group);
+    }
+    __device__ __forceinline__ void skip() const {
+        wait_turn();
+        pass_turn();
     }
     /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. s: the token's position
      * in its document; what is before that is in the state. */
