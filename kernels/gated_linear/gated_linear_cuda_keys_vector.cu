@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
     for (int i = 0; i < B; i++) {
         if (channel < s.dk && B * b + i < p.n) {
             float *to = c.dg + (p.first + B * b + i) * (int64_t)s.heads * s.dk + row;
-            *to = c.add_dg ? __fadd_rn(*to, dq[i] + before) : dq[i] + before;
+            *to = c.dg_add ? __fadd_rn(*to, dq[i] + before) : dq[i] + before;
         }
         before += dk[i];
     }

@@ -135,7 +135,7 @@ template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(TH
     } else if (c.dS0) {
         each_pair<N>(s, p, S, [&](int64_t at, float *x) {
             float2 *y = (float2 *)(c.dS0 + state + at);
-            *y = make_float2(__fadd_rn(y->x, x[0]), __fadd_rn(y->y, x[1]));
+            *y = c.dS0_add ? make_float2(__fadd_rn(y->x, x[0]), __fadd_rn(y->y, x[1])) : make_float2(x[0], x[1]);
         });
     }
 }

@@ -29,11 +29,11 @@ struct pn_glin_gates {
     float high[PN_GLIN_CHUNK], low[PN_GLIN_CHUNK];
 };
 
-/* A gradient's way out: added to `to` itself, or where heads share an input, one for each head to be added up later. */
+/* A gradient's way out: the input's own, or where heads share an input, one for each head, to be added up later. */
 struct pn_glin_share {
     pn_bf16 *to; /* NULL: not wanted */
-    bool add;
-    int64_t ld; /* from token to token; head j at j * width */
+    bool add;    /* or written */
+    int64_t ld;  /* from token to token; head j at j * width */
 };
 
 /* A kernel's parameter. Device pointers; scratch is per chunk and head: block = chunk * heads + head. */
@@ -47,11 +47,12 @@ struct pn_glin_tensor {
     /* backward */
     const pn_bf16 *dO; /* NULL: zero */
     const float *dS_T; /* NULL: zero */
-    float *dS0;        /* added to; NULL: not wanted */
+    float *dS0;        /* NULL: not wanted */
+    bool dS0_add;      /* or written */
     pn_bf16 *G;        /* as S, at the chunk's end */
     pn_glin_share dq, dk, dv;
-    float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, tiles]; vector: [tokens, heads, dk], or g's own */
-    bool add_dg;  /* vector gates of heads that share none: dg is added to */
+    float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, dg_tiles]; vector gates: [tokens, heads, dk] */
+    bool dg_add;  /* vector gates: or written */
     int dg_tiles; /* parts of a scalar gate's gradient */
     int group;    /* heads whose dq and dk are added up by a block: they go out as those of one head */
     /* scratch */
