@@ -124,6 +124,10 @@ static pn_status backward(const pn_op_call *c) {
     return add_shared(c, 3, x.dg, s.docs.tokens * (s.heads / s.g_share), parts, width);
 }
 
-extern const pn_op_impl pn_gated_linear_cuda_tensor = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+extern const pn_op_impl pn_gated_linear_cuda_tensor = { .name = name,
+                                                        .bf16 = true,
+                                                        .fresh = true,
+                                                        .takes = takes,
+                                                        .scratch_bytes = scratch_bytes,
+                                                        .forward = forward,
+                                                        .backward = backward };
