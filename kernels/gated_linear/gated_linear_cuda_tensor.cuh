@@ -41,6 +41,7 @@ struct pn_glin_tensor {
     pn_glin_sizes s;
     const pn_bf16 *q, *k, *v;
     const float *g, *S0; /* NULL: no decay; zero */
+    int group; /* neighbouring heads that a block takes together: their dq and dk go out as those of one head */
     pn_bf16 *o;
     float *S_T;
     pn_bf16 *S; /* [chunks, heads, dk, dv] */
@@ -54,7 +55,6 @@ struct pn_glin_tensor {
     float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, dg_tiles]; vector gates: [tokens, heads, dk] */
     bool dg_add;  /* vector gates: or written */
     int dg_tiles; /* parts of a scalar gate's gradient */
-    int group;    /* heads whose dq and dk are added up by a block: they go out as those of one head */
     /* scratch */
     pn_glin_gates *gates; /* scalar */
     pn_bf16 *Qpre, *Ksuf; /* vector: [64, dk] */
