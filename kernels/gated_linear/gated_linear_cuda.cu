@@ -17,6 +17,7 @@ static const pn_op_impl step = { .name = "gated_linear/cuda-step",
                                  .forward = pn_glin_cuda_step_forward };
 static const pn_op_impl general = { .name = "gated_linear/cuda",
                                     .bf16 = true,
+                                    .fresh = true,
                                     .scratch_bytes = scratch_bytes,
                                     .forward = pn_glin_cuda_step_forward,
                                     .backward = pn_glin_cuda_backward };

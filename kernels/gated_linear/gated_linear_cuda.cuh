@@ -70,15 +70,17 @@ pn_status pn_glin_cuda_backward(const pn_op_call *c);
 /* Both by chunks on tensor cores, in BF16: gated_linear_cuda_tensor.cu. */
 extern const pn_op_impl pn_gated_linear_cuda_tensor;
 
-/* y[i, x] += sum over r < share of part[i, r, x], x < width, in this order: what heads that share an input give it. */
+/* y[i, x] = or += sum over r < share of part[i, r, x], x < width, in this order: what heads that share an input give
+ * it. */
 template <class P, class Y>
-__global__ void __launch_bounds__(256) pn_glin_add_shared(const P *part, int64_t rows, int share, int width, Y *y) {
+__global__ void __launch_bounds__(256)
+    pn_glin_add_shared(const P *part, int64_t rows, int share, int width, bool add, Y *y) {
     int64_t step = (int64_t)gridDim.x * 256, n = rows * width;
     for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += step) {
         int64_t row = i / width, x = i % width;
         float sum = 0;
         for (int r = 0; r < share; r++) sum += pn_load(part + (row * share + r) * width + x);
-        pn_store(y + i, __fadd_rn(pn_load(y + i), sum));
+        pn_store(y + i, add ? __fadd_rn(pn_load(y + i), sum) : sum);
     }
 }
 

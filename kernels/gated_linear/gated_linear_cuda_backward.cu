@@ -27,7 +27,8 @@ template <class T> struct operands {
     float *G;                        /* [chunks, heads, dk, dv] at the chunk's end */
     float *part_q, *part_k, *part_v; /* [tokens, heads, dk or dv] */
     float *part_g;                   /* [tokens, heads, dk], or [tokens, heads, tiles of dk] for scalar gates */
-    float *dS0;                      /* added to; NULL: not wanted */
+    float *dS0;                      /* NULL: not wanted */
+    bool dS0_add;                    /* or written */
 };
 
 __device__ float decay_at(const pn_glin_sizes &s, const float *g, int64_t t, int head, int channel) {
@@ -197,7 +198,11 @@ template <class T> __global__ void __launch_bounds__(THREADS) sweep(const pn_gli
                     return column < s.dv ? pn_load(x.dO + s.o_at(first + i, head) + column) : 0.0f;
                 });
     }
-    if (x.dS0) each([&](int r, int c, float &value) { x.dS0[state + (int64_t)r * s.dv + c] += value; });
+    if (x.dS0)
+        each([&](int r, int c, float &value) {
+            float *to = x.dS0 + state + (int64_t)r * s.dv + c;
+            *to = x.dS0_add ? __fadd_rn(*to, value) : value;
+        });
 }
 
 /* ---- gradients of values ---- */
@@ -391,10 +396,12 @@ layout layout_of(const pn_op_call *c) {
     return l;
 }
 
-template <class Y> pn_status add_shared(const float *part, int64_t rows, int share, int width, pn_tensor *to) {
-    if (!to || rows == 0) return PN_OK;
-    pn_glin_add_shared<<<pn_map_grid(rows * width), 256, 0, pn_cuda_stream()>>>(part, rows, share, width,
-                                                                                pn_values<Y>(to));
+/* What heads give input i, of which `share` share each of its own. */
+template <class Y>
+pn_status add_shared(const pn_op_call *c, int i, const float *part, int64_t rows, int share, int width) {
+    if (!c->din[i] || rows == 0) return PN_OK;
+    pn_glin_add_shared<<<pn_map_grid(rows * width), 256, 0, pn_cuda_stream()>>>(
+        part, rows, share, width, pn_op_adds(c, i), pn_values<Y>(c->din[i]));
     return pn_cuda_launched(name);
 }
 
@@ -420,7 +427,8 @@ template <class T> pn_status backward(const pn_op_call *c) {
                       f + l.part_k,
                       f + l.part_v,
                       c->din[3] ? f + l.part_g : nullptr,
-                      pn_f32_or_null(c->din[4]) };
+                      pn_f32_or_null(c->din[4]),
+                      pn_op_adds(c, 4) };
     int64_t blocks = s.docs.chunks * s.heads, down = tiles_of(s.dk), across = tiles_of(s.dv);
     cudaStream_t stream = pn_cuda_stream();
     if (blocks) {
@@ -444,11 +452,11 @@ template <class T> pn_status backward(const pn_op_call *c) {
         PN_TRY(pn_cuda_launched(name));
     }
     int64_t tokens = s.docs.tokens;
-    PN_TRY(add_shared<T>(x.part_q, tokens * (s.heads / s.q_share), s.q_share, s.dk, c->din[0]));
-    PN_TRY(add_shared<T>(x.part_k, tokens * (s.heads / s.k_share), s.k_share, s.dk, c->din[1]));
-    PN_TRY(add_shared<T>(x.part_v, tokens * (s.heads / s.v_share), s.v_share, s.dv, c->din[2]));
-    if (s.vector()) return add_shared<float>(x.part_g, tokens * (s.heads / s.g_share), s.g_share, s.dk, c->din[3]);
-    return add_shared<float>(x.part_g, tokens * (s.heads / s.g_share), s.g_share * (int)down, 1, c->din[3]);
+    PN_TRY(add_shared<T>(c, 0, x.part_q, tokens * (s.heads / s.q_share), s.q_share, s.dk));
+    PN_TRY(add_shared<T>(c, 1, x.part_k, tokens * (s.heads / s.k_share), s.k_share, s.dk));
+    PN_TRY(add_shared<T>(c, 2, x.part_v, tokens * (s.heads / s.v_share), s.v_share, s.dv));
+    const int parts = s.vector() ? s.g_share : s.g_share * (int)down, width = s.vector() ? s.dk : 1;
+    return add_shared<float>(c, 3, x.part_g, tokens * (s.heads / s.g_share), parts, width);
 }
 
 } // namespace
@@ -458,6 +466,6 @@ size_t pn_glin_cuda_backward_scratch(const pn_op_call *c) {
 }
 
 pn_status pn_glin_cuda_backward(const pn_op_call *c) {
-    if (!pn_op_has_din(c) || (!c->dout[0] && !c->dout[1])) return PN_OK;
+    if (!pn_op_has_din(c)) return PN_OK;
     return c->dtype == PN_BF16 ? backward<pn_bf16>(c) : backward<float>(c);
 }

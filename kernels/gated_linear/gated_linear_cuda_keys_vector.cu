@@ -33,20 +33,24 @@ struct column {
     float q[B], k[B], decay[B];
 };
 
-__device__ void load_column(const pn_glin_tensor &c, const pn_glin_place &p, int b, int x, int channel, slice *m,
-                            column *y) {
+/* All is loaded before anything is stored. */
+__device__ __forceinline__ void load_column(const pn_glin_tensor &c, const pn_glin_place &p, int b, int x, int channel,
+                                            slice *m, column *y) {
     const pn_glin_sizes &s = c.s;
     float g[B], sum = 0;
 #pragma unroll
     for (int i = 0; i < B; i++) {
-        const int t = B * b + i;
-        const bool there = channel < s.dk && t < p.n;
-        g[i] = there ? c.g[s.g_at(p.first + t, p.head) + channel] : 0.0f;
-        y->q[i] = there ? s.scale * pn_load(c.q + s.q_at(p.first + t, p.head) + channel) : 0.0f;
-        y->k[i] = there ? pn_load(c.k + s.k_at(p.first + t, p.head) + channel) : 0.0f;
+        const int64_t t = p.first + B * b + i;
+        const bool there = channel < s.dk && B * b + i < p.n;
+        g[i] = there ? c.g[s.g_at(t, p.head) + channel] : 0.0f;
+        y->q[i] = there ? s.scale * pn_load(c.q + s.q_at(t, p.head) + channel) : 0.0f;
+        y->k[i] = there ? pn_load(c.k + s.k_at(t, p.head) + channel) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < B; i++) {
         y->decay[i] = expf(g[i]);
         sum += g[i];
-        m->query[t][x] = expf(sum);
+        m->query[B * b + i][x] = expf(sum);
     }
     m->block[b][x] = expf(sum);
     sum = 0;
@@ -130,10 +134,17 @@ __device__ __forceinline__ void from_own_block(const column &y, const float (*ne
     }
 }
 
-__device__ __forceinline__ void put_gradient(const pn_glin_share &to, int64_t at, float x) {
-    if (!to.to) return;
-    const float rounded = __bfloat162float(__float2bfloat16_rn(x));
-    pn_store(to.to + at, to.add ? __fadd_rn(pn_load(to.to + at), rounded) : x);
+/* A tile of dQ or dK to global memory. */
+__device__ __forceinline__ void put_tile(const pn_glin_share &out, const pn_glin_place &p, int first_channel, int dk,
+                                         const unsigned char *tile) {
+    if (!out.to) return;
+    pn_bf16 *to = out.to + p.first * out.ld + (int64_t)p.head * dk + first_channel;
+    for (int i = (int)threadIdx.x; i < C * WIDTH / 8; i += THREADS) {
+        const int row = i / (WIDTH / 8), piece = i % (WIDTH / 8);
+        if (row < p.n && first_channel + 8 * piece < dk)
+            pn_glin_put_piece(to + row * out.ld + 8 * piece, *(const uint4 *)(tile + pn_tile<WIDTH>::at(row, piece)),
+                              out.add);
+    }
 }
 
 __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
@@ -184,24 +195,23 @@ __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
 #pragma unroll
     for (int i = 0; i < B; i++) dq[i] = m->query[B * b + i][x], dk[i] = m->key[B * b + i][x];
     from_own_block(own, m->near + B * b, dq, dk);
-    const int64_t row = (int64_t)p.head * s.dk + channel;
 #pragma unroll
     for (int i = 0; i < B; i++) {
         const float self = m->near[B * b + i][i], kept = m->kept[B * b + i][x];
-        const int64_t t = p.first + B * b + i;
-        if (channel < s.dk && B * b + i < p.n) {
-            put_gradient(c.dq, t * c.dq.ld + row, s.scale * (dq[i] + self * own.k[i]));
-            put_gradient(c.dk, t * c.dk.ld + row, dk[i] + kept + self * own.q[i]);
-        }
+        const int at = pn_tile<WIDTH>::at(B * b + i, x / 8) + x % 8 * 2;
+        pn_store((pn_bf16 *)(m->Qpre + at), s.scale * (dq[i] + self * own.k[i])); /* whose work is done */
+        pn_store((pn_bf16 *)(m->Ksuf + at), dk[i] + kept + self * own.q[i]);
         dq[i] = own.q[i] * dq[i] - own.k[i] * dk[i]; /* what moves at i */
         moved += dq[i];
         dk[i] = own.k[i] * kept; /* what it leaves */
         left += dk[i];
     }
-    if (!c.dg) return;
     m->moved[b][x] = moved;
     m->left[b][x] = left;
     __syncthreads();
+    put_tile(c.dq, p, first_channel, s.dk, m->Qpre);
+    put_tile(c.dk, p, first_channel, s.dk, m->Ksuf);
+    if (!c.dg || channel >= s.dk) return;
     float after = 0, before = m->states[x];
 #pragma unroll
     for (int o = 0; o < BLOCKS; o++) before *= m->block[o][x];
@@ -213,12 +223,16 @@ __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
             before += m->left[o][x];
 #pragma unroll
     for (int i = B - 1; i >= 0; i--) dq[i] = after += dq[i];
+    const int64_t step = (int64_t)s.heads * s.dk;
+    float *to = c.dg + (p.first + B * b) * step + (int64_t)p.head * s.dk + channel;
+    float old[B] = {};
+    if (c.dg_add)
+#pragma unroll
+        for (int i = 0; i < B; i++)
+            if (B * b + i < p.n) old[i] = to[i * step];
 #pragma unroll
     for (int i = 0; i < B; i++) {
-        if (channel < s.dk && B * b + i < p.n) {
-            float *to = c.dg + (p.first + B * b + i) * (int64_t)s.heads * s.dk + row;
-            *to = c.add_dg ? __fadd_rn(*to, dq[i] + before) : dq[i] + before;
-        }
+        if (B * b + i < p.n) to[i * step] = __fadd_rn(old[i], dq[i] + before);
         before += dk[i];
     }
 }

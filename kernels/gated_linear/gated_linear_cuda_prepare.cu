@@ -47,34 +47,36 @@ struct prepare_memory {
     alignas(1024) unsigned char Qpre[pn_tile<WIDTH>::bytes], Ksuf[pn_tile<WIDTH>::bytes];
     alignas(16) float q[C][ROW], k[C][ROW], decay[C][ROW];
     alignas(16) float block[BLOCKS][WIDTH];
-    float near[C][B + 1]; /* scores within sub-blocks */
+    float near[C][B]; /* scores within sub-blocks */
 };
 
 __device__ void put_element(unsigned char *tile, int row, int column, pn_bf16 x) {
     *(pn_bf16 *)(tile + pn_tile<WIDTH>::at(row, column / 8) + column % 8 * 2) = x;
 }
 
-/* Sub-block b of one channel: decays, and queries and keys decayed, to shared and global memory. */
+/* Sub-block b of one channel: decays, and queries and keys decayed, to shared and global memory. All is loaded before
+ * anything is stored. */
 __device__ void decay_block(const pn_glin_tensor &c, const pn_glin_place &p, int64_t block, int first, int b, int x,
                             prepare_memory *m) {
     const pn_glin_sizes &s = c.s;
     const int channel = first + x;
     const bool in = channel < s.dk;
-    float g[B], sum = 0;
+    float g[B], q[B], k[B], sum = 0;
 #pragma unroll
     for (int i = 0; i < B; i++) {
-        const int t = B * b + i;
-        const bool there = in && t < p.n;
-        g[i] = there ? c.g[s.g_at(p.first + t, p.head) + channel] : 0.0f;
-        m->q[t][x] = there ? s.scale * pn_load(c.q + s.q_at(p.first + t, p.head) + channel) : 0.0f;
-        m->k[t][x] = there ? pn_load(c.k + s.k_at(p.first + t, p.head) + channel) : 0.0f;
-        m->decay[t][x] = expf(g[i]);
+        const int64_t t = p.first + B * b + i;
+        const bool there = in && B * b + i < p.n;
+        g[i] = there ? c.g[s.g_at(t, p.head) + channel] : 0.0f;
+        q[i] = there ? s.scale * pn_load(c.q + s.q_at(t, p.head) + channel) : 0.0f;
+        k[i] = there ? pn_load(c.k + s.k_at(t, p.head) + channel) : 0.0f;
     }
     const int64_t at = (block * C + B * b) * s.dk + channel;
 #pragma unroll
     for (int i = 0; i < B; i++) {
         sum += g[i];
-        const pn_bf16 y = __float2bfloat16_rn(expf(sum) * m->q[B * b + i][x]);
+        const pn_bf16 y = __float2bfloat16_rn(expf(sum) * q[i]);
+        m->q[B * b + i][x] = q[i];
+        m->decay[B * b + i][x] = expf(g[i]);
         put_element(m->Qpre, B * b + i, x, y);
         if (in) c.Qpre[at + (int64_t)i * s.dk] = y;
     }
@@ -83,35 +85,43 @@ __device__ void decay_block(const pn_glin_tensor &c, const pn_glin_place &p, int
     sum = 0;
 #pragma unroll
     for (int i = B - 1; i >= 0; i--) {
-        const pn_bf16 y = __float2bfloat16_rn(expf(sum) * m->k[B * b + i][x]);
+        const pn_bf16 y = __float2bfloat16_rn(expf(sum) * k[i]);
+        m->k[B * b + i][x] = k[i];
         put_element(m->Ksuf, B * b + i, x, y);
         if (in) c.Ksuf[at + (int64_t)i * s.dk] = y;
         sum += g[i];
     }
 }
 
-/* Adds what 64 channels give the scores within sub-blocks, one row per four lanes. */
-__device__ void near_scores(prepare_memory *m) {
-    const int lane = pn_lane(), part = lane % 4, i = (int)threadIdx.x / 32 * 8 + lane / 4, first = i / B * B;
+/* Adds what 64 channels give the scores within sub-blocks: a row for every four lanes, each with its channels' part of
+ * all 16 columns. */
+__device__ __forceinline__ void near_scores(float part[B], const prepare_memory *m) {
+    const int lane = pn_lane(), i = (int)threadIdx.x / 32 * 8 + lane / 4, first = i / B * B;
 #pragma unroll
     for (int half = 0; half < WIDTH; half += WIDTH / 2) {
-        const int x0 = half + LANE_CHANNELS * part;
+        const int x0 = half + LANE_CHANNELS * (lane % 4);
         float w[LANE_CHANNELS];
 #pragma unroll
         for (int x = 0; x < LANE_CHANNELS; x++) w[x] = m->q[i][x0 + x];
-        for (int j = first + B - 1; j >= first; j--) {
-            float sum = 0;
-            if (j <= i) {
 #pragma unroll
-                for (int x = 0; x < LANE_CHANNELS; x++) {
-                    sum += w[x] * m->k[j][x0 + x];
-                    w[x] *= m->decay[j][x0 + x];
-                }
+        for (int j = B - 1; j >= 0; j--) {
+            if (first + j > i) continue;
+#pragma unroll
+            for (int x = 0; x < LANE_CHANNELS; x++) {
+                part[j] += w[x] * m->k[first + j][x0 + x];
+                w[x] *= m->decay[first + j][x0 + x];
             }
-            sum += __shfl_xor_sync(~0u, sum, 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            if (part == 0 && j <= i) m->near[i][j - first] += sum;
         }
+    }
+}
+__device__ void put_near_scores(const float part[B], prepare_memory *m) {
+    const int lane = pn_lane(), i = (int)threadIdx.x / 32 * 8 + lane / 4;
+#pragma unroll
+    for (int j = 0; j < B; j++) {
+        float sum = part[j];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (lane % 4 == j % 4) m->near[i][j] = sum;
     }
 }
 
@@ -135,22 +145,22 @@ __device__ void far_scores(float y[8][4], int warp, const prepare_memory *m) {
     }
 }
 
-__global__ void __launch_bounds__(THREADS) prepare(const pn_glin_tensor c) {
+__global__ void __launch_bounds__(THREADS, 2) prepare(const pn_glin_tensor c) {
     extern __shared__ __align__(1024) unsigned char memory[];
     prepare_memory *m = (prepare_memory *)memory;
     const pn_glin_sizes &s = c.s;
     const int64_t block = blockIdx.x;
     const pn_glin_place p = pn_glin_place_of(s, block);
     const int id = (int)threadIdx.x, warp = id / 32;
-    for (int i = id; i < C * (B + 1); i += THREADS) (&m->near[0][0])[i] = 0;
-    float y[8][4] = {};
+    float y[8][4] = {}, near[B] = {};
     for (int first = 0; first < s.dk; first += WIDTH) {
         __syncthreads();
         decay_block(c, p, block, first, id / WIDTH, id % WIDTH, m);
         __syncthreads();
-        near_scores(m);
+        near_scores(near, m);
         if (warp < BLOCKS) far_scores(y, warp, m);
     }
+    put_near_scores(near, m);
     __syncthreads();
     uint32_t *A = (uint32_t *)(c.A + block * C * C);
     if (warp < BLOCKS) {

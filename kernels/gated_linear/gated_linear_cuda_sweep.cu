@@ -5,12 +5,14 @@
 
 namespace {
 
-enum { C = PN_GLIN_CHUNK, ROWS = 64, THREADS = 128, STAGES = 3 };
+enum { C = PN_GLIN_CHUNK, ROWS = 64, THREADS = 128 };
 
-template <int N> struct shared { /* offsets of a block's shared memory */
+/* Offsets of a block's shared memory, where Stages chunks are or are on their way. */
+template <int N, int Stages> struct shared {
     static constexpr int X = 0, V = pn_tile<ROWS>::bytes, factors = V + pn_tile<N>::bytes;
-    static constexpr int stage = factors + 4 * ROWS * (int)sizeof(float), buffer = STAGES * stage;
+    static constexpr int stage = factors + 4 * ROWS * (int)sizeof(float), buffer = Stages * stage;
     static constexpr int bytes = buffer + THREADS / 32 * pn_glin_buffer<N>;
+    static constexpr int blocks = N == 64 ? (Stages == 2 ? 5 : 3) : Stages == 2 ? 3 : 2; /* on a multiprocessor */
 };
 
 struct piece { /* of a state */
@@ -39,21 +41,22 @@ template <int N, class F> __device__ void each_pair(const pn_glin_sizes &s, cons
         }
 }
 
-template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(THREADS) sweep(const pn_glin_tensor c) {
-    typedef shared<N> in;
+template <int N, int Stages, bool Vector, bool Reverse>
+__global__ void __launch_bounds__(THREADS, shared<N, Stages>::blocks) sweep(const pn_glin_tensor c) {
+    typedef shared<N, Stages> in;
     extern __shared__ __align__(1024) unsigned char memory[];
     const pn_glin_sizes &s = c.s;
     const piece p = piece_of<N>(s);
     const int warp = (int)threadIdx.x / 32, lane = pn_lane();
     const int64_t first_chunk = s.docs.first_chunk[p.doc], chunks = s.docs.first_chunk[p.doc + 1] - first_chunk;
-    const int64_t state = s.state_at(p.doc, p.head), end = s.docs.offset[p.doc + 1];
+    const int64_t state = s.state_at(p.doc, p.head), begin = s.docs.offset[p.doc], end = s.docs.offset[p.doc + 1];
     const int row = p.first_row + 16 * warp; /* the warp's first */
 
     auto chunk_at = [&](int64_t i) { return first_chunk + (Reverse ? chunks - 1 - i : i); };
     auto copy = [&](int64_t i) {
-        const int64_t chunk = chunk_at(i), block = chunk * s.heads + p.head, first = s.docs.chunk_begin[chunk];
+        const int64_t chunk = chunk_at(i), block = chunk * s.heads + p.head, first = begin + C * (chunk - first_chunk);
         const int n = end - first < C ? (int)(end - first) : (int)C;
-        unsigned char *to = memory + i % STAGES * in::stage;
+        unsigned char *to = memory + i % Stages * in::stage;
         if (Vector)
             pn_glin_copy<ROWS, THREADS>(pn_shared(to + in::X),
                                         (Reverse ? c.Qpre : c.Ksuf) + block * C * s.dk + p.first_row, s.dk, C,
@@ -91,23 +94,27 @@ template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(TH
             x[0] = y.x, x[1] = y.y;
         });
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
+    for (int i = 0; i < Stages - 1; i++) {
         if (i < chunks) copy(i);
         pn_copies_commit();
     }
     for (int64_t i = 0; i < chunks; i++) {
-        pn_glin_wait<STAGES - 2>();
-        if (i + STAGES - 1 < chunks) copy(i + STAGES - 1);
-        pn_copies_commit();
-        unsigned char *stage = memory + i % STAGES * in::stage;
+        pn_glin_wait<Stages - 2>();
+        unsigned char *stage = memory + i % Stages * in::stage,
+                      *buffer = memory + in::buffer + warp * pn_glin_buffer<N>;
         const uint32_t X = pn_shared(stage + in::X), V = pn_shared(stage + in::V);
         const float *factors = (const float *)(stage + in::factors);
-        pn_bf16 *to = (Reverse ? c.G : c.S) + s.state_at(chunk_at(i), p.head) + (int64_t)row * s.dv + p.first_column;
-        pn_glin_put<N>(memory + in::buffer + warp * pn_glin_buffer<N>, S, to, s.dv, s.dk - row, s.dv - p.first_column,
-                       false);
         uint32_t a[PN_GLIN_BLOCKS][4];
 #pragma unroll
         for (int j = 0; j < PN_GLIN_BLOCKS; j++) pn_glin_left_turned(a[j], X, warp, j);
+        pn_glin_stage<N>(buffer, S);
+        auto meanwhile = [&] { /* what has time while products run */
+                               if (i + Stages - 1 < chunks) copy(i + Stages - 1);
+                               pn_copies_commit();
+                               pn_bf16 *to = (Reverse ? c.G : c.S) + s.state_at(chunk_at(i), p.head) +
+                                             (int64_t)row * s.dv + p.first_column;
+                               pn_glin_put_staged<N>(buffer, to, s.dv, s.dk - row, s.dv - p.first_column, false);
+        };
         if (Vector) {
 #pragma unroll
             for (int step = 0; step < PN_GLIN_BLOCKS; step++) {
@@ -116,6 +123,7 @@ template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(TH
                 pn_glin_scale_rows(S, N / 8, decay[0], decay[8]);
                 pn_glin_begin();
                 pn_glin_add<N, true>(S, a[j], V, j);
+                if (step == 0) meanwhile();
                 pn_glin_end(S, N / 8);
             }
         } else {
@@ -127,6 +135,7 @@ template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(TH
             pn_glin_begin();
 #pragma unroll
             for (int j = 0; j < PN_GLIN_BLOCKS; j++) pn_glin_add<N, true>(S, a[j], V, j);
+            meanwhile();
             pn_glin_end(S, N / 8);
         }
     }
@@ -135,33 +144,36 @@ template <int N, bool Vector, bool Reverse> __global__ void __launch_bounds__(TH
     } else if (c.dS0) {
         each_pair<N>(s, p, S, [&](int64_t at, float *x) {
             float2 *y = (float2 *)(c.dS0 + state + at);
-            *y = make_float2(__fadd_rn(y->x, x[0]), __fadd_rn(y->y, x[1]));
+            *y = c.dS0_add ? make_float2(__fadd_rn(y->x, x[0]), __fadd_rn(y->y, x[1])) : make_float2(x[0], x[1]);
         });
     }
 }
 
-template <int N, bool Vector, bool Reverse> pn_status launch(const pn_glin_tensor &c) {
+template <int N, int Stages, bool Vector, bool Reverse> pn_status launch(const pn_glin_tensor &c) {
     const pn_glin_sizes &s = c.s;
     const char *name = "gated_linear/cuda-tensor sweep";
+    typedef shared<N, Stages> in;
     int64_t blocks = s.docs.n * s.heads * ((s.dk + ROWS - 1) / ROWS) * ((s.dv + N - 1) / N);
     if (blocks == 0) return PN_OK;
     PN_TRY(pn_cuda_status(
-        cudaFuncSetAttribute(sweep<N, Vector, Reverse>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared<N>::bytes),
+        cudaFuncSetAttribute(sweep<N, Stages, Vector, Reverse>, cudaFuncAttributeMaxDynamicSharedMemorySize, in::bytes),
         name));
-    sweep<N, Vector, Reverse><<<(unsigned)blocks, THREADS, shared<N>::bytes, pn_cuda_stream()>>>(c);
+    sweep<N, Stages, Vector, Reverse><<<(unsigned)blocks, THREADS, in::bytes, pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }
-template <int N> pn_status launch_with(const pn_glin_tensor &c, bool reverse) {
-    if (c.s.vector()) return reverse ? launch<N, true, true>(c) : launch<N, true, false>(c);
-    return reverse ? launch<N, false, true>(c) : launch<N, false, false>(c);
+template <int N, int Stages> pn_status launch_with(const pn_glin_tensor &c, bool reverse) {
+    if (c.s.vector()) return reverse ? launch<N, Stages, true, true>(c) : launch<N, Stages, true, false>(c);
+    return reverse ? launch<N, Stages, false, true>(c) : launch<N, Stages, false, false>(c);
 }
 
 } // namespace
 
-/* Wide pieces read less, narrow ones are more: as many as the GPU has multiprocessors, or twice that, keep it busy.
- * (The bits are the same.) */
+/* Wide pieces read less, narrow ones are more. All should run at once, as one that waits doubles the time. (The bits
+ * are the same.) */
 pn_status pn_glin_tensor_sweep(const pn_glin_tensor &c, bool reverse) {
-    int64_t wide = c.s.docs.n * c.s.heads * ((c.s.dk + ROWS - 1) / ROWS) * ((c.s.dv + 127) / 128);
-    return c.s.dv > 64 && wide >= 2 * pn_cuda_multiprocessors() ? launch_with<128>(c, reverse)
-                                                                : launch_with<64>(c, reverse);
+    const int64_t rows = c.s.docs.n * c.s.heads * ((c.s.dk + ROWS - 1) / ROWS), processors = pn_cuda_multiprocessors();
+    const int64_t narrow = rows * ((c.s.dv + 63) / 64);
+    if (narrow <= 3 * processors) return launch_with<64, 3>(c, reverse);
+    if (c.s.dv <= 64 || narrow <= 5 * processors) return launch_with<64, 2>(c, reverse);
+    return launch_with<128, 2>(c, reverse);
 }

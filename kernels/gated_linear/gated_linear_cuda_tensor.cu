@@ -50,6 +50,7 @@ static pn_status call_of(const pn_op_call *c, const layout &l, pn_glin_tensor *x
     unsigned char *scratch = (unsigned char *)c->scratch;
     x->q = pn_values<pn_bf16>(c->in[0]), x->k = pn_values<pn_bf16>(c->in[1]), x->v = pn_values<pn_bf16>(c->in[2]);
     x->g = pn_f32_or_null(c->in[3]);
+    x->group = pn_glin_tensor_key_work(x->s).group;
     x->gates = (pn_glin_gates *)(scratch + l.gates);
     x->Qpre = (pn_bf16 *)(scratch + l.Qpre), x->Ksuf = (pn_bf16 *)(scratch + l.Ksuf);
     x->A = (pn_bf16 *)(scratch + l.A);
@@ -70,25 +71,27 @@ static pn_status forward(const pn_op_call *c) {
     return pn_glin_tensor_output(x, false);
 }
 
-/* Where the gradients of heads go of which `share` share an input, and the sum over these. */
-static pn_glin_share share_of(pn_tensor *din, int share, int64_t ld, void *part) {
-    if (!din) return { nullptr, false, 0 };
-    if (share == 1) return { pn_values<pn_bf16>(din), true, ld };
+/* Where the gradients of heads go of which `share` share each head of input i, and the sum over these. */
+static pn_glin_share share_of(const pn_op_call *c, int i, int share, int64_t ld, void *part) {
+    if (!c->din[i]) return { nullptr, false, 0 };
+    if (share == 1) return { pn_values<pn_bf16>(c->din[i]), pn_op_adds(c, i), ld };
     return { (pn_bf16 *)part, false, ld };
 }
-template <class P, class Y> static pn_status add_shared(const P *part, int64_t rows, int share, int width, Y *to) {
+template <class T>
+static pn_status add_shared(const pn_op_call *c, int i, const T *part, int64_t rows, int share, int width) {
     if (rows == 0) return PN_OK;
-    pn_glin_add_shared<<<pn_map_grid(rows * width), 256, 0, pn_cuda_stream()>>>(part, rows, share, width, to);
+    pn_glin_add_shared<<<pn_map_grid(rows * width), 256, 0, pn_cuda_stream()>>>(
+        part, rows, share, width, pn_op_adds(c, i), pn_values<T>(c->din[i]));
     return pn_cuda_launched(name);
 }
-static pn_status add_shared_heads(pn_tensor *din, const pn_glin_share &from, int64_t tokens, int heads, int share,
+static pn_status add_shared_heads(const pn_op_call *c, int i, const pn_glin_share &from, int heads, int share,
                                   int width) {
     if (!from.to || share == 1) return PN_OK;
-    return add_shared(from.to, tokens * (heads / share), share, width, pn_values<pn_bf16>(din));
+    return add_shared(c, i, from.to, c->in[0]->shape[0] * (heads / share), share, width);
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!pn_op_has_din(c) || (!c->dout[0] && !c->dout[1])) return PN_OK;
+    if (!pn_op_has_din(c)) return PN_OK;
     layout l = layout_of(c, true);
     unsigned char *scratch = (unsigned char *)c->scratch;
     pn_glin_tensor x;
@@ -98,31 +101,33 @@ static pn_status backward(const pn_op_call *c) {
     x.G = (pn_bf16 *)(scratch + l.states);
     x.dO = pn_values_or_null<pn_bf16>(c->dout[0]);
     x.dS_T = pn_f32_or_null(c->dout[1]);
-    x.dS0 = pn_f32_or_null(c->din[4]);
+    x.dS0 = pn_f32_or_null(c->din[4]), x.dS0_add = pn_op_adds(c, 4);
     const pn_glin_key_work work = pn_glin_tensor_key_work(s);
     const int groups = s.heads / work.group, q_share = s.q_share / work.group, k_share = s.k_share / work.group;
-    x.group = work.group;
     x.dg_tiles = (s.dk + work.channels - 1) / work.channels;
-    x.dq = share_of(c->din[0], q_share, (int64_t)groups * s.dk, scratch + l.dq);
-    x.dk = share_of(c->din[1], k_share, (int64_t)groups * s.dk, scratch + l.dk);
-    x.dv = share_of(c->din[2], s.v_share, (int64_t)s.heads * s.dv, scratch + l.dv);
-    x.add_dg = s.vector() && s.g_share == 1;
-    if (c->din[3]) x.dg = x.add_dg ? pn_f32(c->din[3]) : (float *)(scratch + l.dg);
+    x.dq = share_of(c, 0, q_share, (int64_t)groups * s.dk, scratch + l.dq);
+    x.dk = share_of(c, 1, k_share, (int64_t)groups * s.dk, scratch + l.dk);
+    x.dv = share_of(c, 2, s.v_share, (int64_t)s.heads * s.dv, scratch + l.dv);
+    const bool own_dg = s.vector() && s.g_share == 1; /* nothing is left to be added up */
+    if (c->din[3]) x.dg = own_dg ? pn_f32(c->din[3]) : (float *)(scratch + l.dg);
+    x.dg_add = own_dg && pn_op_adds(c, 3);
 
     PN_TRY(s.vector() ? pn_glin_tensor_prepare(x) : pn_glin_tensor_gates(x));
     PN_TRY(pn_glin_tensor_sweep(x, true));
     if (x.dv.to) PN_TRY(pn_glin_tensor_output(x, true));
     if (x.dq.to || x.dk.to || x.dg) PN_TRY(s.vector() ? pn_glin_tensor_keys_vector(x) : pn_glin_tensor_keys_scalar(x));
-    const int64_t tokens = s.docs.tokens;
-    PN_TRY(add_shared_heads(c->din[0], x.dq, tokens, groups, q_share, s.dk));
-    PN_TRY(add_shared_heads(c->din[1], x.dk, tokens, groups, k_share, s.dk));
-    PN_TRY(add_shared_heads(c->din[2], x.dv, tokens, s.heads, s.v_share, s.dv));
-    if (!x.dg || x.add_dg) return PN_OK;
-    const int64_t rows = tokens * (s.heads / s.g_share);
-    if (s.vector()) return add_shared(x.dg, rows, s.g_share, s.dk, pn_f32(c->din[3]));
-    return add_shared(x.dg, rows, s.g_share * x.dg_tiles, 1, pn_f32(c->din[3]));
+    PN_TRY(add_shared_heads(c, 0, x.dq, groups, q_share, s.dk));
+    PN_TRY(add_shared_heads(c, 1, x.dk, groups, k_share, s.dk));
+    PN_TRY(add_shared_heads(c, 2, x.dv, s.heads, s.v_share, s.dv));
+    if (!x.dg || own_dg) return PN_OK;
+    const int parts = s.vector() ? s.g_share : s.g_share * x.dg_tiles, width = s.vector() ? s.dk : 1;
+    return add_shared(c, 3, x.dg, s.docs.tokens * (s.heads / s.g_share), parts, width);
 }
 
-extern const pn_op_impl pn_gated_linear_cuda_tensor = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
-};
+extern const pn_op_impl pn_gated_linear_cuda_tensor = { .name = name,
+                                                        .bf16 = true,
+                                                        .fresh = true,
+                                                        .takes = takes,
+                                                        .scratch_bytes = scratch_bytes,
+                                                        .forward = forward,
+                                                        .backward = backward };

@@ -29,11 +29,11 @@ struct pn_glin_gates {
     float high[PN_GLIN_CHUNK], low[PN_GLIN_CHUNK];
 };
 
-/* A gradient's way out: added to `to` itself, or where heads share an input, one for each head to be added up later. */
+/* A gradient's way out: the input's own, or where heads share an input, one for each head, to be added up later. */
 struct pn_glin_share {
     pn_bf16 *to; /* NULL: not wanted */
-    bool add;
-    int64_t ld; /* from token to token; head j at j * width */
+    bool add;    /* or written */
+    int64_t ld;  /* from token to token; head j at j * width */
 };
 
 /* A kernel's parameter. Device pointers; scratch is per chunk and head: block = chunk * heads + head. */
@@ -41,19 +41,20 @@ struct pn_glin_tensor {
     pn_glin_sizes s;
     const pn_bf16 *q, *k, *v;
     const float *g, *S0; /* NULL: no decay; zero */
+    int group; /* neighbouring heads that a block takes together: their dq and dk go out as those of one head */
     pn_bf16 *o;
     float *S_T;
     pn_bf16 *S; /* [chunks, heads, dk, dv] */
     /* backward */
     const pn_bf16 *dO; /* NULL: zero */
     const float *dS_T; /* NULL: zero */
-    float *dS0;        /* added to; NULL: not wanted */
+    float *dS0;        /* NULL: not wanted */
+    bool dS0_add;      /* or written */
     pn_bf16 *G;        /* as S, at the chunk's end */
     pn_glin_share dq, dk, dv;
-    float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, tiles]; vector: [tokens, heads, dk], or g's own */
-    bool add_dg;  /* vector gates of heads that share none: dg is added to */
+    float *dg;    /* NULL: not wanted. Scalar gates: [tokens, heads, dg_tiles]; vector gates: [tokens, heads, dk] */
+    bool dg_add;  /* vector gates: or written */
     int dg_tiles; /* parts of a scalar gate's gradient */
-    int group;    /* heads whose dq and dk are added up by a block: they go out as those of one head */
     /* scratch */
     pn_glin_gates *gates; /* scalar */
     pn_bf16 *Qpre, *Ksuf; /* vector: [64, dk] */
@@ -164,38 +165,49 @@ __device__ static __forceinline__ void pn_glin_scale_rows(float (*y)[4], int blo
     for (int i = 0; i < blocks; i++) y[i][0] *= first, y[i][1] *= first, y[i][2] *= second, y[i][3] *= second;
 }
 
-/* A warp's accumulators [16, N], rounded, to global memory by rows of 16-byte pieces: the first `rows` rows and
- * `columns` columns. buffer: pn_glin_buffer<N> bytes of the warp's own shared memory. */
+/* A warp's accumulators [16, N], rounded, to global memory by rows of 16-byte pieces, through pn_glin_buffer<N> bytes
+ * of the warp's own shared memory: into it, and out of it when all lanes are there. */
 template <int N> constexpr int pn_glin_buffer = 16 * (2 * N + 16);
-template <int N>
-__device__ static __forceinline__ void pn_glin_put(unsigned char *buffer, const float (*y)[4], pn_bf16 *to, int64_t ld,
-                                                   int rows, int columns, bool add) {
-    constexpr int row_bytes = 2 * N + 16, pieces = N / 8;
-    const int id = pn_lane();
-    __syncwarp();
+template <int N> __device__ static __forceinline__ void pn_glin_stage(unsigned char *buffer, const float (*y)[4]) {
+    constexpr int row_bytes = 2 * N + 16;
+    buffer += pn_lane() / 4 * row_bytes + pn_lane() % 4 * 4;
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
-        unsigned char *at = buffer + id / 4 * row_bytes + 16 * i + id % 4 * 4;
-        *(uint32_t *)at = pn_bf16_pair(y[i][0], y[i][1]);
-        *(uint32_t *)(at + 8 * row_bytes) = pn_bf16_pair(y[i][2], y[i][3]);
+        *(uint32_t *)(buffer + 16 * i) = pn_bf16_pair(y[i][0], y[i][1]);
+        *(uint32_t *)(buffer + 8 * row_bytes + 16 * i) = pn_bf16_pair(y[i][2], y[i][3]);
     }
+}
+__device__ static __forceinline__ uint32_t pn_glin_sum(uint32_t a, uint32_t b) {
+    return pn_bf16_pair(__fadd_rn(pn_bf16_first(a), pn_bf16_first(b)), __fadd_rn(pn_bf16_second(a), pn_bf16_second(b)));
+}
+/* A piece to global memory; add: to what is there. */
+__device__ static __forceinline__ void pn_glin_put_piece(pn_bf16 *to, uint4 x, bool add) {
+    if (add) {
+        const uint4 old = *(const uint4 *)to;
+        x = make_uint4(pn_glin_sum(old.x, x.x), pn_glin_sum(old.y, x.y), pn_glin_sum(old.z, x.z),
+                       pn_glin_sum(old.w, x.w));
+    }
+    *(uint4 *)to = x;
+}
+/* The first `rows` rows and `columns` columns. */
+template <int N>
+__device__ static __forceinline__ void pn_glin_put_staged(const unsigned char *buffer, pn_bf16 *to, int64_t ld,
+                                                          int rows, int columns, bool add) {
+    constexpr int row_bytes = 2 * N + 16, pieces = N / 8;
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 16 * pieces / 32; i++) {
-        const int row = (32 * i + id) / pieces, piece = (32 * i + id) % pieces;
-        if (row >= rows || 8 * piece >= columns) continue;
-        uint4 x = *(const uint4 *)(buffer + row * row_bytes + 16 * piece);
-        uint4 *place = (uint4 *)(to + row * ld + 8 * piece);
-        if (add) {
-            const uint4 old = *place;
-            auto sum = [](uint32_t a, uint32_t b) {
-                return pn_bf16_pair(__fadd_rn(pn_bf16_first(a), pn_bf16_first(b)),
-                                    __fadd_rn(pn_bf16_second(a), pn_bf16_second(b)));
-            };
-            x = make_uint4(sum(old.x, x.x), sum(old.y, x.y), sum(old.z, x.z), sum(old.w, x.w));
-        }
-        *place = x;
+        const int row = (32 * i + pn_lane()) / pieces, piece = (32 * i + pn_lane()) % pieces;
+        if (row < rows && 8 * piece < columns)
+            pn_glin_put_piece(to + row * ld + 8 * piece, *(const uint4 *)(buffer + row * row_bytes + 16 * piece), add);
     }
+    __syncwarp();
+}
+template <int N>
+__device__ static __forceinline__ void pn_glin_put(unsigned char *buffer, const float (*y)[4], pn_bf16 *to, int64_t ld,
+                                                   int rows, int columns, bool add) {
+    pn_glin_stage<N>(buffer, y);
+    pn_glin_put_staged<N>(buffer, to, ld, rows, columns, add);
 }
 
 #endif
