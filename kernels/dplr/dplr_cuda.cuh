@@ -37,6 +37,7 @@ template <class T> struct pn_dplr_cuda {
     float *dg, *dS0;
     T *p, *dp;     /* [tokens, heads * dv] */
     T *G;          /* [chunks, heads, dk, dv]: at every chunk's end */
+    void *maps;    /* [chunks, heads] of pn_dplr_maps (dplr_cuda_chunk.cuh) */
     float *memory; /* states [documents or chunks, heads, dk, dv] of heads too high for registers */
 };
 

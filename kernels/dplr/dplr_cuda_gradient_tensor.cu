@@ -11,7 +11,7 @@
  * A lane has tokens 16 w + g and 16 w + g + 8 and two channels of every eight, as in an accumulator. */
 #include "dplr_cuda.cuh"
 
-#include "cuda/tensor_core.cuh"
+#include "dplr_cuda_tile.cuh"
 
 namespace {
 
@@ -40,31 +40,9 @@ struct place {
     int chunk, head, begin, n;
 };
 
-__device__ __forceinline__ float power_of_2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 __device__ __forceinline__ uint32_t shared_word(uint32_t at) {
     return __float_as_uint(pn_shared_float(at));
 }
-__device__ __forceinline__ int block_of(int i, int j) {
-    return i * (i + 1) / 2 + j;
-}
-__device__ __forceinline__ uint32_t scaled_pair(uint32_t pair, float first, float second) {
-    return pn_bf16_pair(pn_bf16_first(pair) * first, pn_bf16_second(pair) * second);
-}
-
-/* This lane's rows of a 16 x 16 part of a tile. LEFT: of a left operand; COLUMNS: of a right one whose columns are the
- * tile's rows; ROWS: whose rows they are, to be loaded transposed. */
-enum operand { LEFT, COLUMNS, ROWS };
-template <operand Operand, class Tile> __device__ __forceinline__ uint32_t part_of(uint32_t tile, int row, int piece) {
-    const int lane = (int)threadIdx.x % 32;
-    const int r = Operand == COLUMNS ? lane % 8 + lane / 16 * 8 : lane % 16;
-    const int p = Operand == COLUMNS ? lane / 8 % 2 : lane / 16;
-    return tile + (uint32_t)Tile::at(row + r, piece + p);
-}
-
 /* A score block as a left operand, as it is or turned. */
 __device__ __forceinline__ void take_block(uint32_t x[4], const unsigned char *block) {
     const int lane = (int)threadIdx.x % 32, matrix = lane / 8; /* 8 x 8 matrices of an operand: columns first */
@@ -82,14 +60,14 @@ template <int DV> __device__ void make_scores(shared<DV> *m, const unsigned char
 #pragma unroll
     for (int k = 0; k < DV / 16; k++) {
         uint32_t a[4], b[4];
-        pn_load4(a, part_of<LEFT, tile>(pn_shared(left), 16 * warp, 2 * k));
+        pn_load4(a, part_of<AS_LEFT, tile>(pn_shared(left), 16 * warp, 2 * k));
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             if (j > warp) continue;
-            pn_load4(b, part_of<COLUMNS, tile>(pn_shared(m->V), 16 * j, 2 * k));
+            pn_load4(b, part_of<AS_COLUMNS, tile>(pn_shared(m->V), 16 * j, 2 * k));
             pn_mma_bf16(y[0][2 * j], a, b[0], b[1]);
             pn_mma_bf16(y[0][2 * j + 1], a, b[2], b[3]);
-            pn_load4(b, part_of<COLUMNS, tile>(pn_shared(m->P), 16 * j, 2 * k));
+            pn_load4(b, part_of<AS_COLUMNS, tile>(pn_shared(m->P), 16 * j, 2 * k));
             pn_mma_bf16(y[1][2 * j], a, b[0], b[1]);
             pn_mma_bf16(y[1][2 * j + 1], a, b[2], b[3]);
         }
@@ -185,10 +163,10 @@ __device__ __forceinline__ void through_state(float y[PIECES][4], const unsigned
 #pragma unroll
     for (int k = 0; k < DV / 16; k++) {
         uint32_t a[4], b[4];
-        pn_load4(a, part_of<LEFT, tile>(pn_shared(left), 16 * warp, 2 * k));
+        pn_load4(a, part_of<AS_LEFT, tile>(pn_shared(left), 16 * warp, 2 * k));
 #pragma unroll
         for (int n = 0; n < PIECES; n += 2) {
-            pn_load4(b, part_of<COLUMNS, tile>(pn_shared(states), row + 16 * (n / 2), 2 * k));
+            pn_load4(b, part_of<AS_COLUMNS, tile>(pn_shared(states), row + 16 * (n / 2), 2 * k));
             pn_mma_bf16(y[n], a, b[0], b[1]);
             pn_mma_bf16(y[n + 1], a, b[2], b[3]);
         }
@@ -201,7 +179,7 @@ template <bool Since, class M>
 __device__ __forceinline__ void take_decayed(uint32_t y[4], const M *m, const unsigned char *x, int token, int n,
                                              int row, int split) {
     const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    pn_load4_transposed(y, part_of<ROWS, key_tile>(pn_shared(x), token, n));
+    pn_load4_transposed(y, part_of<AS_ROWS, key_tile>(pn_shared(x), token, n));
 #pragma unroll
     for (int i = 0; i < 4; i++) { /* 8 x 8 matrices: token half i % 2, piece n + i / 2 */
         const int channel = 8 * (n + i / 2) + g, at = row + 8 * (i % 2) + 2 * t;
