@@ -193,8 +193,12 @@ pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_para
     return PN_OK;
 }
 
+/* Each has a stream of its own, so threads may take them in any order. What a thread says of a failure is its own. */
 pn_status pn_params_init(pn_params *p, uint64_t seed) {
-    for (int i = 0; i < p->n; i++) PN_TRY(pn_param_init(p->item[i], seed));
+    int failed = 0;
+#pragma omp parallel for schedule(dynamic) reduction(+ : failed)
+    for (int i = 0; i < p->n; i++) failed += pn_param_init(p->item[i], seed) != PN_OK;
+    PN_CHECK(!failed, PN_MEMORY, "out of memory while drawing the first values of weights");
     return PN_OK;
 }
 
