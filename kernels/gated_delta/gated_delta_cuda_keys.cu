@@ -42,8 +42,9 @@ template <int W> struct shared { /* offsets of a block's shared memory */
     static constexpr int bytes = packed + (int)sizeof(pn_delta_packed_grad) - skipped;
 };
 
-struct sums { /* of tokens; [2]: of queries and of keys */
-    float row[2][C], column[2][WARPS][C], reads[2][C], writes[C], state[WARPS];
+struct sums {                             /* of tokens; [2]: of queries and of keys */
+    float row[2][C], column[2][WARPS][C]; /* of Y below the diagonal; rows with their betas */
+    float diagonal[C], reads[2][C], writes[C], state[WARPS];
 };
 
 /* ---- where a block is: one step is 64 columns of values of a part of an item, which is a chunk and query/key head;
@@ -195,8 +196,10 @@ __device__ __forceinline__ void score_gradients(uint32_t left[4][4], float y[8][
                 const float factor = Query ? scale : -1.0f;
                 const float Y0 = (Query ? x[0] : -x[0]) * pn_bf16_first(pair);
                 const float Y1 = (Query ? x[1] : -x[1]) * pn_bf16_second(pair);
-                rows[h] += step.x * Y0 + step.y * Y1;
-                columns[0] += Y0, columns[1] += Y1;
+                rows[h] += step.x * (j < i ? Y0 : 0) + step.y * (j + 1 < i ? Y1 : 0);
+                columns[0] += j < i ? Y0 : 0, columns[1] += j + 1 < i ? Y1 : 0;
+                if (Query && j == i) sum->diagonal[i] = Y0;
+                if (Query && j + 1 == i) sum->diagonal[i] = Y1;
                 x[0] *= factor * step.x * first, x[1] *= factor * step.y * second;
             }
         } else {
@@ -276,16 +279,17 @@ __device__ __forceinline__ void add_gates(const call &x, const sums *sum, uint32
         pn_shared_pair(packed + (uint32_t)(offsetof(pn_delta_packed_grad, beta) - skipped) + 4 * (uint32_t)i);
     const float through =
         pn_shared_float(packed + (uint32_t)(offsetof(pn_delta_packed_grad, in) - skipped) + 4 * (C - 1));
-    float here[2], written[2], column[2];
+    /* what decays far is small beside what does not decay: nothing large is added that has to go again */
+    float here[2], written[2], dbeta[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        column[h] = 0;
+        float column = 0;
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) column[h] += sum->column[0][w][i + h] + sum->column[1][w][i + h];
-        const float step = h ? beta.y : beta.x;
-        here[h] =
-            sum->reads[0][i + h] + sum->reads[1][i + h] + sum->row[0][i + h] + sum->row[1][i + h] - step * column[h];
+        for (int w = 0; w < WARPS; w++) column += sum->column[0][w][i + h] + sum->column[1][w][i + h];
+        const float step = h ? beta.y : beta.x, inside = sum->row[0][i + h] + sum->row[1][i + h] - step * column;
+        here[h] = sum->reads[0][i + h] + sum->reads[1][i + h] + inside;
         written[h] = step * sum->writes[i + h];
+        dbeta[h] = column + sum->diagonal[i + h] + sum->writes[i + h];
     }
     float after = here[0] + here[1], before = written[0] + written[1]; /* of this lane and those after it, before it */
 #pragma unroll
@@ -295,18 +299,20 @@ __device__ __forceinline__ void add_gates(const call &x, const sums *sum, uint32
         if (lane() + step < 32) after += next;
         if (lane() >= step) before += last;
     }
-    before -= written[1];
+    after = __shfl_down_sync(~0u, after, 1), before = __shfl_up_sync(~0u, before, 1); /* without this lane */
+    if (lane() == 31) after = 0;
+    if (lane() == 0) before = 0;
     float state = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; w++) state += sum->state[w];
-    const float dg[2] = { after + (before - written[0]) + through * state, after - here[0] + before + through * state };
+    const float dg[2] = { here[0] + here[1] + after + before + through * state,
+                          here[1] + after + before + written[0] + through * state };
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         if (i + h >= n) return;
         const int64_t to = at + (int64_t)(i + h) * ld;
-        const float dbeta = column[h] + sum->writes[i + h];
         if (x.d.dg) x.d.dg[to] = (x.d.fresh & PN_FRESH_DG ? 0.0f : x.d.dg[to]) + dg[h];
-        if (x.d.dbeta) x.d.dbeta[to] = (x.d.fresh & PN_FRESH_DBETA ? 0.0f : x.d.dbeta[to]) + dbeta;
+        if (x.d.dbeta) x.d.dbeta[to] = (x.d.fresh & PN_FRESH_DBETA ? 0.0f : x.d.dbeta[to]) + dbeta[h];
     }
 }
 

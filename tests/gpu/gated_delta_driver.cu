@@ -136,38 +136,58 @@ __global__ void recurrence_path(pn_gated_delta_cuda c, gradient_reference y, con
 }
 __global__ void recurrence_gradient(pn_gated_delta_cuda c, pn_gated_delta_cuda_grads d, gradient_reference y,
                                     const double *e) {
-    int64_t doc = blockIdx.x / c.v_heads, head = blockIdx.x % c.v_heads, size = (int64_t)c.dk * c.dv;
+    enum { AHEAD = 8 }; /* elements of the state that are read before the first is used */
+    int64_t state = blockIdx.x, doc = state / c.v_heads, head = state % c.v_heads, size = (int64_t)c.dk * c.dv;
     const uint16_t *q = (const uint16_t *)c.q, *k = (const uint16_t *)c.k, *dO = (const uint16_t *)d.dO;
-    for (int first = 0; first < c.dv; first += (int)blockDim.x) {
-        int x = first + (int)threadIdx.x;
-        bool in = x < c.dv; /* all threads come to the sums */
-        double *G = y.G + blockIdx.x * size + x;
-        for (int i = 0; in && i < c.dk; i++) G[i * c.dv] = d.dS_T ? d.dS_T[blockIdx.x * size + i * c.dv + x] : 0;
-        for (int64_t token = c.offset[doc + 1] - 1; token >= c.offset[doc]; token--) {
-            int64_t gate = token * c.v_heads + head, at = gate * c.dv + x;
-            int64_t qk = (token * c.heads + head / (c.v_heads / c.heads)) * c.dk;
-            double decay = c.g ? exp((double)c.g[gate]) : 1, beta = c.beta[gate], du = 0, dg = 0;
-            double out = in && dO ? c.scale * from_bf16(dO[at]) : 0, error = in ? e[at] : 0;
-            const double *S = y.path + gate * size + x, *before = S - c.v_heads * size;
-            for (int i = 0; i < c.dk; i++) {
-                add_over_warp(&y.dq[qk + i], in ? S[i * c.dv] * out : 0);
-                if (!in) continue;
-                G[i * c.dv] += from_bf16(q[qk + i]) * out;
-                du += G[i * c.dv] * from_bf16(k[qk + i]);
+    const int x = (int)(blockIdx.y * blockDim.x + threadIdx.x);
+    bool in = x < c.dv; /* all threads come to the sums */
+    double *G = y.G + state * size + x;
+    for (int i = 0; in && i < c.dk; i++) G[i * c.dv] = d.dS_T ? d.dS_T[state * size + i * c.dv + x] : 0;
+    for (int64_t token = c.offset[doc + 1] - 1; token >= c.offset[doc]; token--) {
+        int64_t gate = token * c.v_heads + head, at = gate * c.dv + x;
+        int64_t qk = (token * c.heads + head / (c.v_heads / c.heads)) * c.dk;
+        double decay = c.g ? exp((double)c.g[gate]) : 1, beta = c.beta[gate], du = 0, dg = 0;
+        double out = in && dO ? c.scale * from_bf16(dO[at]) : 0, error = in ? e[at] : 0;
+        const double *S = y.path + gate * size + x, *before = S - c.v_heads * size;
+        for (int i0 = 0; i0 < c.dk; i0 += AHEAD) {
+            double s[AHEAD], g[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                bool there = in && i0 + i < c.dk;
+                s[i] = there ? S[(i0 + i) * c.dv] : 0;
+                g[i] = there ? G[(i0 + i) * c.dv] : 0;
             }
-            for (int i = 0; i < c.dk; i++) {
-                double key = from_bf16(k[qk + i]), old = 0, g = in ? G[i * c.dv] : 0;
-                if (in)
-                    old = token > c.offset[doc] ? before[i * c.dv] : c.S0 ? c.S0[blockIdx.x * size + i * c.dv + x] : 0;
-                double dS = g - key * beta * du;
-                add_over_warp(&y.dk[qk + i], g * beta * error - decay * old * beta * du);
-                dg += decay * old * dS;
-                if (in) G[i * c.dv] = decay * dS;
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                if (i0 + i >= c.dk) break;
+                add_over_warp(&y.dq[qk + i0 + i], s[i] * out);
+                g[i] += from_bf16(q[qk + i0 + i]) * out;
+                du += g[i] * from_bf16(k[qk + i0 + i]);
+                if (in) G[(i0 + i) * c.dv] = g[i];
             }
-            add_over_warp(&y.dg[gate], dg);
-            add_over_warp(&y.dbeta[gate], du * error);
-            if (in) y.dv[at] = beta * du;
         }
+        const bool first_token = token == c.offset[doc];
+        for (int i0 = 0; i0 < c.dk; i0 += AHEAD) {
+            double s[AHEAD], g[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                bool there = in && i0 + i < c.dk;
+                int64_t from = (i0 + i) * c.dv;
+                s[i] = !there ? 0 : !first_token ? before[from] : c.S0 ? c.S0[state * size + from + x] : 0;
+                g[i] = there ? G[from] : 0;
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                if (i0 + i >= c.dk) break;
+                double dS = g[i] - from_bf16(k[qk + i0 + i]) * beta * du;
+                add_over_warp(&y.dk[qk + i0 + i], g[i] * beta * error - decay * s[i] * beta * du);
+                dg += decay * s[i] * dS;
+                if (in) G[(i0 + i) * c.dv] = decay * dS;
+            }
+        }
+        add_over_warp(&y.dg[gate], dg);
+        add_over_warp(&y.dbeta[gate], du * error);
+        if (in) y.dv[at] = beta * du;
     }
 }
 
@@ -412,7 +432,7 @@ static void check_backward(const char *layout, const std::vector<int64_t> &lengt
     const unsigned blocks = (unsigned)(p.c.docs * v_heads);
     recurrence<<<blocks, 256>>>(p.c, forward);
     recurrence_path<<<blocks, 1024>>>(p.c, ref, forward.e);
-    recurrence_gradient<<<blocks, 256>>>(p.c, y.d, ref, forward.e);
+    recurrence_gradient<<<dim3(blocks, (unsigned)(dv + 31) / 32), 32>>>(p.c, y.d, ref, forward.e);
     CHECK(cudaGetLastError());
     CHECK(cudaDeviceSynchronize());
     const double *const refs[GRADS] = { ref.dq, ref.dk, ref.dv, ref.dg, ref.dbeta, ref.G };
