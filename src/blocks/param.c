@@ -193,13 +193,22 @@ pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_para
     return PN_OK;
 }
 
-/* Each has a stream of its own, so threads may take them in any order. What a thread says of a failure is its own. */
-pn_status pn_params_init(pn_params *p, uint64_t seed) {
-    int failed = 0;
-#pragma omp parallel for schedule(dynamic) reduction(+ : failed)
-    for (int i = 0; i < p->n; i++) failed += pn_param_init(p->item[i], seed) != PN_OK;
-    PN_CHECK(!failed, PN_MEMORY, "out of memory while drawing the first values of weights");
+/* What one thread can draw beside others: weights on the host, without library calls that have threads of their own. */
+static bool drawn_apart(const pn_param *p) {
+    return pn_pool_kind_of(p->value->storage->pool) == PN_POOL_HOST && p->init.kind != PN_INIT_ORTHOGONAL;
+}
+
+pn_status pn_params_init_since(pn_params *p, int n, uint64_t seed) {
+    for (int i = n; i < p->n; i++)
+        if (!drawn_apart(p->item[i])) PN_TRY(pn_param_init(p->item[i], seed));
+#pragma omp parallel for schedule(dynamic)
+    for (int i = n; i < p->n; i++)
+        if (drawn_apart(p->item[i])) (void)pn_param_init(p->item[i], seed); /* takes no memory: cannot fail */
     return PN_OK;
+}
+
+pn_status pn_params_init(pn_params *p, uint64_t seed) {
+    return pn_params_init_since(p, 0, seed);
 }
 
 int pn_params_train(pn_params *p, const char *pattern, bool train) {

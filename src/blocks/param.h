@@ -74,8 +74,10 @@ pn_status pn_params_share(pn_params *p, pn_param *from);
 /* Every weight below to_prefix gets the value of the weight of that name below from_prefix, which must be there with
  * the same shape; others there are left. The lists may be one. */
 pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_params *to, const char *to_prefix);
-/* Draws every value from the stream (seed, weight name): independent of the order of declaration. */
+/* Draws every value from the stream (seed, weight name): independent of the order of declaration and of threads. */
 pn_status pn_params_init(pn_params *p, uint64_t seed);
+/* Those declared since the list had n weights. */
+pn_status pn_params_init_since(pn_params *p, int n, uint64_t seed);
 pn_status pn_param_init(pn_param *p, uint64_t seed);
 /* Sets wants_grad on every weight whose name matches the glob pattern ("*.mlp.*"); returns how many matched. */
 int pn_params_train(pn_params *p, const char *pattern, bool train);

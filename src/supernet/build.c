@@ -33,10 +33,8 @@ pn_status pn_supernet_build(pn_model *m, const pn_block_spec *blocks, int n_bloc
             PN_TRY(pn_model_add_candidate(m, l, &spec, &index));
         }
     }
-    for (int i = before; i < m->params->n; i++) {
-        PN_TRY(pn_param_init(m->params->item[i], seed));
-        m->params->item[i]->value->wants_grad = true;
-    }
+    PN_TRY(pn_params_init_since(m->params, before, seed));
+    for (int i = before; i < m->params->n; i++) m->params->item[i]->value->wants_grad = true;
     return start_from_attention(m, first);
 }
 

@@ -92,12 +92,8 @@ static void store(void *p, pn_dtype type, int64_t i, double x) {
     PN_ASSERT(!"a dtype");
 }
 
-void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n) {
-    if (dst_type == src_type) {
-        memmove(dst, src, (size_t)n * pn_dtype_bytes(src_type));
-        return;
-    }
-    /* The pairs that whole checkpoints and activation stores go through get loops the compiler vectorises. */
+/* The pairs that whole checkpoints and activation stores go through get loops the compiler vectorises. */
+static void convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n) {
     if (dst_type == PN_F32 && src_type == PN_BF16) {
         for (int64_t i = 0; i < n; i++) ((float *)dst)[i] = bf16_to_f32(((const uint16_t *)src)[i]);
     } else if (dst_type == PN_F32 && src_type == PN_F16) {
@@ -107,4 +103,18 @@ void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type
     } else {
         for (int64_t i = 0; i < n; i++) store(dst, dst_type, i, load(src, src_type, i));
     }
+}
+
+/* A model's weights are billions of values: all threads share them out. */
+void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n) {
+    enum { RUN = 1 << 16 };
+    const size_t to = pn_dtype_bytes(dst_type), from = pn_dtype_bytes(src_type);
+    if (dst_type == src_type) {
+        memmove(dst, src, (size_t)n * from);
+        return;
+    }
+#pragma omp parallel for schedule(static) if (n > 16 * RUN)
+    for (int64_t i = 0; i < n; i += RUN)
+        convert((char *)dst + (size_t)i * to, dst_type, (const char *)src + (size_t)i * from, src_type,
+                n - i < RUN ? n - i : RUN);
 }

@@ -168,8 +168,8 @@ static pn_status random_model(finetune *f) {
             bool residual = strstr(p->name, "o_proj.weight") || strstr(p->name, "down_proj.weight");
             p->init.a = o->initializer_range / (residual ? sqrt(2.0 * c.n_layers) : 1);
         }
-        PN_TRY(pn_param_init(p, (uint64_t)f->top.seed));
     }
+    PN_TRY(pn_params_init(f->model->params, (uint64_t)f->top.seed));
     return PN_OK;
 }
 

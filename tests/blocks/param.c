@@ -62,6 +62,29 @@ START_TEST(a_hash_sees_names_and_values_and_no_order) {
 }
 END_TEST
 
+/* Every weight from a stream of its own: alone, together, later, by however many threads. */
+START_TEST(draws_do_not_depend_on_company) {
+    static const char *const names[] = { "a", "b", "c", "d", "e" };
+    pn_params *all, *later;
+    ck_ok(pn_params_create(PN_F32, &all));
+    ck_ok(pn_params_create(PN_F32, &later));
+    for (int i = 0; i < 5; i++) declare(all, names[i], 2, false);
+    all->item[3]->init.kind = PN_INIT_ORTHOGONAL;
+    ck_ok(pn_params_init(all, 9));
+    for (int i = 4; i >= 0; i--) {
+        const int before = later->n;
+        declare(later, names[i], 2, false)->init = all->item[i]->init;
+        ck_ok(pn_params_init_since(later, before, 9));
+    }
+    for (int i = 0; i < 5; i++)
+        ck_assert_mem_eq(pn_data(pn_params_find(later, names[i])->value), pn_data(all->item[i]->value),
+                         pn_tensor_bytes(all->item[i]->value));
+    ck_assert_mem_ne(pn_data(all->item[0]->value), pn_data(all->item[1]->value), 48);
+    pn_params_destroy(&all);
+    pn_params_destroy(&later);
+}
+END_TEST
+
 START_TEST(tapes_are_those_of_the_weights) {
     static const pn_dtype types[] = { PN_F32, PN_F64 };
     static const pn_backend backends[] = { PN_CPU, PN_REF };
@@ -79,4 +102,4 @@ START_TEST(tapes_are_those_of_the_weights) {
 END_TEST
 
 TEST_MAIN("param", what_is_no_matrix_stays_wide, moving_to_where_they_are_changes_nothing,
-          a_hash_sees_names_and_values_and_no_order, tapes_are_those_of_the_weights)
+          a_hash_sees_names_and_values_and_no_order, draws_do_not_depend_on_company, tapes_are_those_of_the_weights)
