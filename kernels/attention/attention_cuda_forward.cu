@@ -98,10 +98,6 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
         int j0 = key0 + step * STREAM;
         bool edge = j0 + STREAM > lowest + 1 || j0 < pn_attention_first(c, highest);
         float now[2] = { most[0], most[1] };
-#pragma unroll
-        for (int b = 0; b < SEEN / 8; b++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) s[b][e] *= scale;
         if (edge)
 #pragma unroll
             for (int b = 0; b < SEEN / 8; b++)
@@ -119,8 +115,8 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
         for (int i = 0; i < 2; i++) {
             now[i] = fmaxf(now[i], __shfl_xor_sync(~0u, now[i], 1));
             now[i] = fmaxf(now[i], __shfl_xor_sync(~0u, now[i], 2));
-            zero[i] = now[i] == -INFINITY ? 0.0f : now[i];
-            shrink[i] = pn_power_of_2(most[i] - zero[i]);
+            zero[i] = now[i] == -INFINITY ? 0.0f : now[i] * scale;
+            shrink[i] = pn_power_of_2(fmaf(most[i], scale, -zero[i]));
             most[i] = now[i];
             sum[i] *= shrink[i];
         }
@@ -128,13 +124,14 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
         for (int b = 0; b < SEEN / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                s[b][e] = pn_power_of_2(s[b][e] - zero[e / 2]);
+                s[b][e] = pn_power_of_2(fmaf(s[b][e], scale, -zero[e / 2]));
                 sum[e / 2] += s[b][e];
             }
+        if (__any_sync(~0u, shrink[0] < 1 || shrink[1] < 1)) /* seldom, once the largest have been seen */
 #pragma unroll
-        for (int b = 0; b < COLUMNS / 8; b++)
+            for (int b = 0; b < COLUMNS / 8; b++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) out[b][e] *= shrink[e / 2];
+                for (int e = 0; e < 4; e++) out[b][e] *= shrink[e / 2];
         products::template by_columns<COLUMNS>(out, s, values + step % 2 * in::VALUES, warp_key, 0, strips);
     }
 
@@ -164,7 +161,7 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
             const int r = row + 8 * i;
             if (row0 + r >= rows) continue;
             const float part = sum[i] > 0 ? 1 / sum[i] : 0.0f;
-            if (column == 0 && column0 == 0) put_lse(r, most[i] + log2f(sum[i]));
+            if (column == 0 && column0 == 0) put_lse(r, most[i] * scale + log2f(sum[i]));
 #pragma unroll
             for (int b = 0; b < COLUMNS / 8; b++)
                 put(r, column0 + 8 * b + column, out[b][2 * i] * part, out[b][2 * i + 1] * part);
@@ -178,7 +175,7 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int r = 16 * warp + row + 8 * i;
-        left_most[r] = most[i];
+        left_most[r] = most[i] * scale;
         left_sum[r] = sum[i];
 #pragma unroll
         for (int b = 0; b < COLUMNS / 8; b++)

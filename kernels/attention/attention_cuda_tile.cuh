@@ -24,15 +24,16 @@ static inline int pn_attention_warps(pn_dtype type, int d) {
     return type == PN_F32 && d > 128 ? 2 : 4;
 }
 
-/* Where a tile [ROWS, WIDTH] has its elements: `column` is the first of a piece of 16 bytes. */
+/* Where a tile [ROWS, WIDTH] has its elements: `column` is the first of a piece of 16 bytes. `period` rows on, the same
+ * order of pieces comes again, period * stride elements further. */
 template <class T, int ROWS, int WIDTH> struct pn_attention_tile;
 template <int ROWS, int WIDTH> struct pn_attention_tile<float, ROWS, WIDTH> {
     static constexpr int stride = WIDTH + 4; /* eight rows' pieces meet every bank */
-    static constexpr int size = ROWS * stride;
+    static constexpr int size = ROWS * stride, period = 1;
     __device__ static inline int at(int row, int column) { return row * stride + column; }
 };
 template <int ROWS, int WIDTH> struct pn_attention_tile<pn_bf16, ROWS, WIDTH> { /* a pn_tile, if of 64 rows */
-    static constexpr int strip = ROWS * 32, size = WIDTH / 32 * strip;
+    static constexpr int strip = ROWS * 32, size = WIDTH / 32 * strip, stride = 32, period = 8;
     __device__ static inline int at(int row, int column) {
         return column / 32 * strip + row * 32 + (column / 8 % 4 ^ pn_tile<WIDTH>::turn(row)) * 8;
     }
@@ -53,21 +54,25 @@ __device__ static inline void pn_attention_load(T *to, const T *from, int width,
     typedef pn_attention_tile<T, ROWS, WIDTH> tile;
     constexpr int EACH = 16 / sizeof(T), PIECES = WIDTH / EACH;
     constexpr int ACROSS = PIECES < THREADS ? PIECES : THREADS, DOWN = THREADS / ACROSS;
-    int row = (int)threadIdx.x / ACROSS, column = (int)threadIdx.x % ACROSS * EACH;
-    int token = (l.head + row) / l.group, head = (l.head + row) % l.group;
+    const int row = (int)threadIdx.x / ACROSS, column = (int)threadIdx.x % ACROSS * EACH;
     const int tokens = DOWN / l.group, heads = DOWN % l.group;
+    const int64_t step = tokens * l.token_step + heads * l.head_step;
+    const int64_t carry = l.token_step - l.group * l.head_step; /* from past the last head to the next token */
+    int head = (l.head + row) % l.group;
+    const T *line = from + l.at + (l.head + row) / l.group * l.token_step + head * l.head_step + column;
+    T *const first = to + tile::at(row, column);
     auto each_piece = [&](auto copy) {
 #pragma unroll 4
         for (int r = 0; r < ROWS; r += DOWN) {
-            const T *line = from + l.at + token * l.token_step + head * l.head_step;
+            T *piece = DOWN % tile::period == 0 ? first + r * tile::stride : to + tile::at(row + r, column);
+            const int n = row + r < l.n ? width - column : 0;
 #pragma unroll
-            for (int c = 0; c < WIDTH; c += ACROSS * EACH)
-                copy(to + tile::at(row + r, column + c), line + column + c, row + r < l.n ? width - column - c : 0);
-            token += tokens;
+            for (int c = 0; c < WIDTH; c += ACROSS * EACH) copy(piece + tile::at(0, c), line + c, n - c);
+            line += step;
             head += heads;
             if (head >= l.group) {
                 head -= l.group;
-                token++;
+                line += carry;
             }
         }
     };
