@@ -51,10 +51,6 @@ int64_t tiles_of(int64_t tokens) {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-__device__ __forceinline__ float sigmoid(float x) {
-    return __fdividef(1, 1 + __expf(-x)); /* 0 where the exponential is infinite */
-}
-
 template <int C> __device__ void copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
     for (int i = (int)threadIdx.x; i < C * WIDTH; i += PN_DCONV_THREADS) {
         const int64_t at = walk.channel0 * WIDTH + i;
@@ -89,6 +85,42 @@ __device__ __forceinline__ float sum_of(const float K[WIDTH], const float x[WIDT
     return K[0] * x[0][i] + K[1] * x[1][i] + K[2] * x[2][i] + K[3] * x[3][i];
 }
 
+/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
+struct lane_place {
+    int warp, lane, l, t, row;
+    __device__ lane_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
+};
+
+template <int C, bool Near>
+__device__ __forceinline__ void put_values(const pn_dconv_walk<C> &walk, const lane_place &at, int tile,
+                                           const float (*y)[4], const float *bias, pn_bf16 *out) {
+    const pn_dconv_cuda &v = walk.v;
+    const int64_t token = walk.token_of(tile) + at.row;
+    int s[2] = {};
+    if (Near) s[0] = walk.position(token), s[1] = walk.position(token + 8);
+#pragma unroll
+    for (int u = 0; u < C / 16; u++) {
+        const int channel = 16 * u + 4 * at.t;
+        const bool inside = walk.channel0 + channel < v.channels;
+        float4 b[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float x[WIDTH][4], K[4][WIDTH], sum[4];
+            walk.template window<Near>(tile, at.row + 8 * r, channel, s[r], x);
+            taps_of(y, u, r, b, K);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                sum[i] = sum_of(K[i], x, i);
+                sum[i] *= pn_quick_sigmoid(sum[i]);
+            }
+            if (inside && token + 8 * r < v.docs.tokens)
+                pn_channels_put<pn_bf16, 4>(out + (token + 8 * r) * v.channels + walk.channel0 + channel, sum);
+        }
+    }
+}
+
 #endif
 
 template <int C>
@@ -96,13 +128,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     convolve(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h, pn_bf16 *out) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, &h, pn_shared(memory), (int64_t)blockIdx.x * C, 0);
+    pn_dconv_walk<C> walk(v, &h, memory, (int64_t)blockIdx.x * C, 0);
     float *bias = (float *)(memory + pn_dconv_shared<C>{ walk.steps }.bias_at());
     copy_biases(v, walk, bias);
     walk.open();
     const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
     const int tiles = (int)((v.docs.tokens + TILE - 1) / TILE);
-    const int lane = walk.id % 32, row = walk.id / 32 * 16 + lane / 4, t = lane % 4;
+    const lane_place at(walk.id);
     float y[C / 2][4];
     walk.start(own, walks, own < tiles ? (tiles - own + walks - 1) / walks : 0);
     for (int tile = own; tile - walk.group < tiles; tile += walks) { /* as often in both warpgroups */
@@ -110,30 +142,13 @@ __global__ void __launch_bounds__(THREADS, 1)
             walk.skip();
             continue;
         }
-        const int64_t token = walk.token_of(tile) + row;
-        const int s[2] = { walk.position(token), walk.position(token + 8) };
+        const int64_t token = walk.token_of(tile) + at.row;
+        const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 8);
         walk.taps(tile, y);
-#pragma unroll
-        for (int u = 0; u < C / 16; u++) {
-            const int channel = 16 * u + 4 * t;
-            if (walk.channel0 + channel >= v.channels) continue;
-            float4 b[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                float x[WIDTH][4], K[4][WIDTH], sum[4];
-                walk.window(tile, row + 8 * r, channel, s[r], x);
-                taps_of(y, u, r, b, K);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    sum[i] = sum_of(K[i], x, i);
-                    sum[i] *= sigmoid(sum[i]);
-                }
-                if (token + 8 * r < v.docs.tokens)
-                    pn_channels_put<pn_bf16, 4>(out + (token + 8 * r) * v.channels + walk.channel0 + channel, sum);
-            }
-        }
+        if (__any_sync(~0u, walk.near(first) | walk.near(second)))
+            put_values<C, true>(walk, at, tile, y, bias, out);
+        else
+            put_values<C, false>(walk, at, tile, y, bias, out);
     }
     walk.finish();
 #endif
@@ -150,13 +165,113 @@ struct gradients {
     bool adds; /* to dc; else it holds nothing yet */
 };
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* A tile, of which dc[u][r][i] is what its own warp knows of the gradients of the values. ours: else it is here for
+ * what it owes to the tile before only. */
+template <int C, bool Near>
+__device__ __forceinline__ void put_gradients(const pn_dconv_walk<C> &walk, const lane_place &at, int tile,
+                                              const float (*y)[4], const float *bias, const gradients &g, bool ours,
+                                              const pn_channels<pn_bf16, 4> (*dv)[2], float *owed_before,
+                                              float (*dc)[2][4], float (*db2)[2]) {
+    const pn_dconv_cuda &v = walk.v;
+    const int64_t token = walk.token_of(tile) + at.row;
+    int s[2] = {};
+    if (Near) s[0] = walk.position(token), s[1] = walk.position(token + 8);
+#pragma unroll
+    for (int u = 0; u < C / 16; u++) {
+        const int channel = 16 * u + 4 * at.t;
+        const bool inside = walk.channel0 + channel < v.channels;
+        float4 b[4];
+        float owed[2][4][WIDTH]; /* p K: to the value of tap w's token */
+        float dK[2][4 * WIDTH];
+#pragma unroll
+        for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float x[WIDTH][4], K[4][WIDTH];
+            walk.template window<Near>(tile, at.row + 8 * r, channel, s[r], x);
+            taps_of(y, u, r, b, K);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float sum = sum_of(K[i], x, i), sig = pn_quick_sigmoid(sum);
+                const float p = dv[u][r][i] * sig * (1 + sum * (1 - sig));
+#pragma unroll
+                for (int w = 0; w < WIDTH; w++) {
+                    owed[r][i][w] = !Near || s[r] + w >= BACK ? p * K[i][w] : 0;
+                    dK[r][i * WIDTH + w] = p * x[w][i];
+                }
+            }
+            if (inside && token + 8 * r < v.docs.tokens && ours && g.dtaps) {
+                pn_bf16 *to = g.dtaps + ((token + 8 * r - g.token0) * v.channels + walk.channel0 + channel) * WIDTH;
+                pn_channels_put<pn_bf16, 8>(to, dK[r]);
+                pn_channels_put<pn_bf16, 8>(to + 8, dK[r] + 8);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < 4 * WIDTH; k++) dK[0][k] += dK[1][k];
+        sum_rows(dK[0], at.lane);
+        if (ours) db2[u][0] += dK[0][0], db2[u][1] += dK[0][1];
+        /* Token l + 8 r of the warp gets from the k-th after it what that owes by tap 3 - k; from one past the warp's
+         * last, which is at hand as the warp's own first ones, those before the warp get it. */
+        float before[4] = {};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            dc[u][0][i] = owed[0][i][BACK];
+            dc[u][1][i] = owed[1][i][BACK];
+#pragma unroll
+            for (int k = 1; k < WIDTH; k++) {
+                const float first = owed[0][i][BACK - k], second = owed[1][i][BACK - k];
+                const int from = (at.lane + 4 * k) % 32;
+                dc[u][0][i] += __shfl_sync(~0u, at.l < k ? second : first, from);
+                const float beyond = __shfl_sync(~0u, at.l < k ? first : second, from);
+                dc[u][1][i] += at.l + k < 8 ? beyond : 0;
+                before[i] += at.l + k < 8 ? 0 : beyond;
+            }
+        }
+        if (at.l >= 8 - BACK)
+            *(float4 *)(owed_before + (at.l - (8 - BACK)) * C + channel) =
+                make_float4(before[0], before[1], before[2], before[3]);
+    }
+}
+
+/* dc of the tile's tokens: those of this thread, and what the warp after owes. */
+template <int C>
+__device__ __forceinline__ void put_dc(const pn_dconv_walk<C> &walk, const lane_place &at, int tile, const gradients &g,
+                                       const float *owed_after, float (*dc)[2][4]) {
+    const pn_dconv_cuda &v = walk.v;
+    const int64_t token = walk.token_of(tile) + at.row;
+#pragma unroll
+    for (int u = 0; u < C / 16; u++) {
+        const int channel = 16 * u + 4 * at.t;
+        if (at.l >= 8 - BACK) {
+            const float4 owed = *(const float4 *)(owed_after + (at.l - (8 - BACK)) * C + channel);
+            dc[u][1][0] += owed.x, dc[u][1][1] += owed.y, dc[u][1][2] += owed.z, dc[u][1][3] += owed.w;
+        }
+        if (walk.channel0 + channel >= v.channels) continue;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (token + 8 * r >= v.docs.tokens) continue;
+            pn_bf16 *to = g.dc + (token + 8 * r) * v.channels + walk.channel0 + channel;
+            if (g.adds) {
+                const pn_channels<pn_bf16, 4> had = pn_channels_at<pn_bf16, 4>(to);
+#pragma unroll
+                for (int i = 0; i < 4; i++) dc[u][r][i] = __fadd_rn(had[i], dc[u][r][i]);
+            }
+            pn_channels_put<pn_bf16, 4>(to, dc[u][r]);
+        }
+    }
+}
+
+#endif
+
 template <int C>
 __global__ void __launch_bounds__(THREADS, 1)
     add_gradients(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h,
                   const __grid_constant__ gradients g) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, &h, pn_shared(memory), (int64_t)blockIdx.x * C, g.token0);
+    pn_dconv_walk<C> walk(v, &h, memory, (int64_t)blockIdx.x * C, g.token0);
     const pn_dconv_shared<C> shared = { walk.steps };
     float *bias = (float *)(memory + shared.bias_at());
     /* What tokens owe to the three before a warp's: of warps 1, 2, 3; of warp 0 of this tile and of the one after. */
@@ -166,7 +281,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     walk.open();
     const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
     const int each = (g.tiles + walks - 1) / walks, low = min(own * each, g.tiles), high = min(low + each, g.tiles);
-    const int lane = walk.id % 32, warp = walk.id / 32, row = warp * 16 + lane / 4, t = lane % 4, l = lane / 4;
+    const lane_place at(walk.id);
     const bool after = low < high && walk.token_of(high) < v.docs.tokens;
     float y[C / 2][4], db2[C / 16][2] = {};
     const int top = after ? high : high - 1;
@@ -176,111 +291,35 @@ __global__ void __launch_bounds__(THREADS, 1)
             walk.skip();
             continue;
         }
-        const int64_t token = walk.token_of(tile) + row;
-        const int s[2] = { walk.position(token), walk.position(token + 8) };
-        const bool ours = tile < high;
-        float dc[C / 16][2][4];
-        pn_channels<pn_bf16, 4> dv[C / 16][2];
+        const int64_t token = walk.token_of(tile) + at.row;
+        const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 8);
+        pn_channels<pn_bf16, 4> dv[C / 16][2]; /* read ahead too */
 #pragma unroll
         for (int u = 0; u < C / 16; u++)
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                const int64_t channel = walk.channel0 + 16 * u + 4 * t;
-                const bool there = channel < v.channels && token + 8 * r < v.docs.tokens;
-                dv[u][r] = there ? pn_channels_at<pn_bf16, 4>(g.dv + (token + 8 * r) * v.channels + channel)
-                                 : pn_channels_zero<pn_bf16, 4>();
+                const int64_t channel = walk.channel0 + 16 * u + 4 * at.t;
+                dv[u][r] = pn_channels_zero<pn_bf16, 4>();
+                if (channel < v.channels && token + 8 * r < v.docs.tokens)
+                    dv[u][r] = pn_channels_at<pn_bf16, 4>(g.dv + (token + 8 * r) * v.channels + channel);
             }
         walk.taps(tile, y);
-#pragma unroll
-        for (int u = 0; u < C / 16; u++) {
-            const int channel = 16 * u + 4 * t;
-            const bool inside = walk.channel0 + channel < v.channels;
-            float4 b[4];
-            float owed[2][4][WIDTH]; /* p K: to the value of tap w's token */
-            float dK[2][4 * WIDTH];
-#pragma unroll
-            for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const bool there = inside && token + 8 * r < v.docs.tokens;
-                const int64_t at = (token + 8 * r) * v.channels + walk.channel0 + channel;
-                float x[WIDTH][4], K[4][WIDTH];
-                walk.window(tile, row + 8 * r, channel, s[r], x);
-                taps_of(y, u, r, b, K);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float sum = sum_of(K[i], x, i), sig = sigmoid(sum);
-                    const float p = dv[u][r][i] * sig * (1 + sum * (1 - sig));
-#pragma unroll
-                    for (int w = 0; w < WIDTH; w++) {
-                        owed[r][i][w] = s[r] + w >= BACK ? p * K[i][w] : 0;
-                        dK[r][i * WIDTH + w] = p * x[w][i];
-                    }
-                }
-                if (!there || !ours || !g.dtaps) continue;
-                pn_bf16 *to = g.dtaps + (at - g.token0 * v.channels) * WIDTH;
-                pn_channels_put<pn_bf16, 8>(to, dK[r]);
-                pn_channels_put<pn_bf16, 8>(to + 8, dK[r] + 8);
-            }
-            if (g.part && ours) {
-#pragma unroll
-                for (int k = 0; k < 4 * WIDTH; k++) dK[0][k] += dK[1][k];
-                sum_rows(dK[0], lane);
-                db2[u][0] += dK[0][0], db2[u][1] += dK[0][1];
-            }
-            /* Token l + 8 r of the warp gets from the k-th after it what that owes by tap 3 - k; from one past the
-             * warp's last, which is at hand as the warp's own first ones, those before the warp get it. */
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float before = 0;
-                dc[u][0][i] = owed[0][i][BACK];
-                dc[u][1][i] = owed[1][i][BACK];
-#pragma unroll
-                for (int k = 1; k < WIDTH; k++) {
-                    const float first = owed[0][i][BACK - k], second = owed[1][i][BACK - k];
-                    const int from = (lane + 4 * k) % 32;
-                    dc[u][0][i] += __shfl_sync(~0u, l < k ? second : first, from);
-                    const float beyond = __shfl_sync(~0u, l < k ? first : second, from);
-                    if (l + k < 8)
-                        dc[u][1][i] += beyond;
-                    else
-                        before += beyond;
-                }
-                if (l >= 8 - BACK)
-                    halo[((warp ? warp : tile % 2 ? 4 : 0) * BACK + l - (8 - BACK)) * C + channel + i] = before;
-            }
-        }
+        const int slot = at.warp ? at.warp : tile % 2 ? 4 : 0, next = at.warp < 3 ? at.warp + 1 : tile % 2 ? 0 : 4;
+        float dc[C / 16][2][4], *owed = halo + slot * BACK * C;
+        if (__any_sync(~0u, walk.near(first) | walk.near(second)))
+            put_gradients<C, true>(walk, at, tile, y, bias, g, tile < high, dv, owed, dc, db2);
+        else
+            put_gradients<C, false>(walk, at, tile, y, bias, g, tile < high, dv, owed, dc, db2);
         pn_dconv_sync(walk.group);
-        if (!g.dc || !ours) continue;
-        const int next = warp < 3 ? warp + 1 : tile % 2 ? 0 : 4;
-#pragma unroll
-        for (int u = 0; u < C / 16; u++) {
-            const int channel = 16 * u + 4 * t;
-            if (walk.channel0 + channel >= v.channels) continue;
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                if (token + 8 * r >= v.docs.tokens) continue;
-                pn_bf16 *to = g.dc + (token + 8 * r) * v.channels + walk.channel0 + channel;
-                const pn_channels<pn_bf16, 4> had =
-                    g.adds ? pn_channels_at<pn_bf16, 4>(to) : pn_channels_zero<pn_bf16, 4>();
-                float sum[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float all = dc[u][r][i];
-                    if (r == 1 && l >= 8 - BACK) all += halo[(next * BACK + l - (8 - BACK)) * C + channel + i];
-                    sum[i] = g.adds ? __fadd_rn(had[i], all) : all;
-                }
-                pn_channels_put<pn_bf16, 4>(to, sum);
-            }
-        }
+        if (g.dc && tile < high) put_dc<C>(walk, at, tile, g, halo + next * BACK * C, dc);
     }
     walk.finish();
     if (!g.part) return;
-    float *part = g.part + ((int64_t)own * 4 + warp) * v.channels * WIDTH + walk.channel0 * WIDTH;
+    float *part = g.part + ((int64_t)own * 4 + at.warp) * v.channels * WIDTH + walk.channel0 * WIDTH;
 #pragma unroll
     for (int u = 0; u < C / 16; u++) {
-        const int channel = 16 * u + 4 * t + l / 2;
-        if (walk.channel0 + channel < v.channels) pn_floats_put<2>(part + channel * WIDTH + 2 * (l % 2), db2[u]);
+        const int channel = 16 * u + 4 * at.t + at.l / 2;
+        if (walk.channel0 + channel < v.channels) pn_floats_put<2>(part + channel * WIDTH + 2 * (at.l % 2), db2[u]);
     }
 #endif
 }

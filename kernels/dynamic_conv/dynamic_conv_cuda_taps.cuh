@@ -126,20 +126,21 @@ template <int C> struct pn_dconv_walk {
     const int group, id, steps;                 /* id: of the thread in its warpgroup */
     const int64_t channel0;                     /* of the block */
     const uint32_t w2, slots, values, arrivals; /* addresses */
+    const unsigned char *value_rows;            /* what is at `values` */
     int64_t token0;
     int first, step, count;                 /* tiles */
     int asked_tile, asked_step, asked_slot; /* what is copied next */
     int slot;                               /* what is multiplied next */
     uint32_t parity;                        /* of its copy */
 
-    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, uint32_t base, int64_t first_channel,
-                             int64_t first_token)
+    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, unsigned char *memory,
+                             int64_t first_channel, int64_t first_token)
         : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128),
-          steps((int)((of.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP)), channel0(first_channel), w2(base),
-          slots(base + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
-          values(base + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
-          arrivals(base + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)), token0(first_token) {
-    }
+          steps((int)((of.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP)), channel0(first_channel), w2(pn_shared(memory)),
+          slots(w2 + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
+          values(w2 + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
+          arrivals(w2 + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)),
+          value_rows(memory + shared{ steps }.values_at() + group * shared::values), token0(first_token) {}
 
     __device__ __forceinline__ int64_t token_of(int tile) const { return token0 + (int64_t)tile * PN_DCONV_TILE; }
 
@@ -198,9 +199,7 @@ template <int C> struct pn_dconv_walk {
         if (group) pass_turn();
     }
     /* Turns with the tensor cores. Each warpgroup takes as many, with or without a tile, and the first one more. */
-    __device__ __forceinline__ void wait_turn() const {
-        asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory");
-    }
+    __device__ __forceinline__ void wait_turn() const { asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory"); }
     __device__ __forceinline__ void pass_turn() const {
         asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
     }
@@ -236,19 +235,17 @@ template <int C> struct pn_dconv_walk {
         wait_turn();
         pass_turn();
     }
-    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. s: the token's position
-     * in its document; what is before that is in the state. */
+    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. Near: s, the token's
+     * position in its document, may be below 3, and what is before the document comes from the state. */
+    template <bool Near>
     __device__ __forceinline__ void window(int tile, int row, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
 #pragma unroll
         for (int w = 0; w < PN_DCONV_WIDTH; w++) {
-            uint2 pairs;
-            asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-                         : "=r"(pairs.x), "=r"(pairs.y)
-                         : "r"(values + (uint32_t)((row + w) * shared::value_row + channel * 2)));
+            const uint2 pairs = *(const uint2 *)(value_rows + (row + w) * shared::value_row + channel * 2);
             x[w][0] = pn_bf16_first(pairs.x), x[w][1] = pn_bf16_second(pairs.x);
             x[w][2] = pn_bf16_first(pairs.y), x[w][3] = pn_bf16_second(pairs.y);
         }
-        if (s >= PN_DCONV_BACK) return;
+        if (!Near || s >= PN_DCONV_BACK) return;
         const int64_t doc = v.docs.doc[token_of(tile) + row];
 #pragma unroll
         for (int w = 0; w < PN_DCONV_BACK; w++) {
@@ -263,6 +260,16 @@ template <int C> struct pn_dconv_walk {
     /* The position of a token in its document; those that do not exist are far from its start. */
     __device__ __forceinline__ int position(int64_t token) const {
         return token < v.docs.tokens ? (int)token - v.docs.offset[v.docs.doc[token]] : PN_DCONV_TILE;
+    }
+    /* The documents of a token and of the third before it: asked for ahead, and looked at after the products. */
+    __device__ __forceinline__ int2 ask_documents(int64_t token) const {
+        if (token >= v.docs.tokens) return { 0, 0 };
+        if (token < PN_DCONV_BACK) return { 0, -1 };
+        return { v.docs.doc[token], v.docs.doc[token - PN_DCONV_BACK] };
+    }
+    static __device__ __forceinline__ bool near(int2 documents) {
+        asm volatile("" : "+r"(documents.x), "+r"(documents.y));
+        return documents.x != documents.y;
     }
 };
 
