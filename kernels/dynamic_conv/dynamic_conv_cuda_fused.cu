@@ -1,13 +1,12 @@
 /* Taps that never leave the registers of those who use them (dynamic_conv_cuda_taps.cuh).
  *
- * Forward is then bound by the product with w2 alone. Backward makes the taps again and writes their gradients, for a
- * run of tokens at a time, from which cuBLASLt makes dw2 and dh. Tiles are walked from the last to the first, so that
- * what a tile's first three tokens owe to the values before them is at hand when those are next; a walk that does not
- * begin at the end of all tokens begins with the tile after its own for that. */
+ * Forward is then one product with w2. Backward makes the taps again and writes their gradients, for a run of tokens at
+ * a time, from which cuBLASLt makes dw2 and dh. */
 #include "cuda/channels.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/window.cuh"
-#include "dynamic_conv_cuda_taps.cuh"
+#include "dynamic_conv_cuda_convolve.cuh"
+#include "dynamic_conv_cuda_gradients.cuh"
 
 extern "C" {
 #include "cuda/matmul_cuda.h"
@@ -22,10 +21,7 @@ const char name[] = "dynamic_conv/cuda-fused";
 enum { VALUES, HIDDEN, W2, B2, STATE };
 enum {
     WIDTH = PN_DCONV_WIDTH,
-    BACK = PN_DCONV_BACK,
     TILE = PN_DCONV_TILE,
-    /* A kernel without the instructions it needs says so here, which takes() asks. */
-    THREADS = PN_HAVE_WARPGROUP ? PN_DCONV_THREADS : 32,
     BLOCKS = 132,            /* that run at once on an H100: sums are cut by it on any GPU */
     MOST_SHARED = 227 << 10, /* bytes that a block may have */
     MOST_TOKENS = 8192,      /* of a run of backward, and */
@@ -49,281 +45,6 @@ int64_t tiles_of(int64_t tokens) {
     return (tokens + TILE - 1) / TILE;
 }
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-template <int C> __device__ void copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
-    for (int i = (int)threadIdx.x; i < C * WIDTH; i += PN_DCONV_THREADS) {
-        const int64_t at = walk.channel0 * WIDTH + i;
-        bias[i] = at < v.channels * WIDTH ? v.b2[at] : 0;
-    }
-}
-
-/* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
-__device__ __forceinline__ void taps_of(const float (*y)[4], int u, int r, const float4 b[4], float K[4][WIDTH]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float *first = y[8 * u + 2 * i] + 2 * r, *second = y[8 * u + 2 * i + 1] + 2 * r;
-        K[i][0] = first[0] + b[i].x, K[i][1] = first[1] + b[i].y;
-        K[i][2] = second[0] + b[i].z, K[i][3] = second[1] + b[i].w;
-    }
-}
-/* Lanes 2 N apart: each keeps N of the sums of their 2 N values. */
-template <int N> __device__ __forceinline__ void sum_halves(float x[16], int lane) {
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-        const float send = lane & 2 * N ? x[k] : x[k + N], keep = lane & 2 * N ? x[k + N] : x[k];
-        x[k] = keep + __shfl_xor_sync(~0u, send, 2 * N);
-    }
-}
-/* Sums over the warp's eight rows of 16 values in each of their lanes: row l gets numbers 2 l and 2 l + 1. */
-__device__ __forceinline__ void sum_rows(float x[16], int lane) {
-    sum_halves<8>(x, lane);
-    sum_halves<4>(x, lane);
-    sum_halves<2>(x, lane);
-}
-__device__ __forceinline__ float sum_of(const float K[WIDTH], const float x[WIDTH][4], int i) {
-    return K[0] * x[0][i] + K[1] * x[1][i] + K[2] * x[2][i] + K[3] * x[3][i];
-}
-
-/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
-struct lane_place {
-    int warp, lane, l, t, row;
-    __device__ lane_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
-};
-
-template <int C, bool Near>
-__device__ __forceinline__ void put_values(const pn_dconv_walk<C> &walk, const lane_place &at, int tile,
-                                           const float (*y)[4], const float *bias, pn_bf16 *out) {
-    const pn_dconv_cuda &v = walk.v;
-    const int64_t token = walk.token_of(tile) + at.row;
-    int s[2] = {};
-    if (Near) s[0] = walk.position(token), s[1] = walk.position(token + 8);
-#pragma unroll
-    for (int u = 0; u < C / 16; u++) {
-        const int channel = 16 * u + 4 * at.t;
-        const bool inside = walk.channel0 + channel < v.channels;
-        float4 b[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float x[WIDTH][4], K[4][WIDTH], sum[4];
-            walk.template window<Near>(tile, at.row + 8 * r, channel, s[r], x);
-            taps_of(y, u, r, b, K);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                sum[i] = sum_of(K[i], x, i);
-                sum[i] *= pn_quick_sigmoid(sum[i]);
-            }
-            if (inside && token + 8 * r < v.docs.tokens)
-                pn_channels_put<pn_bf16, 4>(out + (token + 8 * r) * v.channels + walk.channel0 + channel, sum);
-        }
-    }
-}
-
-#endif
-
-template <int C>
-__global__ void __launch_bounds__(THREADS, 1)
-    convolve(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h, pn_bf16 *out) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, &h, memory, (int64_t)blockIdx.x * C, 0);
-    float *bias = (float *)(memory + pn_dconv_shared<C>{ walk.steps }.bias_at());
-    copy_biases(v, walk, bias);
-    walk.open();
-    const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
-    const int tiles = (int)((v.docs.tokens + TILE - 1) / TILE);
-    const lane_place at(walk.id);
-    float y[C / 2][4];
-    walk.start(own, walks, own < tiles ? (tiles - own + walks - 1) / walks : 0);
-    for (int tile = own; tile - walk.group < tiles; tile += walks) { /* as often in both warpgroups */
-        if (tile >= tiles) {
-            walk.skip();
-            continue;
-        }
-        const int64_t token = walk.token_of(tile) + at.row;
-        const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 8);
-        walk.taps(tile, y);
-        if (__any_sync(~0u, walk.near(first) | walk.near(second)))
-            put_values<C, true>(walk, at, tile, y, bias, out);
-        else
-            put_values<C, false>(walk, at, tile, y, bias, out);
-    }
-    walk.finish();
-#endif
-}
-
-/* What backward makes of a run of tokens; NULL where it is not wanted. */
-struct gradients {
-    const pn_bf16 *dv;
-    pn_bf16 *dc;
-    pn_bf16 *dtaps; /* [tokens of the run, V, WIDTH] */
-    float *part;    /* [walks, 4, V, WIDTH]: sums over tokens of what dtaps has, by warp */
-    int64_t token0;
-    int tiles;
-    bool adds; /* to dc; else it holds nothing yet */
-};
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-/* A tile, of which dc[u][r][i] is what its own warp knows of the gradients of the values. ours: else it is here for
- * what it owes to the tile before only. */
-template <int C, bool Near>
-__device__ __forceinline__ void put_gradients(const pn_dconv_walk<C> &walk, const lane_place &at, int tile,
-                                              const float (*y)[4], const float *bias, const gradients &g, bool ours,
-                                              const pn_channels<pn_bf16, 4> (*dv)[2], float *owed_before,
-                                              float (*dc)[2][4], float (*db2)[2]) {
-    const pn_dconv_cuda &v = walk.v;
-    const int64_t token = walk.token_of(tile) + at.row;
-    int s[2] = {};
-    if (Near) s[0] = walk.position(token), s[1] = walk.position(token + 8);
-#pragma unroll
-    for (int u = 0; u < C / 16; u++) {
-        const int channel = 16 * u + 4 * at.t;
-        const bool inside = walk.channel0 + channel < v.channels;
-        float4 b[4];
-        float owed[2][4][WIDTH]; /* p K: to the value of tap w's token */
-        float dK[2][4 * WIDTH];
-#pragma unroll
-        for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float x[WIDTH][4], K[4][WIDTH];
-            walk.template window<Near>(tile, at.row + 8 * r, channel, s[r], x);
-            taps_of(y, u, r, b, K);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float sum = sum_of(K[i], x, i), sig = pn_quick_sigmoid(sum);
-                const float p = dv[u][r][i] * sig * (1 + sum * (1 - sig));
-#pragma unroll
-                for (int w = 0; w < WIDTH; w++) {
-                    owed[r][i][w] = !Near || s[r] + w >= BACK ? p * K[i][w] : 0;
-                    dK[r][i * WIDTH + w] = p * x[w][i];
-                }
-            }
-            if (inside && token + 8 * r < v.docs.tokens && ours && g.dtaps) {
-                pn_bf16 *to = g.dtaps + ((token + 8 * r - g.token0) * v.channels + walk.channel0 + channel) * WIDTH;
-                pn_channels_put<pn_bf16, 8>(to, dK[r]);
-                pn_channels_put<pn_bf16, 8>(to + 8, dK[r] + 8);
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < 4 * WIDTH; k++) dK[0][k] += dK[1][k];
-        sum_rows(dK[0], at.lane);
-        if (ours) db2[u][0] += dK[0][0], db2[u][1] += dK[0][1];
-        /* Token l + 8 r of the warp gets from the k-th after it what that owes by tap 3 - k; from one past the warp's
-         * last, which is at hand as the warp's own first ones, those before the warp get it. */
-        float before[4] = {};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            dc[u][0][i] = owed[0][i][BACK];
-            dc[u][1][i] = owed[1][i][BACK];
-#pragma unroll
-            for (int k = 1; k < WIDTH; k++) {
-                const float first = owed[0][i][BACK - k], second = owed[1][i][BACK - k];
-                const int from = (at.lane + 4 * k) % 32;
-                dc[u][0][i] += __shfl_sync(~0u, at.l < k ? second : first, from);
-                const float beyond = __shfl_sync(~0u, at.l < k ? first : second, from);
-                dc[u][1][i] += at.l + k < 8 ? beyond : 0;
-                before[i] += at.l + k < 8 ? 0 : beyond;
-            }
-        }
-        if (at.l >= 8 - BACK)
-            *(float4 *)(owed_before + (at.l - (8 - BACK)) * C + channel) =
-                make_float4(before[0], before[1], before[2], before[3]);
-    }
-}
-
-/* dc of the tile's tokens: those of this thread, and what the warp after owes. */
-template <int C>
-__device__ __forceinline__ void put_dc(const pn_dconv_walk<C> &walk, const lane_place &at, int tile, const gradients &g,
-                                       const float *owed_after, float (*dc)[2][4]) {
-    const pn_dconv_cuda &v = walk.v;
-    const int64_t token = walk.token_of(tile) + at.row;
-#pragma unroll
-    for (int u = 0; u < C / 16; u++) {
-        const int channel = 16 * u + 4 * at.t;
-        if (at.l >= 8 - BACK) {
-            const float4 owed = *(const float4 *)(owed_after + (at.l - (8 - BACK)) * C + channel);
-            dc[u][1][0] += owed.x, dc[u][1][1] += owed.y, dc[u][1][2] += owed.z, dc[u][1][3] += owed.w;
-        }
-        if (walk.channel0 + channel >= v.channels) continue;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            if (token + 8 * r >= v.docs.tokens) continue;
-            pn_bf16 *to = g.dc + (token + 8 * r) * v.channels + walk.channel0 + channel;
-            if (g.adds) {
-                const pn_channels<pn_bf16, 4> had = pn_channels_at<pn_bf16, 4>(to);
-#pragma unroll
-                for (int i = 0; i < 4; i++) dc[u][r][i] = __fadd_rn(had[i], dc[u][r][i]);
-            }
-            pn_channels_put<pn_bf16, 4>(to, dc[u][r]);
-        }
-    }
-}
-
-#endif
-
-template <int C>
-__global__ void __launch_bounds__(THREADS, 1)
-    add_gradients(const __grid_constant__ pn_dconv_cuda v, const __grid_constant__ CUtensorMap h,
-                  const __grid_constant__ gradients g) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    extern __shared__ __align__(1024) unsigned char memory[];
-    pn_dconv_walk<C> walk(v, &h, memory, (int64_t)blockIdx.x * C, g.token0);
-    const pn_dconv_shared<C> shared = { walk.steps };
-    float *bias = (float *)(memory + shared.bias_at());
-    /* What tokens owe to the three before a warp's: of warps 1, 2, 3; of warp 0 of this tile and of the one after. */
-    float *halo = (float *)(memory + shared.halo_at() + walk.group * 5 * shared.halo);
-    for (int i = walk.id; i < 5 * BACK * C; i += 128) halo[i] = 0;
-    copy_biases(v, walk, bias);
-    walk.open();
-    const int walks = (int)gridDim.y * PN_DCONV_GROUPS, own = (int)blockIdx.y * PN_DCONV_GROUPS + walk.group;
-    const int each = (g.tiles + walks - 1) / walks, low = min(own * each, g.tiles), high = min(low + each, g.tiles);
-    const lane_place at(walk.id);
-    const bool after = low < high && walk.token_of(high) < v.docs.tokens;
-    float y[C / 2][4], db2[C / 16][2] = {};
-    const int top = after ? high : high - 1;
-    walk.start(top, -1, top + 1 - low);
-    for (int tile = top; tile >= top - each; tile--) { /* as often in both warpgroups */
-        if (tile < low) {
-            walk.skip();
-            continue;
-        }
-        const int64_t token = walk.token_of(tile) + at.row;
-        const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 8);
-        pn_channels<pn_bf16, 4> dv[C / 16][2]; /* read ahead too */
-#pragma unroll
-        for (int u = 0; u < C / 16; u++)
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const int64_t channel = walk.channel0 + 16 * u + 4 * at.t;
-                dv[u][r] = pn_channels_zero<pn_bf16, 4>();
-                if (channel < v.channels && token + 8 * r < v.docs.tokens)
-                    dv[u][r] = pn_channels_at<pn_bf16, 4>(g.dv + (token + 8 * r) * v.channels + channel);
-            }
-        walk.taps(tile, y);
-        const int slot = at.warp ? at.warp : tile % 2 ? 4 : 0, next = at.warp < 3 ? at.warp + 1 : tile % 2 ? 0 : 4;
-        float dc[C / 16][2][4], *owed = halo + slot * BACK * C;
-        if (__any_sync(~0u, walk.near(first) | walk.near(second)))
-            put_gradients<C, true>(walk, at, tile, y, bias, g, tile < high, dv, owed, dc, db2);
-        else
-            put_gradients<C, false>(walk, at, tile, y, bias, g, tile < high, dv, owed, dc, db2);
-        pn_dconv_sync(walk.group);
-        if (g.dc && tile < high) put_dc<C>(walk, at, tile, g, halo + next * BACK * C, dc);
-    }
-    walk.finish();
-    if (!g.part) return;
-    float *part = g.part + ((int64_t)own * 4 + at.warp) * v.channels * WIDTH + walk.channel0 * WIDTH;
-#pragma unroll
-    for (int u = 0; u < C / 16; u++) {
-        const int channel = 16 * u + 4 * at.t + at.l / 2;
-        if (walk.channel0 + channel < v.channels) pn_floats_put<2>(part + channel * WIDTH + 2 * (at.l % 2), db2[u]);
-    }
-#endif
-}
-
 pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v, CUtensorMap *h) {
     PN_TRY(pn_window_docs(&((const pn_dynamic_conv_attr *)c->attr)->docs, &v->docs));
     v->c = pn_values<pn_bf16>(c->in[VALUES]);
@@ -338,8 +59,7 @@ pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v, CUtensorMap *h) {
 
 /* Channels of a block: 48, or 32 where the rows of w2 are long; 0: they are too long for either. */
 int block_channels(int64_t rank) {
-    const int steps = (int)((rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP);
-    if (rank > 4096) return 0;
+    const int steps = rank <= 4096 ? pn_dconv_steps(rank) : 4096;
     if (pn_dconv_shared<48>{ steps }.bytes(true) <= MOST_SHARED) return 48;
     return pn_dconv_shared<32>{ steps }.bytes(true) <= MOST_SHARED ? 32 : 0;
 }
@@ -349,11 +69,11 @@ template <class... P> pn_status allow(void (*kernel)(P...), int bytes) {
 }
 
 template <int C> pn_status convolve_by(const pn_op_call *c, const pn_dconv_cuda &v, const CUtensorMap &h) {
-    const int bytes = pn_dconv_shared<C>{ (int)((v.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP) }.bytes(false);
+    const int bytes = pn_dconv_shared<C>{ pn_dconv_steps(v.rank) }.bytes(false);
     const int64_t columns = (v.channels + C - 1) / C;
     const dim3 blocks((unsigned)columns, (unsigned)parts_of(columns, tiles_of(v.docs.tokens)));
-    PN_TRY(allow(convolve<C>, bytes));
-    convolve<C><<<blocks, PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, pn_values<pn_bf16>(c->out[0]));
+    PN_TRY(allow(pn_dconv_convolve<C>, bytes));
+    pn_dconv_convolve<C><<<blocks, PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, pn_values<pn_bf16>(c->out[0]));
     return pn_cuda_launched(name);
 }
 
@@ -390,10 +110,11 @@ layout layout_of(const pn_op_call *c) {
     return l;
 }
 
-template <int C> pn_status add_by(const pn_dconv_cuda &v, const CUtensorMap &h, const gradients &g, const layout &l) {
-    const int bytes = pn_dconv_shared<C>{ (int)((v.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP) }.bytes(true);
-    PN_TRY(allow(add_gradients<C>, bytes));
-    add_gradients<C>
+template <int C>
+pn_status add_by(const pn_dconv_cuda &v, const CUtensorMap &h, const pn_dconv_gradients &g, const layout &l) {
+    const int bytes = pn_dconv_shared<C>{ pn_dconv_steps(v.rank) }.bytes(true);
+    PN_TRY(allow(pn_dconv_add_gradients<C>, bytes));
+    pn_dconv_add_gradients<C>
         <<<dim3((unsigned)l.columns, (unsigned)l.parts), PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, g);
     return pn_cuda_launched(name);
 }
@@ -430,7 +151,7 @@ pn_status backward(const pn_op_call *c) {
     const bool products = c->din[HIDDEN] || c->din[W2];
     const int each = block_channels(v.rank);
     char *scratch = (char *)c->scratch;
-    gradients g = {};
+    pn_dconv_gradients g = {};
     g.dv = pn_values<pn_bf16>(c->dout[0]);
     g.dc = pn_values_or_null<pn_bf16>(c->din[VALUES]);
     g.dtaps = products ? (pn_bf16 *)(scratch + l.dtaps) : NULL;
@@ -460,7 +181,8 @@ bool have_kernels(void) {
     static int have = -1; /* not asked yet */
     cudaFuncAttributes a;
     if (have < 0) {
-        have = cudaFuncGetAttributes(&a, convolve<48>) == cudaSuccess && a.maxThreadsPerBlock >= PN_DCONV_THREADS;
+        have =
+            cudaFuncGetAttributes(&a, pn_dconv_convolve<48>) == cudaSuccess && a.maxThreadsPerBlock >= PN_DCONV_THREADS;
         (void)cudaGetLastError();
     }
     return have;

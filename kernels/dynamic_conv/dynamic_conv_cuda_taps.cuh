@@ -26,7 +26,9 @@ enum {
     PN_DCONV_STEP = 64, /* columns of h in a slot: rows of 128 bytes */
     PN_DCONV_SLOTS = 4,
     PN_DCONV_GROUPS = 2, /* warpgroups of a block */
-    PN_DCONV_THREADS = 128 * PN_DCONV_GROUPS
+    PN_DCONV_THREADS = 128 * PN_DCONV_GROUPS,
+    /* A kernel without the instructions it needs says so by its launch bounds, which the host asks. */
+    PN_DCONV_BOUNDS = PN_HAVE_WARPGROUP ? PN_DCONV_THREADS : 32
 };
 
 typedef struct pn_dconv_cuda {
@@ -35,6 +37,11 @@ typedef struct pn_dconv_cuda {
     const float *b2;
     int64_t channels, rank; /* multiples of 8 */
 } pn_dconv_cuda;
+
+/* Slots for all columns of h. */
+static __host__ __device__ inline int pn_dconv_steps(int64_t rank) {
+    return (int)((rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP);
+}
 
 /* Shared memory of a block, in bytes from a multiple of 1024 on. */
 template <int C> struct pn_dconv_shared {
@@ -135,8 +142,8 @@ template <int C> struct pn_dconv_walk {
 
     __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, unsigned char *memory,
                              int64_t first_channel, int64_t first_token)
-        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128),
-          steps((int)((of.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP)), channel0(first_channel), w2(pn_shared(memory)),
+        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128), steps(pn_dconv_steps(of.rank)),
+          channel0(first_channel), w2(pn_shared(memory)),
           slots(w2 + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
           values(w2 + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
           arrivals(w2 + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)),
@@ -272,6 +279,36 @@ template <int C> struct pn_dconv_walk {
         return documents.x != documents.y;
     }
 };
+
+/* b2 of the block's channels. */
+template <int C>
+static __device__ void pn_dconv_copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
+    for (int i = (int)threadIdx.x; i < C * PN_DCONV_WIDTH; i += PN_DCONV_THREADS) {
+        const int64_t at = walk.channel0 * PN_DCONV_WIDTH + i;
+        bias[i] = at < v.channels * PN_DCONV_WIDTH ? v.b2[at] : 0;
+    }
+}
+
+/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
+struct pn_dconv_place {
+    int warp, lane, l, t, row;
+    __device__ pn_dconv_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
+};
+
+/* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
+static __device__ __forceinline__ void pn_dconv_taps_of(const float (*y)[4], int u, int r, const float4 b[4],
+                                                        float K[4][PN_DCONV_WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float *first = y[8 * u + 2 * i] + 2 * r, *second = y[8 * u + 2 * i + 1] + 2 * r;
+        K[i][0] = first[0] + b[i].x, K[i][1] = first[1] + b[i].y;
+        K[i][2] = second[0] + b[i].z, K[i][3] = second[1] + b[i].w;
+    }
+}
+static __device__ __forceinline__ float pn_dconv_sum_of(const float K[PN_DCONV_WIDTH], const float x[PN_DCONV_WIDTH][4],
+                                                        int i) {
+    return K[0] * x[0][i] + K[1] * x[1][i] + K[2] * x[2][i] + K[3] * x[3][i];
+}
 
 #endif
 
