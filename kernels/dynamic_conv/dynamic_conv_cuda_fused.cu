@@ -59,7 +59,8 @@ pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v, CUtensorMap *h) {
 
 /* Channels of a block: 48, or 32 where the rows of w2 are long; 0: they are too long for either. */
 int block_channels(int64_t rank) {
-    const int steps = rank <= 4096 ? pn_dconv_steps(rank) : 4096;
+    if (rank > 4096) return 0;
+    const int steps = pn_dconv_steps(rank);
     if (pn_dconv_shared<48>{ steps }.bytes(true) <= MOST_SHARED) return 48;
     return pn_dconv_shared<32>{ steps }.bytes(true) <= MOST_SHARED ? 32 : 0;
 }
