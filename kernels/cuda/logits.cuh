@@ -105,11 +105,14 @@ pn_logits_work pn_logits_carve_tiles(const pn_logits *x, bool backward, size_t s
 
 /* ---- for heads ---- */
 
+__device__ static inline float pn_logits_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* e^x to a few units in the last place for x <= 0 near 0, and an absolute error of 1e-7 anywhere below. */
 __device__ static inline float pn_logits_exp(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
+    return pn_logits_exp2(x * 1.44269504f);
 }
 /* The largest of K logits and `most`. */
 template <int K, class Z> __device__ float pn_logits_max(float most, int side, Z z) {

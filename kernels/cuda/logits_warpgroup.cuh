@@ -3,8 +3,8 @@
  * A block has 128 rows of h at a time and goes through a strip of the vocabulary, 256 words at a time; with two sides
  * 128, so that both sides' logits have room. One thread lets the copy engine fill a ring of stages, 64 of D each; two
  * warpgroups, of 64 rows each, multiply. They run freely: while one turns its logits into what the head wants, the
- * other has the tensor cores. Two neighbouring blocks, a cluster, share the words, and each fetches half of them for
- * both.
+ * other has the tensor cores. A cluster of two blocks shares the words, and each fetches half of them for both; with
+ * two sides, where a stage is multiplied in half the time, clusters are two by two and share rows as well.
  *
  * What a block does follows from the shape alone, and nothing is shared between blocks but inputs. */
 #ifndef PN_KERNELS_CUDA_LOGITS_WARPGROUP_CUH
@@ -23,8 +23,10 @@ enum {
     PN_FUSED_DEPTH = 64,        /* of D in a stage */
     PN_FUSED_THREADS = 3 * 128, /* the copying warpgroup, then two that multiply */
     PN_FUSED_STRIP = 8,         /* pieces of the vocabulary in a strip, at most */
-    PN_FUSED_GROUP = 32,        /* blocks of rows that go through the vocabulary together: their h stays in cache */
-    PN_FUSED_TILE = 1 << 27     /* elements of a tile of dz */
+    PN_FUSED_GROUP = 32,        /* blocks of rows that go through the vocabulary together, so that their h stays in */
+                                /* cache; of one side */
+    PN_FUSED_LEAST_ROWS = 512,
+    PN_FUSED_TILE = 1 << 27 /* elements of a tile of dz */
 };
 
 template <int SIDES> struct pn_fused {
@@ -36,13 +38,14 @@ template <int SIDES> struct pn_fused {
 
 template <int SIDES> struct pn_fused_maps { CUtensorMap h[SIDES], W[SIDES]; };
 
-/* The work: pairs (or, in clusters of one, single blocks) of row blocks, times strips. */
+/* The work: as many items as a cluster's rows and strip fit the rows and the vocabulary. */
 struct pn_fused_work {
-    int n, v;              /* rows and words that exist */
-    int n0, v0;            /* which these are: the head counts from 0 */
-    int steps[2];          /* stages of a side's D */
-    int pieces, per_strip; /* of the vocabulary, and of them in a strip */
-    int strips, row_groups;
+    int n, v;                      /* rows and words that exist */
+    int n0, v0;                    /* which these are: the head counts from 0 */
+    int steps[2];                  /* stages of a side's D */
+    int by_rows, by_words;         /* blocks of a cluster: rank = row block + by_rows * word block */
+    int row_groups;                /* clusters that the rows take */
+    int pieces, per_strip, strips; /* of the vocabulary, each as wide as a cluster */
     int64_t items;
 };
 
@@ -51,17 +54,16 @@ static inline pn_fused_work pn_fused_work_of(const pn_logits *x, int64_t n0, int
     pn_fused_work w = {};
     w.n = (int)n, w.v = (int)v, w.n0 = (int)n0, w.v0 = (int)v0;
     for (int s = 0; s < SIDES; s++) w.steps[s] = (int)((x->side[s].D + PN_FUSED_DEPTH - 1) / PN_FUSED_DEPTH);
-    const int64_t blocks = (n + PN_FUSED_ROWS - 1) / PN_FUSED_ROWS;
-    w.row_groups = (int)(blocks > 1 ? (blocks + 1) / 2 : blocks);
-    w.pieces = (int)((v + pn_fused<SIDES>::words - 1) / pn_fused<SIDES>::words);
+    w.by_rows = n > PN_FUSED_ROWS ? 2 : 1;
+    w.by_words = SIDES == 2 && w.by_rows == 2 ? 2 : 1;
+    const int64_t rows = PN_FUSED_ROWS * w.by_rows, words = pn_fused<SIDES>::words * w.by_words;
+    w.row_groups = (int)((n + rows - 1) / rows);
+    w.pieces = (int)((v + words - 1) / words);
     const int64_t share = (int64_t)w.pieces * w.row_groups / 1024; /* few rows: short strips, for all of the GPU */
     w.per_strip = (int)(share < 1 ? 1 : pn_logits_least(share, PN_FUSED_STRIP));
     w.strips = (w.pieces + w.per_strip - 1) / w.per_strip;
     w.items = (int64_t)w.strips * w.row_groups;
     return w;
-}
-static inline int pn_fused_cluster(const pn_fused_work *w) {
-    return w->n > PN_FUSED_ROWS ? 2 : 1;
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -129,31 +131,25 @@ static __device__ __forceinline__ uint32_t pn_cluster_rank() {
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(x));
     return x;
 }
-static __device__ __forceinline__ uint32_t pn_cluster_size() {
-    uint32_t x;
-    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(x));
-    return x;
-}
 /* What any thread of the cluster did before is there for all of it after. */
 static __device__ __forceinline__ void pn_cluster_meet() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/* Starts a copy of the piece at (column, row) of a tensor map, of which `barrier` hears. */
+/* Starts a copy of the piece at (column, row) of a tensor map into all blocks of the cluster that the mask names, to
+ * the same place in each; the barrier of each hears of its own. One block: this one. */
 static __device__ __forceinline__ void pn_copy_piece(uint32_t to, const CUtensorMap *map, int column, int row,
-                                                     uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-                 "[%4];" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(barrier)
-                 : "memory");
-}
-/* The same into all blocks of the mask, at the same place, each barrier hearing of its own. */
-static __device__ __forceinline__ void pn_copy_piece_to(uint32_t to, const CUtensorMap *map, int column, int row,
-                                                        uint32_t barrier, uint16_t mask) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(mask)
-                 : "memory");
+                                                     uint32_t barrier, uint32_t mask) {
+    if ((mask & (mask - 1)) == 0)
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}],"
+                     " [%4];" ::"r"(to),
+                     "l"(map), "r"(column), "r"(row), "r"(barrier)
+                     : "memory");
+    else
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                     "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+                     "l"(map), "r"(column), "r"(row), "r"(barrier), "h"((uint16_t)mask)
+                     : "memory");
 }
 
 /* A place in the ring of stages. */
@@ -165,52 +161,66 @@ template <int STAGES> struct pn_ring {
     }
 };
 
-/* Which rows and which strip item `i` is: rows change fastest within a group of row blocks. */
-static __device__ __forceinline__ void pn_fused_item(const pn_fused_work &w, int64_t i, int cluster, int rank, int *row,
-                                                     int *strip) {
-    const int group = PN_FUSED_GROUP / cluster;
+/* Where a block is in its cluster. */
+struct pn_fused_place {
+    int row, word; /* of by_rows, of by_words */
+    int cluster;   /* its blocks */
+};
+static __device__ __forceinline__ pn_fused_place pn_fused_place_of(const pn_fused_work &w) {
+    const int rank = (int)pn_cluster_rank();
+    return { rank % w.by_rows, rank / w.by_rows, w.by_rows * w.by_words };
+}
+
+/* Item `i`'s first row of this block, and its strip: rows change fastest within a group of row blocks. */
+template <int SIDES>
+static __device__ __forceinline__ void pn_fused_item(const pn_fused_work &w, const pn_fused_place &p, int64_t i,
+                                                     int *row, int *strip) {
+    const int group = PN_FUSED_GROUP / SIDES / w.by_rows;
     const int64_t first = i / ((int64_t)group * w.strips) * group, rest = i - first * w.strips;
     const int size = (int)(w.row_groups - first < group ? w.row_groups - first : group);
     *strip = (int)(rest / size);
-    *row = (int)((first + rest % size) * cluster + rank) * PN_FUSED_ROWS;
+    *row = (int)((first + rest % size) * w.by_rows + p.row) * PN_FUSED_ROWS;
 }
 
-/* The copying thread: every stage in the order in which the others take them. */
+/* The copying thread: every stage in the order in which the others take them. Of the rows that blocks of a cluster
+ * share each copies a part for all of them, and so of the words. */
 template <int SIDES>
 static __device__ __forceinline__ void pn_fused_copy(const pn_fused_maps<SIDES> &maps, const pn_fused_work &w,
                                                      uint32_t ring, uint32_t full, uint32_t empty) {
     typedef pn_fused<SIDES> size;
-    const int cluster = (int)pn_cluster_size(), rank = (int)pn_cluster_rank(), share = size::words / cluster;
+    const pn_fused_place p = pn_fused_place_of(w);
+    const int h_share = PN_FUSED_ROWS / w.by_words * p.word, W_share = size::words / w.by_rows * p.row;
+    const uint32_t h_mask = (w.by_words == 2 ? 1u | 1u << w.by_rows : 1u) << p.row;
+    const uint32_t W_mask = (w.by_rows == 2 ? 3u : 1u) << w.by_rows * p.word;
     pn_ring<size::stages> at;
-    for (int64_t i = blockIdx.x / cluster; i < w.items; i += gridDim.x / cluster) {
+    for (int64_t i = blockIdx.x / p.cluster; i < w.items; i += gridDim.x / p.cluster) {
         int row, strip;
-        pn_fused_item(w, i, cluster, rank, &row, &strip);
+        pn_fused_item<SIDES>(w, p, i, &row, &strip);
+        row += h_share;
         const int end = min(w.pieces, (strip + 1) * w.per_strip);
-        for (int piece = strip * w.per_strip; piece < end; piece++)
+        for (int piece = strip * w.per_strip; piece < end; piece++) {
+            const int word = (piece * w.by_words + p.word) * size::words + W_share;
             for (int s = 0; s < SIDES; s++)
                 for (int k = 0; k < w.steps[s]; k++, at.next()) {
                     const uint32_t h = ring + at.stage * size::stage_bytes, W = h + size::h_bytes;
                     const uint32_t ready = full + 8 * at.stage;
                     pn_barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
                     pn_barrier_expect(ready, size::stage_bytes);
-                    pn_copy_piece(h, &maps.h[s], k * PN_FUSED_DEPTH, row, ready);
-                    const int word = piece * size::words + rank * share;
-                    const uint32_t to = W + rank * (size::W_bytes / cluster);
-                    if (cluster == 1)
-                        pn_copy_piece(to, &maps.W[s], k * PN_FUSED_DEPTH, word, ready);
-                    else
-                        pn_copy_piece_to(to, &maps.W[s], k * PN_FUSED_DEPTH, word, ready, 3);
+                    pn_copy_piece(h + h_share * 128, &maps.h[s], k * PN_FUSED_DEPTH, row, ready, h_mask);
+                    pn_copy_piece(W + W_share * 128, &maps.W[s], k * PN_FUSED_DEPTH, word, ready, W_mask);
                 }
+        }
     }
 }
 
-/* The logits of 64 rows and one piece of the vocabulary; `half`: which rows of the block's. */
+/* The logits of 64 rows and one piece of the vocabulary; `half`: which rows of the block's. `tells`: whether block
+ * number `lane` of the cluster writes to this one, and hears from this thread when it may again. */
 template <int SIDES>
 static __device__ __forceinline__ void pn_fused_logits(float y[SIDES][32 / SIDES][4], const pn_fused_work &w, int half,
-                                                       uint32_t ring, uint32_t full, uint32_t empty,
+                                                       uint32_t ring, uint32_t full, uint32_t empty, bool tells,
                                                        pn_ring<pn_fused<SIDES>::stages> *at) {
     typedef pn_fused<SIDES> size;
-    const uint32_t lane = threadIdx.x % 32, cluster = pn_cluster_size();
+    const uint32_t lane = threadIdx.x % 32;
     int last = -1; /* the stage of products under way */
 #pragma unroll
     for (int s = 0; s < SIDES; s++)
@@ -225,11 +235,11 @@ static __device__ __forceinline__ void pn_fused_logits(float y[SIDES][32 / SIDES
                 pn_fused_product<32 / SIDES>::add(y[s], a + 2 * q, b + 2 * q, k > 0 || q > 0);
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
             asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-            if (last >= 0 && lane < cluster) pn_barrier_arrive(empty + 8 * last, lane);
+            if (last >= 0 && tells) pn_barrier_arrive(empty + 8 * last, lane);
             last = at->stage;
         }
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    if (lane < cluster) pn_barrier_arrive(empty + 8 * last, lane);
+    if (tells) pn_barrier_arrive(empty + 8 * last, lane);
 #pragma unroll
     for (int s = 0; s < SIDES; s++) pn_warpgroup_keep(y[s], 32 / SIDES);
 }
@@ -245,7 +255,7 @@ static __device__ __forceinline__ uint4 pn_fused_turn(uint32_t x0, uint32_t x1, 
 
 #endif
 
-/* FOLD: part [strips, N] sums. Otherwise: dz [w.n, dz_row]. */
+/* FOLD: result [parts, N] sums. Otherwise: dz [w.n, result_row]. */
 template <bool FOLD, class H>
 __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
     pn_fused_kernel(const __grid_constant__ pn_fused_maps<H::sides> maps, const pn_fused_work w, const H head,
@@ -257,11 +267,11 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
     __shared__ alignas(8) uint64_t barriers[2 * size::stages];
     const uint32_t ring = (pn_shared(memory) + 1023) / 1024 * 1024, full = pn_shared(barriers);
     const uint32_t empty = full + 8 * size::stages;
-    const int cluster = (int)pn_cluster_size(), rank = (int)pn_cluster_rank();
+    const pn_fused_place p = pn_fused_place_of(w);
     if (threadIdx.x == 0) {
         for (int s = 0; s < size::stages; s++) {
             pn_barrier_make(full + 8 * s, 1);
-            pn_barrier_make(empty + 8 * s, 8 * cluster); /* the warps that multiply */
+            pn_barrier_make(empty + 8 * s, 8 * (w.by_rows + w.by_words - 1)); /* the warps that multiply */
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -274,9 +284,10 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         const int half = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, pair = 2 * (lane % 4);
         pn_ring<size::stages> at;
-        for (int64_t i = blockIdx.x / cluster; i < w.items; i += gridDim.x / cluster) {
+        const bool tells = lane < p.cluster && (lane % w.by_rows == p.row || lane / w.by_rows == p.word);
+        for (int64_t i = blockIdx.x / p.cluster; i < w.items; i += gridDim.x / p.cluster) {
             int row, strip;
-            pn_fused_item(w, i, cluster, rank, &row, &strip);
+            pn_fused_item<H::sides>(w, p, i, &row, &strip);
             row += 64 * half + threadIdx.x / 32 % 4 * 16 + lane / 4; /* and row + 8 */
             const int n[2] = { w.n0 + min(row, w.n - 1), w.n0 + min(row + 8, w.n - 1) };
             const int end = min(w.pieces, (strip + 1) * w.per_strip);
@@ -285,9 +296,9 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
                 typename H::sums s[2] = { head.none(), head.none() };
                 for (int piece = strip * w.per_strip; piece < end; piece++) {
                     float y[H::sides][blocks][4];
-                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, &at);
-                    const int word = piece * size::words + pair, left = w.v - word;
-                    if (piece == w.pieces - 1) {
+                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, tells, &at);
+                    const int word = (piece * w.by_words + p.word) * size::words + pair, left = w.v - word;
+                    if (piece == w.pieces - 1) { /* it may end within */
 #pragma unroll
                         for (int j = 0; j < 4 * blocks * H::sides; j++) {
                             float *z = &y[j / 4 / blocks][j / 4 % blocks][j % 4];
@@ -304,14 +315,15 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
                 for (int r = 0; r < 2; r++) {
                     head.merge(s[r], pn_logits_shuffle(s[r], 1));
                     head.merge(s[r], pn_logits_shuffle(s[r], 2));
-                    if (pair == 0 && row + 8 * r < w.n) ((typename H::sums *)result)[strip * result_row + n[r]] = s[r];
+                    if (pair == 0 && row + 8 * r < w.n)
+                        ((typename H::sums *)result)[(strip * w.by_words + p.word) * result_row + n[r]] = s[r];
                 }
             } else {
                 const typename H::slope of[2] = { head.slope_of(n[0]), head.slope_of(n[1]) };
                 for (int piece = strip * w.per_strip; piece < end; piece++) {
                     float y[H::sides][blocks][4];
-                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, &at);
-                    const int first = piece * size::words, word = w.v0 + first + pair;
+                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, tells, &at);
+                    const int first = (piece * w.by_words + p.word) * size::words, word = w.v0 + first + pair;
 #pragma unroll
                     for (int r = 0; r < 2; r++) {
                         uint16_t *line = (uint16_t *)result + (row + 8 * r) * result_row;
@@ -349,9 +361,10 @@ template <bool FOLD, class H> static bool pn_fused_there() {
     return there;
 }
 
-/* What the copy engine can read, and 32-bit counts. */
+/* What the copy engine can read, and 32-bit counts. Few rows leave most of a block's without work, and are taken faster
+ * through tiles of logits. */
 static inline bool pn_fused_takes(const pn_logits *x) {
-    bool takes = x->type == PN_BF16 && x->N >= 1 && x->N < INT32_MAX / 2 && x->V < INT32_MAX / 2;
+    bool takes = x->type == PN_BF16 && x->N >= PN_FUSED_LEAST_ROWS && x->N < INT32_MAX / 2 && x->V < INT32_MAX / 2;
     for (int s = 0; s < x->sides; s++)
         takes = takes && x->side[s].D % 8 == 0 && x->side[s].D >= 8 && x->side[s].D < INT32_MAX &&
                 ((uintptr_t)x->side[s].h | (uintptr_t)x->side[s].W) % 16 == 0;
@@ -368,23 +381,29 @@ static pn_status pn_fused_launch(const pn_logits *x, const H &head, const pn_fus
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, size::shared_bytes),
                               x->name));
     ready = true;
-    const int cluster = pn_fused_cluster(&w);
     pn_fused_maps<H::sides> maps;
     for (int s = 0; s < H::sides; s++) {
         const pn_logits_side *of = &x->side[s];
-        PN_TRY(pn_tensor_map(x->name, (const pn_bf16 *)of->h + w.n0 * of->D, w.n, of->D, PN_FUSED_ROWS, &maps.h[s]));
-        PN_TRY(pn_tensor_map(x->name, (const pn_bf16 *)of->W + w.v0 * of->D, w.v, of->D, size::words / cluster,
+        PN_TRY(pn_tensor_map(x->name, (const pn_bf16 *)of->h + w.n0 * of->D, w.n, of->D, PN_FUSED_ROWS / w.by_words,
+                             &maps.h[s]));
+        PN_TRY(pn_tensor_map(x->name, (const pn_bf16 *)of->W + w.v0 * of->D, w.v, of->D, size::words / w.by_rows,
                              &maps.W[s]));
     }
+    const int cluster = w.by_rows * w.by_words;
     cudaLaunchAttribute attribute;
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = (unsigned)cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(pn_logits_least(w.items, pn_cuda_multiprocessors() / cluster) * cluster));
+    config.gridDim = dim3((unsigned)cluster);
     config.blockDim = dim3(PN_FUSED_THREADS);
     config.dynamicSmemBytes = size::shared_bytes;
     config.stream = pn_cuda_stream();
     config.attrs = &attribute, config.numAttrs = 1;
+    static int clusters[5]; /* of each size, that the GPU runs at a time: one more would wait for all others */
+    if (!clusters[cluster])
+        PN_TRY(pn_cuda_status(cudaOccupancyMaxActiveClusters(&clusters[cluster], pn_fused_kernel<FOLD, H>, &config),
+                              x->name));
+    config.gridDim.x = (unsigned)(pn_logits_least(w.items, clusters[cluster]) * cluster);
     PN_TRY(pn_cuda_status(cudaLaunchKernelEx(&config, pn_fused_kernel<FOLD, H>, maps, w, head, result, result_row),
                           x->name));
     return pn_cuda_launched(x->name);
@@ -393,7 +412,8 @@ static pn_status pn_fused_launch(const pn_logits *x, const H &head, const pn_fus
 /* ---- in place of their namesakes without "fused" in logits.cuh ---- */
 
 template <class H> static int64_t pn_fused_parts(const pn_logits *x) {
-    return pn_fused_work_of<H::sides>(x, 0, x->N, 0, x->V).strips;
+    const pn_fused_work w = pn_fused_work_of<H::sides>(x, 0, x->N, 0, x->V);
+    return (int64_t)w.strips * w.by_words;
 }
 template <class H> static pn_logits_work pn_fused_carve(const pn_logits *x, bool backward, void *scratch) {
     return pn_logits_carve(x, backward, PN_FUSED_TILE, sizeof(typename H::sums) * (size_t)pn_fused_parts<H>(x),

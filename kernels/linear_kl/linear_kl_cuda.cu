@@ -21,8 +21,8 @@ struct rows {
 struct head { /* logits.cuh */
     static constexpr int sides = 2;
     rows r;
-    float inverse_tau;
-    const float *lse, *scale; /* backward: lse [N, 2]; scale: tau dloss / sum of weights */
+    float inverse_tau, exponent; /* exp(z / tau) = 2^(exponent z) */
+    const float *lse, *scale;    /* backward: lse [N, 2]; scale: tau dloss / sum of weights */
 
     /* Of logits z, not yet divided by tau: sum exp((z - max) / tau), and the teacher's sum of that times its z less the
      * student's, so that kl = cross / (tau sum) - lse_t + lse_s. */
@@ -33,7 +33,7 @@ struct head { /* logits.cuh */
     __device__ sums none() const { return { { -INFINITY, -INFINITY }, { 0, 0 }, 0, { 0, 0 } }; }
     struct row {};
     __device__ row row_of(int64_t) const { return {}; }
-    __device__ float exp_of(float z) const { return pn_logits_exp(z * inverse_tau); }
+    __device__ float exp_of(float z) const { return pn_logits_exp2(z * exponent); }
 
     template <int K, class Z, class W> __device__ void fold(sums &s, const row &, Z z, W word) const {
         float base[2];
@@ -156,7 +156,9 @@ static pn_logits logits_of(const pn_op_call *c) {
 }
 
 static head head_of(const pn_op_call *c) {
-    return { { pn_f32_or_null(c->in[4]) }, (float)(1 / tau_of(c)), NULL, NULL };
+    return {
+        { pn_f32_or_null(c->in[4]) }, (float)(1 / tau_of(c)), (float)(1.4426950408889634 / tau_of(c)), NULL, NULL
+    };
 }
 
 static pn_logits_work work_of(const pn_op_call *c, const pn_logits *x, bool backward_pass) {
