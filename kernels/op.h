@@ -15,7 +15,9 @@
  * matrices too, are wide. Inside, kernels work in float and round once.
  *
  * Conventions. Activations are [tokens, channels], packed documents along tokens (docs.h). An optional input that is
- * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. */
+ * absent is NULL. backward() ADDS to din[i] and skips it when NULL (not wanted); a NULL dout[i] is a zero gradient. An
+ * implementation that says so (fresh) also knows how to write a din[i] that holds nothing yet, which saves the zeros
+ * and reading them back: most gradients have one source. */
 #ifndef PN_KERNELS_OP_H
 #define PN_KERNELS_OP_H
 
@@ -39,12 +41,14 @@ typedef struct pn_op_call { /* everything in it is borrowed for the duration of 
     pn_tensor *in[PN_OP_IN], *out[PN_OP_OUT];
     bool wants[PN_OP_IN];                       /* which inputs need a gradient: saves() may depend on it */
     pn_tensor *din[PN_OP_IN], *dout[PN_OP_OUT]; /* backward only */
-    void *scratch; /* scratch_bytes() of memory where the tensors are, 64-byte aligned, contents undefined */
+    uint32_t fresh; /* backward only: bit i: din[i] is undefined and to be written, every element of it */
+    void *scratch;  /* scratch_bytes() of memory where the tensors are, 64-byte aligned, contents undefined */
 } pn_op_call;
 
 typedef struct pn_op_impl {
     const char *name;                   /* "gated_delta/cpu-chunk": logs, profiles, test names */
     bool bf16;                          /* calls in BF16 too */
+    bool fresh;                         /* backward heeds call.fresh; without it no bit is set */
     bool (*takes)(const pn_op_call *c); /* NULL: every call that infer() accepted */
     size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
     pn_status (*forward)(const pn_op_call *c);                   /* writes every element of out[] */
@@ -138,6 +142,10 @@ pn_pool_kind pn_backend_pool(pn_backend b); /* where its tensors are */
 /* What a compute type is wide in: F32 for BF16, else itself. */
 static inline pn_dtype pn_wide_dtype(pn_dtype compute) {
     return compute == PN_BF16 ? PN_F32 : compute;
+}
+/* Whether backward adds to din[i], or writes it. */
+static inline bool pn_op_adds(const pn_op_call *c, int i) {
+    return !(c->fresh >> i & 1);
 }
 bool pn_op_takes(const pn_op_impl *impl, const pn_op_call *c);
 /* The first implementation that takes the call; PN_UNSUPPORTED with the shapes when none does. */

@@ -44,12 +44,13 @@ static void unhide(pn_tensor *t, pn_storage *storage) {
     if (storage) t->storage = storage;
 }
 
-/* As pn_relative_error, of a tensor on the host in any type. */
-static pn_status tensor_error(const pn_tensor *x, const pn_tensor *ref, double *error) {
+/* As pn_relative_error, of a tensor on the host in any type that should be `times` the reference. */
+static pn_status tensor_error(const pn_tensor *x, float times, const pn_tensor *ref, double *error) {
     int64_t n = pn_tensor_elems(x);
     float *values = malloc((size_t)(n + 1) * sizeof *values);
     PN_CHECK(values, PN_MEMORY, "out of memory");
     pn_convert(values, PN_F32, pn_data(x), x->dtype, n);
+    for (int64_t i = 0; i < n; i++) values[i] /= times;
     *error = pn_relative_error(values, pn_f64(ref), n);
     free(values);
     return PN_OK;
@@ -105,27 +106,54 @@ static pn_status run_both_ways(pn_case_call *s, const pn_op_impl *impl) {
     return PN_OK;
 }
 
+/* Backward twice in a row, so that gradients double. The first time they are written to what holds NaN where the
+ * implementation knows how. */
+static pn_status run_twice(pn_case_call *s, const pn_op_impl *impl) {
+    PN_TRY(run(s, impl, false));
+    for (int i = 0; i < s->call.n_in && impl->fresh; i++) {
+        if (!s->call.din[i]) continue;
+        PN_TRY(pn_tensor_fill_bytes(s->call.din[i], 0xff));
+        s->call.fresh |= 1u << i;
+    }
+    PN_TRY(run(s, impl, true));
+    s->call.fresh = 0;
+    return run(s, impl, true);
+}
+
 /* The case on a backend; *on_host has what it left behind. Free it either way. */
 static pn_status run_case(const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, const pn_op_check_options *o,
-                          pn_case_call *on_host, bool *taken) {
+                          bool twice, pn_case_call *on_host, bool *taken) {
     pn_case_call s = { 0 };
     pn_status status;
     PN_TRY_GOTO(status, pn_case_call_make(op, c, o->backend, o->type, &s), done);
     *taken = pn_op_takes(impl, &s.call);
     if (!*taken) goto done;
-    PN_TRY_GOTO(status, run_both_ways(&s, impl), done);
+    PN_TRY_GOTO(status, twice ? run_twice(&s, impl) : run_both_ways(&s, impl), done);
     PN_TRY_GOTO(status, pn_case_call_copy(&s, PN_POOL_HOST, on_host), done);
 done:
     pn_case_call_free(&s);
     return status;
 }
 
+static pn_status compare_gradients(const pn_op_case *c, const pn_case_call *s, float times, const pn_case_call *ref,
+                                   const pn_op_check_options *o, row *r) {
+    for (int i = 0; i < c->n_in; i++) {
+        if (!s->call.din[i]) continue;
+        char what[16];
+        double error;
+        snprintf(what, sizeof what, times > 1 ? "twice%d" : "din%d", i);
+        PN_TRY(tensor_error(s->call.din[i], times, ref->call.din[i], &error));
+        row_add(r, what, error, limit_din(c, i, o->type));
+    }
+    return PN_OK;
+}
+
 static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_call *ref, const pn_op_impl *impl,
                          const pn_op_check_options *o, row *r, bool *taken) {
-    pn_case_call s = { 0 }, again = { 0 };
+    pn_case_call s = { 0 }, again = { 0 }, twice = { 0 };
     pn_status status;
     double error;
-    PN_TRY_GOTO(status, run_case(op, c, impl, o, &s, taken), done);
+    PN_TRY_GOTO(status, run_case(op, c, impl, o, false, &s, taken), done);
     if (!*taken) goto done;
     char what[16];
     for (int i = 0; i < s.call.n_out; i++) {
@@ -135,18 +163,17 @@ static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_cal
             row_add(r, what, memcmp(pn_data(x), pn_data(ref->call.out[i]), pn_tensor_bytes(x)) ? INFINITY : 0, 0);
             continue;
         }
-        PN_TRY_GOTO(status, tensor_error(x, ref->call.out[i], &error), done);
+        PN_TRY_GOTO(status, tensor_error(x, 1, ref->call.out[i], &error), done);
         row_add(r, what, error, limit_out(c, i, o->type));
     }
-    for (int i = 0; i < c->n_in && impl->backward; i++) {
-        if (!s.call.din[i]) continue;
-        snprintf(what, sizeof what, "din%d", i);
-        PN_TRY_GOTO(status, tensor_error(s.call.din[i], ref->call.din[i], &error), done);
-        row_add(r, what, error, limit_din(c, i, o->type));
-    }
-    PN_TRY_GOTO(status, run_case(op, c, impl, o, &again, taken), done);
+    if (impl->backward) PN_TRY_GOTO(status, compare_gradients(c, &s, 1, ref, o, r), done);
+    PN_TRY_GOTO(status, run_case(op, c, impl, o, false, &again, taken), done);
     if (!same_bits(&s, &again)) row_add(r, "rerun", INFINITY, 0);
+    if (!impl->backward) goto done;
+    PN_TRY_GOTO(status, run_case(op, c, impl, o, true, &twice, taken), done);
+    PN_TRY_GOTO(status, compare_gradients(c, &twice, 2, ref, o, r), done);
 done:
+    pn_case_call_free(&twice);
     pn_case_call_free(&s);
     pn_case_call_free(&again);
     return status;
@@ -235,7 +262,7 @@ pn_status pn_op_check(const pn_op *op, const pn_op_check_options *o, int *passed
         pn_op_case c;
         memset(&c, 0, sizeof c);
         if (!op->contract->case_at || !op->contract->case_at(i, &c)) return PN_OK;
-        if ((c.slow && !o->slow) || (o->only && !strstr(c.name, o->only))) continue;
+        if ((c.slow && !o->slow) || (o->small && !c.gradcheck) || (o->only && !strstr(c.name, o->only))) continue;
         PN_TRY(check_case(op, &c, o, passed, failed));
     }
 }

@@ -18,7 +18,8 @@
     X(MatmulPreferenceDestroy)                                                                                         \
     X(MatmulPreferenceSetAttribute)                                                                                    \
     X(MatrixLayoutCreate)                                                                                              \
-    X(MatrixLayoutDestroy)
+    X(MatrixLayoutDestroy)                                                                                             \
+    X(MatrixLayoutSetAttribute)
 
 typedef struct pn_cublaslt {
     cublasLtHandle_t handle;

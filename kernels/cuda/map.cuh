@@ -1,37 +1,38 @@
 /* Element by element: y[i] = f(x[i], ...), or y[i] += f(x[i], ...) for gradients.
  *
- * f is a value with a __device__ operator() of floats. It is limited by memory, so a thread takes 16 bytes of each
- * operand at a time where all of them are aligned to that (every tensor but a view of rows is). */
+ * f is a value with a __device__ operator() of floats; y and each x are float or pn_bf16. It is limited by memory, so a
+ * thread takes 16 bytes of an operand at a time, 8 of a BF16 one beside an F32 one, where all of them are aligned to
+ * that (every tensor but a view of rows is). */
 #ifndef PN_KERNELS_CUDA_MAP_CUH
 #define PN_KERNELS_CUDA_MAP_CUH
 
-#include "op_cuda.cuh"
+#include "lanes.cuh"
 
-enum { PN_MAP_THREADS = 256, PN_MAP_WIDTH = 4 };
+enum { PN_MAP_THREADS = 256 };
 
-/* The value is rounded before it is added, so that a gradient has the same bits when it is made apart (recompute). */
-template <bool ADD> __device__ float pn_map_put(float y, float value) {
-    return ADD ? __fadd_rn(y, value) : value;
+/* Elements that a thread takes at once of operands of these types. */
+template <class... T> constexpr int pn_map_width = ((sizeof(T) == 2) && ...) ? 8 : 4;
+
+/* Each of x is pn_lanes<W>. */
+template <bool ADD, int W, class Y, class F, class... X> __device__ void pn_map_piece(Y *y, const F &f, const X &...x) {
+    pn_lanes<W> value;
+#pragma unroll
+    for (int k = 0; k < W; k++) value.x[k] = f(x.x[k]...);
+    if (ADD)
+        pn_lanes_add(y, value);
+    else
+        pn_lanes_put(y, value);
 }
 
-template <bool ADD, class F, class... X>
-__global__ void __launch_bounds__(PN_MAP_THREADS) pn_map_vectors(float4 *y, int64_t n, F f, const X *...x) {
-    int64_t step = (int64_t)gridDim.x * PN_MAP_THREADS;
-    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step) {
-        auto four = [&](auto... v) {
-            float4 to = ADD ? y[i] : float4{};
-            y[i] = float4{ pn_map_put<ADD>(to.x, f(v.x...)), pn_map_put<ADD>(to.y, f(v.y...)),
-                           pn_map_put<ADD>(to.z, f(v.z...)), pn_map_put<ADD>(to.w, f(v.w...)) };
-        };
-        four(x[i]...);
-    }
-}
-
-template <bool ADD, class F, class... X>
-__global__ void __launch_bounds__(PN_MAP_THREADS) pn_map_elements(float *y, int64_t n, F f, const X *...x) {
-    int64_t step = (int64_t)gridDim.x * PN_MAP_THREADS;
-    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step)
-        y[i] = pn_map_put<ADD>(ADD ? y[i] : 0.0f, f(x[i]...));
+/* Pieces of W elements, then the n % W that make none. */
+template <bool ADD, int W, class Y, class F, class... X>
+__global__ void __launch_bounds__(PN_MAP_THREADS) pn_map_pieces(Y *y, int64_t n, F f, const X *...x) {
+    const int64_t pieces = n / W, items = pieces + n % W, step = (int64_t)gridDim.x * PN_MAP_THREADS;
+    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < items; i += step)
+        if (i < pieces)
+            pn_map_piece<ADD, W>(y + i * W, f, pn_lanes_at<W>(x + i * W)...);
+        else
+            pn_map_piece<ADD, 1>(y + pieces * W + (i - pieces), f, pn_lanes_at<1>(x + pieces * W + (i - pieces))...);
 }
 
 /* Enough blocks to fill the GPU; the rest goes round. */
@@ -41,23 +42,24 @@ static inline unsigned pn_map_grid(int64_t n) {
 }
 
 /* n elements; name: the implementation's, for messages. */
-template <bool ADD, class F, class... X>
-pn_status pn_cuda_map(const char *name, float *y, int64_t n, F f, const X *...x) {
+template <bool ADD, class Y, class F, class... X>
+pn_status pn_cuda_map(const char *name, Y *y, int64_t n, F f, const X *...x) {
+    constexpr int W = pn_map_width<Y, X...>;
     if (n == 0) return PN_OK;
-    uintptr_t bits = (uintptr_t)y;
-    ((bits |= (uintptr_t)x), ...);
-    int64_t whole = bits % sizeof(float4) == 0 ? n / PN_MAP_WIDTH : 0, rest = n - whole * PN_MAP_WIDTH;
-    if (whole) {
-        pn_map_vectors<ADD>
-            <<<pn_map_grid(whole), PN_MAP_THREADS, 0, pn_cuda_stream()>>>((float4 *)y, whole, f, (const float4 *)x...);
-        PN_TRY(pn_cuda_launched(name));
-    }
-    if (rest) {
-        int64_t at = n - rest;
-        pn_map_elements<ADD><<<pn_map_grid(rest), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y + at, rest, f, (x + at)...);
-        PN_TRY(pn_cuda_launched(name));
-    }
-    return PN_OK;
+    if (pn_cuda_in_pieces<W>(y, x...))
+        pn_map_pieces<ADD, W><<<pn_map_grid(n / W + n % W), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y, n, f, x...);
+    else
+        pn_map_pieces<ADD, 1><<<pn_map_grid(n), PN_MAP_THREADS, 0, pn_cuda_stream()>>>(y, n, f, x...);
+    return pn_cuda_launched(name);
+}
+
+/* The gradient of an input whose type is Y, where it is wanted. */
+template <class Y, class F, class... X>
+pn_status pn_cuda_map_gradient(const char *name, const pn_op_call *c, int input, F f, const X *...x) {
+    const pn_gradient<Y> d = pn_cuda_gradient<Y>(c, input);
+    if (!d.to) return PN_OK;
+    const int64_t n = pn_tensor_elems(c->din[input]);
+    return d.fresh ? pn_cuda_map<false>(name, d.to, n, f, x...) : pn_cuda_map<true>(name, d.to, n, f, x...);
 }
 
 struct pn_identity {
@@ -67,6 +69,13 @@ struct pn_identity {
 /* Accurate to a few units in the last place at any x: expf overflows to infinity where 1 / (1 + e) is 0 anyway. */
 __device__ static inline float pn_cuda_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
+}
+__device__ static inline float pn_cuda_silu(float x) {
+    return x * pn_cuda_sigmoid(x);
+}
+__device__ static inline float pn_cuda_silu_slope(float x) {
+    float s = pn_cuda_sigmoid(x);
+    return s * (1 + x * (1 - s));
 }
 
 #endif

@@ -8,9 +8,12 @@
 
 /* What a plan depends on. Compared as bytes: made with memset first. */
 typedef struct key {
-    int64_t m, n, k;
-    int align_a, align_b, align_c; /* bytes that the address is a multiple of, 256 at most */
-    bool a_turned, b_turned, bias, add;
+    int64_t m, n, k, batch;
+    int64_t a_row, b_row, c_row, a_step, b_step, c_step;
+    pn_dtype type, c_type;
+    int align_a, align_b, align_c; /* bytes that the addresses are multiples of, 256 at most */
+    int align_bias;                /* 0: no bias */
+    bool a_turned, b_turned, add;
 } key;
 
 typedef struct plan {
@@ -34,18 +37,30 @@ static uint64_t hash(const key *k) {
     return h;
 }
 
-static int alignment(const void *p) {
-    uintptr_t x = (uintptr_t)p;
+static int alignment(const void *p, int64_t step, pn_dtype type) {
+    uintptr_t x = (uintptr_t)p | (uintptr_t)step * pn_dtype_bytes(type);
     return x % 256 == 0 ? 256 : (int)(x & -x);
+}
+
+static int64_t rows_apart(int64_t row, bool turned, int64_t rows, int64_t columns) {
+    return row ? row : turned ? rows : columns;
 }
 
 static key key_of(const pn_matmul *p) {
     key k;
     memset(&k, 0, sizeof k);
     k.m = p->m, k.n = p->n, k.k = p->k;
-    k.align_a = alignment(p->a), k.align_b = alignment(p->b), k.align_c = alignment(p->c);
+    k.batch = p->batch ? p->batch : 1;
+    if (k.batch > 1) k.a_step = p->a_step, k.b_step = p->b_step, k.c_step = p->c_step;
+    k.a_row = rows_apart(p->a_row, p->a_turned, p->m, p->k);
+    k.b_row = rows_apart(p->b_row, p->b_turned, p->k, p->n);
+    k.c_row = rows_apart(p->c_row, false, p->m, p->n);
+    k.type = p->a_type, k.c_type = p->c_type;
+    k.align_a = alignment(p->a, k.a_step, k.type), k.align_b = alignment(p->b, k.b_step, k.type);
+    k.align_c = alignment(p->c, k.c_step, k.c_type);
     k.a_turned = p->a_turned, k.b_turned = p->b_turned;
-    k.bias = p->bias != NULL, k.add = p->add;
+    if (p->bias) k.align_bias = alignment(p->bias, 0, k.c_type);
+    k.add = p->add;
     return k;
 }
 
@@ -57,14 +72,29 @@ static void plan_free(const pn_cublaslt *lt, plan *p) {
     memset(p, 0, sizeof *p);
 }
 
-/* cuBLAS counts columns first. A row-major [r, c] is to it a [c, r] with columns of c, so c = a b is made as
- * c^T = b^T a^T: b comes first, and a matrix that is turned here is turned there. */
-static pn_status describe(const pn_cublaslt *lt, const pn_matmul *p, plan *x) {
-    const cublasOperation_t first = p->b_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const cublasOperation_t second = p->a_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+static cudaDataType_t type_of(pn_dtype type) {
+    return type == PN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+/* A row-major matrix of `rows` rows: to cuBLAS, which counts columns first, its transpose. */
+static cublasStatus_t layout(const pn_cublaslt *lt, pn_dtype type, int64_t rows, int64_t columns, int64_t row,
+                             int64_t batch, int64_t step, cublasLtMatrixLayout_t *out) {
+    const int32_t count = (int32_t)batch;
+    cublasStatus_t s = lt->MatrixLayoutCreate(out, type_of(type), (uint64_t)columns, (uint64_t)rows, row);
+    if (!s && batch > 1)
+        s = lt->MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
+    if (!s && batch > 1)
+        s = lt->MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step);
+    return s;
+}
+
+/* c = a b is made as c^T = b^T a^T: b comes first, and a matrix that is turned here is turned there. */
+static pn_status describe(const pn_cublaslt *lt, const pn_matmul *p, const key *k, plan *x) {
+    const cublasOperation_t first = k->b_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t second = k->a_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    int64_t a_rows = p->a_turned ? p->k : p->m, a_cols = p->a_turned ? p->m : p->k;
-    int64_t b_rows = p->b_turned ? p->n : p->k, b_cols = p->b_turned ? p->k : p->n;
+    int64_t a_rows = k->a_turned ? k->k : k->m, a_cols = k->a_turned ? k->m : k->k;
+    int64_t b_rows = k->b_turned ? k->n : k->k, b_cols = k->b_turned ? k->k : k->n;
     cublasStatus_t s = lt->MatmulDescCreate(&x->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!s) s = lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     if (!s) s = lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
@@ -72,14 +102,14 @@ static pn_status describe(const pn_cublaslt *lt, const pn_matmul *p, plan *x) {
         s = lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!s && p->bias)
         s = lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
-    if (!s) s = lt->MatrixLayoutCreate(&x->b, CUDA_R_32F, (uint64_t)b_cols, (uint64_t)b_rows, b_cols);
-    if (!s) s = lt->MatrixLayoutCreate(&x->a, CUDA_R_32F, (uint64_t)a_cols, (uint64_t)a_rows, a_cols);
-    if (!s) s = lt->MatrixLayoutCreate(&x->c, CUDA_R_32F, (uint64_t)p->n, (uint64_t)p->m, p->n);
+    if (!s) s = layout(lt, k->type, b_rows, b_cols, k->b_row, k->batch, k->b_step, &x->b);
+    if (!s) s = layout(lt, k->type, a_rows, a_cols, k->a_row, k->batch, k->a_step, &x->a);
+    if (!s) s = layout(lt, k->c_type, k->m, k->n, k->c_row, k->batch, k->c_step, &x->c);
     return pn_cublaslt_status(s, p->name, "describing a product to cuBLASLt");
 }
 
 /* Parts of a sum that are kept in the output's type, or added as they come, are left out. */
-static pn_status prefer(const pn_cublaslt *lt, const pn_matmul *p, const key *k, cublasLtMatmulPreference_t wish) {
+static pn_status prefer(const pn_cublaslt *lt, const char *name, const key *k, cublasLtMatmulPreference_t wish) {
     const uint64_t workspace = PN_MATMUL_WORKSPACE;
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const struct {
@@ -97,23 +127,23 @@ static pn_status prefer(const pn_cublaslt *lt, const pn_matmul *p, const key *k,
     cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
     for (size_t i = 0; i < sizeof wishes / sizeof *wishes && !s; i++)
         s = lt->MatmulPreferenceSetAttribute(wish, wishes[i].what, wishes[i].value, wishes[i].n_bytes);
-    return pn_cublaslt_status(s, p->name, "telling cuBLASLt what its plan may use");
+    return pn_cublaslt_status(s, name, "telling cuBLASLt what its plan may use");
 }
 
-static pn_status choose(const pn_cublaslt *lt, const pn_matmul *p, const key *k, plan *x) {
+static pn_status choose(const pn_cublaslt *lt, const char *name, const key *k, plan *x) {
     cublasLtMatmulPreference_t wish;
     cublasLtMatmulHeuristicResult_t found;
     int n = 0;
-    PN_TRY(pn_cublaslt_status(lt->MatmulPreferenceCreate(&wish), p->name, "asking cuBLASLt for a plan"));
-    pn_status s = prefer(lt, p, k, wish);
+    PN_TRY(pn_cublaslt_status(lt->MatmulPreferenceCreate(&wish), name, "asking cuBLASLt for a plan"));
+    pn_status s = prefer(lt, name, k, wish);
     if (!s)
         s = pn_cublaslt_status(
-            lt->MatmulAlgoGetHeuristic(lt->handle, x->product, x->b, x->a, x->c, x->c, wish, 1, &found, &n), p->name,
+            lt->MatmulAlgoGetHeuristic(lt->handle, x->product, x->b, x->a, x->c, x->c, wish, 1, &found, &n), name,
             "asking cuBLASLt for a plan");
     lt->MatmulPreferenceDestroy(wish);
     PN_TRY(s);
-    PN_CHECK(n == 1, PN_DEVICE, "%s: cuBLASLt has no plan for %lld x %lld x %lld", p->name, (long long)p->m,
-             (long long)p->n, (long long)p->k);
+    PN_CHECK(n == 1, PN_DEVICE, "%s: cuBLASLt has no plan for %lld x %lld x %lld", name, (long long)k->m,
+             (long long)k->n, (long long)k->k);
     x->algo = found.algo;
     return PN_OK;
 }
@@ -132,8 +162,8 @@ static pn_status plan_for(const pn_cublaslt *lt, const pn_matmul *p, plan **out)
         at = hash(&k) % PLANS;
     }
     plan *x = &plans[at];
-    pn_status s = describe(lt, p, x);
-    if (!s) s = choose(lt, p, &k, x);
+    pn_status s = describe(lt, p, &k, x);
+    if (!s) s = choose(lt, p->name, &k, x);
     if (s) {
         plan_free(lt, x);
         return s;
@@ -145,9 +175,22 @@ static pn_status plan_for(const pn_cublaslt *lt, const pn_matmul *p, plan **out)
     return PN_OK;
 }
 
+static pn_status write_zeros(const pn_matmul *p) {
+    const size_t bytes = pn_dtype_bytes(p->c_type), row = bytes * (size_t)(p->c_row ? p->c_row : p->n);
+    for (int64_t i = 0; i < (p->batch ? p->batch : 1); i++)
+        PN_TRY(pn_cuda_status(cudaMemset2DAsync((char *)p->c + (size_t)(i * p->c_step) * bytes, row, 0,
+                                                bytes * (size_t)p->n, (size_t)p->m, pn_cuda_stream()),
+                              p->name));
+    return PN_OK;
+}
+
 pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
-    PN_ASSERT(!(p->bias && p->add) && (p->k > 0 || p->add || p->m * p->n == 0));
-    if (p->m == 0 || p->n == 0 || p->k == 0) return PN_OK;
+    PN_ASSERT(!(p->bias && p->add) && !(p->bias && p->k == 0));
+    PN_ASSERT(p->a_type == p->b_type && (p->a_type == PN_F32 || p->a_type == PN_BF16));
+    PN_ASSERT(p->c_type == p->a_type || p->c_type == PN_F32);
+    PN_ASSERT(p->batch >= 0 && p->batch <= INT32_MAX);
+    if (p->m == 0 || p->n == 0) return PN_OK;
+    if (p->k == 0) return p->add ? PN_OK : write_zeros(p);
     const pn_cublaslt *lt;
     plan *x;
     PN_TRY(pn_cublaslt_open(&lt));

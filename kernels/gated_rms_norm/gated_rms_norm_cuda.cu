@@ -1,6 +1,5 @@
-/* A block per head of a row: its elements are read once from memory, then from the cache. */
 #include "cuda/map.cuh"
-#include "cuda/reduce.cuh"
+#include "cuda/rows.cuh"
 
 #include "gated_rms_norm.h"
 
@@ -8,108 +7,159 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "gated_rms_norm/cuda";
 
-enum { THREADS = 64 };
+enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
 
-struct rows {
-    int64_t n, d;
-    float eps;
+enum { O, Z, WEIGHT };
+
+/* z may be NULL: no gate. */
+template <class T, int W, int K>
+__global__ void __launch_bounds__(pn_team_threads<W, K>)
+    normalise(pn_rows r, float eps, const T *o, const T *z, const float *w, T *y) {
+    pn_each_row(r, [=](int64_t n, int64_t d) {
+        pn_row<T, W, K> os(o + n * r.d), zs(z ? z + n * r.d : NULL);
+        pn_row<float, W, K> ws(w);
+        float sum[1] = {};
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            os.load(j, i), ws.load(j, i);
+            if (z) zs.load(j, i);
+        });
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = os.get(j, i);
+#pragma unroll
+            for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
+        });
+        pn_team_sum(sum);
+        float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps);
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = os.get(j, i), u = ws.get(j, i);
+#pragma unroll
+            for (int k = 0; k < W; k++) v.x[k] *= u.x[k] * rstd;
+            if (z) {
+                u = zs.get(j, i);
+#pragma unroll
+                for (int k = 0; k < W; k++) v.x[k] *= pn_cuda_silu(u.x[k]);
+            }
+            pn_lanes_put(y + n * r.d + i, v);
+        });
+    });
+}
+
+/* w is NULL where neither gradient is wanted, part where that of w is not. */
+template <class T> struct gradients {
+    const float *w;
+    pn_gradient<T> d_o, dz;
+    float *part;
 };
 
-/* r = (mean(o^2) + eps)^-1/2, for every thread of the block. */
-__device__ float row_rstd(const rows &r, const float *o) {
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < r.d; i += THREADS) sum += o[i] * o[i];
-    return 1 / sqrtf(pn_block_sum<THREADS>(sum) / (float)r.d + r.eps);
+/* q = dy * silu(z): dw += q * o r; dz += dy * w * o r * silu'(z); with c = w * q: do += r (c - o r^2 mean(c * o)). */
+template <class T, int W, int K>
+__global__ void __launch_bounds__(pn_team_threads<W, K>)
+    add_gradients(pn_rows r, int64_t run, float eps, const T *o, const T *z, const T *dy, gradients<T> g) {
+    pn_row<float, W, K> ws(g.w);
+    pn_row_sums<W, K> dw(g.part, r.d);
+    if (g.w) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
+        pn_row<T, W, K> os(o + n * r.d), zs(z ? z + n * r.d : NULL), dys(dy + n * r.d);
+        pn_lanes<W> s[K > 0 ? K : 1]; /* sig(z) */
+        auto open = [&](int j, int64_t i) {
+            pn_lanes<W> v = z ? zs.get(j, i) : pn_lanes<W>{};
+#pragma unroll
+            for (int k = 0; z && k < W; k++) s[j].x[k] = pn_cuda_sigmoid(v.x[k]);
+            return v;
+        };
+        float sum[2] = {}; /* of o^2 and c * o */
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            os.load(j, i), dys.load(j, i);
+            if (z) zs.load(j, i);
+        });
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = os.get(j, i), q = dys.get(j, i), gate = open(j, i);
+            pn_lanes<W> u = g.w ? ws.get(j, i) : pn_lanes<W>{};
+#pragma unroll
+            for (int k = 0; k < W; k++) {
+                if (z) q.x[k] *= gate.x[k] * s[j].x[k];
+                sum[0] += v.x[k] * v.x[k];
+                sum[1] += u.x[k] * q.x[k] * v.x[k];
+            }
+        });
+        pn_team_sum(sum);
+        float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps), mean = rstd * rstd * sum[1] / (float)r.d;
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = os.get(j, i), q = dys.get(j, i), gate = K == 0 ? open(j, i) : z ? zs.get(j, i) : q;
+            pn_lanes<W> u = g.w ? ws.get(j, i) : pn_lanes<W>{}, to_o, to_z, to_w;
+#pragma unroll
+            for (int k = 0; k < W; k++) {
+                float normal = v.x[k] * rstd, dyk = q.x[k];
+                if (z) {
+                    float sig = s[j].x[k];
+                    to_z.x[k] = dyk * u.x[k] * normal * sig * (1 + gate.x[k] * (1 - sig));
+                    dyk *= gate.x[k] * sig;
+                }
+                to_w.x[k] = dyk * normal;
+                to_o.x[k] = rstd * (u.x[k] * dyk - v.x[k] * mean);
+            }
+            if (g.part) dw.add(j, i, to_w);
+            if (g.d_o.to) g.d_o.put(n * r.d + i, to_o);
+            if (g.dz.to) g.dz.put(n * r.d + i, to_z);
+        });
+    });
+    dw.finish(r.d);
 }
 
-/* silu(z), 1 without a gate. */
-__device__ float gate(const float *z, int64_t at) {
-    return z ? z[at] * pn_cuda_sigmoid(z[at]) : 1;
+/* Heads share the weight: rows of one group. */
+pn_rows rows_of(const pn_op_call *c) {
+    int64_t d = ((const pn_gated_rms_norm_attr *)c->attr)->head_dim;
+    return { pn_tensor_elems(c->in[O]) / d, 1, d };
 }
 
-__global__ void __launch_bounds__(THREADS) normalise(rows r, const float *o, const float *z, const float *w, float *y) {
-    for (int64_t n = blockIdx.x; n < r.n; n += gridDim.x) {
-        float k = row_rstd(r, o + n * r.d);
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS)
-            y[n * r.d + i] = w[i] * o[n * r.d + i] * k * gate(z, n * r.d + i);
-    }
+template <class T> pn_status forward_of(const pn_op_call *c) {
+    constexpr int V = pn_vector<T>::n;
+    const T *o = pn_values<T>(c->in[O]), *z = pn_values_or_null<T>(c->in[Z]);
+    const float *w = pn_f32(c->in[WEIGHT]), eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
+    T *y = pn_values<T>(c->out[0]);
+    const pn_rows r = rows_of(c);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, w, y));
+    if (r.tokens == 0) return PN_OK;
+    return pn_cuda_with_team(name, team, [&](auto kind) {
+        normalise<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);
+    });
 }
 
-/* q = dy * silu(z): dz += dy * w * o r * silu'(z); with c = w * q: do += r (c - o r^2 mean(c * o)). rstd is kept for
- * dw. w is NULL where neither is wanted. */
-__global__ void __launch_bounds__(THREADS) add_do_dz(rows r, const float *o, const float *z, const float *w,
-                                                     const float *dy, float *d_o, float *dz, float *rstd) {
-    for (int64_t n = blockIdx.x; n < r.n; n += gridDim.x) {
-        float k = row_rstd(r, o + n * r.d), dot = 0;
-        if (threadIdx.x == 0) rstd[n] = k;
-        for (int64_t i = threadIdx.x; d_o && i < r.d; i += THREADS) {
-            int64_t at = n * r.d + i;
-            dot += w[i] * dy[at] * gate(z, at) * o[at];
-        }
-        float mean = k * k * pn_block_sum<THREADS>(dot) / (float)r.d;
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS) {
-            int64_t at = n * r.d + i;
-            if (d_o) d_o[at] = __fadd_rn(d_o[at], k * (w[i] * dy[at] * gate(z, at) - o[at] * mean));
-            if (!dz) continue;
-            float s = pn_cuda_sigmoid(z[at]);
-            dz[at] = __fadd_rn(dz[at], dy[at] * w[i] * o[at] * k * s * (1 + z[at] * (1 - s)));
-        }
-    }
+template <class T> pn_status backward_of(const pn_op_call *c) {
+    constexpr int V = pn_vector<T>::n;
+    const T *o = pn_values<T>(c->in[O]), *z = pn_values_or_null<T>(c->in[Z]), *dy = pn_values<T>(c->dout[0]);
+    const float eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
+    gradients<T> g = {};
+    g.d_o = pn_cuda_gradient<T>(c, O);
+    if (z) g.dz = pn_cuda_gradient<T>(c, Z);
+    g.w = g.d_o.to || g.dz.to ? pn_f32(c->in[WEIGHT]) : NULL;
+    g.part = c->din[WEIGHT] ? (float *)c->scratch : NULL;
+    const pn_rows r = rows_of(c);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o.to, g.dz.to));
+    if (r.tokens > 0 && (g.w || g.part))
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), eps, o, z, dy, g);
+        }));
+    return pn_cuda_row_sums_finish(name, c, WEIGHT, r, r.d, g.part);
 }
-
-struct dw_term {
-    const float *o, *z, *dy, *rstd;
-    int64_t d;
-    __device__ float operator()(int64_t n, int64_t i) const {
-        int64_t at = n * d + i;
-        return dy[at] * gate(z, at) * o[at] * rstd[n];
-    }
-};
 
 } // namespace
 
-static rows rows_of(const pn_op_call *c) {
-    const pn_gated_rms_norm_attr *attr = (const pn_gated_rms_norm_attr *)c->attr;
-    return { pn_tensor_elems(c->in[0]) / attr->head_dim, attr->head_dim, (float)attr->eps };
-}
-
-static unsigned grid(const rows &r) {
-    return (unsigned)(r.n < 1 << 20 ? r.n : 1 << 20);
-}
-
 static pn_status forward(const pn_op_call *c) {
-    rows r = rows_of(c);
-    if (r.n == 0) return PN_OK;
-    normalise<<<grid(r), THREADS, 0, pn_cuda_stream()>>>(r, pn_f32(c->in[0]), pn_f32_or_null(c->in[1]),
-                                                         pn_f32(c->in[2]), pn_f32(c->out[0]));
-    return pn_cuda_launched(name);
-}
-
-/* Scratch: rstd of every row, then the partial sums of dw. */
-static size_t rstd_bytes(const rows &r) {
-    return (size_t)(r.n + 15) / 16 * 16 * sizeof(float);
+    return PN_CUDA_TYPED(c->in[O], forward_of, c);
 }
 
 static pn_status backward(const pn_op_call *c) {
-    rows r = rows_of(c);
-    if (!c->dout[0] || r.n == 0) return PN_OK;
-    const float *o = pn_f32(c->in[0]), *z = pn_f32_or_null(c->in[1]), *dy = pn_f32(c->dout[0]);
-    const float *w = c->din[0] || c->din[1] ? pn_f32(c->in[2]) : NULL;
-    float *rstd = (float *)c->scratch;
-    add_do_dz<<<grid(r), THREADS, 0, pn_cuda_stream()>>>(r, o, z, w, dy, pn_f32_or_null(c->din[0]),
-                                                         pn_f32_or_null(c->din[1]), rstd);
-    PN_TRY(pn_cuda_launched(name));
-    if (!c->din[2]) return PN_OK;
-    return pn_cuda_column_sums(name, r.n, r.d, dw_term{ o, z, dy, rstd, r.d }, pn_add_to{ pn_f32(c->din[2]) },
-                               (char *)c->scratch + rstd_bytes(r));
+    return c->dout[0] ? PN_CUDA_TYPED(c->in[O], backward_of, c) : PN_OK;
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    rows r = rows_of(c);
-    return backward_pass ? rstd_bytes(r) + pn_cuda_column_sum_scratch(r.n, r.d) : 0;
+    const pn_rows r = rows_of(c);
+    return backward_pass && c->wants[WEIGHT] ? pn_row_sums_scratch(r, r.d) : 0;
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(gated_rms_norm, &impl)

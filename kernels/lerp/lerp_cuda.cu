@@ -22,22 +22,29 @@ struct dw {
     __device__ float operator()(float a, float b, float dy) const { return (b - a) * dy; }
 };
 
+template <class T> pn_status forward_of(const pn_op_call *c) {
+    return pn_cuda_map<false>(name, pn_values<T>(c->out[0]), pn_tensor_elems(c->out[0]), value{},
+                              pn_values<T>(c->in[A]), pn_values<T>(c->in[B]), pn_values<T>(c->in[W]));
+}
+
+template <class T> pn_status backward_of(const pn_op_call *c) {
+    const T *dy = pn_values<T>(c->dout[0]);
+    const T *a = c->din[W] ? pn_values<T>(c->in[A]) : NULL, *b = c->din[W] ? pn_values<T>(c->in[B]) : NULL;
+    const T *w = c->din[A] || c->din[B] ? pn_values<T>(c->in[W]) : NULL;
+    PN_TRY(pn_cuda_map_gradient<T>(name, c, A, da{}, w, dy));
+    PN_TRY(pn_cuda_map_gradient<T>(name, c, B, db{}, w, dy));
+    return pn_cuda_map_gradient<T>(name, c, W, dw{}, a, b, dy);
+}
+
 } // namespace
 
 static pn_status forward(const pn_op_call *c) {
-    return pn_cuda_map<false>(name, pn_f32(c->out[0]), pn_tensor_elems(c->out[0]), value{}, pn_f32(c->in[A]),
-                              pn_f32(c->in[B]), pn_f32(c->in[W]));
+    return PN_CUDA_TYPED(c->out[0], forward_of, c);
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0]) return PN_OK;
-    const float *dy = pn_f32(c->dout[0]);
-    int64_t n = pn_tensor_elems(c->dout[0]);
-    if (c->din[A]) PN_TRY(pn_cuda_map<true>(name, pn_f32(c->din[A]), n, da{}, pn_f32(c->in[W]), dy));
-    if (c->din[B]) PN_TRY(pn_cuda_map<true>(name, pn_f32(c->din[B]), n, db{}, pn_f32(c->in[W]), dy));
-    if (c->din[W]) PN_TRY(pn_cuda_map<true>(name, pn_f32(c->din[W]), n, dw{}, pn_f32(c->in[A]), pn_f32(c->in[B]), dy));
-    return PN_OK;
+    return c->dout[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(lerp, &impl)

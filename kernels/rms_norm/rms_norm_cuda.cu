@@ -1,5 +1,4 @@
-/* A block per row (a group of one), so that its elements are read once from memory and once from the cache. */
-#include "cuda/reduce.cuh"
+#include "cuda/rows.cuh"
 
 #include "rms_norm.h"
 
@@ -7,97 +6,120 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "rms_norm/cuda";
 
-/* Rows up to this get a small block: they would leave most threads of a large one without work. */
-enum { NARROW = 512 };
+enum { MOST = 4 }; /* pieces of an operand that a thread keeps */
 
-struct rows {
-    int64_t n, d, groups; /* n rows of d, every `groups`-th with the same part of w */
-};
-
-template <int THREADS>
-__global__ void __launch_bounds__(THREADS)
-    normalise(rows r, const float *x, const float *w, float eps, float *y, float *rstd) {
-    for (int64_t n = blockIdx.x; n < r.n; n += gridDim.x) {
-        const float *xn = x + n * r.d, *wn = w + n % r.groups * r.d;
-        float sum = 0;
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS) sum += xn[i] * xn[i];
-        float k = 1 / sqrtf(pn_block_sum<THREADS>(sum) / (float)r.d + eps);
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS) y[n * r.d + i] = wn[i] * xn[i] * k;
-        if (threadIdx.x == 0) rstd[n] = k;
-    }
+template <class T, int W, int K>
+__global__ void __launch_bounds__(pn_team_threads<W, K>)
+    normalise(pn_rows r, const T *x, const float *w, float eps, T *y, float *rstd) {
+    pn_each_row(r, [=](int64_t n, int64_t d) {
+        pn_row<T, W, K> xs(x + n * r.d);
+        pn_row<float, W, K> ws(w + n % r.groups * r.d);
+        float sum[1] = {};
+        pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), ws.load(j, i); });
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = xs.get(j, i);
+#pragma unroll
+            for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
+        });
+        pn_team_sum(sum);
+        float s = 1 / sqrtf(sum[0] / (float)r.d + eps);
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = xs.get(j, i), u = ws.get(j, i);
+#pragma unroll
+            for (int k = 0; k < W; k++) v.x[k] *= u.x[k] * s;
+            pn_lanes_put(y + n * r.d + i, v);
+        });
+        if (d && threadIdx.x == 0) rstd[n] = s;
+    });
 }
 
-/* dx += r (c - x r^2 mean(c * x)) with c = w * dy. */
-template <int THREADS>
-__global__ void __launch_bounds__(THREADS)
-    add_dx(rows r, const float *x, const float *w, const float *dy, const float *rstd, float *dx) {
-    for (int64_t n = blockIdx.x; n < r.n; n += gridDim.x) {
-        const float *xn = x + n * r.d, *wn = w + n % r.groups * r.d, *dyn = dy + n * r.d;
-        float dot = 0, k = rstd[n];
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS) dot += wn[i] * dyn[i] * xn[i];
-        float mean = k * k * pn_block_sum<THREADS>(dot) / (float)r.d;
-        for (int64_t i = threadIdx.x; i < r.d; i += THREADS)
-            dx[n * r.d + i] = __fadd_rn(dx[n * r.d + i], k * (wn[i] * dyn[i] - xn[i] * mean));
-    }
+/* dx += r (c - x r^2 mean(c * x)) with c = w * dy; dw += dy * x r. w is NULL where dx is. */
+template <class T, int W, int K>
+__global__ void __launch_bounds__(pn_team_threads<W, K>)
+    add_gradients(pn_rows r, int64_t run, const T *x, const float *w, const T *dy, const float *rstd, pn_gradient<T> dx,
+                  float *part) {
+    pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
+    pn_row_sums<W, K> dw(part, r.d);
+    if (dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
+        pn_row<T, W, K> xs(x + n * r.d), dys(dy + n * r.d);
+        float dot[1] = {}, s = rstd[n];
+        pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), dys.load(j, i); });
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
+#pragma unroll
+            for (int k = 0; k < W; k++) {
+                v.x[k] *= g.x[k];
+                dot[0] += u.x[k] * v.x[k];
+                v.x[k] *= s;
+            }
+            if (part) dw.add(j, i, v);
+        });
+        if (!dx.to) return;
+        pn_team_sum(dot);
+        float mean = s * s * dot[0] / (float)r.d;
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = ws.get(j, i);
+#pragma unroll
+            for (int k = 0; k < W; k++) v.x[k] = s * (u.x[k] * g.x[k] - v.x[k] * mean);
+            dx.put(n * r.d + i, v);
+        });
+    });
+    dw.finish(r.d);
 }
 
-struct dw_term {
-    const float *x, *dy, *rstd;
-    int64_t D, d, groups;
-    __device__ float operator()(int64_t n, int64_t i) const {
-        return dy[n * D + i] * x[n * D + i] * rstd[n * groups + i / d];
-    }
-};
+pn_rows rows_of(const pn_op_call *c) {
+    int64_t groups = ((const pn_rms_norm_attr *)c->attr)->groups;
+    return { c->in[0]->shape[0], groups, c->in[0]->shape[1] / groups };
+}
+
+template <class T> pn_status forward_of(const pn_op_call *c) {
+    constexpr int V = pn_vector<T>::n;
+    const float *w = pn_f32(c->in[1]), eps = (float)((const pn_rms_norm_attr *)c->attr)->eps;
+    const T *x = pn_values<T>(c->in[0]);
+    T *y = pn_values<T>(c->out[0]);
+    float *rstd = pn_f32(c->out[1]);
+    const pn_rows r = rows_of(c);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, y));
+    if (r.tokens == 0) return PN_OK;
+    return pn_cuda_with_team(name, team, [&](auto kind) {
+        normalise<T, kind.W, kind.K>
+            <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
+    });
+}
+
+template <class T> pn_status backward_of(const pn_op_call *c) {
+    constexpr int V = pn_vector<T>::n;
+    const T *x = pn_values<T>(c->in[0]), *dy = pn_values<T>(c->dout[0]);
+    const float *w = c->din[0] ? pn_f32(c->in[1]) : NULL, *rstd = pn_f32(c->out[1]);
+    const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
+    float *part = c->din[1] ? (float *)c->scratch : NULL;
+    const pn_rows r = rows_of(c);
+    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx.to));
+    if (r.tokens > 0 && (dx.to || part))
+        PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
+            add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
+                r, pn_rows_run(r), x, w, dy, rstd, dx, part);
+        }));
+    return pn_cuda_row_sums_finish(name, c, 1, r, r.d, part);
+}
 
 } // namespace
 
-static rows rows_of(const pn_op_call *c) {
-    const pn_rms_norm_attr *attr = (const pn_rms_norm_attr *)c->attr;
-    return { c->in[0]->shape[0] * attr->groups, c->in[0]->shape[1] / attr->groups, attr->groups };
-}
-
-static unsigned grid(const rows *r) {
-    return (unsigned)(r->n < 1 << 20 ? r->n : 1 << 20);
-}
-
 static pn_status forward(const pn_op_call *c) {
-    const pn_rms_norm_attr *attr = (const pn_rms_norm_attr *)c->attr;
-    rows r = rows_of(c);
-    if (r.n == 0) return PN_OK;
-    const float *x = pn_f32(c->in[0]), *w = pn_f32(c->in[1]);
-    float *y = pn_f32(c->out[0]), *rstd = pn_f32(c->out[1]), eps = (float)attr->eps;
-    if (r.d <= NARROW)
-        normalise<64><<<grid(&r), 64, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
-    else
-        normalise<256><<<grid(&r), 256, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
-    return pn_cuda_launched(name);
+    return PN_CUDA_TYPED(c->in[0], forward_of, c);
 }
 
 static pn_status backward(const pn_op_call *c) {
-    rows r = rows_of(c);
-    if (!c->dout[0] || r.n == 0) return PN_OK;
-    const float *x = pn_f32(c->in[0]), *dy = pn_f32(c->dout[0]), *rstd = pn_f32(c->out[1]);
-    if (c->din[0]) {
-        const float *w = pn_f32(c->in[1]);
-        float *dx = pn_f32(c->din[0]);
-        if (r.d <= NARROW)
-            add_dx<64><<<grid(&r), 64, 0, pn_cuda_stream()>>>(r, x, w, dy, rstd, dx);
-        else
-            add_dx<256><<<grid(&r), 256, 0, pn_cuda_stream()>>>(r, x, w, dy, rstd, dx);
-        PN_TRY(pn_cuda_launched(name));
-    }
-    if (!c->din[1]) return PN_OK;
-    int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1];
-    return pn_cuda_column_sums(name, N, D, dw_term{ x, dy, rstd, D, r.d, r.groups }, pn_add_to{ pn_f32(c->din[1]) },
-                               c->scratch);
+    return c->dout[0] ? PN_CUDA_TYPED(c->in[0], backward_of, c) : PN_OK;
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    if (!backward_pass || !c->wants[1]) return 0;
-    return pn_cuda_column_sum_scratch(c->in[0]->shape[0], c->in[0]->shape[1]);
+    const pn_rows r = rows_of(c);
+    return backward_pass && c->wants[1] ? pn_row_sums_scratch(r, r.d) : 0;
 }
 
 static const pn_op_impl impl = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
+    .name = name, .bf16 = true, .fresh = true, .scratch_bytes = scratch_bytes, .forward = forward, .backward = backward
 };
 PN_CUDA_OP(rms_norm, &impl)

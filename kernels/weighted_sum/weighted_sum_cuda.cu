@@ -1,4 +1,4 @@
-#include "cuda/op_cuda.cuh"
+#include "cuda/lanes.cuh"
 
 #include "weighted_sum.h"
 
@@ -12,7 +12,7 @@ struct terms {
     int n;
 };
 struct gradients {
-    float *dx[PN_WEIGHTED_SUM_MAX]; /* NULL: not wanted */
+    pn_gradient<float> dx[PN_WEIGHTED_SUM_MAX];
     double weight[PN_WEIGHTED_SUM_MAX];
     int n;
 };
@@ -26,7 +26,7 @@ __global__ void add_up(float *y, terms t) {
 /* One after another: a term may come twice. */
 __global__ void add_gradients(gradients g, const float *dy) {
     for (int i = 0; i < g.n; i++)
-        if (g.dx[i]) *g.dx[i] += (float)(g.weight[i] * (double)*dy);
+        if (g.dx[i].to) g.dx[i].put(0, pn_lanes<1>{ { (float)(g.weight[i] * (double)*dy) } });
 }
 
 } // namespace
@@ -47,10 +47,10 @@ static pn_status backward(const pn_op_call *c) {
     gradients g = {};
     g.n = c->n_in;
     memcpy(g.weight, attr->weight, sizeof g.weight);
-    for (int i = 0; i < c->n_in; i++) g.dx[i] = pn_f32_or_null(c->din[i]);
+    for (int i = 0; i < c->n_in; i++) g.dx[i] = pn_cuda_gradient<float>(c, i);
     add_gradients<<<1, 1, 0, pn_cuda_stream()>>>(g, pn_f32(c->dout[0]));
     return pn_cuda_launched(name);
 }
 
-static const pn_op_impl impl = { .name = name, .forward = forward, .backward = backward };
+static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };
 PN_CUDA_OP(weighted_sum, &impl)

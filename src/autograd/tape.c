@@ -259,10 +259,11 @@ static pn_status accumulate(const pn_tape *t, pn_tensor *dst, pn_tensor *src) {
     return PN_OK;
 }
 
-static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+/* A gradient for x if it has none: zeros, or undefined. */
+static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
     if (x->grad) return PN_OK;
     PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &x->grad));
-    PN_TRY(pn_tensor_fill_zero(x->grad));
+    if (zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
     if (t->backend != PN_PLAN) return PN_OK;
     if (t->n_planned == t->cap_planned) {
         int cap = t->cap_planned ? 2 * t->cap_planned : 256;
@@ -273,6 +274,10 @@ static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
     }
     t->planned[t->n_planned++] = pn_tensor_retain_shell(x);
     return PN_OK;
+}
+
+static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+    return make_gradient(t, x, true);
 }
 
 static pn_status backward_to(pn_tape *t, int base);
@@ -312,8 +317,12 @@ static pn_status op_backward(pn_tape *t, node *n) {
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
         if (!c->wants[i]) continue;
-        PN_TRY(want_gradient(t, c->in[i]));
+        /* A tensor that is two inputs of one call has its gradient from the first of them on. */
+        bool fresh = n->impl->fresh && !c->in[i]->grad;
+        for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
+        PN_TRY(make_gradient(t, c->in[i], !fresh));
         c->din[i] = c->in[i]->grad;
+        if (fresh) c->fresh |= 1u << i;
     }
     for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
     PN_TRY(run_impl(t, n->impl, c, true));

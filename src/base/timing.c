@@ -6,7 +6,7 @@
 #include "signals.h"
 #include "threads.h"
 
-static const double least_sample = 2e-4; /* seconds of one timing: shorter runs are timed several together */
+static const double least_sample = 2e-4;
 
 double (*pn_timing_clock(void))(void) {
     return pn_threads() == 1 ? pn_thread_cpu_seconds : pn_seconds;
@@ -35,7 +35,12 @@ pn_status pn_time_runs(const pn_timing_rule *rule, pn_status (*run)(void *ctx), 
     int64_t n = 0;
     PN_TRY(run_together(rule, rule->warm, run, ctx, &took));
     double estimate = took / (double)rule->warm;
-    int64_t together = estimate < least_sample ? (int64_t)(least_sample / (estimate + 1e-9)) + 1 : 1;
+    if (rule->sample > 0) { /* a warm-up may have loaded libraries and made plans */
+        PN_TRY(run_together(rule, rule->warm, run, ctx, &took));
+        estimate = took / (double)rule->warm;
+    }
+    const double sample_seconds = rule->sample > 0 ? rule->sample : least_sample;
+    int64_t together = estimate < sample_seconds ? (int64_t)(sample_seconds / (estimate + 1e-9)) + 1 : 1;
     while (n < rule->runs && (!n || spent < (n < PN_TIMING_LEAST_RUNS ? 3 : 1) * rule->seconds)) {
         PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped by a signal while measuring");
         PN_TRY(run_together(rule, together, run, ctx, &took));

@@ -18,6 +18,7 @@ typedef struct pn_timing_rule {
     int64_t warm;          /* runs before, at least 1 */
     int64_t runs;          /* at most PN_TIMING_MOST_RUNS */
     double seconds;        /* no more runs after so many, but PN_TIMING_LEAST_RUNS within three times as many */
+    double sample;         /* seconds of one timing: shorter runs are timed several together; 0: 0.2 ms */
 } pn_timing_rule;
 
 /* The clock for the threads there are: of one thread its own processor time, so that time slices of other programs do

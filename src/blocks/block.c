@@ -123,7 +123,9 @@ pn_status pn_state_create(const pn_block *b, int64_t n_sequences, pn_pool *pool,
     s->pool = pool;
     s->dtype = dtype;
     s->past = calloc((size_t)n_sequences + 1, sizeof *s->past);
-    if (!s->past) PN_FAIL_GOTO(status, PN_MEMORY, fail, "out of memory");
+    s->key_start = calloc((size_t)n_sequences + 1, sizeof *s->key_start);
+    s->key_len = calloc((size_t)n_sequences + 1, sizeof *s->key_len);
+    if (!s->past || !s->key_start || !s->key_len) PN_FAIL_GOTO(status, PN_MEMORY, fail, "out of memory");
     if (b->spec.type->state_create) PN_TRY_GOTO(status, b->spec.type->state_create(b, s), fail);
     *out = s;
     return PN_OK;
@@ -136,6 +138,8 @@ void pn_state_destroy(pn_state **s) {
     if (!s || !*s) return;
     for (int i = 0; i < (*s)->n_tensors; i++) pn_tensor_release(&(*s)->tensor[i]);
     free((*s)->past);
+    free((*s)->key_start);
+    free((*s)->key_len);
     free(*s);
     *s = NULL;
 }

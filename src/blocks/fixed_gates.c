@@ -1,26 +1,25 @@
 #include "fixed_gates.h"
 
-static void fill_f64(double *gate, int64_t tokens, int64_t heads, double (*value)(int64_t)) {
-    for (int64_t h = 0; h < heads; h++) {
-        const double x = value(h);
-        for (int64_t i = 0; i < tokens; i++) gate[i * heads + h] = x;
-    }
-}
+enum { MOST_HEADS = 4096 };
 
-static void fill_f32(float *gate, int64_t tokens, int64_t heads, double (*value)(int64_t)) {
-    for (int64_t h = 0; h < heads; h++) {
-        const float x = (float)value(h);
-        for (int64_t i = 0; i < tokens; i++) gate[i * heads + h] = x;
-    }
-}
-
+/* The first row, then as many rows again as there are, until all are there: a few copies, wherever the tensor is. */
 pn_status pn_fixed_gates(pn_tape *t, int64_t tokens, int64_t heads, double (*value)(int64_t head), pn_tensor **out) {
     const pn_dtype type = pn_wide_dtype(pn_tape_dtype(t));
+    double row[MOST_HEADS];
+    PN_CHECK(heads <= MOST_HEADS, PN_USAGE, "a block of %lld heads; %d are possible", (long long)heads,
+             (int)MOST_HEADS);
     PN_TRY(pn_tape_new(t, type, 2, (int64_t[]){ tokens, heads }, out));
-    if (!(*out)->storage->data) return PN_OK; /* a plan */
-    if (type == PN_F64)
-        fill_f64(pn_f64(*out), tokens, heads, value);
-    else
-        fill_f32(pn_f32(*out), tokens, heads, value);
+    if (!tokens) return PN_OK;
+    for (int64_t h = 0; h < heads; h++) row[h] = value(h);
+    pn_tensor *first;
+    PN_TRY(pn_tensor_rows(*out, 0, 1, &first));
+    PN_TRY(pn_tape_own(t, first));
+    PN_TRY(pn_tensor_write(first, row, PN_F64));
+    const size_t bytes = (size_t)heads * pn_dtype_bytes(type);
+    for (int64_t done = 1; done < tokens;) {
+        const int64_t more = done < tokens - done ? done : tokens - done;
+        PN_TRY(pn_storage_copy((*out)->storage, (size_t)done * bytes, (*out)->storage, 0, (size_t)more * bytes));
+        done += more;
+    }
     return PN_OK;
 }

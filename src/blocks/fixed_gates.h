@@ -4,7 +4,7 @@
 
 #include "tape.h"
 
-/* [tokens, heads] in the tape's compute dtype, owned by its current scope: value(h) in column h of every row. */
+/* [tokens, heads], wide (op.h), owned by its current scope: value(h) in column h of every row. */
 pn_status pn_fixed_gates(pn_tape *t, int64_t tokens, int64_t heads, double (*value)(int64_t head), pn_tensor **out);
 
 #endif

@@ -1,6 +1,8 @@
 #include "kv_cache.h"
 
-#include <string.h>
+#include <stdlib.h>
+
+#include "copy_rows/copy_rows.h"
 
 enum { KEYS, VALUES, FIRST_CAPACITY = 64 };
 
@@ -12,6 +14,11 @@ static int64_t fresh_rows(const pn_docs *docs, int64_t d) {
     return docs->offset[d + 1] - docs->offset[d];
 }
 
+/* The row of the cache for token `position` of sequence d. */
+static int64_t row_of(const pn_state *s, int64_t d, int64_t position) {
+    return d * s->capacity + position % s->capacity;
+}
+
 pn_status pn_kv_cache_create(pn_state *s, int64_t width, int64_t window) {
     s->capacity = window ? least(FIRST_CAPACITY, window) : FIRST_CAPACITY;
     const int64_t shape[] = { s->n * s->capacity, width };
@@ -20,78 +27,100 @@ pn_status pn_kv_cache_create(pn_state *s, int64_t width, int64_t window) {
     return PN_OK;
 }
 
-/* Copies tokens first .. first + n - 1 of sequence d from or to consecutive rows. */
-static void copy_rows(pn_state *s, int which, int64_t d, int64_t first, int64_t n, char *rows, bool to_cache) {
-    pn_tensor *cache = s->tensor[which];
-    size_t row = (size_t)cache->shape[1] * pn_dtype_bytes(s->dtype);
-    while (n > 0) {
-        int64_t at = first % s->capacity, run = least(n, s->capacity - at);
-        char *place = (char *)pn_data(cache) + (size_t)(d * s->capacity + at) * row;
-        size_t bytes = (size_t)run * row;
-        if (to_cache)
-            memcpy(place, rows, bytes);
-        else
-            memcpy(rows, place, bytes);
-        rows += bytes;
-        first += run;
-        n -= run;
-    }
+/* Which rows go where; made for keys, used for values too. */
+typedef struct moves {
+    int64_t *to, *from; /* owned, one block */
+    int64_t n;
+} moves;
+
+static pn_status moves_make(int64_t most, moves *m) {
+    *m = (moves){ .to = malloc((size_t)(2 * most + 1) * sizeof *m->to) };
+    PN_CHECK(m->to, PN_MEMORY, "out of memory");
+    m->from = m->to + most;
+    return PN_OK;
 }
 
-/* Makes room for `rows` rows per sequence, no more than the window, keeping what the cache holds. */
-static pn_status grow(pn_state *s, int64_t rows, int64_t window) {
-    int64_t capacity = s->capacity, width = s->tensor[KEYS]->shape[1];
-    while (capacity < rows && capacity != window) capacity = window ? least(2 * capacity, window) : 2 * capacity;
-    if (capacity == s->capacity) return PN_OK;
-    size_t row = (size_t)width * pn_dtype_bytes(s->dtype);
-    for (int i = KEYS; i <= VALUES; i++) { /* no sequence has gone round: its tokens are in order from row 0 on */
+static void moves_add(moves *m, int64_t to, int64_t from) {
+    m->to[m->n] = to;
+    m->from[m->n++] = from;
+}
+
+static pn_status moves_run(const moves *m, pn_tensor *to, const pn_tensor *from) {
+    return pn_tensor_copy_rows(to, m->to, from, m->from, m->n);
+}
+
+static pn_status grow_to(pn_state *s, int64_t capacity, const moves *m) {
+    for (int i = KEYS; i <= VALUES; i++) {
         pn_tensor *bigger;
-        PN_TRY(pn_tensor_zeros(s->pool, s->dtype, 2, (int64_t[]){ s->n * capacity, width }, &bigger));
-        for (int64_t d = 0; d < s->n; d++)
-            copy_rows(s, i, d, 0, least(s->past[d], s->capacity),
-                      (char *)pn_data(bigger) + (size_t)(d * capacity) * row, false);
+        const int64_t shape[] = { s->n * capacity, s->tensor[i]->shape[1] };
+        PN_TRY(pn_tensor_zeros(s->pool, s->dtype, 2, shape, &bigger));
+        pn_status status = moves_run(m, bigger, s->tensor[i]);
         pn_tensor_release(&s->tensor[i]);
         s->tensor[i] = bigger;
+        PN_TRY(status);
     }
     s->capacity = capacity;
     return PN_OK;
 }
 
+/* Makes room for `rows` rows per sequence, no more than the window, keeping what the cache holds. */
+static pn_status grow(pn_state *s, int64_t rows, int64_t window) {
+    int64_t capacity = s->capacity;
+    while (capacity < rows && capacity != window) capacity = window ? least(2 * capacity, window) : 2 * capacity;
+    if (capacity == s->capacity) return PN_OK;
+    moves m;
+    PN_TRY(moves_make(s->n * s->capacity, &m));
+    for (int64_t d = 0; d < s->n; d++) /* no sequence has gone round: its tokens are in order from row 0 on */
+        for (int64_t i = 0, held = least(s->past[d], s->capacity); i < held; i++)
+            moves_add(&m, d * capacity + i, d * s->capacity + i);
+    pn_status status = grow_to(s, capacity, &m);
+    free(m.to);
+    return status;
+}
+
 /* The last rows of each piece that fit. */
-static void store(pn_state *s, const pn_docs *docs, pn_tensor *k, pn_tensor *v) {
-    pn_tensor *const from[] = { k, v };
-    size_t row = (size_t)k->shape[1] * pn_dtype_bytes(s->dtype);
-    for (int64_t d = 0; d < s->n; d++) {
-        int64_t n = fresh_rows(docs, d), kept = least(n, s->capacity), skip = n - kept;
-        for (int i = KEYS; i <= VALUES; i++)
-            copy_rows(s, i, d, s->past[d] + skip, kept,
-                      (char *)pn_data(from[i]) + (size_t)(docs->offset[d] + skip) * row, true);
-    }
+static pn_status store(pn_state *s, const pn_docs *docs, pn_tensor *k, pn_tensor *v) {
+    moves m;
+    PN_TRY(moves_make(pn_docs_tokens(docs), &m));
+    for (int64_t d = 0; d < s->n; d++)
+        for (int64_t n = fresh_rows(docs, d), i = n - least(n, s->capacity); i < n; i++)
+            moves_add(&m, row_of(s, d, s->past[d] + i), docs->offset[d] + i);
+    pn_status status = moves_run(&m, s->tensor[KEYS], k);
+    if (!status) status = moves_run(&m, s->tensor[VALUES], v);
+    free(m.to);
+    return status;
+}
+
+/* Rows of the tape: those that `old` takes from the cache, those that `fresh` takes from *x, which they replace. */
+static pn_status join(pn_state *s, int which, pn_tape *t, const moves *old, const moves *fresh, pn_tensor **x) {
+    pn_tensor *all;
+    PN_TRY(pn_tape_new(t, s->dtype, 2, (int64_t[]){ old->n + fresh->n, (*x)->shape[1] }, &all));
+    PN_TRY(moves_run(old, all, s->tensor[which]));
+    PN_TRY(moves_run(fresh, all, *x));
+    *x = all;
+    return PN_OK;
 }
 
 /* Per sequence, in order: the keys before the piece that its first query sees, and the piece. */
-static pn_status gather(pn_state *s, pn_tape *t, const pn_docs *docs, pn_tensor **k, pn_tensor **v, int64_t window,
-                        int64_t *start, int64_t *len) {
-    int64_t rows = 0, width = (*k)->shape[1];
+static pn_status gather(pn_state *s, pn_tape *t, const pn_docs *docs, pn_tensor **k, pn_tensor **v, int64_t window) {
+    int64_t rows = 0;
+    moves old, fresh = { 0 };
+    PN_TRY(moves_make(s->n * s->capacity, &old));
+    pn_status status;
+    PN_TRY_GOTO(status, moves_make(pn_docs_tokens(docs), &fresh), done);
     for (int64_t d = 0; d < s->n; d++) {
-        start[d] = rows;
-        len[d] = least(s->past[d], window - 1) + fresh_rows(docs, d);
-        rows += len[d];
+        int64_t n = fresh_rows(docs, d), before = least(s->past[d], window - 1);
+        s->key_start[d] = rows;
+        s->key_len[d] = before + n;
+        for (int64_t i = s->past[d] - before; i < s->past[d]; i++) moves_add(&old, rows++, row_of(s, d, i));
+        for (int64_t i = 0; i < n; i++) moves_add(&fresh, rows++, docs->offset[d] + i);
     }
-    size_t row = (size_t)width * pn_dtype_bytes(s->dtype);
-    pn_tensor **const fresh[] = { k, v };
-    for (int i = KEYS; i <= VALUES; i++) {
-        pn_tensor *all;
-        PN_TRY(pn_tape_new(t, s->dtype, 2, (int64_t[]){ rows, width }, &all));
-        for (int64_t d = 0; d < s->n; d++) {
-            int64_t n = fresh_rows(docs, d), old = len[d] - n;
-            char *to = (char *)pn_data(all) + (size_t)start[d] * row;
-            copy_rows(s, i, d, s->past[d] - old, old, to, false);
-            memcpy(to + (size_t)old * row, (char *)pn_data(*fresh[i]) + (size_t)docs->offset[d] * row, (size_t)n * row);
-        }
-        *fresh[i] = all;
-    }
-    return PN_OK;
+    PN_TRY_GOTO(status, join(s, KEYS, t, &old, &fresh, k), done);
+    PN_TRY_GOTO(status, join(s, VALUES, t, &old, &fresh, v), done);
+done:
+    free(old.to);
+    free(fresh.to);
+    return status;
 }
 
 pn_status pn_kv_cache_extend(pn_state *s, pn_tape *t, const pn_docs *docs, pn_tensor **k, pn_tensor **v,
@@ -104,21 +133,19 @@ pn_status pn_kv_cache_extend(pn_state *s, pn_tape *t, const pn_docs *docs, pn_te
         overwrites = overwrites || (attr->window && n > 1 && rows > attr->window);
     }
     PN_TRY(grow(s, longest, attr->window));
-    pn_tensor *table, *new_k = *k, *new_v = *v;
-    PN_TRY(pn_tape_new(t, PN_I64, 2, (int64_t[]){ 2, s->n }, &table));
-    int64_t *start = pn_data(table), *len = start + s->n;
-    if (overwrites) PN_TRY(gather(s, t, docs, k, v, attr->window, start, len));
-    store(s, docs, new_k, new_v);
+    pn_tensor *new_k = *k, *new_v = *v;
+    if (overwrites) PN_TRY(gather(s, t, docs, k, v, attr->window));
+    PN_TRY(store(s, docs, new_k, new_v));
     if (!overwrites) {
         for (int64_t d = 0; d < s->n; d++) {
-            start[d] = d * s->capacity;
-            len[d] = least(s->past[d] + fresh_rows(docs, d), s->capacity);
+            s->key_start[d] = d * s->capacity;
+            s->key_len[d] = least(s->past[d] + fresh_rows(docs, d), s->capacity);
         }
         *k = s->tensor[KEYS];
         *v = s->tensor[VALUES];
         attr->window = 0; /* one query sees the whole ring, in whatever order; a longer piece has not filled it */
     }
-    attr->key_start = start;
-    attr->key_len = len;
+    attr->key_start = s->key_start;
+    attr->key_len = s->key_len;
     return PN_OK;
 }

@@ -67,18 +67,18 @@ pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, cons
 /* What a builder is asked for. */
 typedef struct ask {
     const pn_dims *m;
-    int64_t vocab, tokens; /* tokens 0: decoding */
+    int64_t vocab, tokens, sequences; /* tokens 0: decoding */
     int i;
 } ask;
 
-static pn_docs docs_of(const ask *a, pn_bench_case *out) {
-    int64_t n = a->tokens ? 1 : PN_BENCH_DOCS, length = a->tokens ? a->tokens : 1;
-    for (int64_t d = 0; d <= n; d++) out->offset[d] = d * length;
-    return (pn_docs){ .n = n, .offset = out->offset };
+static int64_t rows_of(const ask *a) {
+    return a->tokens ? a->tokens : a->sequences;
 }
 
-static int64_t rows_of(const ask *a) {
-    return a->tokens ? a->tokens : PN_BENCH_DOCS;
+static pn_docs docs_of(const ask *a, pn_bench_case *out) {
+    int64_t n = a->sequences, tokens = rows_of(a);
+    for (int64_t d = 0; d <= n; d++) out->offset[d] = tokens * d / n;
+    return (pn_docs){ .n = n, .offset = out->offset };
 }
 
 #define ATTR(value)                                                                                                    \
@@ -216,13 +216,13 @@ static bool attention(const ask *a, pn_bench_case *out) {
                                .scale = 1 / sqrt((double)m->head_dim) };
     int64_t keys = a->tokens;
     if (!a->tokens) {
-        for (int64_t d = 0; d < PN_BENCH_DOCS; d++) {
+        for (int64_t d = 0; d < a->sequences; d++) {
             out->key_start[d] = d * DECODE_KEYS;
             out->key_len[d] = DECODE_KEYS;
         }
         attr.key_start = out->key_start;
         attr.key_len = out->key_len;
-        keys = (int64_t)PN_BENCH_DOCS * DECODE_KEYS;
+        keys = a->sequences * DECODE_KEYS;
     }
     ATTR(attr);
     out->op_case.n_in = 3;
@@ -287,10 +287,10 @@ static bool dynamic_conv(const ask *a, pn_bench_case *out) {
     return true;
 }
 
-/* The model's own heads, then the head shapes of Gated DeltaNet and JetBlock models, 8 heads each. */
+/* The model's own heads, then those of JetBlock in Jet-Nemotron-2B and shapes of Gated DeltaNet models. */
 static bool gated_delta(const ask *a, pn_bench_case *out) {
     const int64_t head[][3] = { { a->m->heads, a->m->head_dim, a->m->head_dim },
-                                { 8, 96, 256 },
+                                { 12, 96, 256 },
                                 { 8, 128, 128 },
                                 { 8, 128, 256 },
                                 { 8, 192, 384 } };
@@ -314,7 +314,7 @@ static bool gated_delta(const ask *a, pn_bench_case *out) {
     out->op_case.in[4] = uniform_gate(rows, heads, 0, 1);
     if (!a->tokens)
         out->op_case.in[5] = (pn_case_input){
-            .present = true, .wide = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
         };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
              (long long)heads, (long long)dk, (long long)dv);
@@ -344,7 +344,7 @@ static bool gated_linear(const ask *a, pn_bench_case *out) {
     out->op_case.in[3] = uniform_gate(rows, heads * (attr.vector_gate ? dk : 1), -0.1, 0);
     if (!a->tokens)
         out->op_case.in[4] = (pn_case_input){
-            .present = true, .wide = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
         };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld %s %lldx%lld", (long long)rows, (long long)heads,
              attr.vector_gate ? "vector" : "scalar", (long long)dk, (long long)dv);
@@ -365,7 +365,7 @@ static bool dplr(const ask *a, pn_bench_case *out) {
     out->op_case.in[5] = uniform_gate(rows, heads * dk, -exp(-0.5), 0);
     if (!a->tokens)
         out->op_case.in[6] = (pn_case_input){
-            .present = true, .wide = true, .rank = 4, .shape = { PN_BENCH_DOCS, heads, dk, dv }, .hi = 0.3
+            .present = true, .wide = true, .rank = 4, .shape = { a->sequences, heads, dk, dv }, .hi = 0.3
         };
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lld, %lld heads %lldx%lld", (long long)rows,
              (long long)heads, (long long)dk, (long long)dv);
@@ -433,9 +433,12 @@ static bool largest_own(const pn_op *op, pn_op_case *out) {
     }
 }
 
-bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int i, pn_bench_case *out) {
+bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int64_t sequences, int i,
+                      pn_bench_case *out) {
+    PN_ASSERT(sequences >= 0 && sequences <= PN_BENCH_MOST_SEQUENCES);
     memset(out, 0, sizeof *out);
-    const ask a = { .m = &shape->dims, .vocab = shape->vocab, .tokens = tokens, .i = i };
+    ask a = { .m = &shape->dims, .vocab = shape->vocab, .tokens = tokens, .i = i };
+    a.sequences = sequences ? sequences : tokens ? 1 : PN_BENCH_DECODING;
     for (size_t k = 0; k < sizeof builders / sizeof *builders; k++)
         if (!strcmp(builders[k].op, op->name)) return builders[k].fill(&a, out);
     return i == 0 && tokens && largest_own(op, &out->op_case);

@@ -22,17 +22,20 @@ const char *pn_bench_shape_names(char *buffer, size_t n);
 pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, const pn_block_spec *block, int n_blocks,
                                pn_model **out);
 
-enum { PN_BENCH_DOCS = 8 };
+enum { PN_BENCH_DECODING = 8, PN_BENCH_MOST_SEQUENCES = 256 };
 
 /* A case and the arrays its attributes point to: not to be copied. The name holds the shape. */
 typedef struct pn_bench_case {
     pn_op_case op_case;
-    int64_t offset[PN_BENCH_DOCS + 1], key_start[PN_BENCH_DOCS], key_len[PN_BENCH_DOCS];
+    int64_t offset[PN_BENCH_MOST_SEQUENCES + 1];
+    int64_t key_start[PN_BENCH_MOST_SEQUENCES], key_len[PN_BENCH_MOST_SEQUENCES];
 } pn_bench_case;
 
-/* Variant i of an op in a model of that shape, on one document of so many tokens; false past the last. tokens 0: the
- * variants for decoding, PN_BENCH_DOCS sequences by one token each. An op that has no shapes here is measured on the
+/* Variant i of an op in a model of that shape, on so many tokens in documents of equal length; false past the last.
+ * tokens 0: the variants for decoding, sequences by one token each. sequences 0: one document, PN_BENCH_DECODING
+ * sequences. An op that has no shapes here is measured on the
  * largest of its own cases. */
-bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int i, pn_bench_case *out);
+bool pn_bench_case_at(const pn_op *op, const pn_bench_shape *shape, int64_t tokens, int64_t sequences, int i,
+                      pn_bench_case *out);
 
 #endif

@@ -14,6 +14,9 @@ typedef struct pn_bench_ops_options {
     const pn_bench_shape *shape;
     int64_t tokens[PN_BENCH_MAX_TOKENS]; /* (n_tokens) rows; 0: one token of each of several sequences */
     int n_tokens;
+    int64_t sequences;  /* that tokens are, or are decoded; 0: one of all tokens, several for decoding */
+    pn_backend backend; /* PN_CPU, in F32, or PN_CUDA */
+    pn_dtype type;
     int64_t repeat;   /* timed runs, fewer where they take long */
     const char *json; /* file for the rows; NULL: none */
 } pn_bench_ops_options;

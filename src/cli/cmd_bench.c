@@ -42,6 +42,24 @@ static pn_status blocks_of(const pn_args *args, const pn_dims *dims, pn_block_sp
     return PN_OK;
 }
 
+/* --device and --dtype. */
+static pn_status device_of(const pn_args *args, pn_backend *backend, pn_dtype *type) {
+    const char *device = pn_args_value(args, "device"), *dtype = pn_args_value(args, "dtype");
+    const bool cuda = !strcmp(device, pn_backend_name(PN_CUDA));
+    PN_CHECK(cuda || !strcmp(device, pn_backend_name(PN_CPU)), PN_USAGE,
+             "postnas bench: --device %s is neither %s nor %s", device, pn_backend_name(PN_CPU),
+             pn_backend_name(PN_CUDA));
+    *backend = cuda ? PN_CUDA : PN_CPU;
+    *type = cuda ? PN_BF16 : PN_F32;
+    if (!dtype) return PN_OK;
+    *type = strcmp(dtype, pn_dtype_name(PN_BF16)) ? PN_F32 : PN_BF16;
+    PN_CHECK(!strcmp(dtype, pn_dtype_name(*type)), PN_USAGE, "postnas bench: --dtype %s is neither %s nor %s", dtype,
+             pn_dtype_name(PN_F32), pn_dtype_name(PN_BF16));
+    PN_CHECK(cuda || *type == PN_F32, PN_USAGE, "postnas bench: the CPU computes in %s; --dtype %s needs --device %s",
+             pn_dtype_name(PN_F32), dtype, pn_backend_name(PN_CUDA));
+    return PN_OK;
+}
+
 static pn_status run_ops(const pn_args *args) {
     enum { MOST_OPS = 64 };
     const pn_op *ops[MOST_OPS];
@@ -53,6 +71,8 @@ static pn_status run_ops(const pn_args *args) {
         PN_TRY(pn_find_op(text, &ops[o.n_ops]));
     }
     PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(device_of(args, &o.backend, &o.type));
+    PN_TRY(pn_args_i64(args, "sequences", 1, PN_BENCH_MOST_SEQUENCES, &o.sequences));
     PN_TRY(pn_args_i64(args, "repeat", PN_TIMING_LEAST_RUNS, PN_TIMING_MOST_RUNS, &o.repeat));
     PN_TRY(numbers_of(args, "tokens", 0, 1 << 20, &tokens));
     PN_CHECK(tokens.n <= PN_BENCH_MAX_TOKENS, PN_USAGE, "postnas bench ops: --tokens more than %d times",
@@ -72,6 +92,7 @@ static pn_status run_train(const pn_args *args) {
     PN_TRY(pn_args_i64(args, "layers", 1, PN_MAX_LAYERS, &o.layers));
     PN_TRY(pn_args_i64(args, "tokens", 16, 1 << 20, &o.tokens));
     PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(device_of(args, &o.backend, &o.type));
     if (file) PN_TRY(pn_args_config(args, &o.config));
     pn_status s = pn_bench_train(&o, stdout);
     pn_config_destroy(&o.config);
@@ -92,6 +113,7 @@ static pn_status run_layer(const pn_args *args) {
     pn_block_spec block[MOST_BLOCKS];
     pn_bench_layer_options o = { .block = block, .tokens = 2048, .repeat = 15, .json = pn_args_value(args, "json") };
     PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(device_of(args, &o.backend, &o.type));
     PN_TRY(pn_args_i64(args, "tokens", 1, 1 << 20, &o.tokens));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.repeat));
     PN_TRY(blocks_of(args, &o.shape->dims, block, &o.n_blocks));
@@ -121,6 +143,8 @@ static pn_status speed_model(const pn_args *args, pn_model **out, const char **n
 
 static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     pn_model *model = NULL;
+    pn_backend backend;
+    pn_dtype type;
     pn_bench_speed_options o = { .pass = pass, .json = pn_args_value(args, "json") };
     PN_TRY(pn_options_defaults(pn_latency_option_table, &o.latency));
     o.latency.context = (pn_int_list){ 1, { 4096 } };
@@ -128,9 +152,11 @@ static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     PN_TRY(pn_args_i64(args, "batch", 1, 4096, &o.latency.batch));
     PN_TRY(pn_args_i64(args, "chunk", 1, 1 << 20, &o.latency.chunk));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.latency.repeat));
+    PN_TRY(device_of(args, &backend, &type));
     PN_TRY(speed_model(args, &model, &o.name));
     o.model = model;
-    pn_status s = pn_bench_speed(&o, stdout);
+    pn_status s = pn_params_move(model->params, backend, type);
+    if (!s) s = pn_bench_speed(&o, stdout);
     pn_model_destroy(&model);
     return s;
 }
@@ -150,16 +176,23 @@ static const struct {
     int operands; /* besides the word */
     const char *flag[MOST_FLAGS];
 } benches[] = {
-    { "ops", run_ops, 0, { "device", "shape", "op", "tokens", "repeat", "json" } },
-    { "layer", run_layer, 0, { "device", "shape", "block", "tokens", "repeat", "json" } },
-    { "train", run_train, 0, { "device", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
-    { "prefill", run_prefill, 1, { "device", "shape", "layers", "block", "context", "chunk", "repeat", "json" } },
-    { "decode", run_decode, 1, { "device", "shape", "layers", "block", "batch", "context", "repeat", "json" } },
+    { "ops", run_ops, 0, { "device", "dtype", "shape", "op", "tokens", "sequences", "repeat", "json" } },
+    { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "repeat", "json" } },
+    { "train", run_train, 0, { "device", "dtype", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
+    { "prefill",
+      run_prefill,
+      1,
+      { "device", "dtype", "shape", "layers", "block", "context", "chunk", "repeat", "json" } },
+    { "decode",
+      run_decode,
+      1,
+      { "device", "dtype", "shape", "layers", "block", "batch", "context", "repeat", "json" } },
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 
 static const pn_flag flags[] = {
-    { .name = "device", .value = "NAME", .help = "what to measure: cpu", .def = "cpu" },
+    { .name = "device", .value = "NAME", .help = "what to measure: cpu or cuda", .def = "cpu" },
+    { .name = "dtype", .value = "TYPE", .help = "what cuda computes in, bf16 or f32; bf16" },
     { .name = "shape", .value = "NAME", .help = "smollm2-135m (default), qwen2.5-0.5b, qwen2.5-1.5b or quickstart" },
     { .name = "op", .value = "NAME", .help = "ops: this one only; may be repeated" },
     { .name = "block",
@@ -170,6 +203,9 @@ static const pn_flag flags[] = {
     { .name = "tokens",
       .value = "N",
       .help = "ops: rows, may be repeated; 0: decoding. layer: of the document, 2048. train: of a step, 512" },
+    { .name = "sequences",
+      .value = "N",
+      .help = "ops: documents that the tokens are, of equal length, 1; of tokens 0: sequences to decode, 8" },
     { .name = "batch", .value = "N", .help = "decode: sequences at once; 1" },
     { .name = "context", .value = "N", .help = "prefill, decode: tokens, may be repeated; 4096" },
     { .name = "chunk", .value = "N", .help = "prefill: tokens of a piece; 512" },
@@ -205,9 +241,7 @@ static pn_status check_options(int bench, const pn_args *args) {
 }
 
 static pn_status run(const pn_args *args) {
-    const char *word = args->operand[0], *device = pn_args_value(args, "device"), *words[BENCHES];
-    PN_CHECK(!device || !strcmp(device, "cpu"), PN_USAGE,
-             "postnas bench: device %s is not in this version; use --device cpu", device);
+    const char *word = args->operand[0], *words[BENCHES];
     for (int i = 0; i < BENCHES; i++) {
         words[i] = benches[i].word;
         if (strcmp(word, words[i])) continue;
@@ -222,12 +256,13 @@ static pn_status run(const pn_args *args) {
 const pn_command pn_cmd_bench = {
     .name = "bench",
     .summary = "speed of ops, blocks, training and decoding, against what the machine can do",
-    .usage = "ops|layer|train|prefill|decode [MODEL] [--device cpu] [options]",
+    .usage = "ops|layer|train|prefill|decode [MODEL] [--device cpu|cuda] [options]",
     .help =
         "Everything is compared with OpenBLAS's sgemm (2048^3) and the triad a = b + s c, measured in the same run\n"
-        "with the same threads. Flops are those that the mathematics needs, bytes what must be read and written\n"
-        "once; the bound is whichever would take longer at the machine's speed, and \"of it\" how close it came:\n"
-        "1 is as fast as the machine, above 1 the data was in cache. Rates are those of the fastest run. With\n"
+        "with the same threads; on the GPU with a product of cuBLASLt (8192^3) and a copy of 1 GB.\n"
+        "Flops are those that the mathematics needs, bytes what must be read and written once; the bound is whichever\n"
+        "would take longer at the machine's speed, and \"of it\" how close it came: 1 is as fast as the machine, above "
+        "1 the data was in cache. Rates are those of the fastest run. With\n"
         "--threads 1, time is the thread's own processor time.\n"
         "\n"
         "ops      every implementation of every op, forward (fwd) and backward (bwd), at the sizes of a model "

@@ -130,9 +130,9 @@ START_TEST(refusals) {
     refused("bench opt", "postnas bench: opt cannot be measured; did you mean ops?");
     refused("bench ops --op linar", "there is no op linar; did you mean linear?");
     refused("bench ops --shape smollm", "there is no shape smollm; ");
-    refused("bench ops --device cuda", "device cuda is not in this version");
+    refused("bench ops --device gpu", "--device gpu is neither cpu nor cuda");
     refused("bench ops --repeat 2", "--repeat");
-    refused("bench ops --layers 2", "takes no --layers; it takes --device, --shape, --op, --tokens, --repeat, --json");
+    refused("bench ops --layers 2", "takes no --layers; it takes --device, --dtype, --shape, --op, --tokens, --sequences, --repeat, --json");
     refused("bench train --op add", "takes no --op; it takes ");
     refused("bench layer --context 5", "takes no --context; it takes ");
     refused("bench layer data/quickstart-base", "takes no model directory");
