@@ -29,7 +29,7 @@ static inline const char *program_path(void) {
 
 /* As system(), with nothing to read and what it says going to two files. A shell could not be told: the numbers of
  * open files have two digits where a GPU is open. */
-static inline int shell(const char *command, FILE *out, FILE *err) {
+static inline int run_shell(const char *command, FILE *out, FILE *err) {
     int status;
     pid_t child = fork();
     if (child == 0) {
@@ -49,7 +49,7 @@ static inline program_result program_in(const char *dir, const char *arguments) 
     ck_assert(out && err);
     int n = snprintf(command, sizeof command, "cd %s && %s %s", dir, program_path(), arguments);
     ck_assert(n > 0 && (size_t)n < sizeof command);
-    int status = shell(command, out, err);
+    int status = run_shell(command, out, err);
     r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     read_back(out, r.out, sizeof r.out);
     read_back(err, r.err, sizeof r.err);
