@@ -30,7 +30,7 @@ if [ -f "$here/COMMIT" ]; then
     record=${record:-$here/RECORD.md}
     commit=$(paste -sd ' ' "$here/COMMIT")
     golden=$here/golden
-    export POSTNAS_SOURCE=$here
+    export POSTNAS_SOURCE=$here POSTNAS_PROGRAM=$here/postnas
 else
     cd "$here/.." || exit 1
     programs=$PWD/build-cuda

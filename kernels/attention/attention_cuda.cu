@@ -54,11 +54,11 @@ size_t pn_attention_tiles_scratch(const pn_op_call *c, bool backward) {
     return backward ? pn_attention_delta_bytes(c) : pn_attention_tiles_forward_bytes(c);
 }
 
-/* On a GPU whose blocks may have the shared memory. */
+/* On a GPU whose blocks may have the shared memory. The largest product must be the largest score. */
 bool pn_attention_tiles_take(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
     int device, most;
-    if (a->head_dim > 256 || cudaGetDevice(&device) != cudaSuccess ||
+    if (a->head_dim > 256 || !((float)a->scale > 0) || cudaGetDevice(&device) != cudaSuccess ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
         return false;
     return pn_attention_tiles_shared_bytes(c) <= (size_t)most;

@@ -34,7 +34,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     add_dq(pn_attention_call c, operands<T> x, int tiles, T *dq) {
     typedef pn_attention_sizes<T, D> sizes;
-    typedef pn_attention_products<T, sizes::WARPS> products;
+    typedef pn_attention_products<T, sizes::ROWS, true> products;
     typedef memory_of<T, D> in;
     constexpr int ROWS = sizes::ROWS, THREADS = sizes::THREADS, STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
     constexpr int STAGES = in::STAGES;
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     pn_attention_load<ROWS, D, THREADS>(grads, x.d_o, c.d, x.whole, own);
     load(0);
 
-    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int warp_row = (int)threadIdx.x / 32 * 16;
+    const int row = warp_row + (int)threadIdx.x % 32 / 4, column = (int)threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     int position[2], first[2];
     float lse[2], delta[2], out[COLUMNS / 8][4] = {};
@@ -86,8 +87,8 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         if (STAGES > 1 && step + 1 < steps) load(step + 1);
         const T *these = keys + step % STAGES * in::PASSING;
         float s[STREAM / 8][4] = {}, ds[STREAM / 8][4] = {};
-        products::template by_rows<D>(s, queries, these);
-        products::template by_rows<D>(ds, grads, values + step % STAGES * in::PASSING);
+        products::template by_rows<D>(s, queries, warp_row, these, 0);
+        products::template by_rows<D>(ds, grads, warp_row, values + step % STAGES * in::PASSING, 0);
         int j0 = key0 + step * STREAM;
 #pragma unroll
         for (int b = 0; b < STREAM / 8; b++)
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
         for (int b = 0; b < STREAM / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) ds[b][e] = s[b][e] * (ds[b][e] - delta[e / 2]);
-        products::template by_columns<D>(out, ds, these, column0, strips);
+        products::template by_columns<D>(out, ds, these, 0, column0, strips);
         if (STAGES == 1 && step + 1 < steps) {
             __syncthreads();
             load(step + 1);
@@ -150,7 +151,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     add_dk_dv(pn_attention_call c, operands<T> x, T *dk, T *dv) {
     typedef pn_attention_sizes<T, D> sizes;
-    typedef pn_attention_products<T, sizes::WARPS> products;
+    typedef pn_attention_products<T, sizes::ROWS, true> products;
     typedef memory_of<T, D> in;
     constexpr int ROWS = sizes::ROWS, THREADS = sizes::THREADS, N = sizes::STREAM, COLUMNS = sizes::COLUMNS;
     constexpr int STAGES = in::STAGES;
@@ -178,7 +179,8 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
     pn_attention_load<ROWS, D, THREADS>(values, x.v, c.d, x.whole, own);
     pn_copies_commit();
 
-    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int warp_row = (int)threadIdx.x / 32 * 16;
+    const int row = warp_row + (int)threadIdx.x % 32 / 4, column = (int)threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     float out_k[COLUMNS / 8][4] = {}, out_v[COLUMNS / 8][4] = {};
     for (; doc < doc_end; doc++) {
@@ -222,8 +224,8 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
             if (STAGES > 1 && done + N < rows) load(at, buffer ^ 1);
             const T *q = queries + buffer * in::PASSING, *d_o = grads + buffer * in::PASSING;
             float p[N / 8][4] = {}, ds[N / 8][4] = {};
-            products::template by_rows<D>(p, keys, q);
-            products::template by_rows<D>(ds, values, d_o);
+            products::template by_rows<D>(p, keys, warp_row, q, 0);
+            products::template by_rows<D>(ds, values, warp_row, d_o, 0);
 #pragma unroll
             for (int b = 0; b < N / 8; b++) {
                 const float2 base = *(const float2 *)(lse + buffer * N + 8 * b + column);
@@ -242,8 +244,8 @@ __global__ void __launch_bounds__(pn_attention_sizes<T, D>::THREADS)
                         const int stands = position[buffer * N + 8 * b + column + e % 2], j = j0 + row + e / 2 * 8;
                         if (j < 0 || j > stands || j < pn_attention_first(c, stands)) p[b][e] = ds[b][e] = 0;
                     }
-            products::template by_columns<D>(out_v, p, d_o, column0, strips);
-            products::template by_columns<D>(out_k, ds, q, column0, strips);
+            products::template by_columns<D>(out_v, p, d_o, 0, column0, strips);
+            products::template by_columns<D>(out_k, ds, q, 0, column0, strips);
             if (STAGES == 1 && done + N < rows) {
                 __syncthreads();
                 load(at, buffer);

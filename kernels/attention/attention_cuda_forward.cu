@@ -10,19 +10,26 @@ const char name[] = "attention/cuda-tiles";
 
 /* Of one call: how its rows and keys are cut. */
 struct cut {
-    int warps;  /* of a block: 1 where 16 rows are all that a chunk has */
-    int tiles;  /* of a chunk */
-    int splits; /* of the keys of a document */
+    bool spread; /* a chunk has 16 rows at most: the warps of a block share them, and each takes its part of a tile's
+                    keys */
+    int tiles;   /* of rows, of a chunk */
+    int splits;  /* of the keys of a document */
 };
 
-template <class T, int D, int WARPS> struct memory_of { /* of a block, in elements */
+template <class T, int D, bool SPREAD> struct block_of {
     typedef pn_attention_sizes<T, D> sizes;
+    static constexpr int WARPS = sizes::WARPS, THREADS = 32 * WARPS, ROWS = SPREAD ? 16 : 16 * WARPS;
     static constexpr int STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
-    static constexpr int QUERIES = pn_attention_tile<T, 16 * WARPS, D>::size;
+    static constexpr int SEEN = SPREAD ? STREAM / WARPS : STREAM; /* keys of a tile that a warp takes */
+    /* Memory, in elements. */
+    static constexpr int QUERIES = pn_attention_tile<T, ROWS, D>::size;
     static constexpr int KEYS = pn_attention_tile<T, STREAM, D>::size;
     static constexpr int VALUES = pn_attention_tile<T, STREAM, COLUMNS>::size;
     static constexpr size_t bytes = sizeof(T) * (size_t)(QUERIES + 2 * KEYS + 2 * VALUES) +
-                                    sizeof(float) * (size_t)pn_attention_strips<T>(WARPS, STREAM);
+                                    sizeof(float) * (size_t)pn_attention_strips<T>(WARPS, SEEN);
+    /* Of what the warps of a spread block leave to one another, in the same memory: a row's length, in floats. */
+    static constexpr int LEFT = COLUMNS + 4;
+    static_assert(!SPREAD || sizeof(float) * (size_t)(WARPS * 16 * (LEFT + 2)) <= bytes, "room for it");
 };
 
 /* What a block leaves: o and lse, or its share of them: parts [splits, tokens, heads, d], their lse in base 2. */
@@ -31,13 +38,14 @@ template <class T> struct result {
     float *lse, *part, *part_lse;
 };
 
-template <class T, int D, int WARPS, bool SPLIT>
-__global__ void __launch_bounds__(32 * WARPS)
+template <class T, int D, bool SPREAD, bool SPLIT>
+__global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
     attend(pn_attention_call c, const T *q, const T *k, const T *v, bool whole, int tiles, result<T> to) {
     typedef pn_attention_sizes<T, D> sizes;
-    typedef pn_attention_products<T, WARPS> products;
-    typedef memory_of<T, D, WARPS> in;
-    constexpr int ROWS = 16 * WARPS, THREADS = 32 * WARPS, STREAM = sizes::STREAM, COLUMNS = sizes::COLUMNS;
+    typedef block_of<T, D, SPREAD> in;
+    typedef pn_attention_products<T, in::ROWS, !SPREAD> products;
+    constexpr int ROWS = in::ROWS, THREADS = in::THREADS, STREAM = in::STREAM, COLUMNS = in::COLUMNS;
+    constexpr int WARPS = in::WARPS, SEEN = in::SEEN;
     extern __shared__ __align__(PN_ATTENTION_ALIGNMENT) unsigned char memory[];
     T *queries = (T *)memory, *keys = queries + in::QUERIES, *values = keys + 2 * in::KEYS;
     float *strips = (float *)(values + 2 * in::VALUES);
@@ -72,7 +80,8 @@ __global__ void __launch_bounds__(32 * WARPS)
     }
 
     /* Of this thread: rows `row` and row + 8, of every 8 columns the two from `column` on. */
-    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    const int warp = (int)threadIdx.x / 32, warp_row = SPREAD ? 0 : 16 * warp, warp_key = SPREAD ? SEEN * warp : 0;
+    const int row = warp_row + (int)threadIdx.x % 32 / 4, column = (int)threadIdx.x % 4 * 2;
     const float scale = c.scale * PN_LOG2_E;
     int position[2], first[2];
     float most[2], sum[2] = {}, out[COLUMNS / 8][4] = {};
@@ -84,25 +93,21 @@ __global__ void __launch_bounds__(32 * WARPS)
     for (; step < steps; step++) {
         pn_attention_arrive(); /* and nobody reads the keys of the step before */
         if (step + 1 < steps) load(step + 1);
-        float s[STREAM / 8][4] = {};
-        products::template by_rows<D>(s, queries, keys + step % 2 * in::KEYS);
+        float s[SEEN / 8][4] = {};
+        products::template by_rows<D>(s, queries, warp_row, keys + step % 2 * in::KEYS, warp_key);
         int j0 = key0 + step * STREAM;
         bool edge = j0 + STREAM > lowest + 1 || j0 < pn_attention_first(c, highest);
         float now[2] = { most[0], most[1] };
-#pragma unroll
-        for (int b = 0; b < STREAM / 8; b++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) s[b][e] *= scale;
         if (edge)
 #pragma unroll
-            for (int b = 0; b < STREAM / 8; b++)
+            for (int b = 0; b < SEEN / 8; b++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int j = j0 + 8 * b + column + e % 2;
+                    int j = j0 + warp_key + 8 * b + column + e % 2;
                     if (j > position[e / 2] || j < first[e / 2]) s[b][e] = -INFINITY;
                 }
 #pragma unroll
-        for (int b = 0; b < STREAM / 8; b++)
+        for (int b = 0; b < SEEN / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) now[e / 2] = fmaxf(now[e / 2], s[b][e]);
         float shrink[2], zero[2]; /* zero: what is 1 after the power; a row may have seen no key yet */
@@ -110,50 +115,92 @@ __global__ void __launch_bounds__(32 * WARPS)
         for (int i = 0; i < 2; i++) {
             now[i] = fmaxf(now[i], __shfl_xor_sync(~0u, now[i], 1));
             now[i] = fmaxf(now[i], __shfl_xor_sync(~0u, now[i], 2));
-            zero[i] = now[i] == -INFINITY ? 0.0f : now[i];
-            shrink[i] = pn_power_of_2(most[i] - zero[i]);
+            zero[i] = now[i] == -INFINITY ? 0.0f : now[i] * scale;
+            shrink[i] = pn_power_of_2(fmaf(most[i], scale, -zero[i]));
             most[i] = now[i];
             sum[i] *= shrink[i];
         }
 #pragma unroll
-        for (int b = 0; b < STREAM / 8; b++)
+        for (int b = 0; b < SEEN / 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                s[b][e] = pn_power_of_2(s[b][e] - zero[e / 2]);
+                s[b][e] = pn_power_of_2(fmaf(s[b][e], scale, -zero[e / 2]));
                 sum[e / 2] += s[b][e];
             }
+        if (__any_sync(~0u, shrink[0] < 1 || shrink[1] < 1)) /* seldom, once the largest have been seen */
 #pragma unroll
-        for (int b = 0; b < COLUMNS / 8; b++)
+            for (int b = 0; b < COLUMNS / 8; b++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) out[b][e] *= shrink[e / 2];
-        products::template by_columns<COLUMNS>(out, s, values + step % 2 * in::VALUES, 0, strips);
+                for (int e = 0; e < 4; e++) out[b][e] *= shrink[e / 2];
+        products::template by_columns<COLUMNS>(out, s, values + step % 2 * in::VALUES, warp_key, 0, strips);
     }
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
         sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
-        int r = row + 8 * i;
-        if (row0 + r >= rows) continue;
-        float scale_out = sum[i] > 0 ? 1 / sum[i] : 0.0f, log_sum = most[i] + log2f(sum[i]);
-        int64_t head = first_head + (int64_t)((row0 + r) / c.group) * c.heads + (row0 + r) % c.group,
-                all = (int64_t)c.tokens * c.heads;
-        if (column == 0 && column0 == 0) {
-            if (SPLIT)
-                to.part_lse[blockIdx.z * all + head] = log_sum;
-            else
-                to.lse[head] = log_sum * PN_LN_2;
-        }
-        auto put = [&](auto *o) {
+    }
+    const int64_t all = (int64_t)c.tokens * c.heads;
+    auto head_of = [&](int r) { return first_head + (int64_t)((row0 + r) / c.group) * c.heads + (row0 + r) % c.group; };
+    auto put_lse = [&](int r, float log_sum) {
+        if (SPLIT)
+            to.part_lse[blockIdx.z * all + head_of(r)] = log_sum;
+        else
+            to.lse[head_of(r)] = log_sum * PN_LN_2;
+    };
+    auto put = [&](int r, int at, float first_value, float second_value) {
+        if (SPLIT)
+            pn_attention_put(false, to.part + (blockIdx.z * all + head_of(r)) * c.d, at, c.d, first_value,
+                             second_value);
+        else
+            pn_attention_put(false, to.o + head_of(r) * c.d, at, c.d, first_value, second_value);
+    };
+    if (!SPREAD) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int r = row + 8 * i;
+            if (row0 + r >= rows) continue;
+            const float part = sum[i] > 0 ? 1 / sum[i] : 0.0f;
+            if (column == 0 && column0 == 0) put_lse(r, most[i] * scale + log2f(sum[i]));
 #pragma unroll
             for (int b = 0; b < COLUMNS / 8; b++)
-                pn_attention_put(false, o, column0 + 8 * b + column, c.d, out[b][2 * i] * scale_out,
-                                 out[b][2 * i + 1] * scale_out);
-        };
-        if (SPLIT)
-            put(to.part + (blockIdx.z * all + head) * c.d);
-        else
-            put(to.o + head * c.d);
+                put(r, column0 + 8 * b + column, out[b][2 * i] * part, out[b][2 * i + 1] * part);
+        }
+        return;
+    }
+    /* What the warps have of each row becomes one, in the order of their keys. */
+    float *left = (float *)memory, *left_most = left + WARPS * 16 * in::LEFT, *left_sum = left_most + WARPS * 16;
+    pn_copies_wait<0>();
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int r = 16 * warp + row + 8 * i;
+        left_most[r] = most[i] * scale;
+        left_sum[r] = sum[i];
+#pragma unroll
+        for (int b = 0; b < COLUMNS / 8; b++)
+            *(float2 *)(left + r * in::LEFT + 8 * b + column) = make_float2(out[b][2 * i], out[b][2 * i + 1]);
+    }
+    __syncthreads();
+    constexpr int EACH = THREADS / 16; /* threads of a row */
+    const int r = (int)threadIdx.x / EACH;
+    if (row0 + r >= rows) return;
+    float top = -INFINITY, total = 0, weight[WARPS];
+    for (int w = 0; w < WARPS; w++) top = fmaxf(top, left_most[16 * w + r]);
+    for (int w = 0; w < WARPS; w++) {
+        weight[w] = pn_power_of_2(left_most[16 * w + r] - (top == -INFINITY ? 0.0f : top));
+        total = fmaf(weight[w], left_sum[16 * w + r], total);
+    }
+    if (threadIdx.x % EACH == 0 && column0 == 0) put_lse(r, top + log2f(total));
+    for (int at = (int)threadIdx.x % EACH * 2; at < COLUMNS; at += 2 * EACH) {
+        float2 o = make_float2(0, 0);
+        for (int w = 0; w < WARPS; w++) {
+            const float2 x = *(const float2 *)(left + (16 * w + r) * in::LEFT + at);
+            o.x = fmaf(weight[w], x.x, o.x);
+            o.y = fmaf(weight[w], x.y, o.y);
+        }
+        const float part = total > 0 ? 1 / total : 0.0f;
+        put(r, column0 + at, o.x * part, o.y * part);
     }
 }
 
@@ -176,7 +223,7 @@ template <class T> __global__ void __launch_bounds__(128) combine(int64_t heads,
 /* By the shape alone: sums must not depend on the GPU, nor the launch on how many keys a document has today. */
 cut cut_of(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    enum { BLOCKS = 512, NARROW_BLOCKS = 2048, KEYS = 256, MOST = 128 };
+    enum { BLOCKS = 512, SPREAD_BLOCKS = 2048, KEYS = 256, MOST = 128 };
     int64_t group = a->heads / a->kv_heads, tokens = 0, chunks = 0;
     for (int64_t i = 0; i < a->docs.n; i++) {
         int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
@@ -184,27 +231,27 @@ cut cut_of(const pn_op_call *c) {
     }
     tokens = tokens < PN_CHUNK ? tokens : PN_CHUNK;
     chunks = pn_docs_chunks(&a->docs, a->docs.n);
-    const int most_warps = pn_attention_warps(c->dtype, a->head_dim);
-    cut x = { .warps = tokens * group <= 16 ? 1 : most_warps, .splits = 1 };
-    x.tiles = (int)((tokens * group + 16 * x.warps - 1) / (16 * x.warps));
+    cut x = { .spread = tokens * group <= 16, .splits = 1 };
+    int64_t rows = x.spread ? 16 : 16 * pn_attention_warps(c->dtype, a->head_dim);
+    x.tiles = (int)((tokens * group + rows - 1) / rows);
     if (!a->key_start || chunks == 0) return x;
     int64_t blocks = chunks * x.tiles * a->kv_heads, keys = c->in[1]->shape[0] / a->docs.n;
-    int64_t splits = (x.warps == 1 ? NARROW_BLOCKS : BLOCKS) / blocks;
+    int64_t splits = (x.spread ? SPREAD_BLOCKS : BLOCKS) / blocks;
     splits = splits < keys / KEYS ? splits : keys / KEYS;
     x.splits = (int)(splits < 1 ? 1 : splits < MOST ? splits : MOST);
     return x;
 }
 
-template <class T, int D, int WARPS>
+template <class T, int D, bool SPREAD>
 pn_status launch(const pn_attention_call *a, const pn_op_call *c, const cut *x, const result<T> *to) {
     const T *q = pn_values<T>(c->in[0]), *k = pn_values<T>(c->in[1]), *v = pn_values<T>(c->in[2]);
     bool whole = pn_attention_whole((size_t)a->d * sizeof(T), q, k, v);
     dim3 grid((unsigned)(a->chunks * x->tiles), (unsigned)(a->kv_heads * pn_attention_sizes<T, D>::PARTS),
               (unsigned)x->splits);
-    constexpr size_t bytes = memory_of<T, D, WARPS>::bytes;
-    auto kernel = x->splits > 1 ? attend<T, D, WARPS, true> : attend<T, D, WARPS, false>;
+    constexpr size_t bytes = block_of<T, D, SPREAD>::bytes;
+    auto kernel = x->splits > 1 ? attend<T, D, SPREAD, true> : attend<T, D, SPREAD, false>;
     PN_TRY(pn_attention_allow((const void *)kernel, bytes));
-    kernel<<<grid, 32 * WARPS, bytes, pn_cuda_stream()>>>(*a, q, k, v, whole, x->tiles, *to);
+    kernel<<<grid, block_of<T, D, SPREAD>::THREADS, bytes, pn_cuda_stream()>>>(*a, q, k, v, whole, x->tiles, *to);
     PN_TRY(pn_cuda_launched(name));
     return PN_OK;
 }
@@ -219,8 +266,7 @@ template <class T> pn_status forward(const pn_op_call *c) {
     to.part_lse = x.splits > 1 ? to.part + x.splits * heads * a.d : NULL;
     PN_TRY(pn_attention_for_width(a.d, [&](auto width) {
         constexpr int D = decltype(width)::value;
-        return x.warps == 1 ? launch<T, D, 1>(&a, c, &x, &to)
-                            : launch<T, D, pn_attention_sizes<T, D>::WARPS>(&a, c, &x, &to);
+        return x.spread ? launch<T, D, true>(&a, c, &x, &to) : launch<T, D, false>(&a, c, &x, &to);
     }));
     if (x.splits == 1) return PN_OK;
     combine<<<pn_cuda_blocks(heads, 4), 128, 0, pn_cuda_stream()>>>(heads, a.d, x.splits, to);

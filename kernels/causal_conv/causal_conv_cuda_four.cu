@@ -48,9 +48,8 @@ template <class T, int V> struct weights {
     }
 };
 
-/* BF16 keeps three digits: the short way to exponential and quotient keeps six. */
 template <class T> __device__ float sigmoid(float x) {
-    return sizeof(T) == sizeof(pn_bf16) ? __fdividef(1, 1 + __expf(-x)) : pn_cuda_sigmoid(x);
+    return sizeof(T) == sizeof(pn_bf16) ? pn_quick_sigmoid(x) : pn_cuda_sigmoid(x);
 }
 
 /* The document at hand, and the rows of x before the token at hand, oldest first (undefined where x is NULL). */

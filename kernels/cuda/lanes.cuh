@@ -55,12 +55,16 @@ template <int W, class T> __device__ void pn_lanes_put(T *to, const pn_lanes<W> 
     pn_piece<T, W> piece = pn_lanes_piece<T>(v);
     pn_move_piece((pn_piece<T, W> *)to, &piece);
 }
-/* A gradient: what is added is rounded first, so that it has the same bits when it is made apart (recompute). */
-template <int W, class T> __device__ void pn_lanes_add(T *to, const pn_lanes<W> &v) {
-    pn_lanes<W> sum = pn_lanes_at<W>(to), rounded = pn_piece_lanes(pn_lanes_piece<T>(v));
+/* A gradient of type T: what is added is rounded first, so that it has the same bits when it is made apart (recompute).
+ */
+template <class T, int W> __device__ pn_lanes<W> pn_lanes_sum(pn_lanes<W> old, const pn_lanes<W> &v) {
+    pn_lanes<W> rounded = pn_piece_lanes(pn_lanes_piece<T>(v));
 #pragma unroll
-    for (int k = 0; k < W; k++) sum.x[k] = __fadd_rn(sum.x[k], rounded.x[k]);
-    pn_lanes_put(to, sum);
+    for (int k = 0; k < W; k++) old.x[k] = __fadd_rn(old.x[k], rounded.x[k]);
+    return old;
+}
+template <int W, class T> __device__ void pn_lanes_add(T *to, const pn_lanes<W> &v) {
+    pn_lanes_put(to, pn_lanes_sum<T>(pn_lanes_at<W>(to), v));
 }
 
 /* Where the gradient of an input goes; to is NULL when it is not wanted. */

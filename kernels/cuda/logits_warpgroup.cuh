@@ -10,6 +10,7 @@
 #ifndef PN_KERNELS_CUDA_LOGITS_WARPGROUP_CUH
 #define PN_KERNELS_CUDA_LOGITS_WARPGROUP_CUH
 
+#include "cluster.cuh"
 #include "logits.cuh"
 #include "tensor_core.cuh"
 #include "warpgroup.cuh"
@@ -100,58 +101,6 @@ PN_FUSED_PRODUCT(32, 256, PN_R0 ", " PN_R1 ", " PN_R2 ", " PN_R3, "%128", "%129"
 #undef PN_R3
 /* clang-format on */
 
-/* ---- barriers of a block or a cluster in shared memory ---- */
-
-static __device__ __forceinline__ void pn_barrier_make(uint32_t barrier, uint32_t arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-static __device__ __forceinline__ void pn_barrier_wait(uint32_t barrier, uint32_t parity) {
-    uint32_t done;
-    do {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-    } while (!done);
-}
-/* Arrives, and lets the phase end only after so many bytes have come. */
-static __device__ __forceinline__ void pn_barrier_expect(uint32_t barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-/* At the same barrier of block `rank` of the cluster. It orders nothing that this thread wrote: what the tensor cores
- * read is only overwritten. */
-static __device__ __forceinline__ void pn_barrier_arrive(uint32_t barrier, uint32_t rank) {
-    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
-                 "r"(rank)
-                 : "memory");
-}
-static __device__ __forceinline__ uint32_t pn_cluster_rank() {
-    uint32_t x;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(x));
-    return x;
-}
-/* What any thread of the cluster did before is there for all of it after. */
-static __device__ __forceinline__ void pn_cluster_meet() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-/* Starts a copy of the piece at (column, row) of a tensor map into all blocks of the cluster that the mask names, to
- * the same place in each; the barrier of each hears of its own. One block: this one. */
-static __device__ __forceinline__ void pn_copy_piece(uint32_t to, const CUtensorMap *map, int column, int row,
-                                                     uint32_t barrier, uint32_t mask) {
-    if ((mask & (mask - 1)) == 0)
-        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}],"
-                     " [%4];" ::"r"(to),
-                     "l"(map), "r"(column), "r"(row), "r"(barrier)
-                     : "memory");
-    else
-        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-                     "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-                     "l"(map), "r"(column), "r"(row), "r"(barrier), "h"((uint16_t)mask)
-                     : "memory");
-}
-
 /* A place in the ring of stages. */
 template <int STAGES> struct pn_ring {
     int stage = 0;
@@ -186,9 +135,9 @@ static __device__ __forceinline__ void pn_fused_item(const pn_fused_work &w, con
  * share each copies a part for all of them, and so of the words. */
 template <int SIDES>
 static __device__ __forceinline__ void pn_fused_copy(const pn_fused_maps<SIDES> &maps, const pn_fused_work &w,
-                                                     uint32_t ring, uint32_t full, uint32_t empty) {
+                                                     const pn_fused_place &p, uint32_t ring, uint32_t full,
+                                                     uint32_t empty) {
     typedef pn_fused<SIDES> size;
-    const pn_fused_place p = pn_fused_place_of(w);
     const int h_share = PN_FUSED_ROWS / w.by_words * p.word, W_share = size::words / w.by_rows * p.row;
     const uint32_t h_mask = (w.by_words == 2 ? 1u | 1u << w.by_rows : 1u) << p.row;
     const uint32_t W_mask = (w.by_rows == 2 ? 3u : 1u) << w.by_rows * p.word;
@@ -213,37 +162,6 @@ static __device__ __forceinline__ void pn_fused_copy(const pn_fused_maps<SIDES> 
     }
 }
 
-/* The logits of 64 rows and one piece of the vocabulary; `half`: which rows of the block's. `tells`: whether block
- * number `lane` of the cluster writes to this one, and hears from this thread when it may again. */
-template <int SIDES>
-static __device__ __forceinline__ void pn_fused_logits(float y[SIDES][32 / SIDES][4], const pn_fused_work &w, int half,
-                                                       uint32_t ring, uint32_t full, uint32_t empty, bool tells,
-                                                       pn_ring<pn_fused<SIDES>::stages> *at) {
-    typedef pn_fused<SIDES> size;
-    const uint32_t lane = threadIdx.x % 32;
-    int last = -1; /* the stage of products under way */
-#pragma unroll
-    for (int s = 0; s < SIDES; s++)
-        for (int k = 0; k < w.steps[s]; k++, at->next()) {
-            const uint32_t h = ring + at->stage * size::stage_bytes;
-            const uint64_t a = pn_operand(h + half * (size::h_bytes / 2), 16, 1024, 1);
-            const uint64_t b = pn_operand(h + size::h_bytes, 16, 1024, 1);
-            pn_barrier_wait(full + 8 * at->stage, at->parity);
-            pn_warpgroup_begin();
-#pragma unroll
-            for (int q = 0; q < PN_FUSED_DEPTH / 16; q++) /* 16 of D are 32 bytes of a row */
-                pn_fused_product<32 / SIDES>::add(y[s], a + 2 * q, b + 2 * q, k > 0 || q > 0);
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-            if (last >= 0 && tells) pn_barrier_arrive(empty + 8 * last, lane);
-            last = at->stage;
-        }
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    if (tells) pn_barrier_arrive(empty + 8 * last, lane);
-#pragma unroll
-    for (int s = 0; s < SIDES; s++) pn_warpgroup_keep(y[s], 32 / SIDES);
-}
-
 /* Of four neighbouring threads, each with a pair of columns of four blocks of 8: each gets the pairs of one block. */
 static __device__ __forceinline__ uint4 pn_fused_turn(uint32_t x0, uint32_t x1, uint32_t x2, uint32_t x3) {
     const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
@@ -251,6 +169,120 @@ static __device__ __forceinline__ uint4 pn_fused_turn(uint32_t x0, uint32_t x1, 
     const uint32_t low0 = odd ? y0 : x0, low1 = odd ? x1 : y0, high0 = odd ? y1 : x2, high1 = odd ? x3 : y1;
     y0 = __shfl_xor_sync(~0u, upper ? low0 : high0, 2), y1 = __shfl_xor_sync(~0u, upper ? low1 : high1, 2);
     return upper ? uint4{ y0, y1, high0, high1 } : uint4{ low0, low1, y0, y1 };
+}
+
+/* What a multiplying thread has: its place, and that of its logits. */
+struct pn_fused_thread {
+    pn_fused_place place;
+    uint32_t ring, full, empty;
+    bool tells; /* whether block number `lane` of the cluster writes to this one, and hears of free stages from it */
+    int half, pair; /* which rows of the block's; the first of its two columns in a group of 8 */
+    int row;        /* within them, and row + 8 */
+};
+static __device__ __forceinline__ pn_fused_thread pn_fused_thread_of(const pn_fused_work &w, const pn_fused_place &p,
+                                                                     uint32_t ring, uint32_t full, uint32_t empty) {
+    const int lane = threadIdx.x % 32;
+    const bool tells = lane < p.cluster && (lane % w.by_rows == p.row || lane / w.by_rows == p.word);
+    const int half = threadIdx.x / 128 - 1;
+    return { p, ring, full, empty, tells, half, 2 * (lane % 4), 64 * half + (int)threadIdx.x / 32 % 4 * 16 + lane / 4 };
+}
+
+/* The logits of 64 rows and one piece of the vocabulary. */
+template <int SIDES>
+static __device__ __forceinline__ void pn_fused_logits(float y[SIDES][32 / SIDES][4], const pn_fused_work &w,
+                                                       const pn_fused_thread &t, pn_ring<pn_fused<SIDES>::stages> *at) {
+    typedef pn_fused<SIDES> size;
+    const uint32_t lane = threadIdx.x % 32;
+    int last = -1; /* the stage of products under way */
+#pragma unroll
+    for (int s = 0; s < SIDES; s++)
+        for (int k = 0; k < w.steps[s]; k++, at->next()) {
+            const uint32_t h = t.ring + at->stage * size::stage_bytes;
+            const uint64_t a = pn_operand(h + t.half * (size::h_bytes / 2), 16, 1024, 1);
+            const uint64_t b = pn_operand(h + size::h_bytes, 16, 1024, 1);
+            pn_barrier_wait(t.full + 8 * at->stage, at->parity);
+            pn_warpgroup_begin();
+#pragma unroll
+            for (int q = 0; q < PN_FUSED_DEPTH / 16; q++) /* 16 of D are 32 bytes of a row */
+                pn_fused_product<32 / SIDES>::add(y[s], a + 2 * q, b + 2 * q, k > 0 || q > 0);
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            if (last >= 0 && t.tells) pn_barrier_arrive(t.empty + 8 * last, lane);
+            last = at->stage;
+        }
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    if (t.tells) pn_barrier_arrive(t.empty + 8 * last, lane);
+#pragma unroll
+    for (int s = 0; s < SIDES; s++) pn_warpgroup_keep(y[s], 32 / SIDES);
+}
+
+/* result [parts, N]: the sums of rows `row` and `row` + 8 over a strip. */
+template <class H>
+static __device__ __forceinline__ void
+pn_fused_fold_strip(const pn_fused_work &w, const pn_fused_thread &t, const H &head, int row, int strip, void *result,
+                    int64_t result_row, pn_ring<pn_fused<H::sides>::stages> *at) {
+    constexpr int blocks = 32 / H::sides, own = 2 * blocks; /* a thread's logits of a row */
+    const int n[2] = { w.n0 + min(row, w.n - 1), w.n0 + min(row + 8, w.n - 1) };
+    const int end = min(w.pieces, (strip + 1) * w.per_strip);
+    const typename H::row of[2] = { head.row_of(n[0]), head.row_of(n[1]) };
+    typename H::sums s[2] = { head.none(), head.none() };
+    for (int piece = strip * w.per_strip; piece < end; piece++) {
+        float y[H::sides][blocks][4];
+        pn_fused_logits<H::sides>(y, w, t, at);
+        const int word = (piece * w.by_words + t.place.word) * pn_fused<H::sides>::words + t.pair, left = w.v - word;
+        if (piece == w.pieces - 1) { /* it may end within */
+#pragma unroll
+            for (int j = 0; j < 4 * blocks * H::sides; j++) {
+                float *z = &y[j / 4 / blocks][j / 4 % blocks][j % 4];
+                if (8 * (j / 4 % blocks) + j % 2 >= left) *z = PN_LOGITS_NONE;
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            head.template fold<own>(
+                s[r], of[r], [&](int side, int j) { return y[side][j / 2][2 * r + j % 2]; },
+                [&](int j) { return w.v0 + word + 8 * (j / 2) + j % 2; });
+    }
+    typename H::sums *part = (typename H::sums *)result + (strip * w.by_words + t.place.word) * result_row;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        head.merge(s[r], pn_logits_shuffle(s[r], 1));
+        head.merge(s[r], pn_logits_shuffle(s[r], 2));
+        if (t.pair == 0 && row + 8 * r < w.n) part[n[r]] = s[r];
+    }
+}
+
+/* result: dz [w.n, result_row], of the same rows and words. */
+template <class H>
+static __device__ __forceinline__ void
+pn_fused_gradient_strip(const pn_fused_work &w, const pn_fused_thread &t, const H &head, int row, int strip,
+                        void *result, int64_t result_row, pn_ring<pn_fused<H::sides>::stages> *at) {
+    constexpr int blocks = 32 / H::sides;
+    const int end = min(w.pieces, (strip + 1) * w.per_strip);
+    const typename H::slope of[2] = { head.slope_of(w.n0 + min(row, w.n - 1)),
+                                      head.slope_of(w.n0 + min(row + 8, w.n - 1)) };
+    for (int piece = strip * w.per_strip; piece < end; piece++) {
+        float y[H::sides][blocks][4];
+        pn_fused_logits<H::sides>(y, w, t, at);
+        const int first = (piece * w.by_words + t.place.word) * pn_fused<H::sides>::words;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            uint16_t *line = (uint16_t *)result + (row + 8 * r) * result_row;
+#pragma unroll
+            for (int j = 0; j < blocks; j += 4) {
+                uint32_t x[4];
+#pragma unroll
+                for (int u = 0; u < 4; u++) {
+                    const float *z0 = y[0][j + u] + 2 * r, *z1 = y[H::sides - 1][j + u] + 2 * r;
+                    const int word = w.v0 + first + t.pair + 8 * (j + u);
+                    x[u] = pn_bf16_pair(head.dz(of[r], z0[0], z1[0], word), head.dz(of[r], z0[1], z1[1], word + 1));
+                }
+                const uint4 eight = pn_fused_turn(x[0], x[1], x[2], x[3]);
+                const int column = first + 8 * j + 4 * t.pair;
+                if (row + 8 * r < w.n && column < result_row) *(uint4 *)(line + column) = eight;
+            }
+        }
+    }
 }
 
 #endif
@@ -262,7 +294,6 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
                     void *result, int64_t result_row) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     typedef pn_fused<H::sides> size;
-    constexpr int blocks = 32 / H::sides, own = 2 * blocks; /* a thread's logits of a row */
     extern __shared__ char memory[];
     __shared__ alignas(8) uint64_t barriers[2 * size::stages];
     const uint32_t ring = (pn_shared(memory) + 1023) / 1024 * 1024, full = pn_shared(barriers);
@@ -278,75 +309,22 @@ __global__ void __launch_bounds__(PN_FUSED_THREADS, 1)
     pn_cluster_meet();
     if (threadIdx.x < 128) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == 0) pn_fused_copy(maps, w, ring, full, empty);
+        if (threadIdx.x == 0) pn_fused_copy(maps, w, p, ring, full, empty);
         __syncwarp();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        const int half = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, pair = 2 * (lane % 4);
+        const pn_fused_thread t = pn_fused_thread_of(w, p, ring, full, empty);
         pn_ring<size::stages> at;
-        const bool tells = lane < p.cluster && (lane % w.by_rows == p.row || lane / w.by_rows == p.word);
         for (int64_t i = blockIdx.x / p.cluster; i < w.items; i += gridDim.x / p.cluster) {
             int row, strip;
             pn_fused_item<H::sides>(w, p, i, &row, &strip);
-            row += 64 * half + threadIdx.x / 32 % 4 * 16 + lane / 4; /* and row + 8 */
-            const int n[2] = { w.n0 + min(row, w.n - 1), w.n0 + min(row + 8, w.n - 1) };
-            const int end = min(w.pieces, (strip + 1) * w.per_strip);
-            if constexpr (FOLD) {
-                const typename H::row of[2] = { head.row_of(n[0]), head.row_of(n[1]) };
-                typename H::sums s[2] = { head.none(), head.none() };
-                for (int piece = strip * w.per_strip; piece < end; piece++) {
-                    float y[H::sides][blocks][4];
-                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, tells, &at);
-                    const int word = (piece * w.by_words + p.word) * size::words + pair, left = w.v - word;
-                    if (piece == w.pieces - 1) { /* it may end within */
-#pragma unroll
-                        for (int j = 0; j < 4 * blocks * H::sides; j++) {
-                            float *z = &y[j / 4 / blocks][j / 4 % blocks][j % 4];
-                            if (8 * (j / 4 % blocks) + j % 2 >= left) *z = PN_LOGITS_NONE;
-                        }
-                    }
-#pragma unroll
-                    for (int r = 0; r < 2; r++)
-                        head.template fold<own>(
-                            s[r], of[r], [&](int side, int j) { return y[side][j / 2][2 * r + j % 2]; },
-                            [&](int j) { return w.v0 + word + 8 * (j / 2) + j % 2; });
-                }
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    head.merge(s[r], pn_logits_shuffle(s[r], 1));
-                    head.merge(s[r], pn_logits_shuffle(s[r], 2));
-                    if (pair == 0 && row + 8 * r < w.n)
-                        ((typename H::sums *)result)[(strip * w.by_words + p.word) * result_row + n[r]] = s[r];
-                }
-            } else {
-                const typename H::slope of[2] = { head.slope_of(n[0]), head.slope_of(n[1]) };
-                for (int piece = strip * w.per_strip; piece < end; piece++) {
-                    float y[H::sides][blocks][4];
-                    pn_fused_logits<H::sides>(y, w, half, ring, full, empty, tells, &at);
-                    const int first = (piece * w.by_words + p.word) * size::words, word = w.v0 + first + pair;
-#pragma unroll
-                    for (int r = 0; r < 2; r++) {
-                        uint16_t *line = (uint16_t *)result + (row + 8 * r) * result_row;
-#pragma unroll
-                        for (int j = 0; j < blocks; j += 4) {
-                            uint32_t x[4];
-#pragma unroll
-                            for (int u = 0; u < 4; u++) {
-                                const float *z0 = y[0][j + u] + 2 * r, *z1 = y[H::sides - 1][j + u] + 2 * r;
-                                const int v = word + 8 * (j + u);
-                                x[u] =
-                                    pn_bf16_pair(head.dz(of[r], z0[0], z1[0], v), head.dz(of[r], z0[1], z1[1], v + 1));
-                            }
-                            const uint4 eight = pn_fused_turn(x[0], x[1], x[2], x[3]);
-                            const int column = first + 8 * (j + lane % 4);
-                            if (row + 8 * r < w.n && column < result_row) *(uint4 *)(line + column) = eight;
-                        }
-                    }
-                }
-            }
+            if constexpr (FOLD)
+                pn_fused_fold_strip(w, t, head, row + t.row, strip, result, result_row, &at);
+            else
+                pn_fused_gradient_strip(w, t, head, row + t.row, strip, result, result_row, &at);
         }
     }
-    pn_cluster_meet(); /* the other block may still arrive here */
+    pn_cluster_meet(); /* the other blocks may still arrive here */
 #endif
 }
 

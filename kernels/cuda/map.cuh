@@ -35,10 +35,10 @@ __global__ void __launch_bounds__(PN_MAP_THREADS) pn_map_pieces(Y *y, int64_t n,
             pn_map_piece<ADD, 1>(y + pieces * W + (i - pieces), f, pn_lanes_at<1>(x + pieces * W + (i - pieces))...);
 }
 
-/* Enough blocks to fill the GPU; the rest goes round. */
+/* A thread to each of n pieces of work, as far as a grid goes; the rest goes round. */
 static inline unsigned pn_map_grid(int64_t n) {
-    unsigned most = 32u * (unsigned)pn_cuda_multiprocessors(), needed = pn_cuda_blocks(n, PN_MAP_THREADS);
-    return needed < most ? needed : most;
+    int64_t blocks = (n + PN_MAP_THREADS - 1) / PN_MAP_THREADS;
+    return (unsigned)(blocks < 1 ? 1 : blocks < 1 << 30 ? blocks : 1 << 30);
 }
 
 /* n elements; name: the implementation's, for messages. */
@@ -66,9 +66,10 @@ struct pn_identity {
     __device__ float operator()(float x) const { return x; }
 };
 
-/* Accurate to a few units in the last place at any x: expf overflows to infinity where 1 / (1 + e) is 0 anyway. */
+/* Accurate to a few units in the last place at any x: expf overflows to infinity where 1 / (1 + e) is 0 anyway. The
+ * division that rounds correctly would be most of the work. */
 __device__ static inline float pn_cuda_sigmoid(float x) {
-    return 1.0f / (1.0f + expf(-x));
+    return __fdividef(1.0f, 1.0f + expf(-x));
 }
 __device__ static inline float pn_cuda_silu(float x) {
     return x * pn_cuda_sigmoid(x);

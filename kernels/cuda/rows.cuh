@@ -35,7 +35,7 @@ template <int W, int K, class F> __device__ void pn_pieces(int64_t d, F f) {
 template <class T, int W, int K> struct pn_row {
     const T *row;
     pn_piece<T, W> kept[K > 0 ? K : 1];
-    __device__ explicit pn_row(const T *at) : row(at) {}
+    __device__ pn_row(const T *at) : row(at) {}
     __device__ void load(int j, int64_t i) {
         if (K > 0) kept[j] = pn_piece_at<W>(row + i);
     }
@@ -108,57 +108,63 @@ pn_status pn_cuda_with_team(const char *name, const pn_team<T, MOST> &team, F la
     return pn_cuda_launched(name);
 }
 
-/* ---- all rows, in order ---- */
+/* ---- rows to blocks ---- */
 
 /* tokens * groups rows of d channels: row n is group n % groups of token n / groups, and a weight per channel of a
- * token is [groups, d]. */
+ * token is [groups, d]. A block takes one group of a run of tokens: it reads weights once, and a thread can sum the
+ * same channels over rows. Block b has group b % groups of run b / groups. */
 struct pn_rows {
-    int64_t tokens, groups, d;
+    int64_t tokens, groups, d, run; /* tokens of a run */
 };
 
-template <class T, int MOST> unsigned pn_rows_grid(const pn_rows &r, const pn_team<T, MOST> &team) {
-    int64_t blocks = (r.tokens * r.groups + team.threads.y - 1) / team.threads.y;
-    return (unsigned)(blocks < 1 << 30 ? blocks : 1 << 30);
-}
-
-/* f(n, d) for the rows of this team, with d = 0 where it has none. */
-template <class F> __device__ void pn_each_row(const pn_rows &r, F f) {
-    const int64_t rows = r.tokens * r.groups, step = (int64_t)gridDim.x * blockDim.y;
-    for (int64_t first = (int64_t)blockIdx.x * blockDim.y; first < rows; first += step) {
-        int64_t n = first + threadIdx.y;
-        f(n < rows ? n : first, n < rows ? r.d : 0);
-    }
-}
-
-/* ---- rows of one group at a time, for sums over tokens ---- */
-
-/* A block takes one group of a run of tokens, so that a thread sums the same channels in every row; a second kernel
- * adds the runs up. Runs are cut by the shape alone, and there are enough for any GPU of today. */
-enum { PN_ROW_BLOCKS = 512, PN_ROW_LEAST = 8 };
-
-static inline int64_t pn_rows_run(const pn_rows &r) {
-    int64_t wanted = r.groups < PN_ROW_BLOCKS ? PN_ROW_BLOCKS / r.groups : 1, run = (r.tokens + wanted - 1) / wanted;
-    return run < PN_ROW_LEAST ? PN_ROW_LEAST : (run + PN_ROW_LEAST - 1) / PN_ROW_LEAST * PN_ROW_LEAST;
-}
 static inline int64_t pn_rows_runs(const pn_rows &r) {
-    return (r.tokens + pn_rows_run(r) - 1) / pn_rows_run(r);
+    return (r.tokens + r.run - 1) / r.run;
 }
-/* Bytes for the sums of one weight [groups, d]; columns: of one with `columns` values for every group. */
-static inline size_t pn_row_sums_scratch(const pn_rows &r, int64_t columns) {
-    return (size_t)(pn_rows_runs(r) * r.groups * columns + 15) / 16 * 16 * sizeof(float);
-}
-static inline unsigned pn_row_runs_grid(const pn_rows &r) {
+static inline unsigned pn_rows_blocks(const pn_rows &r) {
     return (unsigned)(pn_rows_runs(r) * r.groups);
 }
 
-/* f(n, d) for this team's rows of the block's run and group, d = 0 where it has none. */
-template <class F> __device__ void pn_each_row_of_group(const pn_rows &r, int64_t run, F f) {
-    const int64_t group = blockIdx.x % r.groups, begin = blockIdx.x / r.groups * run;
-    const int64_t end = begin + run < r.tokens ? begin + run : r.tokens;
+/* use(n, d, load(n, d)) for the rows of this thread's team, with d = 0 where it has none. The next row is loaded before
+ * this one is used, so that memory is never idle. */
+template <class LOAD, class USE> __device__ void pn_each_row(const pn_rows &r, LOAD load, USE use) {
+    const int64_t group = blockIdx.x % r.groups, begin = blockIdx.x / r.groups * r.run;
+    const int64_t end = begin + r.run < r.tokens ? begin + r.run : r.tokens;
+    int64_t token = begin + threadIdx.y, n = (token < end ? token : begin) * r.groups + group;
+    int64_t d = token < end ? r.d : 0;
+    auto next = load(n, d);
     for (int64_t first = begin; first < end; first += blockDim.y) {
-        int64_t token = first + threadIdx.y;
-        f((token < end ? token : first) * r.groups + group, token < end ? r.d : 0);
+        const int64_t now = n, width = d;
+        const auto row = next;
+        token += blockDim.y;
+        d = token < end ? r.d : 0;
+        if (d) n = token * r.groups + group;
+        next = load(n, d);
+        use(now, width, row);
     }
+}
+
+/* Without sums over rows: a few rows to a team where there are many, for what a block does once. */
+enum { PN_ROWS_BLOCKS = 2048, PN_ROWS_EACH = 8 };
+
+template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team) {
+    int64_t teams = team.threads.y, each = r.tokens * r.groups / (teams * PN_ROWS_BLOCKS);
+    r.run = teams * (each < 1 ? 1 : each < PN_ROWS_EACH ? each : PN_ROWS_EACH);
+    return r;
+}
+
+/* ---- sums over rows ---- */
+
+/* A second kernel adds the runs up. They are cut by the shape alone, and there are enough for any GPU of today. */
+enum { PN_SUMS_BLOCKS = 512, PN_SUMS_LEAST = 8 };
+
+static inline pn_rows pn_cuda_rows_to_sum(pn_rows r) {
+    int64_t wanted = r.groups < PN_SUMS_BLOCKS ? PN_SUMS_BLOCKS / r.groups : 1, run = (r.tokens + wanted - 1) / wanted;
+    r.run = run < PN_SUMS_LEAST ? PN_SUMS_LEAST : (run + PN_SUMS_LEAST - 1) / PN_SUMS_LEAST * PN_SUMS_LEAST;
+    return r;
+}
+/* Elements for the sums of `columns` values of every group. */
+static inline int64_t pn_row_sums_elems(const pn_rows &r, int64_t columns) {
+    return (pn_rows_runs(r) * r.groups * columns + 15) / 16 * 16;
 }
 
 /* The sum of a value per channel over the rows of a block. part: [blocks, d] of the scratch, or NULL: not wanted. */

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(PN_STEP_HEADS *PN_STEP_TOKENS)
 
 /* All heads of a token as one row: parts of the sums are cut as those of norms are. */
 static inline pn_rows pn_steps_rows(const pn_op_call *c) {
-    return { c->in[0]->shape[0], 1, c->in[0]->shape[1] };
+    return pn_cuda_rows_to_sum({ c->in[0]->shape[0], 1, c->in[0]->shape[1], 1 });
 }
 
 template <class T> pn_steps<T> pn_steps_of(const pn_op_call *c, float min, float max, bool values) {
@@ -114,10 +114,10 @@ pn_status pn_cuda_steps_backward(const char *name, const pn_op_call *c, float mi
     to.dg = dg;
     to.da = pn_cuda_gradient<T>(c, 0);
     to.dA_log = c->din[1] ? part : NULL;
-    to.ddt_bias = c->din[2] ? part + pn_row_sums_scratch(r, r.d) / sizeof(float) : NULL;
-    dim3 threads(PN_STEP_HEADS, PN_STEP_TOKENS), blocks(pn_row_runs_grid(r), pn_cuda_blocks(p.heads, PN_STEP_HEADS));
+    to.ddt_bias = c->din[2] ? part + pn_row_sums_elems(r, r.d) : NULL;
+    dim3 threads(PN_STEP_HEADS, PN_STEP_TOKENS), blocks(pn_rows_blocks(r), pn_cuda_blocks(p.heads, PN_STEP_HEADS));
     if (p.tokens * p.heads > 0) {
-        pn_steps_add_gradients<<<blocks, threads, 0, pn_cuda_stream()>>>(p, pn_rows_run(r), to);
+        pn_steps_add_gradients<<<blocks, threads, 0, pn_cuda_stream()>>>(p, r.run, to);
         PN_TRY(pn_cuda_launched(name));
     }
     PN_TRY(pn_cuda_row_sums_finish(name, c, 1, r, r.d, to.dA_log));
@@ -126,7 +126,7 @@ pn_status pn_cuda_steps_backward(const char *name, const pn_op_call *c, float mi
 
 static inline size_t pn_steps_scratch(const pn_op_call *c) {
     const pn_rows r = pn_steps_rows(c);
-    return c->wants[1] || c->wants[2] ? 2 * pn_row_sums_scratch(r, r.d) : 0;
+    return c->wants[1] || c->wants[2] ? 2 * (size_t)pn_row_sums_elems(r, r.d) * sizeof(float) : 0;
 }
 
 #endif

@@ -1,6 +1,13 @@
 /* dplr on CUDA: how a call becomes kernels (dplr_cuda.cuh). */
 #include "dplr_cuda_chunk.cuh"
 
+bool pn_dplr_cuda_fits(size_t shared_bytes) {
+    int device, most;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
+           shared_bytes <= (size_t)most;
+}
+
 static size_t whole_pieces(size_t bytes) {
     return (bytes + 15) / 16 * 16;
 }
@@ -125,13 +132,12 @@ static pn_status chunk_backward(const pn_op_call *c) {
     x.maps = at;
     PN_TRY(pn_dplr_cuda_maps(&x, true));
     PN_TRY(pn_dplr_cuda_scan(&x, true));
-    PN_TRY(pn_dplr_cuda_reverse_chunks(&x));
-    return rest_of_backward(&x);
+    PN_TRY(pn_dplr_cuda_inside(&x));
+    return gradient(&x);
 }
 static bool chunk_takes(const pn_op_call *c) {
     const pn_dplr_attr *attr = (const pn_dplr_attr *)c->attr;
-    return c->dtype == PN_BF16 && attr->dk == attr->dv && (attr->dk == 64 || attr->dk == 128) &&
-           !pn_docs_one_each(&attr->docs);
+    return c->dtype == PN_BF16 && pn_dplr_cuda_chunk_takes(attr->dk, attr->dv) && !pn_docs_one_each(&attr->docs);
 }
 
 static bool is_bf16(const pn_op_call *c) {

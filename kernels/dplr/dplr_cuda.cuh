@@ -48,6 +48,9 @@ template <class T> pn_status pn_dplr_cuda_answers(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_reverse(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_gradient(const pn_dplr_cuda<T> *c);
 
+/* Whether a block may have so many bytes of shared memory: GPUs differ in that. */
+bool pn_dplr_cuda_fits(size_t shared_bytes);
+
 /* The same in BF16 on tensor cores, for the head widths that it takes. */
 bool pn_dplr_cuda_tensor_takes(int dk, int dv);
 pn_status pn_dplr_cuda_gradient_tensor(const pn_dplr_cuda<pn_bf16> *c);

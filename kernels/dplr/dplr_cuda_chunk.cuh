@@ -40,10 +40,11 @@ template <class Launch> pn_status pn_dplr_for_width(int d, Launch launch) {
     return d == 64 ? launch(pn_dplr_constant<64>{}) : launch(pn_dplr_constant<128>{});
 }
 
+bool pn_dplr_cuda_chunk_takes(int dk, int dv);
 pn_status pn_dplr_cuda_maps(const pn_dplr_cuda<pn_bf16> *c, bool backward);
 pn_status pn_dplr_cuda_scan(const pn_dplr_cuda<pn_bf16> *c, bool backward);
 pn_status pn_dplr_cuda_apply(const pn_dplr_cuda<pn_bf16> *c);
-/* dp and dv of every token from the G of its chunk, token by token. */
-pn_status pn_dplr_cuda_reverse_chunks(const pn_dplr_cuda<pn_bf16> *c);
+/* p, dp and dv of every token, from the states and G of its chunk. */
+pn_status pn_dplr_cuda_inside(const pn_dplr_cuda<pn_bf16> *c);
 
 #endif

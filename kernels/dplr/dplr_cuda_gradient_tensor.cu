@@ -31,9 +31,10 @@ template <int DV> struct shared {
     unsigned char score[SCORES][10][512]; /* bf16, 16 x 16 blocks (i, j), j <= i, each as four 8 x 8 matrices */
     float close[SCORES][C / 8][8][9];     /* the blocks of 8 x 8 on the diagonal */
     float near_k[C + 1], near_b[C + 1];   /* scores AK, AB of a token with the one before, zero in `score` */
-    float decay[C][LD];
+    alignas(16) float decay[C][LD];
     float L[C + 1][LD]; /* log2 of the decay of all tokens before */
-    float part[16][CHANNELS], SG[CHANNELS];
+    alignas(16) float part[16][CHANNELS];
+    float SG[CHANNELS];
 };
 
 struct place {
@@ -553,7 +554,9 @@ template <int DV> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned bloc
 } // namespace
 
 bool pn_dplr_cuda_tensor_takes(int dk, int dv) {
-    return dk % CHANNELS == 0 && dk >= 64 && (dv == 64 || dv == 128);
+    return dk % CHANNELS == 0 && dk >= 64 &&
+           ((dv == 64 && pn_dplr_cuda_fits(sizeof(shared<64>))) ||
+            (dv == 128 && pn_dplr_cuda_fits(sizeof(shared<128>))));
 }
 
 pn_status pn_dplr_cuda_gradient_tensor(const pn_dplr_cuda<pn_bf16> *c) {

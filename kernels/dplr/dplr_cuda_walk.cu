@@ -3,7 +3,7 @@
  * A block takes 64 columns of one head's state: four warps compute, 16 columns each and all rows in registers, and four
  * copy what the next few tokens bring into shared memory, as floats and with the decays made. A warp's lane has 4
  * columns and every eighth group of 4 rows, so a sum over rows is one inside the lane and three shuffles. */
-#include "dplr_cuda_chunk.cuh"
+#include "dplr_cuda.cuh"
 
 namespace {
 
@@ -11,17 +11,11 @@ const char name[] = "dplr/cuda";
 
 enum { COLUMNS = 64, WARPS = 4, THREADS = 2 * 32 * WARPS, COPIERS = 32 * WARPS, ROW_LANES = 8 };
 
-/* FORWARD and REVERSE go through documents, the others through chunks: ANSWERS forward from a chunk's saved state,
- * REVERSE_CHUNK back from the gradient of the state at its end. */
-enum walk { FORWARD, ANSWERS, REVERSE, REVERSE_CHUNK };
-__host__ __device__ constexpr bool goes_back(walk w) {
-    return w == REVERSE || w == REVERSE_CHUNK;
-}
-__host__ __device__ constexpr bool by_chunk(walk w) {
-    return w == ANSWERS || w == REVERSE_CHUNK;
-}
+/* FORWARD and REVERSE go through documents; ANSWERS goes through chunks, each from its saved state. */
+enum walk { FORWARD, ANSWERS, REVERSE };
 
-/* What one token brings to a block; Rows: of a lane. */
+/* What one token brings to a block; Rows: of a lane. Forward, a is that of the next token: what the state answers to it
+ * is summed while the state is made. */
 template <int Rows> struct brought {
     float q[ROW_LANES * Rows], k[ROW_LANES * Rows], a[ROW_LANES * Rows], b[ROW_LANES * Rows];
     float decay[ROW_LANES * Rows];
@@ -39,7 +33,7 @@ template <class T, walk Walk> __device__ place place_of(const pn_dplr_cuda<T> &c
     p.unit = (int)(blockIdx.x / tiles / c.heads);
     p.head = (int)(blockIdx.x / tiles % c.heads);
     p.column = (int)(blockIdx.x % tiles) * COLUMNS;
-    if (by_chunk(Walk)) {
+    if (Walk == ANSWERS) {
         int last = c.docs.offset[c.docs.chunk_doc[p.unit] + 1];
         p.begin = c.docs.chunk_begin[p.unit];
         p.end = last - p.begin < PN_CHUNK ? last : p.begin + PN_CHUNK;
@@ -62,10 +56,11 @@ __device__ void bring(const pn_dplr_cuda<T> &c, const place &p, int first, int n
 #pragma unroll 2
     for (int i = id; i < n * pieces; i += COPIERS) {
         const int t = i / pieces, row = i % pieces * step, there = row < c.dk ? step : 0;
-        const int64_t token = goes_back(Walk) ? first - t : first + t, at = (token * c.heads + p.head) * c.dk + row;
+        const int64_t token = Walk == REVERSE ? first - t : first + t, at = (token * c.heads + p.head) * c.dk + row;
         const float4 g = pn_get4<Whole>(c.g + at, there);
         put(to[t].k + row, pn_get4<Whole>(c.k + at, there));
-        put(to[t].a + row, pn_get4<Whole>(c.a + at, there));
+        const bool here = Walk == REVERSE, next = token + 1 < p.end;
+        put(to[t].a + row, pn_get4<Whole>(c.a + at + (here ? 0 : c.heads * c.dk), here || next ? there : 0));
         put(to[t].b + row, pn_get4<Whole>(c.b + at, there));
         if (Walk != ANSWERS) {
             float4 q = pn_get4<Whole>(c.q + at, there);
@@ -78,9 +73,9 @@ __device__ void bring(const pn_dplr_cuda<T> &c, const place &p, int first, int n
     }
     for (int i = id; i < n * column_pieces; i += COPIERS) {
         const int t = i / column_pieces, x = i % column_pieces * step, there = p.column + x < c.dv ? step : 0;
-        const int64_t token = goes_back(Walk) ? first - t : first + t;
+        const int64_t token = Walk == REVERSE ? first - t : first + t;
         const int64_t at = (token * c.heads + p.head) * c.dv + p.column + x;
-        if (!goes_back(Walk)) {
+        if (Walk != REVERSE) {
             put(to[t].v + x, pn_get4<Whole>(c.v + at, there));
         } else {
             put(to[t].v + x, pn_get4<Whole>(c.dout + at, c.dout ? there : 0));
@@ -115,35 +110,46 @@ __device__ __forceinline__ float4 four(const float x[4]) {
     return make_float4(x[0], x[1], x[2], x[3]);
 }
 
-/* One token of a forward walk: S becomes the state after it, p the answer of that before, sum this lane's part of o. */
-template <bool Output, int Rows>
-__device__ __forceinline__ void forward_token(const brought<Rows> &t, int row, const float v[4], float S[Rows][4],
-                                              float p[4], float sum[4]) {
+/* The answers of S to a, for all lanes; a: this lane's first row of it. */
+template <bool Whole, class T, int Rows>
+__device__ __forceinline__ void first_answers(const T *a, int rows, const float S[Rows][4], float p[4]) {
 #pragma unroll
-    for (int x = 0; x < 4; x++) p[x] = sum[x] = 0;
+    for (int x = 0; x < 4; x++) p[x] = 0;
 #pragma unroll
     for (int i = 0; i < Rows; i += 4) {
-        float a[4];
-        take4(a, t.a + row + ROW_LANES * i);
+        const int left = rows - ROW_LANES * i;
+        const float4 y = pn_get4<Whole>(a + ROW_LANES * i, left);
+        const float from[4] = { y.x, y.y, y.z, y.w };
 #pragma unroll
         for (int y = 0; y < 4; y++)
 #pragma unroll
-            for (int x = 0; x < 4; x++) p[x] += a[y] * S[i + y][x];
+            for (int x = 0; x < 4; x++) p[x] += from[y] * S[i + y][x];
     }
     sum_rows(p);
+}
+
+/* One token of a forward walk, from its answers p: S becomes the state after it; this lane's part of o, and of the
+ * answers to the next token. */
+template <bool Output, int Rows>
+__device__ __forceinline__ void forward_token(const brought<Rows> &t, int row, const float v[4], const float p[4],
+                                              float S[Rows][4], float next[4], float o[4]) {
+#pragma unroll
+    for (int x = 0; x < 4; x++) next[x] = o[x] = 0;
 #pragma unroll
     for (int i = 0; i < Rows; i += 4) {
-        float b[4], k[4], e[4], q[4];
+        float b[4], k[4], e[4], a[4], q[4];
         take4(b, t.b + row + ROW_LANES * i);
         take4(k, t.k + row + ROW_LANES * i);
         take4(e, t.decay + row + ROW_LANES * i);
+        take4(a, t.a + row + ROW_LANES * i);
         if (Output) take4(q, t.q + row + ROW_LANES * i);
 #pragma unroll
         for (int y = 0; y < 4; y++)
 #pragma unroll
             for (int x = 0; x < 4; x++) {
                 S[i + y][x] = e[y] * S[i + y][x] + (b[y] * p[x] + k[y] * v[x]);
-                if (Output) sum[x] += q[y] * S[i + y][x];
+                next[x] += a[y] * S[i + y][x];
+                if (Output) o[x] += q[y] * S[i + y][x];
             }
     }
 }
@@ -190,7 +196,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
     __shared__ brought<Rows> buffer[2][group];
     const int id = (int)threadIdx.x, warp = __shfl_sync(~0u, id / 32, 0), lane = id % 32;
     const place p = place_of<T, Walk>(c);
-    const int n = p.end - p.begin, first = goes_back(Walk) ? p.end - 1 : p.begin;
+    const int n = p.end - p.begin, first = Walk == REVERSE ? p.end - 1 : p.begin;
     auto size_of = [&](int done) { return n - done < group ? n - done : group; };
 
     if (warp >= WARPS) {
@@ -201,7 +207,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
             const int next = done + group;
             s ^= 1;
             if (next < n)
-                bring<Walk, Whole>(c, p, goes_back(Walk) ? first - next : first + next, size_of(next), buffer[s],
+                bring<Walk, Whole>(c, p, Walk == REVERSE ? first - next : first + next, size_of(next), buffer[s],
                                    id - COPIERS);
             __syncthreads();
         }
@@ -218,8 +224,8 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
         const int64_t at = state + (int64_t)row_at(i) * c.dv + column;
         const int in = row_at(i) < c.dk ? there : 0;
         float4 x;
-        if (by_chunk(Walk))
-            x = pn_get4<Whole>((Walk == ANSWERS ? c.states : c.G) + at, in);
+        if (Walk == ANSWERS)
+            x = pn_get4<Whole>(c.states + at, in);
         else if (Walk == FORWARD)
             x = pn_get4<Whole>(c.S0 + at, c.S0 ? in : 0);
         else
@@ -234,22 +240,26 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
             to += i % 4 == 3 ? (4 * ROW_LANES - 3) * c.dv : c.dv;
         }
     };
-    const int first_chunk = by_chunk(Walk) ? 0 : c.docs.first_chunk[p.unit];
+    const int first_chunk = Walk == ANSWERS ? 0 : c.docs.first_chunk[p.unit];
     const int one = lane % ROW_LANES / 2; /* the column whose sum this lane gets, of its four */
     const bool writes_one = lane % 2 == 0 && one < there, writes_four = lane % ROW_LANES == 0;
 
+    float answer[4];
+    if (Walk != REVERSE && n > 0) {
+        const T *a = c.a + ((int64_t)p.begin * c.heads + p.head) * c.dk + row;
+        first_answers<Whole, T, Rows>(a, c.dk - row, S, answer);
+    }
     __syncthreads();
     int s = 0;
     for (int done = 0; done < n; done += group, s ^= 1) {
         for (int i = 0, some = size_of(done); i < some; i++) {
             const brought<Rows> &t = buffer[s][i];
-            const int at = goes_back(Walk) ? n - 1 - (done + i) : done + i; /* among the walk's tokens */
+            const int at = Walk == REVERSE ? n - 1 - (done + i) : done + i; /* among the walk's tokens */
             const int64_t value = ((int64_t)(p.begin + at) * c.heads + p.head) * c.dv + column;
-            float v[4], answer[4], sum[4];
+            float v[4], sum[4];
             take4(v, t.v + mine);
-            if constexpr (goes_back(Walk)) {
-                if (Walk == REVERSE && (at == n - 1 || at % PN_CHUNK == PN_CHUNK - 1))
-                    keep(c.G, first_chunk + at / PN_CHUNK);
+            if constexpr (Walk == REVERSE) {
+                if (at == n - 1 || at % PN_CHUNK == PN_CHUNK - 1) keep(c.G, first_chunk + at / PN_CHUNK);
                 reverse_token<Rows>(t, row, v, S, answer, sum);
                 if (writes_four) pn_put4<Whole>(c.dp + value, four(answer), there);
                 if (c.d_v) {
@@ -258,12 +268,15 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
                 }
             } else {
                 if (Walk == FORWARD && c.states && at % PN_CHUNK == 0) keep(c.states, first_chunk + at / PN_CHUNK);
-                forward_token<Walk == FORWARD, Rows>(t, row, v, S, answer, sum);
+                if (Walk == ANSWERS && writes_four) pn_put4<Whole>(c.p + value, four(answer), there);
+                float next[4];
+                forward_token<Walk == FORWARD, Rows>(t, row, v, answer, S, next, sum);
+                sum_rows(next);
+#pragma unroll
+                for (int x = 0; x < 4; x++) answer[x] = next[x];
                 if (Walk == FORWARD) {
                     const float o = sum_rows_one(sum, lane);
                     if (writes_one) pn_store(c.o + value + one, o);
-                } else if (writes_four) {
-                    pn_put4<Whole>(c.p + value, four(answer), there);
                 }
             }
         }
@@ -297,7 +310,7 @@ template <walk Walk, class T> __global__ void __launch_bounds__(COLUMNS) walk_me
                              : Walk == FORWARD ? (c.S0 ? c.S0[at] : 0.0f)
                                                : (c.dS_T ? c.dS_T[at] : 0.0f);
     }
-    const int n = p.end - p.begin, first_chunk = by_chunk(Walk) ? 0 : c.docs.first_chunk[p.unit];
+    const int n = p.end - p.begin, first_chunk = Walk == ANSWERS ? 0 : c.docs.first_chunk[p.unit];
     auto keep = [&](T *to, int chunk) {
         to += ((int64_t)chunk * c.heads + p.head) * size + x;
         for (int i = 0; i < dk; i++) pn_store(to + (int64_t)i * dv, S[(int64_t)i * dv]);
@@ -346,7 +359,7 @@ template <walk Walk, int Rows, class T> void start(const pn_dplr_cuda<T> &c, uns
         walk_registers<Walk, false, Rows><<<blocks, THREADS, 0, pn_cuda_stream()>>>(c);
 }
 template <walk Walk, class T> pn_status run(const pn_dplr_cuda<T> *c) {
-    const int64_t units = by_chunk(Walk) ? c->docs.chunks : c->docs.n;
+    const int64_t units = Walk == ANSWERS ? c->docs.chunks : c->docs.n;
     const int64_t blocks = units * c->heads * ((c->dv + COLUMNS - 1) / COLUMNS);
     if (blocks == 0) return PN_OK;
     PN_CHECK(blocks <= INT32_MAX, PN_UNSUPPORTED, "%s: %lld heads in one pass; use fewer documents per step", name,
@@ -372,15 +385,6 @@ template <class T> pn_status pn_dplr_cuda_answers(const pn_dplr_cuda<T> *c) {
 }
 template <class T> pn_status pn_dplr_cuda_reverse(const pn_dplr_cuda<T> *c) {
     return run<REVERSE>(c);
-}
-pn_status pn_dplr_cuda_reverse_chunks(const pn_dplr_cuda<pn_bf16> *c) {
-    const int64_t blocks = c->docs.chunks * c->heads * ((c->dv + COLUMNS - 1) / COLUMNS);
-    if (blocks == 0) return PN_OK;
-    if (c->dk <= 8 * ROW_LANES)
-        walk_registers<REVERSE_CHUNK, true, 8><<<(unsigned)blocks, THREADS, 0, pn_cuda_stream()>>>(*c);
-    else
-        walk_registers<REVERSE_CHUNK, true, 16><<<(unsigned)blocks, THREADS, 0, pn_cuda_stream()>>>(*c);
-    return pn_cuda_launched(name);
 }
 template pn_status pn_dplr_cuda_forward(const pn_dplr_cuda<float> *c);
 template pn_status pn_dplr_cuda_forward(const pn_dplr_cuda<pn_bf16> *c);

@@ -26,7 +26,9 @@ enum {
     PN_DCONV_STEP = 64, /* columns of h in a slot: rows of 128 bytes */
     PN_DCONV_SLOTS = 4,
     PN_DCONV_GROUPS = 2, /* warpgroups of a block */
-    PN_DCONV_THREADS = 128 * PN_DCONV_GROUPS
+    PN_DCONV_THREADS = 128 * PN_DCONV_GROUPS,
+    /* A kernel without the instructions it needs says so by its launch bounds, which the host asks. */
+    PN_DCONV_BOUNDS = PN_HAVE_WARPGROUP ? PN_DCONV_THREADS : 32
 };
 
 typedef struct pn_dconv_cuda {
@@ -35,6 +37,11 @@ typedef struct pn_dconv_cuda {
     const float *b2;
     int64_t channels, rank; /* multiples of 8 */
 } pn_dconv_cuda;
+
+/* Slots for all columns of h. */
+static __host__ __device__ inline int pn_dconv_steps(int64_t rank) {
+    return (int)((rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP);
+}
 
 /* Shared memory of a block, in bytes from a multiple of 1024 on. */
 template <int C> struct pn_dconv_shared {
@@ -126,20 +133,21 @@ template <int C> struct pn_dconv_walk {
     const int group, id, steps;                 /* id: of the thread in its warpgroup */
     const int64_t channel0;                     /* of the block */
     const uint32_t w2, slots, values, arrivals; /* addresses */
+    const unsigned char *value_rows;            /* what is at `values` */
     int64_t token0;
     int first, step, count;                 /* tiles */
     int asked_tile, asked_step, asked_slot; /* what is copied next */
     int slot;                               /* what is multiplied next */
     uint32_t parity;                        /* of its copy */
 
-    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, uint32_t base, int64_t first_channel,
-                             int64_t first_token)
-        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128),
-          steps((int)((of.rank + PN_DCONV_STEP - 1) / PN_DCONV_STEP)), channel0(first_channel), w2(base),
-          slots(base + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
-          values(base + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
-          arrivals(base + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)), token0(first_token) {
-    }
+    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, unsigned char *memory,
+                             int64_t first_channel, int64_t first_token)
+        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128), steps(pn_dconv_steps(of.rank)),
+          channel0(first_channel), w2(pn_shared(memory)),
+          slots(w2 + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
+          values(w2 + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
+          arrivals(w2 + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)),
+          value_rows(memory + shared{ steps }.values_at() + group * shared::values), token0(first_token) {}
 
     __device__ __forceinline__ int64_t token_of(int tile) const { return token0 + (int64_t)tile * PN_DCONV_TILE; }
 
@@ -198,9 +206,7 @@ template <int C> struct pn_dconv_walk {
         if (group) pass_turn();
     }
     /* Turns with the tensor cores. Each warpgroup takes as many, with or without a tile, and the first one more. */
-    __device__ __forceinline__ void wait_turn() const {
-        asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory");
-    }
+    __device__ __forceinline__ void wait_turn() const { asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory"); }
     __device__ __forceinline__ void pass_turn() const {
         asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
     }
@@ -236,19 +242,17 @@ template <int C> struct pn_dconv_walk {
         wait_turn();
         pass_turn();
     }
-    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. s: the token's position
-     * in its document; what is before that is in the state. */
+    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. Near: s, the token's
+     * position in its document, may be below 3, and what is before the document comes from the state. */
+    template <bool Near>
     __device__ __forceinline__ void window(int tile, int row, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
 #pragma unroll
         for (int w = 0; w < PN_DCONV_WIDTH; w++) {
-            uint2 pairs;
-            asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-                         : "=r"(pairs.x), "=r"(pairs.y)
-                         : "r"(values + (uint32_t)((row + w) * shared::value_row + channel * 2)));
+            const uint2 pairs = *(const uint2 *)(value_rows + (row + w) * shared::value_row + channel * 2);
             x[w][0] = pn_bf16_first(pairs.x), x[w][1] = pn_bf16_second(pairs.x);
             x[w][2] = pn_bf16_first(pairs.y), x[w][3] = pn_bf16_second(pairs.y);
         }
-        if (s >= PN_DCONV_BACK) return;
+        if (!Near || s >= PN_DCONV_BACK) return;
         const int64_t doc = v.docs.doc[token_of(tile) + row];
 #pragma unroll
         for (int w = 0; w < PN_DCONV_BACK; w++) {
@@ -264,7 +268,47 @@ template <int C> struct pn_dconv_walk {
     __device__ __forceinline__ int position(int64_t token) const {
         return token < v.docs.tokens ? (int)token - v.docs.offset[v.docs.doc[token]] : PN_DCONV_TILE;
     }
+    /* The documents of a token and of the third before it: asked for ahead, and looked at after the products. */
+    __device__ __forceinline__ int2 ask_documents(int64_t token) const {
+        if (token >= v.docs.tokens) return { 0, 0 };
+        if (token < PN_DCONV_BACK) return { 0, -1 };
+        return { v.docs.doc[token], v.docs.doc[token - PN_DCONV_BACK] };
+    }
+    static __device__ __forceinline__ bool near(int2 documents) {
+        asm volatile("" : "+r"(documents.x), "+r"(documents.y));
+        return documents.x != documents.y;
+    }
 };
+
+/* b2 of the block's channels. */
+template <int C>
+static __device__ void pn_dconv_copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
+    for (int i = (int)threadIdx.x; i < C * PN_DCONV_WIDTH; i += PN_DCONV_THREADS) {
+        const int64_t at = walk.channel0 * PN_DCONV_WIDTH + i;
+        bias[i] = at < v.channels * PN_DCONV_WIDTH ? v.b2[at] : 0;
+    }
+}
+
+/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
+struct pn_dconv_place {
+    int warp, lane, l, t, row;
+    __device__ pn_dconv_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
+};
+
+/* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
+static __device__ __forceinline__ void pn_dconv_taps_of(const float (*y)[4], int u, int r, const float4 b[4],
+                                                        float K[4][PN_DCONV_WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float *first = y[8 * u + 2 * i] + 2 * r, *second = y[8 * u + 2 * i + 1] + 2 * r;
+        K[i][0] = first[0] + b[i].x, K[i][1] = first[1] + b[i].y;
+        K[i][2] = second[0] + b[i].z, K[i][3] = second[1] + b[i].w;
+    }
+}
+static __device__ __forceinline__ float pn_dconv_sum_of(const float K[PN_DCONV_WIDTH], const float x[PN_DCONV_WIDTH][4],
+                                                        int i) {
+    return K[0] * x[0][i] + K[1] * x[1][i] + K[2] * x[2][i] + K[3] * x[3][i];
+}
 
 #endif
 

@@ -25,9 +25,10 @@ template <class T> struct inputs { const T *y, *t; };
 template <int W, class T>
 __global__ void __launch_bounds__(THREADS) sum_runs(cut s, inputs<T> p, double *column, double *part) {
     const int64_t c = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W, begin = blockIdx.y * s.rows;
-    const int64_t end = begin + s.rows < s.N ? begin + s.rows : s.N;
+    const int64_t end = c >= s.D ? begin : begin + s.rows < s.N ? begin + s.rows : s.N;
     double sum[W] = {}, error = 0, energy = 0;
-    for (int64_t n = begin; c < s.D && n < end; n++) {
+#pragma unroll 4
+    for (int64_t n = begin; n < end; n++) {
         pn_lanes<W> y = pn_lanes_at<W>(p.y + n * s.D + c), t = pn_lanes_at<W>(p.t + n * s.D + c);
         float e = 0;
 #pragma unroll

@@ -15,8 +15,9 @@
  * Each of the three warpgroups multiplies one thing by what comes from memory, 64 columns of values at a time: dO and
  * dR with S and e, e with G. Then the first ends dQ, the second what keys read, the third what they write, which it
  * hands to the second. A block goes from chunk to chunk, and the columns to come are copied while it computes: memory
- * is what bounds it. All value heads of a query/key head are one block's work, one after another; of
- * wide keys it takes one half of the columns after the other, so that accumulators fit in registers. */
+ * is what bounds it (256 KiB for a chunk of 96 x 256). All value heads of a query/key head are one block's work, one
+ * after another; of wide keys it takes one half of the columns after the other, or accumulators would not fit in
+ * registers. */
 #include "gated_delta_cuda_walk.cuh"
 
 namespace {
@@ -378,11 +379,7 @@ template <int DK, int Halves> __global__ void __launch_bounds__(ALL, 1) delta_gr
         float y[W / 8][4] = {}, score[8][4] = {}, state = 0;
         uint32_t left[4][4];
         for (int tile = 0; tile < to.tiles; tile++) {
-            pn_copies_wait<in::stages - 2>();
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-            pn_warpgroup_see();
-#endif
-            __syncthreads(); /* this step is there for all, and no one is in the one before */
+            wait_for_copies<in::stages - 2>(); /* this step is there for all, and no one is in the one before */
             if (tile == 0) copy_chunk(at);
             copy_step(ahead, base + (uint32_t)((s + in::stages - 1) % in::stages * in::stage));
             pn_copies_commit();
@@ -425,13 +422,7 @@ template <int DK, int Halves> __global__ void __launch_bounds__(ALL, 1) delta_gr
                     *(uint4 *)(dV + (int64_t)(16 * i) * ldv) =
                         add8(old[i], pn_shared_piece(dR + (uint32_t)(16 * i * 64)));
         }
-        if (to.tiles < in::stages) { /* what copy_chunk() copies came with a later step */
-            pn_copies_wait<0>();
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-            pn_warpgroup_see();
-#endif
-            __syncthreads();
-        }
+        if (to.tiles < in::stages) wait_for_copies<0>(); /* copy_chunk()'s have not been waited for */
 
         const uint32_t Q = base + in::Q, K = base + in::K;
         const uint32_t read = packed + (uint32_t)offsetof(pn_delta_packed_grad, in) - in::skipped;

@@ -95,7 +95,7 @@ template <int DK> __global__ void __launch_bounds__(THREADS, shared<DK>::blocks)
         const uint32_t beta = packed + (uint32_t)offsetof(pn_delta_packed_grad, beta) + pair;
         const int n = end - token < C ? end - token : (int)C;
         const bool more = token - C >= begin;
-        wait_for_copies(); /* this chunk is there for all, but for Q, and no one is in the one after */
+        wait_for_copies<1>(); /* this chunk is there for all, but for Q, and no one is in the one after */
         if (more) copy_chunk(s ^ 1, token - C, chunk - c.v_heads);
         pn_copies_commit();
 
@@ -145,7 +145,7 @@ template <int DK> __global__ void __launch_bounds__(THREADS, shared<DK>::blocks)
 #pragma unroll
             for (int y = 0; y < 4; y++) G[i][y] *= through;
         add_keys<DK>(G, left, rest, K);
-        wait_for_copies(); /* Q */
+        wait_for_copies<1>(); /* Q */
         add_tile<DK>(G, left_O, base + in::Q);
         __syncthreads(); /* all are through with Q */
         if (more) copy_queries(token - C);

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
         const uint32_t write = packed + (uint32_t)offsetof(pn_delta_packed, write);
         const int n = end - token < C ? end - token : (int)C;
         const bool more = token + C < end;
-        wait_for_copies(); /* this chunk is there for all, but for Q, and no one is in the one before */
+        wait_for_copies<1>(); /* this chunk is there for all, but for Q, and no one is in the one before */
         if (more) copy_chunk(s ^ 1, token + C, chunk + c.v_heads);
         pn_copies_commit();
 
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(THREADS, shared<DK>::blocks) delta_sweep(const
             for (int y = 0; y < 4; y++) S[i][y] *= through;
         add_keys<DK>(S, left_w, rest_w, K);
 
-        wait_for_copies(); /* Q */
+        wait_for_copies<1>(); /* Q */
         /* O = scale e^L S^T Q^T + e P^T of some of the tokens */
         auto output = [&](auto part) {
             constexpr int first = OUTPUT_BLOCKS * decltype(part)::value, blocks = OUTPUT_BLOCKS;

@@ -35,9 +35,9 @@ template <int bytes> __device__ __forceinline__ void copy_packed(uint32_t to, co
     for (int i = 0; i < bytes; i += 16 * THREADS)
         if (i + 16 * THREADS <= bytes || id < (bytes - i) / 16) pn_copy16(to + (uint32_t)i, piece + i, true);
 }
-/* Until what was started before the newest group is there, for all threads of the block. */
-__device__ __forceinline__ void wait_for_copies() {
-    pn_copies_wait<1>();
+/* Until what was started before the newest `Newer` groups is there, for all threads of the block. */
+template <int Newer> __device__ __forceinline__ void wait_for_copies() {
+    pn_copies_wait<Newer>();
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     pn_warpgroup_see();
 #endif

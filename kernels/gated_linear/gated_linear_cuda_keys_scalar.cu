@@ -11,11 +11,12 @@
 
 namespace {
 
-enum { C = PN_GLIN_CHUNK, THREADS = PN_GLIN_KEYS_THREADS, WARPS = THREADS / 32 };
+enum { C = PN_GLIN_CHUNK, THREADS = PN_GLIN_KEYS_THREADS, WARPS = THREADS / 32, MOST_GROUP = 8 };
 
 struct gate_sums {
-    pn_glin_gates gates[2]; /* of this head and the next */
-    float moved[C], kept[C], columns[4][C], states[WARPS];
+    pn_glin_gates gates[2];            /* of this head and the next */
+    float moved[C], taken[C], kept[C]; /* by queries, by keys, left at the end */
+    float states[WARPS];
 };
 
 template <int Width, bool Grouped> struct shared { /* offsets of a block's shared memory */
@@ -48,38 +49,29 @@ __device__ __forceinline__ void row_dots(const float far[Width / 64][8][4], cons
     dot[0] = quad_sum(dot[0]), dot[1] = quad_sum(dot[1]);
 }
 
-/* near = scale dA E of the queries' warps; adds the rows of (dA * A) below the diagonal to m->moved, and leaves the
- * sums of its columns, by warps. */
+/* The sums over the accumulators' two rows of (dA * A) without its diagonal; near = scale dA E, or that transposed. */
 template <int Width>
-__device__ __forceinline__ void pair_sums(const float near[8][4], uint32_t Q, uint32_t K, int warp, gate_sums *m) {
+__device__ __forceinline__ void pair_sums(const float near[8][4], uint32_t own, uint32_t other, int warp,
+                                          float sum[2]) {
     float y[8][4] = {};
 #pragma unroll
     for (int d = 0; d < Width / 64; d++) {
         uint32_t a[4][4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) pn_glin_left(a[k], Q, warp, 4 * d + k);
+        for (int k = 0; k < 4; k++) pn_glin_left(a[k], own, warp, 4 * d + k);
         pn_glin_begin();
 #pragma unroll
-        for (int k = 0; k < 4; k++) pn_glin_add<C, false>(y, a[k], K, 4 * d + k);
+        for (int k = 0; k < 4; k++) pn_glin_add<C, false>(y, a[k], other, 4 * d + k);
         pn_glin_end(y, 8);
     }
     const int row = 16 * warp + pn_lane() / 4, column = 2 * (pn_lane() % 4);
-    float rows[2] = { 0, 0 };
+    sum[0] = sum[1] = 0;
 #pragma unroll
     for (int b = 0; b < 8; b++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int j = 8 * b + column + e;
-            const float first = j < row ? y[b][e] * near[b][e] : 0.0f;
-            const float second = j < row + 8 ? y[b][2 + e] * near[b][2 + e] : 0.0f;
-            rows[0] += first, rows[1] += second;
-            float sum = first + second;
-#pragma unroll
-            for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(~0u, sum, d);
-            if (pn_lane() < 4) m->columns[warp][j] = sum;
-        }
-    rows[0] = quad_sum(rows[0]), rows[1] = quad_sum(rows[1]);
-    if (pn_lane() % 4 == 0) m->moved[row] += rows[0], m->moved[row + 8] += rows[1];
+        for (int e = 0; e < 4; e++)
+            sum[e / 2] += row + e / 2 * 8 == 8 * b + column + e % 2 ? 0.0f : y[b][e] * near[b][e];
+    sum[0] = quad_sum(sum[0]), sum[1] = quad_sum(sum[1]);
 }
 
 /* By one warp, lane l for tokens 2 l and 2 l + 1. */
@@ -89,8 +81,7 @@ __device__ void put_gates(const pn_glin_tensor &c, const pn_glin_place &p, int t
     float moved[2], kept[2] = { m->kept[i], m->kept[i + 1] }, carry = 0;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        moved[e] = m->moved[i + e];
-        for (int w = 0; w < 4; w++) moved[e] -= m->columns[w][i + e];
+        moved[e] = m->moved[i + e] - m->taken[i + e];
     }
     for (int w = 0; w < WARPS; w++) carry += m->states[w];
     carry *= through;
@@ -136,32 +127,29 @@ __device__ __forceinline__ void finish_head(const pn_glin_tensor &c, const pn_gl
     const float *by = own_keys ? gates->out : gates->in, all = own_keys ? 1.0f : scale;
 #pragma unroll
     for (int d = 0; d < Width / 64; d++) pn_glin_scale_rows(y->far[d], 8, all * by[row], all * by[row + 8]);
-    float dot[2];
-    row_dots<Width>(y->far, own_keys ? K : Q, row, dot);
-    if (lane % 4 == 0) {
-        float *to = own_keys ? m->kept : m->moved;
-        to[row] = dot[0], to[row + 8] = dot[1];
-    }
+    float through_states[2], pairs[2];
+    row_dots<Width>(y->far, own_keys ? K : Q, row, through_states);
 #pragma unroll
     for (int d = 0; d < Width / 64; d++)
 #pragma unroll
         for (int b = 0; b < 8; b++)
 #pragma unroll
             for (int e = 0; e < 4; e++) sum[d][b][e] += y->far[d][b][e];
+    pn_glin_decay_pairs(y->near, 8, 0, own_keys, gates, scale);
+    const uint32_t own = pn_shared(own_keys ? K : Q), other = pn_shared(own_keys ? Q : K);
+    pair_sums<Width>(y->near, own, other, warp, pairs);
+    if (lane % 4 == 0)
 #pragma unroll
-    for (int b = 0; b < 8; b++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int own = row + e / 2 * 8, other = 8 * b + 2 * (lane % 4) + e % 2;
-            const int late = own_keys ? other : own, early = own_keys ? own : other;
-            const float L = (gates->high[late] - gates->high[early]) + (gates->low[late] - gates->low[early]);
-            y->near[b][e] = early <= late ? y->near[b][e] * scale * exp2f(L) : 0.0f;
+        for (int half = 0; half < 2; half++) {
+            const int i = row + 8 * half;
+            if (own_keys)
+                m->taken[i] = pairs[half], m->kept[i] = through_states[half];
+            else
+                m->moved[i] = pairs[half] + through_states[half];
         }
-    if (!own_keys && c.dg) pair_sums<Width>(y->near, pn_shared(Q), pn_shared(K), warp, m);
     uint32_t a[4][4];
 #pragma unroll
     for (int k = 0; k < 4; k++) pn_left_operand(a[k], y->near[2 * k], y->near[2 * k + 1]);
-    const uint32_t other = pn_shared(own_keys ? Q : K);
     pn_glin_begin();
 #pragma unroll
     for (int k = 0; k < 4; k++)
@@ -176,7 +164,8 @@ __device__ __forceinline__ void finish_head(const pn_glin_tensor &c, const pn_gl
     if (id < 32) put_gates(c, p, tile, gates->in[C - 1], m);
 }
 
-template <int Width, bool Grouped> __global__ void __launch_bounds__(THREADS) keys(const pn_glin_tensor c) {
+template <int Width, bool Grouped>
+__global__ void __launch_bounds__(THREADS, Width == 64 ? 2 : 1) keys(const pn_glin_tensor c) {
     typedef shared<Width, Grouped> in;
     extern __shared__ __align__(1024) unsigned char memory[];
     const pn_glin_sizes &s = c.s;
@@ -234,18 +223,19 @@ template <int Width, bool Grouped> pn_status launch(const pn_glin_tensor &c) {
 
 } // namespace
 
-pn_glin_key_work pn_glin_tensor_key_work(const pn_glin_sizes &s) {
-    if (s.vector()) return { 64, 1 };
-    int group = 1;
-    for (int g = 2; g <= PN_GLIN_MOST_GROUP; g++)
-        if (s.q_share % g == 0 && s.k_share % g == 0) group = g;
-    if (s.dk <= 64) return { 64, group };
-    if (s.dk <= 128 || s.dk > 192) return { 128, group };
-    return { group > 1 ? 64 : 192, group }; /* a group's sums do not fit beside 192 channels */
+void pn_glin_tensor_split(pn_glin_tensor *c) {
+    const pn_glin_sizes &s = c->s;
+    c->group = 1;
+    c->key_channels = 64;
+    if (s.vector()) return;
+    for (int g = 2; g <= MOST_GROUP; g++)
+        if (s.q_share % g == 0 && s.k_share % g == 0) c->group = g;
+    if (s.dk > 64) c->key_channels = s.dk <= 128 || s.dk > 192 ? 128 : 192;
+    if (c->group > 1 && c->key_channels > 128) c->key_channels = 64; /* two sums of 192 channels do not fit registers */
 }
 
 pn_status pn_glin_tensor_keys_scalar(const pn_glin_tensor &c) {
-    switch (pn_glin_tensor_key_work(c.s).channels) {
+    switch (c.key_channels) {
     case 64: return c.group > 1 ? launch<64, true>(c) : launch<64, false>(c);
     case 128: return c.group > 1 ? launch<128, true>(c) : launch<128, false>(c);
     default: return launch<192, false>(c);

@@ -38,19 +38,12 @@ template <int DK, bool Values> __device__ void far_decays(float *decays) {
 template <bool Values>
 __device__ __forceinline__ void scores(uint32_t A[BLOCKS][4], const float y[8][4], const pn_glin_gates *gates,
                                        float scale) {
-    const int row = (int)threadIdx.x / 32 * 16 + pn_lane() / 4, column = 2 * (pn_lane() % 4);
 #pragma unroll
     for (int k = 0; k < BLOCKS; k++) {
         float x[2][4];
 #pragma unroll
-        for (int b = 0; b < 2; b++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int own = row + e / 2 * 8, other = 16 * k + 8 * b + column + e % 2;
-                const int late = Values ? other : own, early = Values ? own : other;
-                const float L = (gates->high[late] - gates->high[early]) + (gates->low[late] - gates->low[early]);
-                x[b][e] = early <= late ? y[2 * k + b][e] * scale * exp2f(L) : 0.0f;
-            }
+        for (int e = 0; e < 4; e++) x[0][e] = y[2 * k][e], x[1][e] = y[2 * k + 1][e];
+        pn_glin_decay_pairs(x, 2, 16 * k, Values, gates, scale);
         pn_left_operand(A[k], x[0], x[1]);
     }
 }

@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(32 * GATES_WARPS) scalar_gates(const pn_glin_t
     const double log2e = 1.4426950408889634, L1 = sum * log2e, L0 = (sum - g1) * log2e;
     const double end = __shfl_sync(~0u, L1, 31);
     auto put = [](float *at, float first, float second) { *(float2 *)at = make_float2(first, second); };
-    put(x->high + i, (float)L0, (float)L1);
-    put(x->low + i, (float)(L0 - (double)(float)L0), (float)(L1 - (double)(float)L1));
+    x->L[i] = make_float2((float)L0, (float)(L0 - (double)(float)L0));
+    x->L[i + 1] = make_float2((float)L1, (float)(L1 - (double)(float)L1));
     put(x->in + i, exp2f((float)L0), exp2f((float)L1));
     put(x->out + i, exp2f((float)(end - L0)), exp2f((float)(end - L1)));
 }

@@ -5,10 +5,21 @@
 
 static const char name[] = "gated_linear/cuda-tensor";
 
-/* Rows of 16-byte pieces throughout. */
+/* What the largest block needs; GPUs for desktops have less. */
+static bool has_shared_memory(void) {
+    enum { NEEDED = 163 << 10 };
+    static int bytes = -1;
+    int device;
+    if (bytes < 0 && (cudaGetDevice(&device) != cudaSuccess ||
+                      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess))
+        bytes = 0;
+    return bytes >= NEEDED;
+}
+
+/* Rows are of whole 16-byte pieces throughout. */
 static bool takes(const pn_op_call *c) {
     const pn_gated_linear_attr *a = (const pn_gated_linear_attr *)c->attr;
-    return c->dtype == PN_BF16 && a->dk % 8 == 0 && a->dv % 8 == 0 && a->dk <= PN_GLIN_MOST_DK;
+    return c->dtype == PN_BF16 && a->dk % 8 == 0 && a->dv % 8 == 0 && a->dk <= PN_GLIN_MOST_DK && has_shared_memory();
 }
 
 /* Bytes of scratch from its start. */
@@ -50,7 +61,7 @@ static pn_status call_of(const pn_op_call *c, const layout &l, pn_glin_tensor *x
     unsigned char *scratch = (unsigned char *)c->scratch;
     x->q = pn_values<pn_bf16>(c->in[0]), x->k = pn_values<pn_bf16>(c->in[1]), x->v = pn_values<pn_bf16>(c->in[2]);
     x->g = pn_f32_or_null(c->in[3]);
-    x->group = pn_glin_tensor_key_work(x->s).group;
+    pn_glin_tensor_split(x);
     x->gates = (pn_glin_gates *)(scratch + l.gates);
     x->Qpre = (pn_bf16 *)(scratch + l.Qpre), x->Ksuf = (pn_bf16 *)(scratch + l.Ksuf);
     x->A = (pn_bf16 *)(scratch + l.A);
@@ -102,9 +113,8 @@ static pn_status backward(const pn_op_call *c) {
     x.dO = pn_values_or_null<pn_bf16>(c->dout[0]);
     x.dS_T = pn_f32_or_null(c->dout[1]);
     x.dS0 = pn_f32_or_null(c->din[4]), x.dS0_add = pn_op_adds(c, 4);
-    const pn_glin_key_work work = pn_glin_tensor_key_work(s);
-    const int groups = s.heads / work.group, q_share = s.q_share / work.group, k_share = s.k_share / work.group;
-    x.dg_tiles = (s.dk + work.channels - 1) / work.channels;
+    const int groups = s.heads / x.group, q_share = s.q_share / x.group, k_share = s.k_share / x.group;
+    x.dg_tiles = (s.dk + x.key_channels - 1) / x.key_channels;
     x.dq = share_of(c, 0, q_share, (int64_t)groups * s.dk, scratch + l.dq);
     x.dk = share_of(c, 1, k_share, (int64_t)groups * s.dk, scratch + l.dk);
     x.dv = share_of(c, 2, s.v_share, (int64_t)s.heads * s.dv, scratch + l.dv);

@@ -22,11 +22,11 @@
 
 enum { PN_GLIN_BLOCK = 16, PN_GLIN_BLOCKS = PN_GLIN_CHUNK / PN_GLIN_BLOCK, PN_GLIN_MOST_DK = 256 };
 
-/* Scalar gates of a chunk and head. L_i = high + low in units of ln 2: two floats, so that differences keep their
- * digits after strong decays. */
+/* Scalar gates of a chunk and head. */
 struct pn_glin_gates {
     float in[PN_GLIN_CHUNK], out[PN_GLIN_CHUNK]; /* e^{L_i}, e^{L_C - L_i} */
-    float high[PN_GLIN_CHUNK], low[PN_GLIN_CHUNK];
+    float2 L[PN_GLIN_CHUNK]; /* L_i = x + y in units of ln 2: with two floats differences keep their digits after strong
+                              * decays */
 };
 
 /* A gradient's way out: the input's own, or where heads share an input, one for each head, to be added up later. */
@@ -41,7 +41,8 @@ struct pn_glin_tensor {
     pn_glin_sizes s;
     const pn_bf16 *q, *k, *v;
     const float *g, *S0; /* NULL: no decay; zero */
-    int group; /* neighbouring heads that a block takes together: their dq and dk go out as those of one head */
+    int group;        /* neighbouring heads that a block takes together: their dq and dk go out as those of one head */
+    int key_channels; /* that a block of `keys` takes */
     pn_bf16 *o;
     float *S_T;
     pn_bf16 *S; /* [chunks, heads, dk, dv] */
@@ -68,12 +69,8 @@ pn_status pn_glin_tensor_sweep(const pn_glin_tensor &c, bool reverse);
 pn_status pn_glin_tensor_output(const pn_glin_tensor &c, bool values);
 pn_status pn_glin_tensor_keys_scalar(const pn_glin_tensor &c);
 pn_status pn_glin_tensor_keys_vector(const pn_glin_tensor &c);
-/* What a block of `keys` takes: so many channels of keys, of so many heads that share queries and keys. */
-enum { PN_GLIN_MOST_GROUP = 8 };
-typedef struct pn_glin_key_work {
-    int channels, group;
-} pn_glin_key_work;
-pn_glin_key_work pn_glin_tensor_key_work(const pn_glin_sizes &s);
+/* Sets group and key_channels from the sizes. */
+void pn_glin_tensor_split(pn_glin_tensor *c);
 
 /* ---- products of tiles (pn_tile) by a warpgroup: warp w of the four has rows 16 w .. of the result ---- */
 
@@ -88,6 +85,25 @@ __device__ static __forceinline__ void pn_glin_left(uint32_t a[4], uint32_t tile
 __device__ static __forceinline__ void pn_glin_left_turned(uint32_t a[4], uint32_t tile, int r, int k) {
     pn_load4_transposed(
         a, tile + (uint32_t)pn_tile<32>::at(16 * k + pn_lane() % 8 + pn_lane() / 16 * 8, 2 * r + pn_lane() / 8 % 2));
+}
+
+/* Accumulators of products of tokens i of one side (rows) and j of the other times factor * e^{L_late - L_early}, zero
+ * where the later is not the query's. Keys: rows are keys'. */
+__device__ static __forceinline__ void pn_glin_decay_pairs(float (*y)[4], int blocks, int first_column, bool keys,
+                                                           const pn_glin_gates *gates, float factor) {
+    const int row = (int)threadIdx.x / 32 % 4 * 16 + pn_lane() / 4, column = first_column + 2 * (pn_lane() % 4);
+    const float2 own[2] = { gates->L[row], gates->L[row + 8] };
+#pragma unroll
+    for (int b = 0; b < blocks; b++) {
+        const float4 pair = *(const float4 *)&gates->L[column + 8 * b];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float2 mine = own[e / 2], other = e % 2 ? make_float2(pair.z, pair.w) : make_float2(pair.x, pair.y);
+            const int distance = row + e / 2 * 8 - (column + 8 * b + e % 2);
+            const float L = (mine.x - other.x) + (mine.y - other.y);
+            y[b][e] = (keys ? distance <= 0 : distance >= 0) ? y[b][e] * factor * exp2f(keys ? -L : L) : 0.0f;
+        }
+    }
 }
 
 /* Products between begin and end run in the background where the hardware does that. */

@@ -11,31 +11,37 @@ enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
 
 enum { O, Z, WEIGHT };
 
+template <class T, int W, int K> struct operands { pn_row<T, W, K> o, z, dy; /* z and dy where there are */ };
+
 /* z may be NULL: no gate. */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, float eps, const T *o, const T *z, const float *w, T *y) {
-    pn_each_row(r, [=](int64_t n, int64_t d) {
-        pn_row<T, W, K> os(o + n * r.d), zs(z ? z + n * r.d : NULL);
-        pn_row<float, W, K> ws(w);
+    pn_row<float, W, K> ws(w);
+    pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    auto load = [&](int64_t n, int64_t d) {
+        operands<T, W, K> row = { o + n * r.d, z + (z ? n * r.d : 0), NULL };
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            row.o.load(j, i);
+            if (z) row.z.load(j, i);
+        });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
         float sum[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            os.load(j, i), ws.load(j, i);
-            if (z) zs.load(j, i);
-        });
-        pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = os.get(j, i);
+            pn_lanes<W> v = row.o.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
         });
         pn_team_sum(sum);
         float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = os.get(j, i), u = ws.get(j, i);
+            pn_lanes<W> v = row.o.get(j, i), u = ws.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] *= u.x[k] * rstd;
             if (z) {
-                u = zs.get(j, i);
+                u = row.z.get(j, i);
 #pragma unroll
                 for (int k = 0; k < W; k++) v.x[k] *= pn_cuda_silu(u.x[k]);
             }
@@ -54,26 +60,30 @@ template <class T> struct gradients {
 /* q = dy * silu(z): dw += q * o r; dz += dy * w * o r * silu'(z); with c = w * q: do += r (c - o r^2 mean(c * o)). */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_gradients(pn_rows r, int64_t run, float eps, const T *o, const T *z, const T *dy, gradients<T> g) {
+    add_gradients(pn_rows r, float eps, const T *o, const T *z, const T *dy, gradients<T> g) {
     pn_row<float, W, K> ws(g.w);
     pn_row_sums<W, K> dw(g.part, r.d);
     if (g.w) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
-        pn_row<T, W, K> os(o + n * r.d), zs(z ? z + n * r.d : NULL), dys(dy + n * r.d);
+    auto load = [&](int64_t n, int64_t d) {
+        const int64_t at = n * r.d;
+        operands<T, W, K> row = { o + at, z + (z ? at : 0), dy + at };
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            row.o.load(j, i), row.dy.load(j, i);
+            if (z) row.z.load(j, i);
+        });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
         pn_lanes<W> s[K > 0 ? K : 1]; /* sig(z) */
         auto open = [&](int j, int64_t i) {
-            pn_lanes<W> v = z ? zs.get(j, i) : pn_lanes<W>{};
+            pn_lanes<W> v = z ? row.z.get(j, i) : pn_lanes<W>{};
 #pragma unroll
             for (int k = 0; z && k < W; k++) s[j].x[k] = pn_cuda_sigmoid(v.x[k]);
             return v;
         };
         float sum[2] = {}; /* of o^2 and c * o */
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            os.load(j, i), dys.load(j, i);
-            if (z) zs.load(j, i);
-        });
-        pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = os.get(j, i), q = dys.get(j, i), gate = open(j, i);
+            pn_lanes<W> v = row.o.get(j, i), q = row.dy.get(j, i), gate = open(j, i);
             pn_lanes<W> u = g.w ? ws.get(j, i) : pn_lanes<W>{};
 #pragma unroll
             for (int k = 0; k < W; k++) {
@@ -85,7 +95,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_team_sum(sum);
         float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps), mean = rstd * rstd * sum[1] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = os.get(j, i), q = dys.get(j, i), gate = K == 0 ? open(j, i) : z ? zs.get(j, i) : q;
+            pn_lanes<W> v = row.o.get(j, i), q = row.dy.get(j, i);
+            pn_lanes<W> gate = K == 0 ? open(j, i) : z ? row.z.get(j, i) : q;
             pn_lanes<W> u = g.w ? ws.get(j, i) : pn_lanes<W>{}, to_o, to_z, to_w;
 #pragma unroll
             for (int k = 0; k < W; k++) {
@@ -109,7 +120,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 /* Heads share the weight: rows of one group. */
 pn_rows rows_of(const pn_op_call *c) {
     int64_t d = ((const pn_gated_rms_norm_attr *)c->attr)->head_dim;
-    return { pn_tensor_elems(c->in[O]) / d, 1, d };
+    return { pn_tensor_elems(c->in[O]) / d, 1, d, 1 };
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
@@ -117,11 +128,11 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const T *o = pn_values<T>(c->in[O]), *z = pn_values_or_null<T>(c->in[Z]);
     const float *w = pn_f32(c->in[WEIGHT]), eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
     T *y = pn_values<T>(c->out[0]);
-    const pn_rows r = rows_of(c);
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, w, y));
+    const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(o, z, w, y));
+    const pn_rows r = pn_cuda_rows(rows_of(c), team);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
-        normalise<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);
+        normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);
     });
 }
 
@@ -134,12 +145,12 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     if (z) g.dz = pn_cuda_gradient<T>(c, Z);
     g.w = g.d_o.to || g.dz.to ? pn_f32(c->in[WEIGHT]) : NULL;
     g.part = c->din[WEIGHT] ? (float *)c->scratch : NULL;
-    const pn_rows r = rows_of(c);
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
     const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o.to, g.dz.to));
     if (r.tokens > 0 && (g.w || g.part))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
             add_gradients<T, kind.W, kind.K>
-                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), eps, o, z, dy, g);
+                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, dy, g);
         }));
     return pn_cuda_row_sums_finish(name, c, WEIGHT, r, r.d, g.part);
 }
@@ -155,8 +166,8 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    const pn_rows r = rows_of(c);
-    return backward_pass && c->wants[WEIGHT] ? pn_row_sums_scratch(r, r.d) : 0;
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
+    return backward_pass && c->wants[WEIGHT] ? (size_t)pn_row_sums_elems(r, r.d) * sizeof(float) : 0;
 }
 
 static const pn_op_impl impl = {

@@ -15,28 +15,32 @@ enum { Y, MEAN, RSTD };
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, float eps, const T *x, const float *w, const float *b, T *y, float *mean, float *rstd) {
-    pn_each_row(r, [=](int64_t n, int64_t d) {
-        const int64_t first = n % r.groups * r.d;
-        pn_row<T, W, K> xs(x + n * r.d);
-        pn_row<float, W, K> ws(w + first), bs(b + first);
+    const int64_t first = blockIdx.x % r.groups * r.d;
+    pn_row<float, W, K> ws(w + first), bs(b + first);
+    pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i), bs.load(j, i); });
+    auto load = [&](int64_t n, int64_t d) {
+        pn_row<T, W, K> row(x + n * r.d);
+        pn_pieces<W, K>(d, [&](int j, int64_t i) { row.load(j, i); });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
         float sum[1] = {}, square[1] = {};
-        pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), ws.load(j, i), bs.load(j, i); });
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i);
+            pn_lanes<W> v = row.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) sum[0] += v.x[k];
         });
         pn_team_sum(sum);
         float m = sum[0] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i);
+            pn_lanes<W> v = row.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) square[0] += (v.x[k] - m) * (v.x[k] - m);
         });
         pn_team_sum(square);
         float s = 1 / sqrtf(square[0] / (float)r.d + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i), u = ws.get(j, i), shift = bs.get(j, i);
+            pn_lanes<W> v = row.get(j, i), u = ws.get(j, i), shift = bs.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] = u.x[k] * ((v.x[k] - m) * s) + shift.x[k];
             pn_lanes_put(y + n * r.d + i, v);
@@ -53,29 +57,39 @@ template <class T> struct gradients {
     float *dw, *db; /* parts of the sums */
 };
 
+/* dx: what it holds before. */
+template <class T, int W, int K> struct operands {
+    pn_row<T, W, K> x, dy, dx;
+    float mean, rstd;
+};
+
 /* With z = (x - mean) r and c = w * dy: dx += r (c - mean(c) - z mean(c * z)), dw += dy * z, db += dy. */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_gradients(pn_rows r, int64_t run, const T *dy, const float *mean, const float *rstd, gradients<T> g) {
+    add_gradients(pn_rows r, const T *dy, const float *mean, const float *rstd, gradients<T> g) {
     pn_row<float, W, K> ws(g.w + blockIdx.x % r.groups * r.d);
     pn_row_sums<W, K> dw(g.dw, r.d), db(g.db, r.d);
     if (g.dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
-        pn_row<T, W, K> xs(g.x + n * r.d), dys(dy + n * r.d);
-        const float m = mean[n], s = rstd[n];
+    auto load = [&](int64_t n, int64_t d) {
+        const int64_t at = n * r.d;
+        operands<T, W, K> row = { g.x + at, dy + at, g.dx.to + at, mean[n], rstd[n] };
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            row.dy.load(j, i);
+            if (g.x) row.x.load(j, i);
+            if (g.dx.to && !g.dx.fresh) row.dx.load(j, i);
+        });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
         auto normal = [&](int j, int64_t i) {
-            pn_lanes<W> z = xs.get(j, i);
+            pn_lanes<W> z = row.x.get(j, i);
 #pragma unroll
-            for (int k = 0; k < W; k++) z.x[k] = (z.x[k] - m) * s;
+            for (int k = 0; k < W; k++) z.x[k] = (z.x[k] - row.mean) * row.rstd;
             return z;
         };
         float sum[2] = {}; /* of c and c * z */
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            dys.load(j, i);
-            if (g.x) xs.load(j, i);
-        });
-        pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = dys.get(j, i);
+            pn_lanes<W> v = row.dy.get(j, i);
             if (g.db) db.add(j, i, v);
             if (!g.x) return;
             pn_lanes<W> z = normal(j, i), u = g.dx.to ? ws.get(j, i) : pn_lanes<W>{};
@@ -91,10 +105,11 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_team_sum(sum);
         float mean_c = sum[0] / (float)r.d, mean_cz = sum[1] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = dys.get(j, i), z = normal(j, i), u = ws.get(j, i);
+            pn_lanes<W> v = row.dy.get(j, i), z = normal(j, i), u = ws.get(j, i);
 #pragma unroll
-            for (int k = 0; k < W; k++) v.x[k] = s * (u.x[k] * v.x[k] - mean_c - z.x[k] * mean_cz);
-            g.dx.put(n * r.d + i, v);
+            for (int k = 0; k < W; k++) v.x[k] = row.rstd * (u.x[k] * v.x[k] - mean_c - z.x[k] * mean_cz);
+            if (!g.dx.fresh) v = pn_lanes_sum<T>(row.dx.get(j, i), v);
+            pn_lanes_put(g.dx.to + n * r.d + i, v);
         });
     });
     dw.finish(r.d);
@@ -103,7 +118,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 
 pn_rows rows_of(const pn_op_call *c) {
     int64_t groups = ((const pn_group_norm_attr *)c->attr)->groups;
-    return { c->in[X]->shape[0], groups, c->in[X]->shape[1] / groups };
+    return { c->in[X]->shape[0], groups, c->in[X]->shape[1] / groups, 1 };
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
@@ -112,31 +127,31 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const float eps = (float)((const pn_group_norm_attr *)c->attr)->eps;
     T *y = pn_values<T>(c->out[Y]);
     float *mean = pn_f32(c->out[MEAN]), *rstd = pn_f32(c->out[RSTD]);
-    const pn_rows r = rows_of(c);
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
+    const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
+    const pn_rows r = pn_cuda_rows(rows_of(c), team);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>
-            <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, eps, x, w, b, y, mean, rstd);
+            <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, x, w, b, y, mean, rstd);
     });
 }
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
     const T *dy = pn_values<T>(c->dout[Y]);
     const float *mean = pn_f32(c->out[MEAN]), *rstd = pn_f32(c->out[RSTD]);
-    const pn_rows r = rows_of(c);
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
     float *part = (float *)c->scratch;
     gradients<T> g = {};
     g.x = c->din[X] || c->din[SCALE] ? pn_values<T>(c->in[X]) : NULL;
     g.w = c->din[X] ? pn_f32(c->in[SCALE]) : NULL;
     g.dx = pn_cuda_gradient<T>(c, X);
     g.dw = c->din[SCALE] ? part : NULL;
-    g.db = c->din[SHIFT] ? part + pn_row_sums_scratch(r, r.d) / sizeof(float) : NULL;
+    g.db = c->din[SHIFT] ? part + pn_row_sums_elems(r, r.d) : NULL;
     const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(dy, g.x, g.w, g.dx.to));
     if (r.tokens > 0 && (g.x || g.db))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
             add_gradients<T, kind.W, kind.K>
-                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), dy, mean, rstd, g);
+                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, dy, mean, rstd, g);
         }));
     PN_TRY(pn_cuda_row_sums_finish(name, c, SCALE, r, r.d, g.dw));
     return pn_cuda_row_sums_finish(name, c, SHIFT, r, r.d, g.db);
@@ -153,8 +168,9 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    const pn_rows r = rows_of(c);
-    return backward_pass && (c->wants[SCALE] || c->wants[SHIFT]) ? 2 * pn_row_sums_scratch(r, r.d) : 0;
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
+    return backward_pass && (c->wants[SCALE] || c->wants[SHIFT]) ? 2 * (size_t)pn_row_sums_elems(r, r.d) * sizeof(float)
+                                                                 : 0;
 }
 
 static const pn_op_impl impl = {

@@ -11,20 +11,24 @@ enum { MOST = 4 }; /* pieces of an operand that a thread keeps */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, const T *x, const float *w, float eps, T *y, float *rstd) {
-    pn_each_row(r, [=](int64_t n, int64_t d) {
-        pn_row<T, W, K> xs(x + n * r.d);
-        pn_row<float, W, K> ws(w + n % r.groups * r.d);
+    pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
+    pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
+    auto load = [&](int64_t n, int64_t d) {
+        pn_row<T, W, K> row(x + n * r.d);
+        pn_pieces<W, K>(d, [&](int j, int64_t i) { row.load(j, i); });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
         float sum[1] = {};
-        pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), ws.load(j, i); });
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i);
+            pn_lanes<W> v = row.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
         });
         pn_team_sum(sum);
         float s = 1 / sqrtf(sum[0] / (float)r.d + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i), u = ws.get(j, i);
+            pn_lanes<W> v = row.get(j, i), u = ws.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] *= u.x[k] * s;
             pn_lanes_put(y + n * r.d + i, v);
@@ -33,20 +37,34 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     });
 }
 
-/* dx += r (c - x r^2 mean(c * x)) with c = w * dy; dw += dy * x r. w is NULL where dx is. */
+/* dx: what it holds before. */
+template <class T, int W, int K> struct operands {
+    pn_row<T, W, K> x, dy, dx;
+    float rstd;
+};
+
+/* dx += r (c - x r^2 mean(c * x)) with c = w * dy; dw += dy * x r. w is NULL where dx is not wanted. */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_gradients(pn_rows r, int64_t run, const T *x, const float *w, const T *dy, const float *rstd, pn_gradient<T> dx,
+    add_gradients(pn_rows r, const T *x, const float *w, const T *dy, const float *rstd, pn_gradient<T> dx,
                   float *part) {
     pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
     pn_row_sums<W, K> dw(part, r.d);
     if (dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    pn_each_row_of_group(r, run, [&](int64_t n, int64_t d) {
-        pn_row<T, W, K> xs(x + n * r.d), dys(dy + n * r.d);
-        float dot[1] = {}, s = rstd[n];
-        pn_pieces<W, K>(d, [&](int j, int64_t i) { xs.load(j, i), dys.load(j, i); });
+    auto load = [&](int64_t n, int64_t d) {
+        const int64_t at = n * r.d;
+        operands<T, W, K> row = { x + at, dy + at, dx.to + at, rstd[n] };
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
+            row.x.load(j, i), row.dy.load(j, i);
+            if (dx.to && !dx.fresh) row.dx.load(j, i);
+        });
+        return row;
+    };
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
+        const float s = row.rstd;
+        float dot[1] = {};
+        pn_pieces<W, K>(d, [&](int j, int64_t i) {
+            pn_lanes<W> v = row.x.get(j, i), g = row.dy.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
 #pragma unroll
             for (int k = 0; k < W; k++) {
                 v.x[k] *= g.x[k];
@@ -59,10 +77,11 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_team_sum(dot);
         float mean = s * s * dot[0] / (float)r.d;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> v = xs.get(j, i), g = dys.get(j, i), u = ws.get(j, i);
+            pn_lanes<W> v = row.x.get(j, i), g = row.dy.get(j, i), u = ws.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) v.x[k] = s * (u.x[k] * g.x[k] - v.x[k] * mean);
-            dx.put(n * r.d + i, v);
+            if (!dx.fresh) v = pn_lanes_sum<T>(row.dx.get(j, i), v);
+            pn_lanes_put(dx.to + n * r.d + i, v);
         });
     });
     dw.finish(r.d);
@@ -70,7 +89,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 
 pn_rows rows_of(const pn_op_call *c) {
     int64_t groups = ((const pn_rms_norm_attr *)c->attr)->groups;
-    return { c->in[0]->shape[0], groups, c->in[0]->shape[1] / groups };
+    return { c->in[0]->shape[0], groups, c->in[0]->shape[1] / groups, 1 };
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
@@ -79,12 +98,11 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const T *x = pn_values<T>(c->in[0]);
     T *y = pn_values<T>(c->out[0]);
     float *rstd = pn_f32(c->out[1]);
-    const pn_rows r = rows_of(c);
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, y));
+    const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(x, w, y));
+    const pn_rows r = pn_cuda_rows(rows_of(c), team);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
-        normalise<T, kind.W, kind.K>
-            <<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
+        normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
     });
 }
 
@@ -94,12 +112,12 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const float *w = c->din[0] ? pn_f32(c->in[1]) : NULL, *rstd = pn_f32(c->out[1]);
     const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
     float *part = c->din[1] ? (float *)c->scratch : NULL;
-    const pn_rows r = rows_of(c);
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
     const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx.to));
     if (r.tokens > 0 && (dx.to || part))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
-            add_gradients<T, kind.W, kind.K><<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(
-                r, pn_rows_run(r), x, w, dy, rstd, dx, part);
+            add_gradients<T, kind.W, kind.K>
+                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, x, w, dy, rstd, dx, part);
         }));
     return pn_cuda_row_sums_finish(name, c, 1, r, r.d, part);
 }
@@ -115,8 +133,8 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    const pn_rows r = rows_of(c);
-    return backward_pass && c->wants[1] ? pn_row_sums_scratch(r, r.d) : 0;
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
+    return backward_pass && c->wants[1] ? (size_t)pn_row_sums_elems(r, r.d) * sizeof(float) : 0;
 }
 
 static const pn_op_impl impl = {

@@ -15,24 +15,34 @@ template <class T> struct inputs {
     const float *r_k;
 };
 
+template <class T, int W, int K> struct operands { pn_row<T, W, K> o, r, k, v, gate, dy; /* dy in backward */ };
+/* Of the row whose first element is `at`. dy: NULL in forward. */
+template <class T, int W, int K>
+__device__ operands<T, W, K> load_row(const inputs<T> &p, const T *dy, int64_t at, int64_t d) {
+    operands<T, W, K> row = { p.o + at, p.r + at, p.k + at, p.v + at, p.gate + at, dy + (dy ? at : 0) };
+    pn_pieces<W, K>(d, [&](int j, int64_t i) {
+        row.r.load(j, i), row.k.load(j, i), row.o.load(j, i), row.v.load(j, i), row.gate.load(j, i);
+        if (dy) row.dy.load(j, i);
+    });
+    return row;
+}
+
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>) apply(pn_rows rows, inputs<T> p, T *y) {
-    pn_each_row(rows, [=](int64_t n, int64_t d) {
+    pn_row<float, W, K> r_ks(p.r_k + blockIdx.x % rows.groups * rows.d);
+    pn_pieces<W, K>(rows.d, [&](int j, int64_t i) { r_ks.load(j, i); });
+    auto load = [&](int64_t n, int64_t d) { return load_row<T, W, K>(p, NULL, n * rows.d, d); };
+    pn_each_row(rows, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
         const int64_t at = n * rows.d;
-        pn_row<T, W, K> os(p.o + at), rs(p.r + at), ks(p.k + at), vs(p.v + at), gates(p.gate + at);
-        pn_row<float, W, K> r_ks(p.r_k + n % rows.groups * rows.d);
         float bonus[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            rs.load(j, i), ks.load(j, i), r_ks.load(j, i), os.load(j, i), vs.load(j, i), gates.load(j, i);
-        });
-        pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> r = rs.get(j, i), k = ks.get(j, i), r_k = r_ks.get(j, i);
+            pn_lanes<W> r = row.r.get(j, i), k = row.k.get(j, i), r_k = r_ks.get(j, i);
 #pragma unroll
             for (int l = 0; l < W; l++) bonus[0] += r.x[l] * k.x[l] * r_k.x[l];
         });
         pn_team_sum(bonus);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> o = os.get(j, i), v = vs.get(j, i), gate = gates.get(j, i);
+            pn_lanes<W> o = row.o.get(j, i), v = row.v.get(j, i), gate = row.gate.get(j, i);
 #pragma unroll
             for (int l = 0; l < W; l++) o.x[l] = (o.x[l] + bonus[0] * v.x[l]) * gate.x[l];
             pn_lanes_put(y + at + i, o);
@@ -47,21 +57,18 @@ template <class T> struct gradients {
 
 /* With do = dy * gate and dc = <do, v>: dr = dc k r_k, dk = dc r r_k, dr_k = sum dc r k, dv = c do. */
 template <class T, int W, int K>
-__global__ void __launch_bounds__(pn_team_threads<W, K>)
-    add_gradients(pn_rows rows, int64_t run, inputs<T> p, const T *dy, gradients<T> g) {
+__global__ void __launch_bounds__(pn_team_threads<W, K>, 2)
+    add_gradients(pn_rows rows, inputs<T> p, const T *dy, gradients<T> g) {
     pn_row<float, W, K> r_ks(p.r_k + blockIdx.x % rows.groups * rows.d);
     pn_row_sums<W, K> dr_k(g.r_k, rows.d);
     pn_pieces<W, K>(rows.d, [&](int j, int64_t i) { r_ks.load(j, i); });
-    pn_each_row_of_group(rows, run, [&](int64_t n, int64_t d) {
+    auto load = [&](int64_t n, int64_t d) { return load_row<T, W, K>(p, dy, n * rows.d, d); };
+    pn_each_row(rows, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
         const int64_t at = n * rows.d;
-        pn_row<T, W, K> os(p.o + at), rs(p.r + at), ks(p.k + at), vs(p.v + at), gates(p.gate + at), dys(dy + at);
         float sum[2] = {}; /* c and dc */
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            rs.load(j, i), ks.load(j, i), vs.load(j, i), gates.load(j, i), dys.load(j, i), os.load(j, i);
-        });
-        pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> r = rs.get(j, i), k = ks.get(j, i), r_k = r_ks.get(j, i);
-            pn_lanes<W> v = vs.get(j, i), gate = gates.get(j, i), dy = dys.get(j, i);
+            pn_lanes<W> r = row.r.get(j, i), k = row.k.get(j, i), r_k = r_ks.get(j, i);
+            pn_lanes<W> v = row.v.get(j, i), gate = row.gate.get(j, i), dy = row.dy.get(j, i);
 #pragma unroll
             for (int l = 0; l < W; l++) {
                 sum[0] += r.x[l] * k.x[l] * r_k.x[l];
@@ -71,7 +78,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_team_sum(sum);
         const float c = sum[0], dc = sum[1];
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> r = rs.get(j, i), k = ks.get(j, i), r_k = r_ks.get(j, i), to_r, to_k, to_r_k;
+            pn_lanes<W> r = row.r.get(j, i), k = row.k.get(j, i), r_k = r_ks.get(j, i), to_r, to_k, to_r_k;
 #pragma unroll
             for (int l = 0; l < W; l++) {
                 to_r.x[l] = dc * k.x[l] * r_k.x[l];
@@ -83,7 +90,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             if (g.k.to) g.k.put(at + i, to_k);
         });
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
-            pn_lanes<W> o = os.get(j, i), v = vs.get(j, i), gate = gates.get(j, i), dy = dys.get(j, i), to_v;
+            pn_lanes<W> o = row.o.get(j, i), v = row.v.get(j, i), gate = row.gate.get(j, i), dy = row.dy.get(j, i),
+                        to_v;
 #pragma unroll
             for (int l = 0; l < W; l++) {
                 o.x[l] = dy.x[l] * (o.x[l] + c * v.x[l]);
@@ -99,39 +107,39 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 }
 
 pn_rows rows_of(const pn_op_call *c) {
-    return { c->in[O]->shape[0], c->in[R_K]->shape[0], c->in[R_K]->shape[1] };
+    return { c->in[O]->shape[0], c->in[R_K]->shape[0], c->in[R_K]->shape[1], 1 };
 }
 template <class T> inputs<T> inputs_of(const pn_op_call *c) {
     return { pn_values<T>(c->in[O]), pn_values<T>(c->in[R]),    pn_values<T>(c->in[KEY]),
              pn_values<T>(c->in[V]), pn_values<T>(c->in[GATE]), pn_f32(c->in[R_K]) };
 }
-template <class T, class... X> pn_team<T, MOST> team_of(const pn_rows &r, const inputs<T> &p, const X *...more) {
-    return pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(p.o, p.r, p.k, p.v, p.gate, p.r_k, more...));
+template <class T, class... X> pn_team<T, MOST> team_of(const pn_op_call *c, const inputs<T> &p, const X *...more) {
+    return pn_cuda_team<T, MOST>(rows_of(c).d,
+                                 pn_cuda_in_pieces<pn_vector<T>::n>(p.o, p.r, p.k, p.v, p.gate, p.r_k, more...));
 }
 
 template <class T> pn_status forward_of(const pn_op_call *c) {
-    const pn_rows r = rows_of(c);
     const inputs<T> p = inputs_of<T>(c);
     T *y = pn_values<T>(c->out[0]);
-    const auto team = team_of(r, p, y);
+    const auto team = team_of(c, p, y);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
-        apply<T, kind.W, kind.K><<<pn_rows_grid(r, team), team.threads, 0, pn_cuda_stream()>>>(r, p, y);
+        apply<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, p, y);
     });
 }
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
-    const pn_rows r = rows_of(c);
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
     const inputs<T> p = inputs_of<T>(c);
     const T *dy = pn_values<T>(c->dout[0]);
     const gradients<T> g = { pn_cuda_gradient<T>(c, O),    pn_cuda_gradient<T>(c, R),
                              pn_cuda_gradient<T>(c, KEY),  pn_cuda_gradient<T>(c, V),
                              pn_cuda_gradient<T>(c, GATE), c->din[R_K] ? (float *)c->scratch : NULL };
-    const auto team = team_of(r, p, dy, g.o.to, g.r.to, g.k.to, g.v.to, g.gate.to);
+    const auto team = team_of(c, p, dy, g.o.to, g.r.to, g.k.to, g.v.to, g.gate.to);
     if (r.tokens > 0)
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
-            add_gradients<T, kind.W, kind.K>
-                <<<pn_row_runs_grid(r), team.threads, 0, pn_cuda_stream()>>>(r, pn_rows_run(r), p, dy, g);
+            add_gradients<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, p, dy, g);
         }));
     return pn_cuda_row_sums_finish(name, c, R_K, r, r.d, g.r_k);
 }
@@ -147,8 +155,8 @@ static pn_status backward(const pn_op_call *c) {
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    const pn_rows r = rows_of(c);
-    return backward_pass && c->wants[R_K] ? pn_row_sums_scratch(r, r.d) : 0;
+    const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
+    return backward_pass && c->wants[R_K] ? (size_t)pn_row_sums_elems(r, r.d) * sizeof(float) : 0;
 }
 
 static const pn_op_impl impl = {

@@ -6,9 +6,10 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "split/cuda";
 
-/* Part k is `width` of the C columns, from `first` on. */
+/* Part k is the columns first[k] .. first[k + 1] - 1 of the C of the whole. */
 struct columns {
-    int64_t N, C, width[PN_OP_OUT], first[PN_OP_OUT];
+    int64_t N, C, first[PN_OP_OUT + 1];
+    int parts;
 };
 template <class T> struct forward_move {
     const T *whole;
@@ -28,12 +29,20 @@ template <class T> struct backward_move {
     }
 };
 
-/* A part to the blocks of one y. W divides every width. */
-template <int W, class M> __global__ void __launch_bounds__(PN_MAP_THREADS) move_all(columns c, M m) {
-    const int k = (int)blockIdx.y;
-    const int64_t pieces = c.width[k] / W, n = c.N * pieces, step = (int64_t)gridDim.x * PN_MAP_THREADS;
-    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step)
-        m.template move<W>(k, i / pieces * c.C + c.first[k] + i % pieces * W, i * W);
+/* Pieces of the whole in order. W divides every width; INDEX holds the number of pieces: dividing is most of the work.
+ */
+template <int W, class INDEX, class M> __global__ void __launch_bounds__(PN_MAP_THREADS) move_all(columns c, M m) {
+    const INDEX width = (INDEX)(c.C / W);
+    const int64_t n = c.N * width, step = (int64_t)gridDim.x * PN_MAP_THREADS;
+    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step) {
+        const int64_t row = (INDEX)i / width, column = (i - row * width) * W;
+        int64_t first = 0, end = c.first[1];
+        int k = 0;
+#pragma unroll
+        for (int part = 1; part < PN_OP_OUT; part++)
+            if (part < c.parts && column >= c.first[part]) k = part, first = c.first[part], end = c.first[part + 1];
+        m.template move<W>(k, i * W, row * (end - first) + column - first);
+    }
 }
 
 /* pieces: all of the memory can be moved in pieces. */
@@ -41,22 +50,22 @@ template <class T, class M> pn_status launch(const pn_op_call *c, int64_t N, boo
     constexpr int W = pn_map_width<T>;
     const pn_split_attr *attr = (const pn_split_attr *)c->attr;
     columns at = {};
-    int64_t widest = 0;
     at.N = N;
-    for (int k = 0; k < attr->n; k++) {
-        at.width[k] = attr->width[k];
-        at.first[k] = at.C;
-        at.C += at.width[k];
-        widest = widest > at.width[k] ? widest : at.width[k];
-        pieces = pieces && at.width[k] % W == 0;
+    at.parts = (int)attr->n;
+    for (int k = 0; k < at.parts; k++) {
+        at.C += attr->width[k];
+        at.first[k + 1] = at.C;
+        pieces = pieces && attr->width[k] % W == 0;
     }
     if (N == 0) return PN_OK;
-    const int64_t n = N * widest / (pieces ? W : 1);
-    const dim3 blocks(pn_map_grid(n), (unsigned)attr->n);
-    if (pieces)
-        move_all<W><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
+    const int64_t n = N * at.C / (pieces ? W : 1);
+    const unsigned blocks = pn_map_grid(n);
+    if (n > UINT32_MAX)
+        move_all<1, int64_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
+    else if (pieces)
+        move_all<W, uint32_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
     else
-        move_all<1><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
+        move_all<1, uint32_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
     return pn_cuda_launched(name);
 }
 

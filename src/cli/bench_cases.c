@@ -11,6 +11,7 @@
 #include "gated_delta/gated_delta.h"
 #include "gated_linear/gated_linear.h"
 #include "gated_rms_norm/gated_rms_norm.h"
+#include "block_arg.h"
 #include "infer.h"
 #include "l2_norm/l2_norm.h"
 #include "linear_kl/linear_kl.h"
@@ -21,10 +22,11 @@
 #include "weighted_sum/weighted_sum.h"
 
 static const pn_bench_shape shapes[] = {
-    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false, { 0 } }, 49152, 30 },
-    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true, { 0 } }, 151936, 24 },
-    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28 },
-    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8 },
+    { "smollm2-135m", { 576, 9, 3, 64, 1536, 1e5, 1e-5, false, { 0 } }, 49152, 30, false },
+    { "qwen2.5-0.5b", { 896, 14, 2, 64, 4864, 1e6, 1e-6, true, { 0 } }, 151936, 24, false },
+    { "qwen2.5-1.5b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28, false },
+    { "jet-nemotron-2b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28, true },
+    { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8, false },
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, JET_REDUCTION = 8 };
 
@@ -61,6 +63,31 @@ pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, cons
     for (int l = 0; l < c.n_layers; l++) c.layer[l] = block[l % n_blocks];
     PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
     pn_params_init((*out)->params, 1);
+    return PN_OK;
+}
+
+pn_status pn_bench_teacher(const pn_model *student, pn_model **out) {
+    pn_model_config c = student->config;
+    for (int l = 0; l < c.n_layers; l++) PN_TRY(pn_block_spec_default(&pn_block_attention, &c.layer[l]));
+    PN_TRY(pn_model_create(&c, PN_F32, student->params, out));
+    const pn_params *p = (*out)->params;
+    for (int i = 0; i < p->n; i++)
+        if (!pn_params_find(student->params, p->item[i]->name)) PN_TRY(pn_param_init(p->item[i], 2));
+    return PN_OK;
+}
+
+pn_status pn_bench_shape_blocks(const pn_bench_shape *shape, pn_block_spec *block, int *n) {
+    *n = 1;
+    if (!shape->hybrid) return pn_block_arg_default(&pn_block_attention, &shape->dims, block);
+    static const char *const jet = "{ type: jet, head_dim: 96, expand_v: 2.6666666667 }",
+                             *const swa = "{ type: swa, window_size: 1152 }";
+    *n = shape->n_layers;
+    for (int l = 0; l < *n; l++)
+        PN_TRY(pn_block_arg("the shape",
+                            l == 15 || l == 20   ? "attention"
+                            : l == 21 || l == 22 ? swa
+                                                 : jet,
+                            &shape->dims, &block[l]));
     return PN_OK;
 }
 

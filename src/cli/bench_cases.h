@@ -10,6 +10,7 @@ typedef struct pn_bench_shape {
     pn_dims dims;
     int64_t vocab;
     int n_layers;
+    bool hybrid; /* Jet-Nemotron-2B: JetBlock, and four layers of attention (arXiv:2508.15884, table 1) */
 } pn_bench_shape;
 
 /* PN_USAGE with the nearest name for an unknown one. */
@@ -21,6 +22,12 @@ const char *pn_bench_shape_names(char *buffer, size_t n);
  * of them (0: all), have the blocks in turn. */
 pn_status pn_bench_shape_model(const pn_bench_shape *shape, int64_t layers, const pn_block_spec *block, int n_blocks,
                                pn_model **out);
+
+/* The same layers with softmax attention and weights of its own for it; the others are the student's. */
+pn_status pn_bench_teacher(const pn_model *student, pn_model **out);
+
+/* The mixers of the shape's layers in turn, at most PN_MAX_LAYERS: attention, or what the published hybrid has. */
+pn_status pn_bench_shape_blocks(const pn_bench_shape *shape, pn_block_spec *block, int *n);
 
 enum { PN_BENCH_DECODING = 8, PN_BENCH_MOST_SEQUENCES = 256 };
 

@@ -5,13 +5,14 @@
 #include "bench_layer.h"
 #include "bench_ops.h"
 #include "bench_speed.h"
+#include "bench_step.h"
 #include "bench_train.h"
 #include "block_arg.h"
 #include "find_op.h"
 #include "model_load.h"
 #include "options.h"
 
-enum { MOST_BLOCKS = 32 };
+enum { MOST_BLOCKS = PN_MAX_LAYERS };
 
 static pn_status shape_of(const pn_args *args, const pn_bench_shape **out) {
     const char *name = pn_args_value(args, "shape");
@@ -121,6 +122,29 @@ static pn_status run_layer(const pn_args *args) {
     return pn_bench_layer(&o, stdout);
 }
 
+static pn_status run_step(const pn_args *args) {
+    pn_block_spec block[MOST_BLOCKS];
+    pn_bench_step_options o = { .block = block,
+                                .tokens = 2048,
+                                .sequences = 1,
+                                .stage = 2,
+                                .steps = 5,
+                                .recompute = pn_args_has(args, "recompute"),
+                                .json = pn_args_value(args, "json") };
+    PN_TRY(device_of(args, &o.on.backend, &o.on.dtype));
+    PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(pn_args_i64(args, "layers", 1, PN_MAX_LAYERS, &o.layers));
+    PN_TRY(pn_args_i64(args, "tokens", 2, 1 << 24, &o.tokens));
+    PN_TRY(pn_args_i64(args, "sequences", 1, 1 << 16, &o.sequences));
+    PN_TRY(pn_args_i64(args, "stage", 1, 2, &o.stage));
+    PN_TRY(pn_args_i64(args, "steps", 1, PN_TIMING_MOST_RUNS, &o.steps));
+    PN_CHECK(o.sequences * 2 <= o.tokens, PN_USAGE, "postnas bench step: %lld tokens in %lld sequences; give each two",
+             (long long)o.tokens, (long long)o.sequences);
+    PN_TRY(blocks_of(args, &o.shape->dims, block, &o.n_blocks));
+    if (!o.n_blocks) PN_TRY(pn_bench_shape_blocks(o.shape, block, &o.n_blocks));
+    return pn_bench_step(&o, stdout);
+}
+
 static pn_status speed_model(const pn_args *args, pn_model **out, const char **name) {
     pn_block_spec block[MOST_BLOCKS];
     const pn_bench_shape *shape;
@@ -135,7 +159,7 @@ static pn_status speed_model(const pn_args *args, pn_model **out, const char **n
     PN_TRY(shape_of(args, &shape));
     PN_TRY(pn_args_i64(args, "layers", 1, PN_MAX_LAYERS, &layers));
     PN_TRY(blocks_of(args, &shape->dims, block, &n));
-    if (!n) PN_TRY(pn_block_arg_default(&pn_block_attention, &shape->dims, &block[n++]));
+    if (!n) PN_TRY(pn_bench_shape_blocks(shape, block, &n));
     *name = shape->name;
     PN_TRY(pn_bench_shape_model(shape, layers, block, n, out));
     return PN_OK;
@@ -169,7 +193,7 @@ static pn_status run_prefill(const pn_args *args) {
 }
 
 /* What can be measured, and the options that each takes. */
-enum { MOST_FLAGS = 10 };
+enum { MOST_FLAGS = 12 };
 static const struct {
     const char *word;
     pn_status (*run)(const pn_args *args);
@@ -179,6 +203,10 @@ static const struct {
     { "ops", run_ops, 0, { "device", "dtype", "shape", "op", "tokens", "sequences", "repeat", "json" } },
     { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "repeat", "json" } },
     { "train", run_train, 0, { "device", "dtype", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
+    { "step",
+      run_step,
+      0,
+      { "device", "dtype", "shape", "layers", "block", "tokens", "sequences", "stage", "recompute", "steps", "json" } },
     { "prefill",
       run_prefill,
       1,
@@ -193,25 +221,32 @@ enum { BENCHES = sizeof benches / sizeof *benches };
 static const pn_flag flags[] = {
     { .name = "device", .value = "NAME", .help = "what to measure: cpu or cuda", .def = "cpu" },
     { .name = "dtype", .value = "TYPE", .help = "what cuda computes in, bf16 or f32; bf16" },
-    { .name = "shape", .value = "NAME", .help = "smollm2-135m (default), qwen2.5-0.5b, qwen2.5-1.5b or quickstart" },
+    { .name = "shape",
+      .value = "NAME",
+      .help = "smollm2-135m (default), qwen2.5-0.5b, qwen2.5-1.5b, jet-nemotron-2b or quickstart" },
     { .name = "op", .value = "NAME", .help = "ops: this one only; may be repeated" },
     { .name = "block",
       .value = "BLOCK",
       .help =
-          "a name, or \"{ type: NAME, key: value }\"; may be repeated. layer: measured; all. prefill, decode: of the "
-          "layers in turn; attention" },
+          "a name, or \"{ type: NAME, key: value }\"; may be repeated. layer: measured; all. step, prefill, decode: "
+          "of the layers in turn; attention, or those of the published hybrid" },
     { .name = "tokens",
       .value = "N",
-      .help = "ops: rows, may be repeated; 0: decoding. layer: of the document, 2048. train: of a step, 512" },
+      .help = "ops: rows, may be repeated; 0: decoding. layer: of the document, 2048. train, step: of a "
+              "step, 512, 2048" },
     { .name = "sequences",
       .value = "N",
-      .help = "ops: documents that the tokens are, of equal length, 1; of tokens 0: sequences to decode, 8" },
+      .help = "ops, step: documents that the tokens are, of equal length, 1; ops of tokens 0: sequences to decode, 8" },
     { .name = "batch", .value = "N", .help = "decode: sequences at once; 1" },
     { .name = "context", .value = "N", .help = "prefill, decode: tokens, may be repeated; 4096" },
     { .name = "chunk", .value = "N", .help = "prefill: tokens of a piece; 512" },
     { .name = "repeat", .value = "N", .help = "timed runs of each, 15; fewer where they take long" },
-    { .name = "steps", .value = "N", .help = "train: how many; 8" },
-    { .name = "layers", .value = "N", .help = "train, prefill, decode: of the shape; all" },
+    { .name = "steps", .value = "N", .help = "train, step: how many; 8, 5" },
+    { .name = "stage",
+      .value = "N",
+      .help = "step: 1 trains the mixers on the losses of distillation, 2 everything on cross-entropy; 2" },
+    { .name = "recompute", .help = "step: keep only the inputs of layers and run them again in backward" },
+    { .name = "layers", .value = "N", .help = "train, step, prefill, decode: of the shape; all" },
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
     { .name = "json", .value = "FILE", .help = "also write the result as JSON" },
@@ -256,7 +291,7 @@ static pn_status run(const pn_args *args) {
 const pn_command pn_cmd_bench = {
     .name = "bench",
     .summary = "speed of ops, blocks, training and decoding, against what the machine can do",
-    .usage = "ops|layer|train|prefill|decode [MODEL] [--device cpu|cuda] [options]",
+    .usage = "ops|layer|train|step|prefill|decode [MODEL] [--device cpu|cuda] [options]",
     .help =
         "Everything is compared with OpenBLAS's sgemm (2048^3) and the triad a = b + s c, measured in the same run\n"
         "with the same threads; on the GPU with a product of cuBLASLt (8192^3) and a copy of 1 GB.\n"
@@ -270,6 +305,7 @@ const pn_command pn_cmd_bench = {
         "layer    single blocks on one document: forward, and forward with backward to weights and input (both)\n"
         "train    steps of super-network training, and where their time goes; a shape gets random weights and made-up\n"
         "         text and needs no files, a configuration of `postnas search` is taken as it is\n"
+        "step     training steps of a whole model with random weights, and where the time of one goes\n"
         "prefill  one prompt of --context tokens through a model directory, or through a shape with random weights:\n"
         "         every part, measured alone, their sum, and the whole model; pieces of --chunk tokens, of which a "
         "few\n"
@@ -280,6 +316,7 @@ const pn_command pn_cmd_bench = {
         "    postnas bench ops --op attention --op gated_delta --tokens 2048 --threads 1\n"
         "    postnas bench layer --block attention --block \"{ type: gated_deltanet, expand_v: 1 }\"\n"
         "    postnas bench train --shape smollm2-135m --layers 6\n"
+        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4\n"
         "    postnas bench decode runs/quickstart/model --batch 8 --context 4096 --context 65536\n",
     .reads = "nothing; with --config, what a search of that configuration reads; a model directory\n",
     .writes = "the tables on standard output; with --json a file\n",

@@ -132,7 +132,8 @@ START_TEST(refusals) {
     refused("bench ops --shape smollm", "there is no shape smollm; ");
     refused("bench ops --device gpu", "--device gpu is neither cpu nor cuda");
     refused("bench ops --repeat 2", "--repeat");
-    refused("bench ops --layers 2", "takes no --layers; it takes --device, --dtype, --shape, --op, --tokens, --sequences, --repeat, --json");
+    refused("bench ops --layers 2",
+            "takes no --layers; it takes --device, --dtype, --shape, --op, --tokens, --sequences, --repeat, --json");
     refused("bench train --op add", "takes no --op; it takes ");
     refused("bench layer --context 5", "takes no --context; it takes ");
     refused("bench layer data/quickstart-base", "takes no model directory");
@@ -152,4 +153,20 @@ START_TEST(refusals) {
 }
 END_TEST
 
-TEST_MAIN("bench", ops, train, layer, decode_and_prefill, refusals)
+START_TEST(step_trains_whole_models) {
+    static const char *const stages[] = { "--stage 2", "--stage 1 --block gated_deltanet --recompute" };
+    for (int i = 0; i < 2; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "bench step --shape quickstart --layers 2 --tokens 64 --sequences 2 --steps 2 %s", stages[i]);
+        program_result r = program(arguments);
+        ck_assert_msg(r.code == 0, "%s", r.err);
+        holds(r.out, "64 tokens in 2 sequences");
+        holds(r.out, i ? "linear_kl/cpu" : "linear_cross_entropy/cpu");
+        holds(r.out, "adamw");
+    }
+    refused("bench step --tokens 4 --sequences 3", "4 tokens in 3 sequences");
+}
+END_TEST
+
+TEST_MAIN("bench", step_trains_whole_models, ops, train, layer, decode_and_prefill, refusals)

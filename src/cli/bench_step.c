@@ -1,0 +1,176 @@
+#include "bench_step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench_machine.h"
+#include "clock.h"
+#include "device.h"
+#include "distill.h"
+#include "json.h"
+#include "optim.h"
+#include "profile.h"
+
+enum { SHOWN = 28 };
+
+typedef struct bench {
+    const pn_bench_step_options *o;
+    pn_machine machine;
+    pn_model *student, *teacher;
+    pn_tape *tape;
+    pn_adamw *optim;
+    pn_batch batch;
+    pn_timing step;
+    double first; /* seconds from the start to the end of the first step */
+    double used;  /* bytes of the GPU, at the most */
+    FILE *out;
+} bench;
+
+static void bench_free(bench *b) {
+    pn_batch_free(&b->batch);
+    pn_adamw_destroy(&b->optim);
+    pn_tape_destroy(&b->tape);
+    pn_model_destroy(&b->teacher);
+    pn_model_destroy(&b->student);
+    pn_machine_free(&b->machine);
+}
+
+static pn_status make_models(bench *b) {
+    const pn_bench_step_options *o = b->o;
+    const bool stage1 = o->stage == 1;
+    PN_TRY(pn_bench_shape_model(o->shape, o->layers, o->block, o->n_blocks, &b->student));
+    pn_params_train(b->student->params, "*", !stage1);
+    pn_params_train(b->student->params, "*.self_attn.*", true);
+    if (stage1) PN_TRY(pn_bench_teacher(b->student, &b->teacher));
+    PN_TRY(pn_params_move(b->student->params, o->on.backend, o->on.dtype));
+    if (stage1) PN_TRY(pn_params_move(b->teacher->params, o->on.backend, o->on.dtype));
+    return PN_OK;
+}
+
+static pn_status make_optimizer(bench *b) {
+    static const pn_adamw_settings settings = { 0.9, 0.95, 1e-8, 0.01, 1 };
+    const pn_params *p = b->student->params;
+    pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
+    PN_CHECK(slots, PN_MEMORY, "out of memory");
+    int n = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad)
+            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
+    pn_status s = pn_adamw_create(slots, n, &settings, &b->optim);
+    free(slots);
+    return s;
+}
+
+static pn_status make_batch(bench *b) {
+    const int64_t tokens = b->o->tokens, n = b->o->sequences;
+    int32_t *ids = malloc((size_t)tokens * sizeof *ids);
+    int64_t *offset = malloc((size_t)(n + 1) * sizeof *offset);
+    pn_status s = PN_OK;
+    if (!ids || !offset) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    for (int64_t i = 0; i < tokens; i++) ids[i] = (int32_t)(i * 7919 % b->o->shape->vocab);
+    for (int64_t i = 0; i <= n; i++) offset[i] = tokens * i / n;
+    PN_TRY_GOTO(s, pn_batch_from_ids(ids, offset, n, &b->batch), done);
+done:
+    free(ids);
+    free(offset);
+    return s;
+}
+
+static pn_status run_step(void *ctx) {
+    bench *b = ctx;
+    static const pn_loss_weights stage1 = { .kl = 1, .feature = 1, .temperature = 1 }, stage2 = { .ce = 1 };
+    const pn_distill pass = { .student = b->student,
+                              .teacher = b->teacher,
+                              .weights = b->teacher ? &stage1 : &stage2,
+                              .recompute = b->o->recompute };
+    pn_distill_losses losses;
+    pn_loss_parts parts;
+    double norm;
+    pn_tape_reset(b->tape);
+    PN_TRY(pn_distill_forward(b->tape, &pass, &b->batch, &losses));
+    PN_TRY(pn_tape_backward(b->tape, losses.total));
+    PN_TRY(pn_distill_read(&losses, &parts));
+    return pn_adamw_step(b->optim, 1e-5, &norm);
+}
+
+static pn_status measure(bench *b, double began) {
+    const pn_compute *on = &b->o->on;
+    pn_device_info gpu;
+    PN_TRY(run_step(b));
+    b->first = pn_seconds() - began;
+    /* A step ends with reading its gradient norm, so the clock on the wall will do, and each is timed alone. */
+    const pn_timing_rule rule = { .clock = pn_seconds, .warm = 1, .runs = b->o->steps, .seconds = 3600 };
+    PN_TRY(pn_time_runs(&rule, run_step, b, &b->step));
+    if (on->backend == PN_CUDA) {
+        PN_TRY(pn_device_describe(&gpu));
+        b->used = (double)(gpu.memory_bytes - gpu.free_bytes);
+    }
+    PN_TRY(pn_machine_open(&b->machine, on->backend, on->dtype)); /* takes memory of its own */
+    pn_profile_start(b->machine.clock);                           /* waits after every op, so it is a step of its own */
+    pn_status s = run_step(b);
+    pn_profile_stop();
+    PN_TRY(s);
+    return pn_machine_measure(&b->machine);
+}
+
+static void print(const bench *b) {
+    const pn_bench_step_options *o = b->o;
+    const pn_machine *m = &b->machine;
+    double inside = 0, useful = 0, tokens = (double)o->tokens;
+    int n;
+    const pn_profile_row *row = pn_profile_rows(&n);
+    pn_machine_print(m, b->out);
+    fputs("implementation               dir     calls         ms     TFLOP/s    TB/s  bound of it\n", b->out);
+    for (int i = 0; i < n; i++) {
+        const pn_profile_row *x = &row[i];
+        inside += x->seconds;
+        useful += x->cost.flops;
+        if (i < SHOWN)
+            fprintf(b->out, "%-28s %-3s %9lld %10.3f  %10.2f %7.3f  %s %5.2f\n", x->name, x->backward ? "bwd" : "fwd",
+                    (long long)x->calls, x->seconds * 1e3, x->cost.flops / x->seconds / 1e12,
+                    x->cost.bytes / x->seconds / 1e12, pn_machine_bound_by_flops(m, &x->cost) ? "flops" : "bytes",
+                    pn_machine_floor(m, &x->cost) / x->seconds);
+    }
+    double parameters = (double)pn_params_count(b->student->params, false);
+    fprintf(b->out,
+            "sum of the ops, each waited for: %.1f ms\n"
+            "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters%s: step median %.1f ms (%.1f .. %.1f, "
+            "%lld steps), %.0f tokens/s\n"
+            "useful work %.1f TFLOP/s, %.3f of the product; first step done %.1f s after the start",
+            inside * 1e3, o->shape->name, (long long)o->stage, (long long)o->tokens, (long long)o->sequences,
+            parameters, o->recompute ? ", recompute" : "", b->step.median * 1e3, b->step.least * 1e3,
+            b->step.most * 1e3, (long long)b->step.runs, tokens / b->step.median, useful / b->step.median / 1e12,
+            useful / b->step.median / m->gemm, b->first);
+    if (b->used > 0) fprintf(b->out, "; %.1f GB of the GPU in use", b->used / 1e9);
+    fputc('\n', b->out);
+}
+
+static pn_status write_json(const bench *b) {
+    const pn_bench_step_options *o = b->o;
+    if (!o->json) return PN_OK;
+    json_t *root = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
+                             pn_machine_json(&b->machine), "shape", o->shape->name, "stage", (json_int_t)o->stage,
+                             "tokens", (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "median_ms",
+                             b->step.median * 1e3, "tokens_per_second", (double)o->tokens / b->step.median, "gpu_bytes",
+                             b->used, "first_step_seconds", b->first);
+    PN_CHECK(root, PN_MEMORY, "out of memory");
+    pn_status s = pn_json_write(o->json, root);
+    json_decref(root);
+    return s;
+}
+
+pn_status pn_bench_step(const pn_bench_step_options *o, FILE *out) {
+    bench b = { .o = o, .out = out };
+    const double began = pn_seconds();
+    pn_status s;
+    PN_TRY_GOTO(s, make_models(&b), done);
+    PN_TRY_GOTO(s, make_optimizer(&b), done);
+    PN_TRY_GOTO(s, make_batch(&b), done);
+    PN_TRY_GOTO(s, pn_params_tape(b.student->params, &b.tape), done);
+    PN_TRY_GOTO(s, measure(&b, began), done);
+    print(&b);
+    PN_TRY_GOTO(s, write_json(&b), done);
+done:
+    bench_free(&b);
+    return s;
+}
