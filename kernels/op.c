@@ -11,7 +11,7 @@ static const pn_op_impl plan_impl = { .name = "plan", .bf16 = true, .forward = n
 static const pn_op_impl *const plan_list[] = { &plan_impl, NULL };
 
 /* The column of a backend that an op does not have yet, or the build does not. */
-static const pn_op_impl *const pn_no_impl[] = { NULL };
+__attribute__((unused)) static const pn_op_impl *const pn_no_impl[] = { NULL };
 #ifdef POSTNAS_HAVE_CUDA
 #define CUDA_LIST(list) list
 #else

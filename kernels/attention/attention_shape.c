@@ -44,6 +44,7 @@ static pn_status infer(const pn_op_call *c, int *n_out, pn_out_spec out[PN_OP_OU
     out[0].shape[1] = width;
     out[1].shape[1] = a->heads;
     out[1].no_grad = true;
+    out[1].dtype = pn_wide_dtype(c->dtype);
     return PN_OK;
 }
 

@@ -175,12 +175,22 @@ static pn_status plan_for(const pn_cublaslt *lt, const pn_matmul *p, plan **out)
     return PN_OK;
 }
 
+static pn_status write_zeros(const pn_matmul *p) {
+    const size_t bytes = pn_dtype_bytes(p->c_type), row = bytes * (size_t)(p->c_row ? p->c_row : p->n);
+    for (int64_t i = 0; i < (p->batch ? p->batch : 1); i++)
+        PN_TRY(pn_cuda_status(cudaMemset2DAsync((char *)p->c + (size_t)(i * p->c_step) * bytes, row, 0,
+                                                bytes * (size_t)p->n, (size_t)p->m, pn_cuda_stream()),
+                              p->name));
+    return PN_OK;
+}
+
 pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
-    PN_ASSERT(!(p->bias && p->add) && (p->k > 0 || p->add || p->m * p->n == 0));
+    PN_ASSERT(!(p->bias && p->add) && !(p->bias && p->k == 0));
     PN_ASSERT(p->a_type == p->b_type && (p->a_type == PN_F32 || p->a_type == PN_BF16));
     PN_ASSERT(p->c_type == p->a_type || p->c_type == PN_F32);
     PN_ASSERT(p->batch >= 0 && p->batch <= INT32_MAX);
-    if (p->m == 0 || p->n == 0 || p->k == 0) return PN_OK;
+    if (p->m == 0 || p->n == 0) return PN_OK;
+    if (p->k == 0) return p->add ? PN_OK : write_zeros(p);
     const pn_cublaslt *lt;
     plan *x;
     PN_TRY(pn_cublaslt_open(&lt));

@@ -32,7 +32,7 @@ typedef struct pn_matmul { /* what is left 0 means: F32, tight rows, one product
     int64_t a_step, b_step, c_step; /* elements from one product's matrix to the next's; 0: the same a, or b, for all */
 } pn_matmul;
 
-/* c = a b + bias, or c += a b. m and n may be 0; k is 0 only where c += nothing. workspace: PN_MATMUL_WORKSPACE bytes
+/* c = a b + bias, or c += a b. m, n and k may be 0; with a bias k is not. workspace: PN_MATMUL_WORKSPACE bytes
  * of the GPU. PN_DEVICE: cuBLASLt is missing or failed. */
 pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace);
 

@@ -24,6 +24,17 @@ struct pn_delta_packed {
     float write[PN_DELTA_CHUNK]; /* beta_i e^{L_C - L_i} */
 };
 
+/* What backward's system leaves: A and P without beta, which its gradient needs apart. The reverse walk reads the first
+ * part, the gradients of keys and scores all but X. */
+struct pn_delta_packed_grad {
+    unsigned char X[PN_DELTA_BLOCKS][512], P[PN_DELTA_BLOCKS][512];
+    float in[PN_DELTA_CHUNK];   /* e^{L_i} */
+    float out[PN_DELTA_CHUNK];  /* e^{L_C - L_i} */
+    float beta[PN_DELTA_CHUNK]; /* 0 for missing tokens */
+    unsigned char A[PN_DELTA_BLOCKS][512];
+    float high[PN_DELTA_CHUNK], low[PN_DELTA_CHUNK]; /* L_i log2(e), in two floats */
+};
+
 /* Which block (i, j) is, j <= i. */
 __host__ __device__ constexpr int pn_delta_block(int i, int j) {
     return j * (9 - j) / 2 + i - j;
@@ -44,5 +55,21 @@ template <class Launch> cudaError_t pn_delta_for_width(int dk, Launch launch) {
 
 cudaError_t pn_delta_system_launch(const pn_gated_delta_cuda *c, cudaStream_t stream);
 cudaError_t pn_delta_sweep_launch(const pn_gated_delta_cuda *c, cudaStream_t stream);
+
+/* Backward's scratch and its three parts. */
+struct pn_delta_grad_work {
+    pn_delta_packed_grad *packed; /* [chunks, v_heads] */
+    uint16_t *G;                  /* bf16, as states: the gradient of the state at each chunk's end */
+    uint16_t *dR;                 /* bf16, as v: dL/dR = dL/dV */
+    size_t bytes;
+};
+pn_delta_grad_work pn_delta_grad_work_at(void *scratch, int64_t tokens, int64_t chunks, int v_heads, int dk, int dv);
+cudaError_t pn_delta_grad_system_launch(const pn_gated_delta_cuda *c, const pn_delta_grad_work *w, cudaStream_t stream);
+cudaError_t pn_delta_grad_sweep_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
+                                       const pn_delta_grad_work *w, cudaStream_t stream);
+/* Shared memory of one block of it; 0: not built for keys this wide. */
+int pn_delta_grad_keys_shared(int dk);
+cudaError_t pn_delta_grad_keys_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
+                                      const pn_delta_grad_work *w, cudaStream_t stream);
 
 #endif

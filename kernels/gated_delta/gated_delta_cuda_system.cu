@@ -7,6 +7,8 @@
  * the bf16 in which X is handed on. */
 #include "gated_delta_cuda_chunk.cuh"
 
+#include <type_traits>
+
 #include "cuda/tensor_core.cuh"
 
 namespace {
@@ -32,20 +34,13 @@ struct chunk_place {
 
 __device__ chunk_place find_chunk(const pn_gated_delta_cuda &c, int64_t chunk) {
     if (chunk >= c.chunk[c.docs]) return { 0, 0 };
-    int64_t low = 0, high = c.docs; /* chunk[low] <= chunk < chunk[high] */
-    while (high - low > 1) {
-        int64_t middle = (low + high) / 2;
-        if (c.chunk[middle] <= chunk)
-            low = middle;
-        else
-            high = middle;
-    }
-    int64_t first = c.offset[low] + C * (chunk - c.chunk[low]), left = c.offset[low + 1] - first;
-    return { first, left < C ? (int)left : (int)C };
+    const int first = c.chunk_begin[chunk], left = c.offset[c.chunk_doc[chunk] + 1] - first;
+    return { first, left < C ? left : (int)C };
 }
 
 /* L = g_1 + .. + g_i by one warp in double, lane l for tokens 2 l and 2 l + 1. */
-__device__ void chunk_gates(const pn_gated_delta_cuda &c, int64_t at, int n, gates *x, pn_delta_packed *out) {
+template <class Packed>
+__device__ void chunk_gates(const pn_gated_delta_cuda &c, int64_t at, int n, gates *x, Packed *out) {
     int lane = (int)threadIdx.x % 32, i = 2 * lane;
     const float *g = c.g ? c.g + at : nullptr, *beta = c.beta + at;
     float b0 = i < n ? beta[(int64_t)i * c.v_heads] : 0.0f, b1 = i + 1 < n ? beta[(int64_t)(i + 1) * c.v_heads] : 0.0f;
@@ -67,13 +62,20 @@ __device__ void chunk_gates(const pn_gated_delta_cuda &c, int64_t at, int n, gat
     x->beta[i + 1] = b1;
     out->in[i] = exp2f((float)L0);
     out->in[i + 1] = exp2f((float)L1);
-    out->write[i] = b0 * exp2f((float)(end - L0));
-    out->write[i + 1] = b1 * exp2f((float)(end - L1));
+    const float out0 = exp2f((float)(end - L0)), out1 = exp2f((float)(end - L1));
+    if constexpr (std::is_same_v<Packed, pn_delta_packed>) {
+        out->write[i] = b0 * out0;
+        out->write[i + 1] = b1 * out1;
+    } else {
+        out->out[i] = out0;
+        out->out[i + 1] = out1;
+        for (int y = i; y < i + 2; y++) out->beta[y] = x->beta[y], out->high[y] = x->high[y], out->low[y] = x->low[y];
+    }
 }
 
-/* beta_j e^{L_i - L_j}; j <= i. */
+/* e^{L_i - L_j}; j <= i. */
 __device__ __forceinline__ float decay(const gates *x, int i, int j) {
-    return x->beta[j] * exp2f((x->high[i] - x->high[j]) + (x->low[i] - x->low[j]));
+    return exp2f((x->high[i] - x->high[j]) + (x->low[i] - x->low[j]));
 }
 
 /* Two neighbouring elements (g, 2t) of 8 x 8 matrix `half` (2 (row half) + column half) of packed block (i, j). */
@@ -128,7 +130,7 @@ __device__ void invert_diagonal(float *x) {
 
 /* A, strictly lower, becomes the lower triangle of (I + A)^-1, except for its lower left 32 x 32, which goes to out
  * only. strip: this warp's own [32, 8]. */
-__device__ void invert(float *A, float *strip, pn_delta_packed *out) {
+template <class Packed> __device__ void invert(float *A, float *strip, Packed *out) {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     invert_diagonal(A + 16 * warp * (ROW + 1));
     __syncthreads();
@@ -169,8 +171,9 @@ __device__ void invert(float *A, float *strip, pn_delta_packed *out) {
         }
 }
 
-template <int DK>
-__global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const pn_gated_delta_cuda c) {
+template <int DK, class Packed>
+__global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const pn_gated_delta_cuda c, Packed *packed) {
+    constexpr bool forward = std::is_same_v<Packed, pn_delta_packed>;
     extern __shared__ __align__(1024) unsigned char memory[];
     __shared__ gates x;
     const int64_t chunk = blockIdx.x / c.v_heads;
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const 
     pn_copy_tile<DK, THREADS>(K, (const uint16_t *)c.k + at, ldk, place.n, DK, (int)threadIdx.x);
     pn_copy_tile<DK, THREADS>(Q, (const uint16_t *)c.q + at, ldk, place.n, DK, (int)threadIdx.x);
     pn_copies_commit();
-    pn_delta_packed *out = (pn_delta_packed *)c.scratch + blockIdx.x;
+    Packed *out = packed + blockIdx.x;
     if (warp == 0) chunk_gates(c, place.first * c.v_heads + head, place.n, &x, out);
     pn_copies_wait<0>();
     __syncthreads();
@@ -214,9 +217,13 @@ __global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const 
             float *a = &kk[2 * j + y % 2][2 * (y / 2)], *p = &qk[y % 2][2 * (y / 2)];
             float first = column <= row ? decay(&x, row, column) : 0.0f;
             float second = column < row ? decay(&x, row, column + 1) : 0.0f;
-            put_pair(out->P, warp, j, y, c.scale * first * p[0], c.scale * second * p[1]);
+            const float beta0 = x.beta[column], beta1 = x.beta[column + 1];
+            const float p0 = c.scale * first * p[0], p1 = c.scale * second * p[1];
+            put_pair(out->P, warp, j, y, forward ? beta0 * p0 : p0, forward ? beta1 * p1 : p1);
             a[0] = column < row ? first * a[0] : 0.0f;
             a[1] = column + 1 < row ? second * a[1] : 0.0f;
+            if constexpr (!forward) put_pair(out->A, warp, j, y, a[0], a[1]);
+            a[0] *= beta0, a[1] *= beta1;
         }
     }
     __syncthreads(); /* A lies where K and Q were */
@@ -231,16 +238,24 @@ __global__ void __launch_bounds__(THREADS, DK <= 96 ? 7 : 6) delta_system(const 
     invert(A, A + C * ROW + 256 * warp, out);
 }
 
+template <class Packed> cudaError_t launch(const pn_gated_delta_cuda *c, Packed *packed, cudaStream_t stream) {
+    if (c->chunks == 0) return cudaSuccess;
+    return pn_delta_for_width(c->dk, [&](auto width) {
+        constexpr int DK = decltype(width)::value, bytes = shared<DK>::bytes;
+        cudaError_t status =
+            cudaFuncSetAttribute(delta_system<DK, Packed>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        if (status != cudaSuccess) return status;
+        delta_system<DK><<<(unsigned)(c->chunks * c->v_heads), THREADS, bytes, stream>>>(*c, packed);
+        return cudaGetLastError();
+    });
+}
+
 } // namespace
 
 cudaError_t pn_delta_system_launch(const pn_gated_delta_cuda *c, cudaStream_t stream) {
-    if (c->chunks == 0) return cudaSuccess;
-    return pn_delta_for_width(c->dk, [&](auto width) {
-        constexpr int DK = decltype(width)::value;
-        cudaError_t status =
-            cudaFuncSetAttribute(delta_system<DK>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared<DK>::bytes);
-        if (status != cudaSuccess) return status;
-        delta_system<DK><<<(unsigned)(c->chunks * c->v_heads), THREADS, shared<DK>::bytes, stream>>>(*c);
-        return cudaGetLastError();
-    });
+    return launch(c, (pn_delta_packed *)c->scratch, stream);
+}
+cudaError_t pn_delta_grad_system_launch(const pn_gated_delta_cuda *c, const pn_delta_grad_work *w,
+                                        cudaStream_t stream) {
+    return launch(c, w->packed, stream);
 }

@@ -3,25 +3,62 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "optim_gpu.h"
 #include "profile.h"
 
 typedef struct slot {
-    pn_tensor *value, *moment[2];
+    pn_tensor *value, *master, *moment[2]; /* master: the value itself when that is F32 */
     bool decay;
+    const char *name;
 } slot;
 
 struct pn_adamw {
     pn_adamw_settings set;
-    pn_pool *pool;
+    pn_pool *pool; /* where the values are */
     slot *slots;
     int n;
-    double *block; /* sums of the blocks of the largest gradient */
+    double *block;     /* on the host: sums of the blocks of the largest gradient */
+    pn_adamw_gpu *gpu; /* NULL: on the host */
     int64_t steps;
 };
 
 enum { SUM_BLOCK = 4096 };
 static int64_t sum_blocks(int64_t n) {
     return (n + SUM_BLOCK - 1) / SUM_BLOCK;
+}
+
+static pn_status open_slot(pn_adamw *o, const pn_adamw_slot *from, slot *x) {
+    pn_tensor *v = from->value;
+    PN_ASSERT(v->wants_grad && (v->dtype == PN_F32 || v->dtype == PN_BF16));
+    x->value = pn_tensor_retain(v);
+    x->decay = from->decay;
+    x->name = from->name;
+    if (v->dtype == PN_F32)
+        x->master = pn_tensor_retain(v);
+    else
+        PN_TRY(pn_tensor_create(o->pool, PN_F32, v->rank, v->shape, &x->master));
+    for (int k = 0; k < 2; k++) PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &x->moment[k]));
+    pn_tensor_release(&v->grad);
+    PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &v->grad));
+    return PN_OK;
+}
+
+static pn_status open_gpu(pn_adamw *o) {
+    pn_adamw_row *rows = calloc((size_t)o->n + 1, sizeof *rows);
+    PN_CHECK(rows, PN_MEMORY, "out of memory");
+    for (int i = 0; i < o->n; i++) {
+        const slot *x = &o->slots[i];
+        rows[i] = (pn_adamw_row){ .master = pn_f32(x->master),
+                                  .grad = pn_f32(x->value->grad),
+                                  .moment = { pn_f32(x->moment[0]), pn_f32(x->moment[1]) },
+                                  .narrow = x->master == x->value ? NULL : pn_data(x->value),
+                                  .n = pn_tensor_elems(x->value),
+                                  .decay = x->decay };
+    }
+    pn_status s = pn_adamw_gpu_create(o->pool, rows, o->n, &o->gpu);
+    if (!s) s = pn_adamw_gpu_copy(o->gpu, true);
+    free(rows);
+    return s;
 }
 
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out) {
@@ -38,18 +75,13 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
     }
     o->block = malloc((size_t)most * sizeof *o->block);
     if (!o->block) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    PN_TRY_GOTO(s, pn_pool_create(PN_POOL_HOST, &o->pool), fail);
+    const pn_pool_kind kind = n ? pn_pool_kind_of(slots[0].value->storage->pool) : PN_POOL_HOST;
+    PN_TRY_GOTO(s, pn_pool_create(kind, &o->pool), fail);
     for (int i = 0; i < n; i++) {
-        pn_tensor *v = slots[i].value;
-        PN_ASSERT(v->dtype == PN_F32 && v->wants_grad);
-        slot *x = &o->slots[o->n++];
-        x->value = pn_tensor_retain(v);
-        x->decay = slots[i].decay;
-        for (int k = 0; k < 2; k++)
-            PN_TRY_GOTO(s, pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &x->moment[k]), fail);
-        pn_tensor_release(&v->grad);
-        PN_TRY_GOTO(s, pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &v->grad), fail);
+        PN_ASSERT(pn_pool_kind_of(slots[i].value->storage->pool) == kind);
+        PN_TRY_GOTO(s, open_slot(o, &slots[i], &o->slots[o->n++]), fail);
     }
+    if (kind == PN_POOL_DEVICE) PN_TRY_GOTO(s, open_gpu(o), fail);
     *out = o;
     return PN_OK;
 fail:
@@ -63,9 +95,11 @@ void pn_adamw_destroy(pn_adamw **op) {
     for (int i = 0; i < o->n; i++) {
         pn_tensor_release(&o->slots[i].moment[0]);
         pn_tensor_release(&o->slots[i].moment[1]);
+        pn_tensor_release(&o->slots[i].master);
         pn_tensor_release(&o->slots[i].value->grad);
         pn_tensor_release(&o->slots[i].value);
     }
+    pn_adamw_gpu_destroy(&o->gpu);
     free(o->slots);
     free(o->block);
     pn_pool_destroy(&o->pool);
@@ -105,30 +139,57 @@ static pn_op_cost step_cost(const pn_adamw *o) {
     pn_op_cost cost = { 0 };
     for (int i = 0; i < o->n; i++) {
         cost.flops += 14.0 * (double)pn_tensor_elems(o->slots[i].value);
-        cost.bytes += 8.0 * (double)pn_tensor_bytes(o->slots[i].value);
+        cost.bytes += 8.0 * (double)pn_tensor_bytes(o->slots[i].master);
     }
     return cost;
 }
 
-pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
-    double began = pn_profile_begin();
-    double squares = 0;
-    for (int i = 0; i < o->n; i++)
-        squares += sum_of_squares(pn_f32(o->slots[i].value->grad), pn_tensor_elems(o->slots[i].value), o->block);
-    double norm = sqrt(squares);
-    if (norm_out) *norm_out = norm;
+/* row: of the first gradient that is not finite, -1: none of them. */
+static pn_status check_norm(const pn_adamw *o, double norm, int row) {
+    PN_CHECK(isfinite(norm) || row < 0, PN_NUMERIC,
+             "the gradient of %s is not finite: lower the learning rate or check the data", o->slots[row].name);
     PN_CHECK(isfinite(norm), PN_NUMERIC, "the gradient norm is not finite: lower the learning rate or check the data");
-    double scale = o->set.clip > 0 && norm > o->set.clip ? o->set.clip / norm : 1.0;
-    o->steps++;
-    double c1 = 1 - pow(o->set.beta1, (double)o->steps), c2 = 1 - pow(o->set.beta2, (double)o->steps);
-    const float b1 = (float)o->set.beta1, b2 = (float)o->set.beta2, gs = (float)scale;
-    const float rate = (float)(learning_rate / c1), root = (float)(1 / sqrt(c2)), eps = (float)o->set.epsilon;
+    return PN_OK;
+}
+
+/* What the step after the present one works with, on the host and on the GPU. */
+static pn_adamw_rates next_rates(const pn_adamw *o, double learning_rate) {
+    const double steps = (double)(o->steps + 1);
+    double c1 = 1 - pow(o->set.beta1, steps), c2 = 1 - pow(o->set.beta2, steps);
+    return (pn_adamw_rates){ .clip = o->set.clip,
+                             .beta1 = (float)o->set.beta1,
+                             .beta2 = (float)o->set.beta2,
+                             .rate = (float)(learning_rate / c1),
+                             .root = (float)(1 / sqrt(c2)),
+                             .epsilon = (float)o->set.epsilon,
+                             .shrink = (float)(1 - learning_rate * o->set.weight_decay) };
+}
+
+static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, double *norm) {
+    int row = -1;
+    PN_TRY(pn_adamw_gpu_step(o->gpu, rates, norm, &row));
+    return check_norm(o, *norm, row);
+}
+
+static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, double *norm_out) {
+    double squares = 0;
+    int row = -1;
+    for (int i = 0; i < o->n; i++) {
+        const pn_tensor *v = o->slots[i].value;
+        double own = sum_of_squares(pn_f32(v->grad), pn_tensor_elems(v), o->block);
+        if (row < 0 && !isfinite(own)) row = i;
+        squares += own;
+    }
+    double norm = *norm_out = sqrt(squares);
+    PN_TRY(check_norm(o, norm, row));
+    const float gs = (float)(rates->clip > 0 && norm > rates->clip ? rates->clip / norm : 1.0);
+    const float b1 = rates->beta1, b2 = rates->beta2, rate = rates->rate, root = rates->root, eps = rates->epsilon;
     for (int i = 0; i < o->n; i++) {
         slot *x = &o->slots[i];
         int64_t n = pn_tensor_elems(x->value);
         float *w = pn_f32(x->value), *g = pn_f32(x->value->grad);
         float *m = pn_f32(x->moment[0]), *v = pn_f32(x->moment[1]);
-        const float shrink = x->decay ? (float)(1 - learning_rate * o->set.weight_decay) : 1.0f;
+        const float shrink = x->decay ? rates->shrink : 1.0f;
 #pragma omp parallel for simd schedule(static) if (n > 32768)
         for (int64_t k = 0; k < n; k++) {
             float gk = g[k] * gs;
@@ -138,6 +199,16 @@ pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
             g[k] = 0;
         }
     }
+    return PN_OK;
+}
+
+pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
+    double began = pn_profile_begin(), norm = 0;
+    const pn_adamw_rates rates = next_rates(o, learning_rate);
+    pn_status s = o->gpu ? gpu_step(o, &rates, &norm) : host_step(o, &rates, &norm);
+    if (norm_out) *norm_out = norm;
+    PN_TRY(s);
+    o->steps++;
     pn_op_cost cost = step_cost(o);
     pn_profile_end(began, "adamw", false, &cost);
     return PN_OK;
@@ -149,6 +220,17 @@ int pn_adamw_slots(const pn_adamw *o) {
 int64_t *pn_adamw_steps(pn_adamw *o) {
     return &o->steps;
 }
+pn_tensor *pn_adamw_master(pn_adamw *o, int i) {
+    return o->slots[i].master;
+}
 pn_tensor *pn_adamw_moment(pn_adamw *o, int i, int which) {
     return o->slots[i].moment[which];
+}
+pn_status pn_adamw_restored(pn_adamw *o) {
+    return o->gpu ? pn_adamw_gpu_copy(o->gpu, false) : PN_OK;
+}
+
+double pn_adamw_bytes(double n, pn_dtype type) {
+    const int copies = 3 + (type != PN_F32); /* gradient, moments, master */
+    return copies * sizeof(float) * n;
 }

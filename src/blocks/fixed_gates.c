@@ -1,17 +1,25 @@
 #include "fixed_gates.h"
 
-#include <stdlib.h>
+enum { MOST_HEADS = 4096 };
 
+/* The first row, then as many rows again as there are, until all are there: a few copies, wherever the tensor is. */
 pn_status pn_fixed_gates(pn_tape *t, int64_t tokens, int64_t heads, double (*value)(int64_t head), pn_tensor **out) {
-    PN_TRY(pn_tape_new(t, pn_wide_dtype(pn_tape_dtype(t)), 2, (int64_t[]){ tokens, heads }, out));
-    if (!(*out)->storage->data) return PN_OK; /* a plan */
-    double *gate = malloc((size_t)(tokens * heads + 1) * sizeof *gate);
-    PN_CHECK(gate, PN_MEMORY, "out of memory");
-    for (int64_t h = 0; h < heads; h++) {
-        const double x = value(h);
-        for (int64_t i = 0; i < tokens; i++) gate[i * heads + h] = x;
+    const pn_dtype type = pn_wide_dtype(pn_tape_dtype(t));
+    double row[MOST_HEADS];
+    PN_CHECK(heads <= MOST_HEADS, PN_USAGE, "a block of %lld heads; %d are possible", (long long)heads,
+             (int)MOST_HEADS);
+    PN_TRY(pn_tape_new(t, type, 2, (int64_t[]){ tokens, heads }, out));
+    if (!tokens) return PN_OK;
+    for (int64_t h = 0; h < heads; h++) row[h] = value(h);
+    pn_tensor *first;
+    PN_TRY(pn_tensor_rows(*out, 0, 1, &first));
+    PN_TRY(pn_tape_own(t, first));
+    PN_TRY(pn_tensor_write(first, row, PN_F64));
+    const size_t bytes = (size_t)heads * pn_dtype_bytes(type);
+    for (int64_t done = 1; done < tokens;) {
+        const int64_t more = done < tokens - done ? done : tokens - done;
+        PN_TRY(pn_storage_copy((*out)->storage, (size_t)done * bytes, (*out)->storage, 0, (size_t)more * bytes));
+        done += more;
     }
-    pn_status s = pn_tensor_write(*out, gate, PN_F64);
-    free(gate);
-    return s;
+    return PN_OK;
 }

@@ -171,6 +171,42 @@ pn_status pn_args_f64(const pn_args *a, const char *name, double min, double max
     return parse_number(a, name, &row, out);
 }
 
+/* The option's value, when the command has it and it is given. */
+static const char *given(const pn_args *a, const char *name) {
+    for (int i = 0; i < a->n_given; i++)
+        if (!strcmp(a->given[i].flag->name, name)) return pn_args_value(a, name);
+    return NULL;
+}
+
+static pn_status set_compute(const pn_args *a, pn_config *c) {
+    for (const pn_option *row = pn_compute_option_table; row->name; row++) {
+        char assignment[128];
+        const char *value = given(a, row->name);
+        if (!value) continue;
+        snprintf(assignment, sizeof assignment, "%s=%.64s", row->name, value);
+        PN_TRY(pn_config_set(c, assignment));
+    }
+    return PN_OK;
+}
+
+pn_status pn_args_compute(const pn_args *a, pn_compute *out) {
+    pn_compute_options o;
+    char where[96];
+    snprintf(where, sizeof where, "postnas %s", a->command->name);
+    PN_TRY(pn_options_defaults(pn_compute_option_table, &o));
+    for (const pn_option *row = pn_compute_option_table; row->name; row++) {
+        char dashed[64];
+        pn_option flag = *row;
+        const char *value = given(a, row->name);
+        if (!value) continue;
+        snprintf(dashed, sizeof dashed, "--%s", row->name);
+        flag.name = dashed;
+        PN_TRY(pn_option_parse(&flag, where, value, 0, &o));
+    }
+    PN_TRY(pn_compute_open(&o, where, out));
+    return PN_OK;
+}
+
 pn_status pn_args_config(const pn_args *a, pn_config **out) {
     const char *file = pn_args_value(a, "config"), *assignment;
     if (file)
@@ -184,7 +220,9 @@ pn_status pn_args_config(const pn_args *a, pn_config **out) {
             return s;
         }
     }
-    return PN_OK;
+    pn_status s = set_compute(a, *out);
+    if (s) pn_config_destroy(out);
+    return s;
 }
 
 /* Two columns: "  -c, --config FILE" and what it is. */

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "command.h"
+#include "compute.h"
 
 struct pn_args {
     const pn_command *command;
@@ -31,8 +32,11 @@ const char *pn_args_nth(const pn_args *a, const char *name, int i);
 /* Leaves *out as it was when the option was not given and has no default. PN_USAGE naming the option. */
 pn_status pn_args_i64(const pn_args *a, const char *name, int64_t min, int64_t max, int64_t *out);
 pn_status pn_args_f64(const pn_args *a, const char *name, double min, double max, double *out);
-/* The configuration of PN_FLAG_CONFIG and PN_FLAG_SET: the file (none: an empty one), then each --set in order. */
+/* The configuration of PN_FLAG_CONFIG and PN_FLAG_SET: the file (none: an empty one), then each --set in order, then
+ * what else the command takes of PN_FLAG_DEVICE and PN_FLAG_PRECISION. */
 pn_status pn_args_config(const pn_args *a, pn_config **out);
+/* PN_FLAG_DEVICE and PN_FLAG_PRECISION of a command without configuration. */
+pn_status pn_args_compute(const pn_args *a, pn_compute *out);
 
 /* All that --help says of a command: usage, text, what it reads and writes, options with their defaults, exit codes,
  * where to look next. */

@@ -1,5 +1,7 @@
 #include "bench_layer.h"
 
+#include <stdlib.h>
+
 #include "bench_machine.h"
 #include "block_cost.h"
 #include "json.h"
@@ -27,23 +29,29 @@ static void work_close(work *w) {
     pn_params_destroy(&w->params);
 }
 
-static pn_status made_up(pn_pool *pool, const int64_t shape[2], pn_tensor **out) {
-    PN_TRY(pn_tensor_create(pool, PN_F32, 2, shape, out));
-    for (int64_t i = 0; i < shape[0] * shape[1]; i++) pn_f32(*out)[i] = (float)(i * 7919 % 2003) / 1001.0f - 1;
-    return PN_OK;
+static pn_status made_up(pn_tape *t, const int64_t shape[2], pn_tensor **out) {
+    const int64_t n = shape[0] * shape[1];
+    float *x = malloc((size_t)n * sizeof *x + 1);
+    PN_CHECK(x, PN_MEMORY, "out of memory");
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 7919 % 2003) / 1001.0f - 1;
+    pn_status s = pn_tensor_create(pn_tape_pool(t), pn_tape_dtype(t), 2, shape, out);
+    if (!s) s = pn_tensor_write(*out, x, PN_F32);
+    free(x);
+    return s;
 }
 
-static pn_status work_open(const pn_block_spec *spec, const pn_dims *dims, int64_t tokens, bool backward, work *w) {
-    const int64_t shape[] = { tokens, dims->hidden };
-    *w = (work){ .offset = { 0, tokens }, .backward = backward };
+static pn_status work_open(const pn_bench_layer_options *o, const pn_block_spec *spec, bool backward, work *w) {
+    const int64_t shape[] = { o->tokens, o->shape->dims.hidden };
+    *w = (work){ .offset = { 0, o->tokens }, .backward = backward };
     PN_TRY(pn_params_create(PN_F32, &w->params));
-    PN_TRY(pn_block_create(spec, dims, w->params, "", &w->block));
-    pn_params_init(w->params, 1);
+    PN_TRY(pn_block_create(spec, &o->shape->dims, w->params, "", &w->block));
+    PN_TRY(pn_params_init(w->params, 1));
+    PN_TRY(pn_params_move(w->params, o->backend, o->type));
     pn_params_train(w->params, "*", backward);
-    PN_TRY(pn_tape_create(PN_CPU, &w->tape));
+    PN_TRY(pn_params_tape(w->params, &w->tape));
     pn_tape_record(w->tape, backward);
-    PN_TRY(made_up(pn_tape_pool(w->tape), shape, &w->x));
-    PN_TRY(made_up(pn_tape_pool(w->tape), shape, &w->dy));
+    PN_TRY(made_up(w->tape, shape, &w->x));
+    PN_TRY(made_up(w->tape, shape, &w->dy));
     w->x->wants_grad = backward;
     return PN_OK;
 }
@@ -69,7 +77,7 @@ typedef struct bench {
 static pn_status measure(bench *b, const pn_block_spec *spec, bool backward, pn_timing *t) {
     const pn_timing_rule rule = { .clock = b->machine.clock, .warm = 1, .runs = b->o->repeat, .seconds = most_seconds };
     work w;
-    pn_status s = work_open(spec, &b->o->shape->dims, b->o->tokens, backward, &w);
+    pn_status s = work_open(b->o, spec, backward, &w);
     if (!s) s = pn_time_runs(&rule, run_once, &w, t);
     work_close(&w);
     PN_TRY(s);
@@ -125,7 +133,7 @@ pn_status pn_bench_layer(const pn_bench_layer_options *o, FILE *out) {
     bench b = { .o = o, .out = out, .rows = json_array() };
     pn_status s = PN_OK;
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
-    PN_TRY_GOTO(s, pn_machine_open(&b.machine, PN_CPU, PN_F32), done);
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine, o->backend, o->type), done);
     pn_machine_print(&b.machine, out);
     PN_TRY_GOTO(s, rows(&b), done);
     pn_machine_print(&b.machine, out);

@@ -7,6 +7,8 @@
 #include "bench_cases.h"
 
 typedef struct pn_bench_layer_options {
+    pn_backend backend;
+    pn_dtype type; /* what is computed in */
     const pn_bench_shape *shape;
     const pn_block_spec *block; /* (n_blocks) */
     int n_blocks;

@@ -38,9 +38,10 @@ static pn_status block_cost(const pn_block_spec *spec, const pn_dims *dims, cons
                             pn_op_cost *out) {
     pn_block_cost c;
     bool decode = s->pass == PN_LATENCY_DECODE;
-    PN_TRY(pn_block_spec_cost(spec, dims, s->context, sizeof(float), &c));
+    const size_t width = pn_dtype_bytes(s->dtype);
+    PN_TRY(pn_block_spec_cost(spec, dims, s->context, width, &c));
     out->flops = decode ? (double)s->batch * c.token_flops : c.prompt_flops;
-    out->bytes = sizeof(float) * c.parameters * times_read(s) + (decode ? (double)s->batch * c.state_bytes : 0);
+    out->bytes = (double)width * c.parameters * times_read(s) + (decode ? (double)s->batch * c.state_bytes : 0);
     return PN_OK;
 }
 
@@ -55,7 +56,7 @@ static pn_status rest_cost(const pn_dims *dims, const pn_latency_setting *s, pn_
 /* Logits of one token per sequence. */
 static pn_op_cost ends_cost(const pn_model_config *c, const pn_latency_setting *s) {
     double weights = (double)c->vocab * (double)c->dims.hidden, rows = s->pass == PN_LATENCY_DECODE ? s->batch : 1;
-    return (pn_op_cost){ .flops = 2 * weights * rows, .bytes = sizeof(float) * weights };
+    return (pn_op_cost){ .flops = 2 * weights * rows, .bytes = (double)pn_dtype_bytes(s->dtype) * weights };
 }
 
 /* ---- rows ---- */
@@ -140,6 +141,7 @@ static pn_status one_context(bench *b, int64_t context) {
     pn_latency_setting s;
     line sum = { .name = "the sum of the parts", .count = 1 }, whole = { .name = "the whole model", .count = 1 };
     PN_TRY(pn_latency_setting_of(&o->latency, o->pass, context, b->config, &s));
+    s.dtype = b->o->model->params->dtype;
     PN_TRY(parts(b, &s, &sum));
     step(b, whole.name);
     whole.cost = sum.cost;
@@ -177,8 +179,10 @@ pn_status pn_bench_speed(const pn_bench_speed_options *o, FILE *out) {
     bench b = { .o = o, .config = &o->model->config, .out = out, .rows = json_array() };
     pn_status s = PN_OK;
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    const pn_params *on = o->model->params;
     PN_TRY_GOTO(s, pn_latency_open(NULL, NULL, &b.table), done);
-    PN_TRY_GOTO(s, pn_machine_open(&b.machine, PN_CPU, PN_F32), done);
+    PN_TRY_GOTO(s, pn_latency_on(b.table, on->backend, on->dtype), done);
+    PN_TRY_GOTO(s, pn_machine_open(&b.machine, on->backend, on->dtype), done);
     pn_machine_print(&b.machine, out);
     PN_TRY_GOTO(s, contexts(&b), done);
     pn_machine_print(&b.machine, out);

@@ -10,6 +10,8 @@
 #include "config.h"
 
 typedef struct pn_bench_train_options {
+    pn_backend backend;
+    pn_dtype type;               /* what is computed in; both instead of the configuration's */
     pn_config *config;           /* of a search: its model, mixture, super-network; NULL: `shape` */
     const pn_bench_shape *shape; /* random weights and made-up text: speed does not depend on what they say */
     int64_t steps;

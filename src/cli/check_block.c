@@ -10,6 +10,8 @@
 
 typedef struct block_check {
     const pn_safetensors *file;
+    const pn_compute *on;
+    const pn_golden_limits *limits;
     pn_params *params;
     pn_block *block;
     pn_tape *tape;
@@ -72,17 +74,18 @@ static pn_status read_params(block_check *b) {
 static pn_status block_check_read(block_check *b, const pn_block_spec *spec, const pn_dims *dims) {
     PN_TRY(pn_params_create(PN_F32, &b->params));
     PN_TRY(pn_block_create(spec, dims, b->params, "", &b->block));
-    PN_TRY(pn_tape_create(PN_CPU, &b->tape));
     PN_TRY(read_params(b));
+    PN_TRY(pn_params_move(b->params, b->on->backend, b->on->dtype));
+    PN_TRY(pn_params_tape(b->params, &b->tape));
     const pn_tensor_info *x;
     PN_TRY(pn_golden_info(b->file, "x", &x));
     PN_CHECK(x->rank == 2 && x->shape[1] == dims->hidden, PN_FORMAT, "%s: x has shape %s; it must be [tokens, %lld]",
              pn_safetensors_path(b->file), pn_tensor_info_shape_text(x), (long long)dims->hidden);
     pn_pool *pool = pn_tape_pool(b->tape);
-    PN_TRY(pn_golden_read(b->file, "x", pool, PN_F32, 2, x->shape, &b->x));
-    PN_TRY(pn_golden_read(b->file, "dy", pool, PN_F32, 2, x->shape, &b->dy));
+    PN_TRY(pn_golden_read(b->file, "x", pool, b->on->dtype, 2, x->shape, &b->x));
+    PN_TRY(pn_golden_read(b->file, "dy", pool, b->on->dtype, 2, x->shape, &b->dy));
     if (pn_safetensors_find(b->file, "v_first")) {
-        PN_TRY(pn_golden_read(b->file, "v_first", pool, PN_F32, 2, x->shape, &b->v_first));
+        PN_TRY(pn_golden_read(b->file, "v_first", pool, b->on->dtype, 2, x->shape, &b->v_first));
         b->v_first->wants_grad = true;
     }
     b->x->wants_grad = true;
@@ -92,7 +95,7 @@ static pn_status block_check_read(block_check *b, const pn_block_spec *spec, con
 
 static pn_status row_error(block_check *b, pn_row *r, const char *name, const pn_tensor *x, double limit) {
     double error;
-    PN_TRY(pn_golden_error(b->file, name, 0, pn_f32(x), pn_tensor_elems(x), &error));
+    PN_TRY(pn_golden_tensor_error(b->file, name, x, &error));
     pn_row_error(r, name, error, limit);
     return PN_OK;
 }
@@ -101,11 +104,11 @@ static pn_status check_training(block_check *b, pn_row *r) {
     pn_carry carry = { .v_first = b->v_first };
     pn_tensor *y;
     PN_TRY(pn_block_forward(b->block, b->tape, b->x, &b->docs, &carry, &y));
-    PN_TRY(row_error(b, r, "y", y, PN_LIMIT_OUTPUT));
+    PN_TRY(row_error(b, r, "y", y, b->limits->block));
     PN_TRY(pn_tape_backward_from(b->tape, &y, &b->dy, 1));
     pn_tape_reset(b->tape);
-    PN_TRY(row_error(b, r, "dx", b->x->grad, PN_LIMIT_GRADIENT));
-    if (b->v_first && b->v_first->grad) PN_TRY(row_error(b, r, "dv_first", b->v_first->grad, PN_LIMIT_GRADIENT));
+    PN_TRY(row_error(b, r, "dx", b->x->grad, b->limits->dx));
+    if (b->v_first && b->v_first->grad) PN_TRY(row_error(b, r, "dv_first", b->v_first->grad, b->limits->dx));
     pn_worst plain = { 0 }, gates = { 0 };
     for (int i = 0; i < b->params->n; i++) {
         const pn_param *p = b->params->item[i];
@@ -116,11 +119,11 @@ static pn_status check_training(block_check *b, pn_row *r) {
             continue;
         }
         double error;
-        PN_TRY(pn_golden_error(b->file, name, 0, pn_f32(p->value->grad), pn_tensor_elems(p->value), &error));
+        PN_TRY(pn_golden_tensor_error(b->file, name, p->value->grad, &error));
         pn_worst_take(pn_golden_is_gate(p->name) ? &gates : &plain, p->name, error);
     }
-    pn_row_worst(r, "grad", &plain, PN_LIMIT_GRADIENT);
-    pn_row_worst(r, "gate grad", &gates, PN_LIMIT_GATE_GRADIENT);
+    pn_row_worst(r, "grad", &plain, b->limits->weight);
+    pn_row_worst(r, "gate grad", &gates, b->limits->gate_weight);
     return PN_OK;
 }
 
@@ -136,12 +139,15 @@ static int64_t state_elems(const pn_state *s, int i) {
 static pn_status state_error(block_check *b, const char *name, const pn_state *s, int i, double *error) {
     int64_t n = state_elems(s, i), oldest = 0;
     if (s->capacity && s->past[0] > s->capacity) oldest = s->past[0] % s->capacity * (n / s->capacity);
-    const float *x = pn_f32(s->tensor[i]);
+    float *x = malloc((size_t)(pn_tensor_elems(s->tensor[i]) + 1) * sizeof *x);
+    PN_CHECK(x, PN_MEMORY, "out of memory");
     pn_golden_sum sum = { 0 };
-    PN_TRY(pn_golden_add(b->file, name, 0, x + oldest, n - oldest, &sum));
-    PN_TRY(pn_golden_add(b->file, name, n - oldest, x, oldest, &sum));
+    pn_status status = pn_tensor_read(s->tensor[i], x, PN_F32);
+    if (!status) status = pn_golden_add(b->file, name, 0, x + oldest, n - oldest, &sum);
+    if (!status) status = pn_golden_add(b->file, name, n - oldest, x, oldest, &sum);
+    free(x);
     *error = pn_golden_rms(&sum);
-    return PN_OK;
+    return status;
 }
 
 static pn_status state_errors(block_check *b, pn_row *r, const char *what, const pn_state *state) {
@@ -161,7 +167,7 @@ static pn_status state_errors(block_check *b, pn_row *r, const char *what, const
         PN_TRY(state_error(b, name, state, i, &error));
         pn_worst_take(&worst, name, error);
     }
-    pn_row_worst(r, what, &worst, PN_LIMIT_OUTPUT);
+    pn_row_worst(r, what, &worst, b->limits->block);
     return PN_OK;
 }
 
@@ -181,7 +187,7 @@ static pn_status extend(block_check *b, const int64_t *piece, float *y_all, pn_s
         }
         const int64_t offset[] = { 0, n };
         PN_TRY(pn_block_extend(b->block, b->tape, x, &(pn_docs){ .n = 1, .offset = offset }, state, &carry, &y));
-        memcpy(y_all + done * width, pn_f32(y), (size_t)(n * width) * sizeof(float));
+        PN_TRY(pn_tensor_read(y, y_all + done * width, PN_F32));
         pn_tape_reset(b->tape);
         done += n;
     }
@@ -205,10 +211,10 @@ static pn_status check_decoding(block_check *b, pn_row *r) {
     pn_tape_record(b->tape, false);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         double error;
-        PN_TRY_GOTO(s, pn_state_create(b->block, 1, pn_tape_pool(b->tape), PN_F32, &state), done);
+        PN_TRY_GOTO(s, pn_state_create(b->block, 1, pn_tape_pool(b->tape), b->on->dtype, &state), done);
         PN_TRY_GOTO(s, extend(b, ways[i].piece, y, state), done);
         PN_TRY_GOTO(s, pn_golden_error(b->file, "y", begin * width, y, n, &error), done);
-        pn_row_error(r, ways[i].y, error, PN_LIMIT_OUTPUT);
+        pn_row_error(r, ways[i].y, error, b->limits->block);
         PN_TRY_GOTO(s, state_errors(b, r, ways[i].state, state), done);
         pn_state_destroy(&state);
     }
@@ -218,7 +224,7 @@ done:
     return s;
 }
 
-pn_status pn_check_block_file(const pn_safetensors *f, pn_report *report, bool *built_in) {
+pn_status pn_check_block_file(const pn_safetensors *f, const pn_compute *on, pn_report *report, bool *built_in) {
     const pn_golden_settings settings = { .file = f };
     pn_block_spec spec;
     pn_dims dims;
@@ -226,8 +232,8 @@ pn_status pn_check_block_file(const pn_safetensors *f, pn_report *report, bool *
     *built_in = spec.type != NULL;
     if (!spec.type) return PN_OK;
     pn_status s;
-    block_check b = { .file = f };
-    pn_row r = pn_row_start(pn_golden_name(f), "cpu");
+    block_check b = { .file = f, .on = on, .limits = pn_golden_limits_of(on->dtype) };
+    pn_row r = pn_row_start(pn_golden_name(f), pn_backend_name(on->backend));
     PN_TRY_GOTO(s, block_check_read(&b, &spec, &dims), done);
     PN_TRY_GOTO(s, check_training(&b, &r), done);
     PN_TRY_GOTO(s, check_decoding(&b, &r), done);

@@ -1,5 +1,5 @@
-/* Golden files of cores: the recurrence alone, against every CPU implementation of its op. An implementation that does
- * not take the whole sequence (a decode step) is run one token at a time, and gives no gradients. */
+/* Golden files of cores: the recurrence alone, against every implementation of its op on a backend. An implementation
+ * that does not take the whole sequence (a decode step) is run one token at a time, and gives no gradients. */
 #include "check_vectors.h"
 
 #include <math.h>
@@ -95,6 +95,7 @@ enum { OUT_O, OUT_STATE };
 
 typedef struct core {
     const pn_safetensors *file;
+    const pn_compute *on;
     const core_kind *kind;
     core_dims dims;
     double scale;
@@ -126,22 +127,31 @@ static pn_status read_dims(core *c) {
     return PN_OK;
 }
 
-/* [tokens, channels]; a state: [1, H, dk, dv]. */
+static bool is_one_of(const char *name, const char *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(list[i], name)) return true;
+    return false;
+}
+
+/* [tokens, channels]; a state: [1, H, dk, dv]. Gates and states are wide. */
 static pn_status read_input(core *c, const char *name, pn_tensor **out) {
+    static const char *const gates[] = { "gs", "gv", "beta" };
     const core_dims *d = &c->dims;
+    const pn_dtype wide = pn_wide_dtype(c->on->dtype);
+    const pn_dtype type = is_one_of(name, gates, sizeof gates / sizeof *gates) ? wide : c->on->dtype;
     if (!strcmp(name, "S0") || !strcmp(name, "dST")) {
-        PN_TRY(pn_golden_read(c->file, name, c->pool, PN_F32, 4, (int64_t[]){ 1, d->heads, d->dk, d->dv }, out));
+        PN_TRY(pn_golden_read(c->file, name, c->pool, wide, 4, (int64_t[]){ 1, d->heads, d->dk, d->dv }, out));
         return PN_OK;
     }
     const pn_tensor_info *info;
     PN_TRY(pn_golden_info(c->file, name, &info));
     const int64_t shape[] = { d->tokens, info->n_elems / d->tokens };
-    PN_TRY(pn_golden_read(c->file, name, c->pool, PN_F32, 2, shape, out));
+    PN_TRY(pn_golden_read(c->file, name, c->pool, type, 2, shape, out));
     return PN_OK;
 }
 
 static pn_status core_read(core *c) {
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &c->pool));
+    PN_TRY(pn_pool_create(pn_backend_pool(c->on->backend), &c->pool));
     PN_TRY(read_dims(c));
     for (int i = 0; i < c->kind->n_in; i++)
         if (c->kind->input[i]) PN_TRY(read_input(c, c->kind->input[i], &c->in[i]));
@@ -173,7 +183,7 @@ static pn_status call_make(const core *c, pn_tensor *const *in, bool wants, cons
     c->kind->attr(&dims, docs, c->scale, x->attr);
     x->c.op = c->kind->op;
     x->c.attr = x->attr;
-    x->c.dtype = PN_F32;
+    x->c.dtype = c->on->dtype;
     x->c.n_in = c->kind->n_in;
     for (int i = 0; i < x->c.n_in; i++) {
         if (!in[i]) continue;
@@ -181,7 +191,7 @@ static pn_status call_make(const core *c, pn_tensor *const *in, bool wants, cons
         x->c.wants[i] = wants;
     }
     pn_out_spec spec[PN_OP_OUT] = { 0 };
-    for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = PN_F32;
+    for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = c->on->dtype;
     PN_TRY(x->c.op->contract->infer(&x->c, &x->c.n_out, spec));
     for (int i = 0; i < x->c.n_out; i++)
         PN_TRY(pn_tensor_create(c->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->c.out[i]));
@@ -199,21 +209,15 @@ static pn_status run(const core *c, const pn_op_impl *impl, call *x, bool backwa
     return PN_OK;
 }
 
-static double gradient_limit(const char *input) {
+static double gradient_limit(const core *c, const char *input) {
     static const char *const gates[] = { "gs", "gv", "beta", "a", "b" };
-    for (size_t i = 0; i < sizeof gates / sizeof *gates; i++)
-        if (!strcmp(gates[i], input)) return PN_LIMIT_GATE_GRADIENT;
-    return PN_LIMIT_GRADIENT;
+    const pn_golden_limits *limits = pn_golden_limits_of(c->on->dtype);
+    return is_one_of(input, gates, sizeof gates / sizeof *gates) ? limits->core_gate : limits->core_gradient;
 }
 
 static pn_status row_tensor(const core *c, pn_row *r, const char *name, const pn_tensor *x, double limit) {
-    const pn_tensor_info *info;
-    PN_TRY(pn_golden_info(c->file, name, &info));
-    PN_CHECK(info->n_elems == pn_tensor_elems(x), PN_FORMAT,
-             "%s: tensor %s has shape %s, which does not fit the others", pn_safetensors_path(c->file), name,
-             pn_tensor_info_shape_text(info));
     double error;
-    PN_TRY(pn_golden_error(c->file, name, 0, pn_f32(x), pn_tensor_elems(x), &error));
+    PN_TRY(pn_golden_tensor_error(c->file, name, x, &error));
     pn_row_error(r, name, error, limit);
     return PN_OK;
 }
@@ -224,22 +228,23 @@ static pn_status check_whole(const core *c, const pn_op_impl *impl, pn_row *r, b
     const int64_t offset[] = { 0, c->dims.tokens };
     call x;
     PN_TRY_GOTO(s, call_make(c, c->in, true, &(pn_docs){ .n = 1, .offset = offset }, &x), done);
-    *taken = (!impl->takes || impl->takes(&x.c)) && impl->backward;
+    *taken = pn_op_takes(impl, &x.c) && impl->backward;
     if (!*taken) goto done;
     PN_TRY_GOTO(s, run(c, impl, &x, false), done);
     for (int i = 0; i < x.c.n_in; i++)
         if (x.c.in[i])
-            PN_TRY_GOTO(s, pn_tensor_zeros(c->pool, PN_F32, x.c.in[i]->rank, x.c.in[i]->shape, &x.c.din[i]), done);
+            PN_TRY_GOTO(s, pn_tensor_zeros(c->pool, x.c.in[i]->dtype, x.c.in[i]->rank, x.c.in[i]->shape, &x.c.din[i]),
+                        done);
     for (int i = 0; i < 2; i++) x.c.dout[i] = c->dout[i];
     PN_TRY_GOTO(s, run(c, impl, &x, true), done);
-    PN_TRY_GOTO(s, row_tensor(c, r, "o", x.c.out[OUT_O], PN_LIMIT_OUTPUT), done);
-    PN_TRY_GOTO(s, row_tensor(c, r, "ST", x.c.out[OUT_STATE], PN_LIMIT_OUTPUT), done);
+    PN_TRY_GOTO(s, row_tensor(c, r, "o", x.c.out[OUT_O], pn_golden_limits_of(c->on->dtype)->core), done);
+    PN_TRY_GOTO(s, row_tensor(c, r, "ST", x.c.out[OUT_STATE], pn_golden_limits_of(c->on->dtype)->core), done);
     for (int i = 0; i < x.c.n_in; i++) {
         if (!x.c.in[i]) continue;
         const char *name = c->kind->input[i];
         char grad[32];
         snprintf(grad, sizeof grad, !strcmp(name, "S0") ? "d%s" : "d_%s", name);
-        PN_TRY_GOTO(s, row_tensor(c, r, grad, x.c.din[i], gradient_limit(name)), done);
+        PN_TRY_GOTO(s, row_tensor(c, r, grad, x.c.din[i], gradient_limit(c, name)), done);
     }
 done:
     call_free(&x);
@@ -251,7 +256,7 @@ static pn_status one_token(const core *c, const pn_op_impl *impl, int64_t t, pn_
                            bool *taken) {
     pn_status s = PN_OK;
     static const int64_t offset[] = { 0, 1 };
-    pn_tensor *in[PN_OP_IN] = { 0 };
+    pn_tensor *in[PN_OP_IN] = { 0 }, *row = NULL;
     call x = { 0 };
     for (int i = 0; i < c->kind->n_in; i++) {
         if (!c->in[i]) continue;
@@ -261,13 +266,15 @@ static pn_status one_token(const core *c, const pn_op_impl *impl, int64_t t, pn_
             PN_TRY_GOTO(s, pn_tensor_rows(c->in[i], t, t + 1, &in[i]), done);
     }
     PN_TRY_GOTO(s, call_make(c, in, false, &(pn_docs){ .n = 1, .offset = offset }, &x), done);
-    *taken = !impl->takes || impl->takes(&x.c);
+    *taken = pn_op_takes(impl, &x.c);
     if (!*taken) goto done;
     PN_TRY_GOTO(s, run(c, impl, &x, false), done);
-    memcpy(pn_f32(o) + t * o->shape[1], pn_f32(x.c.out[OUT_O]), (size_t)o->shape[1] * sizeof(float));
+    PN_TRY_GOTO(s, pn_tensor_rows(o, t, t + 1, &row), done);
+    PN_TRY_GOTO(s, pn_tensor_copy(row, x.c.out[OUT_O]), done);
     pn_tensor_release(state);
     *state = pn_tensor_retain(x.c.out[OUT_STATE]);
 done:
+    pn_tensor_release(&row);
     for (int i = 0; i < PN_OP_IN; i++) pn_tensor_release(&in[i]);
     call_free(&x);
     return s;
@@ -279,28 +286,30 @@ static pn_status check_steps(const core *c, const pn_op_impl *impl, pn_row *r, b
     for (int i = 0; i < c->kind->n_in; i++)
         if (c->kind->input[i] && !strcmp(c->kind->input[i], "S0")) state = pn_tensor_retain(c->in[i]);
     PN_ASSERT(state);
-    PN_TRY_GOTO(s, pn_tensor_zeros(c->pool, PN_F32, 2, c->dout[OUT_O]->shape, &o), done);
+    PN_TRY_GOTO(s, pn_tensor_zeros(c->pool, c->on->dtype, 2, c->dout[OUT_O]->shape, &o), done);
     *taken = true;
     for (int64_t t = 0; t < c->dims.tokens && *taken; t++)
         PN_TRY_GOTO(s, one_token(c, impl, t, &state, o, taken), done);
     if (!*taken) goto done;
-    PN_TRY_GOTO(s, row_tensor(c, r, "o", o, PN_LIMIT_OUTPUT), done);
-    PN_TRY_GOTO(s, row_tensor(c, r, "ST", state, PN_LIMIT_OUTPUT), done);
+    PN_TRY_GOTO(s, row_tensor(c, r, "o", o, pn_golden_limits_of(c->on->dtype)->core), done);
+    PN_TRY_GOTO(s, row_tensor(c, r, "ST", state, pn_golden_limits_of(c->on->dtype)->core), done);
 done:
     pn_tensor_release(&o);
     pn_tensor_release(&state);
     return s;
 }
 
-pn_status pn_check_core_file(const pn_safetensors *f, const char *kind, pn_report *report, bool *built_in) {
-    core c = { .file = f };
+pn_status pn_check_core_file(const pn_safetensors *f, const char *kind, const pn_compute *on, pn_report *report,
+                             bool *built_in) {
+    core c = { .file = f, .on = on };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].kind, kind)) c.kind = &kinds[i];
     *built_in = c.kind != NULL;
     if (!c.kind) return PN_OK;
     pn_status s;
     PN_TRY_GOTO(s, core_read(&c), done);
-    for (const pn_op_impl *const *impl = c.kind->op->impl[PN_CPU]; *impl; impl++) {
+    for (const pn_op_impl *const *impl = c.kind->op->impl[on->backend]; *impl; impl++) {
+        if (on->dtype == PN_BF16 && !(*impl)->bf16) continue;
         pn_row r = pn_row_start(pn_golden_name(f), (*impl)->name);
         bool taken;
         PN_TRY_GOTO(s, check_whole(&c, *impl, &r, &taken), done);

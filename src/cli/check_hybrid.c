@@ -11,6 +11,7 @@
 
 typedef struct hybrid {
     const pn_safetensors *file;
+    const pn_golden_limits *limits;
     json_t *layers;
     pn_model *model;
     pn_tape *tape;
@@ -96,15 +97,20 @@ static pn_status read_ids(hybrid *h) {
     pn_pool *pool = pn_tape_pool(h->tape);
     PN_TRY(pn_golden_read(h->file, "input_ids", pool, PN_I32, 1, &n, &h->ids));
     PN_TRY(pn_tensor_create(pool, PN_I32, 1, &n, &h->targets));
-    memcpy(pn_i32(h->targets), pn_i32(h->ids) + 1, (size_t)(n - 1) * sizeof(int32_t));
-    pn_i32(h->targets)[n - 1] = PN_IGNORE;
-    return PN_OK;
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    PN_CHECK(ids, PN_MEMORY, "out of memory");
+    pn_status s = pn_tensor_read(h->ids, ids, PN_I32);
+    memmove(ids, ids + 1, (size_t)(n - 1) * sizeof *ids);
+    ids[n - 1] = PN_IGNORE;
+    if (!s) s = pn_tensor_write(h->targets, ids, PN_I32);
+    free(ids);
+    return s;
 }
 
 static pn_status row_tensor(hybrid *h, pn_row *r, const char *name, const pn_tensor *x) {
     double error;
-    PN_TRY(pn_golden_error(h->file, name, 0, pn_f32(x), pn_tensor_elems(x), &error));
-    pn_row_error(r, name, error, PN_LIMIT_OUTPUT);
+    PN_TRY(pn_golden_tensor_error(h->file, name, x, &error));
+    pn_row_error(r, name, error, h->limits->model);
     return PN_OK;
 }
 
@@ -120,10 +126,10 @@ static pn_status check_gradients(hybrid *h, pn_row *r) {
             continue;
         }
         double error;
-        PN_TRY(pn_golden_error(h->file, name, 0, pn_f32(grad), pn_tensor_elems(grad), &error));
+        PN_TRY(pn_golden_tensor_error(h->file, name, grad, &error));
         pn_worst_take(&worst, params->item[i]->name, error);
     }
-    pn_row_worst(r, "grad", &worst, PN_LIMIT_MODEL_GRADIENT);
+    pn_row_worst(r, "grad", &worst, h->limits->model_gradient);
     return PN_OK;
 }
 
@@ -145,17 +151,18 @@ static pn_status check(hybrid *h, pn_row *r) {
     return PN_OK;
 }
 
-pn_status pn_check_hybrid_file(const pn_safetensors *f, pn_report *report, bool *built_in) {
+pn_status pn_check_hybrid_file(const pn_safetensors *f, const pn_compute *on, pn_report *report, bool *built_in) {
     pn_status s;
-    hybrid h = { .file = f };
+    hybrid h = { .file = f, .limits = pn_golden_limits_of(on->dtype) };
     pn_model_config *config = malloc(sizeof *config); /* large for a stack */
     PN_CHECK(config, PN_MEMORY, "out of memory");
-    pn_row r = pn_row_start(pn_golden_name(f), "cpu");
+    pn_row r = pn_row_start(pn_golden_name(f), pn_backend_name(on->backend));
     PN_TRY_GOTO(s, read_config(&h, config, built_in), done);
     if (!*built_in) goto done;
     PN_TRY_GOTO(s, pn_model_create(config, PN_F32, NULL, &h.model), done);
-    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &h.tape), done);
     PN_TRY_GOTO(s, read_params(&h), done);
+    PN_TRY_GOTO(s, pn_params_move(h.model->params, on->backend, on->dtype), done);
+    PN_TRY_GOTO(s, pn_params_tape(h.model->params, &h.tape), done);
     PN_TRY_GOTO(s, read_ids(&h), done);
     PN_TRY_GOTO(s, check(&h, &r), done);
     pn_row_end(report, &r);

@@ -54,29 +54,30 @@ static pn_status list_folder(const char *folder, name_list *out) {
     return PN_OK;
 }
 
-static pn_status dispatch(const pn_safetensors *f, const char *kind, pn_report *report, bool *built_in) {
+static pn_status dispatch(const pn_safetensors *f, const char *kind, const pn_compute *on, pn_report *report,
+                          bool *built_in) {
     *built_in = false;
     if (pn_safetensors_metadata(f, "layer_cfgs")) {
-        PN_TRY(pn_check_hybrid_file(f, report, built_in));
+        PN_TRY(pn_check_hybrid_file(f, on, report, built_in));
         return PN_OK;
     }
     if (!kind) return PN_OK;
     /* A core and a block may share a kind's name (deltanet and delta do not, but nothing forbids it): only a block
      * file has documents. */
     if (pn_safetensors_find(f, "cu_seqlens"))
-        PN_TRY(pn_check_block_file(f, report, built_in));
+        PN_TRY(pn_check_block_file(f, on, report, built_in));
     else
-        PN_TRY(pn_check_core_file(f, kind, report, built_in));
+        PN_TRY(pn_check_core_file(f, kind, on, report, built_in));
     return PN_OK;
 }
 
-static pn_status check_file(const char *path, bool named, pn_report *report) {
+static pn_status check_file(const char *path, bool named, const pn_compute *on, pn_report *report) {
     pn_safetensors *f;
     PN_TRY(pn_safetensors_open(path, &f));
     const pn_golden_settings settings = { .file = f };
     const char *kind = pn_golden_kind(&settings), *name = pn_golden_name(f);
     bool built_in;
-    pn_status s = dispatch(f, kind, report, &built_in);
+    pn_status s = dispatch(f, kind, on, report, &built_in);
     if (s == PN_USAGE || s == PN_UNSUPPORTED ||
         s == PN_NUMERIC) { /* this file's settings; the others are still asked */
         pn_row r = pn_row_start(name, kind ? kind : "model");
@@ -103,16 +104,16 @@ static pn_status check_file(const char *path, bool named, pn_report *report) {
     return PN_OK;
 }
 
-pn_status pn_check_vectors(char *const *paths, int n_paths, FILE *out) {
+pn_status pn_check_vectors(char *const *paths, int n_paths, const pn_compute *on, FILE *out) {
     pn_report report = { .out = out };
     for (int i = 0; i < n_paths; i++) {
         if (!pn_is_directory(paths[i])) {
-            PN_TRY(check_file(paths[i], true, &report));
+            PN_TRY(check_file(paths[i], true, on, &report));
             continue;
         }
         name_list files = { 0 };
         pn_status s = list_folder(paths[i], &files);
-        for (size_t k = 0; !s && k < files.n; k++) s = check_file(files.item[k], false, &report);
+        for (size_t k = 0; !s && k < files.n; k++) s = check_file(files.item[k], false, on, &report);
         names_free(&files);
         PN_TRY(s);
     }

@@ -92,6 +92,7 @@ static pn_status run_train(const pn_args *args) {
     PN_TRY(pn_args_i64(args, "layers", 1, PN_MAX_LAYERS, &o.layers));
     PN_TRY(pn_args_i64(args, "tokens", 16, 1 << 20, &o.tokens));
     PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(device_of(args, &o.backend, &o.type));
     if (file) PN_TRY(pn_args_config(args, &o.config));
     pn_status s = pn_bench_train(&o, stdout);
     pn_config_destroy(&o.config);
@@ -112,6 +113,7 @@ static pn_status run_layer(const pn_args *args) {
     pn_block_spec block[MOST_BLOCKS];
     pn_bench_layer_options o = { .block = block, .tokens = 2048, .repeat = 15, .json = pn_args_value(args, "json") };
     PN_TRY(shape_of(args, &o.shape));
+    PN_TRY(device_of(args, &o.backend, &o.type));
     PN_TRY(pn_args_i64(args, "tokens", 1, 1 << 20, &o.tokens));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.repeat));
     PN_TRY(blocks_of(args, &o.shape->dims, block, &o.n_blocks));
@@ -141,6 +143,8 @@ static pn_status speed_model(const pn_args *args, pn_model **out, const char **n
 
 static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     pn_model *model = NULL;
+    pn_backend backend;
+    pn_dtype type;
     pn_bench_speed_options o = { .pass = pass, .json = pn_args_value(args, "json") };
     PN_TRY(pn_options_defaults(pn_latency_option_table, &o.latency));
     o.latency.context = (pn_int_list){ 1, { 4096 } };
@@ -148,9 +152,11 @@ static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     PN_TRY(pn_args_i64(args, "batch", 1, 4096, &o.latency.batch));
     PN_TRY(pn_args_i64(args, "chunk", 1, 1 << 20, &o.latency.chunk));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.latency.repeat));
+    PN_TRY(device_of(args, &backend, &type));
     PN_TRY(speed_model(args, &model, &o.name));
     o.model = model;
-    pn_status s = pn_bench_speed(&o, stdout);
+    pn_status s = pn_params_move(model->params, backend, type);
+    if (!s) s = pn_bench_speed(&o, stdout);
     pn_model_destroy(&model);
     return s;
 }
@@ -171,10 +177,16 @@ static const struct {
     const char *flag[MOST_FLAGS];
 } benches[] = {
     { "ops", run_ops, 0, { "device", "dtype", "shape", "op", "tokens", "sequences", "repeat", "json" } },
-    { "layer", run_layer, 0, { "device", "shape", "block", "tokens", "repeat", "json" } },
-    { "train", run_train, 0, { "device", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
-    { "prefill", run_prefill, 1, { "device", "shape", "layers", "block", "context", "chunk", "repeat", "json" } },
-    { "decode", run_decode, 1, { "device", "shape", "layers", "block", "batch", "context", "repeat", "json" } },
+    { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "repeat", "json" } },
+    { "train", run_train, 0, { "device", "dtype", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
+    { "prefill",
+      run_prefill,
+      1,
+      { "device", "dtype", "shape", "layers", "block", "context", "chunk", "repeat", "json" } },
+    { "decode",
+      run_decode,
+      1,
+      { "device", "dtype", "shape", "layers", "block", "batch", "context", "repeat", "json" } },
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 
@@ -234,9 +246,6 @@ static pn_status run(const pn_args *args) {
         words[i] = benches[i].word;
         if (strcmp(word, words[i])) continue;
         PN_TRY(check_options(i, args));
-        PN_CHECK(benches[i].run == run_ops || !strcmp(pn_args_value(args, "device"), pn_backend_name(PN_CPU)), PN_USAGE,
-                 "postnas bench %s: --device %s is not in this version; use --device cpu", word,
-                 pn_args_value(args, "device"));
         return benches[i].run(args);
     }
     const char *near = pn_nearest(word, words, BENCHES);

@@ -27,20 +27,30 @@ static pn_status compute_type(const pn_args *args, pn_backend backend, pn_dtype 
     return PN_OK;
 }
 
-static pn_status run_ops(const pn_args *args) {
+/* --backend and --dtype. */
+static pn_status compute_of(const pn_args *args, pn_compute *out) {
     const char *const names[] = { pn_backend_name(PN_CPU), pn_backend_name(PN_CUDA) };
     const char *name = pn_args_value(args, "backend");
     PN_CHECK(!strcmp(name, names[0]) || !strcmp(name, names[1]), PN_USAGE,
              "postnas check: --backend %s is neither %s nor %s", name, names[0], names[1]);
-    pn_backend backend = strcmp(name, names[0]) ? PN_CUDA : PN_CPU;
-    pn_dtype type;
-    PN_TRY(compute_type(args, backend, &type));
-    return pn_check_ops(args->operand + 1, args->n_operands - 1, backend, type, pn_args_has(args, "slow"), stdout);
+    out->backend = strcmp(name, names[0]) ? PN_CUDA : PN_CPU;
+    return compute_type(args, out->backend, &out->dtype);
+}
+
+static pn_status run_ops(const pn_args *args) {
+    pn_check_ops_options o = { .names = args->operand + 1, .n = args->n_operands - 1 };
+    o.slow = pn_args_has(args, "slow");
+    o.small = pn_args_has(args, "small");
+    PN_CHECK(!o.slow || !o.small, PN_USAGE, "postnas check ops: --slow and --small; leave one out");
+    PN_TRY(compute_of(args, &o.on));
+    return pn_check_ops(&o, stdout);
 }
 
 static pn_status run_vectors(const pn_args *args) {
+    pn_compute on;
     PN_CHECK(args->n_operands > 1, PN_USAGE, "postnas check vectors: name golden files, or folders of them");
-    return pn_check_vectors(args->operand + 1, args->n_operands - 1, stdout);
+    PN_TRY(compute_of(args, &on));
+    return pn_check_vectors(args->operand + 1, args->n_operands - 1, &on, stdout);
 }
 
 static pn_status run_model(const pn_args *args) {
@@ -90,8 +100,9 @@ static const pn_flag flags[] = {
       .value = "SHARE",
       .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
-    { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops: whose implementations, cpu or cuda" },
-    { .name = "dtype", .value = "TYPE", .def = "f32", .help = "ops: what cuda computes in, f32 or bf16" },
+    { .name = "small", .help = "ops: only the smallest cases, as for sanitizers" },
+    { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops, vectors: whose implementations, cpu or cuda" },
+    { .name = "dtype", .value = "TYPE", .def = "f32", .help = "ops, vectors: what cuda computes in, f32 or bf16" },
     PN_FLAG_END,
 };
 
@@ -100,10 +111,10 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow] [--backend NAME] [--dtype TYPE]\n"
+        "    postnas check ops [NAME...] [--slow | --small] [--backend NAME] [--dtype TYPE]\n"
         "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
-        "    postnas check vectors PATH...\n"
+        "    postnas check vectors PATH... [--backend NAME] [--dtype TYPE]\n"
         "        golden .safetensors files, or folders of them: a row per file and implementation\n"
         "    postnas check model DIR --expected FILE.safetensors [--kl NATS] [--top1 SHARE]\n"
         "        logits (and hidden states) of input_ids, in one pass and decoding; with --kl or --top1 the file's\n"

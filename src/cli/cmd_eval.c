@@ -15,6 +15,8 @@ static pn_status run(const pn_args *args) {
 static const pn_flag flags[] = {
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
+    PN_FLAG_DEVICE,
+    PN_FLAG_PRECISION,
     { .name = "output",
       .letter = 'o',
       .value = "FILE",

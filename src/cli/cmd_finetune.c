@@ -11,7 +11,7 @@ static pn_status run(const pn_args *args) {
     return s;
 }
 
-static const pn_flag flags[] = { PN_FLAG_CONFIG, PN_FLAG_SET, PN_FLAG_END };
+static const pn_flag flags[] = { PN_FLAG_CONFIG, PN_FLAG_SET, PN_FLAG_DEVICE, PN_FLAG_PRECISION, PN_FLAG_END };
 
 const pn_command pn_cmd_finetune = {
     .name = "finetune",

@@ -40,6 +40,7 @@ typedef struct generate {
 
 static pn_status run_all(const pn_args *args, generate *g) {
     pn_sampler sampler = { 0 };
+    pn_compute on;
     int64_t max_tokens, seed;
     const char *prompt = pn_args_value(args, "prompt");
     PN_CHECK(prompt, PN_USAGE, "generate: give --prompt TEXT");
@@ -48,8 +49,11 @@ static pn_status run_all(const pn_args *args, generate *g) {
     PN_TRY(pn_args_i64(args, "top-k", 0, 1 << 24, &sampler.top_k));
     PN_TRY(pn_args_f64(args, "top-p", 1e-6, 1, &sampler.top_p));
     PN_TRY(pn_args_i64(args, "seed", 0, INT64_MAX, &seed));
+    PN_TRY(pn_args_compute(args, &on));
+    PN_TRY(pn_compute_tell(&on));
     PN_TRY(pn_tokenizer_open(args->operand[0], &g->tokenizer));
     PN_TRY(pn_model_load(args->operand[0], PN_F32, &g->model));
+    PN_TRY(pn_params_move(g->model->params, on.backend, on.dtype));
     if (pn_tokenizer_adds_bos(g->tokenizer)) PN_TRY(pn_ids_push(&g->prompt, pn_tokenizer_bos(g->tokenizer)));
     PN_TRY(pn_tokenizer_encode(g->tokenizer, prompt, strlen(prompt), true, &g->prompt));
     pn_rng_stream((uint64_t)seed, "generate", 0, &sampler.rng);
@@ -86,6 +90,8 @@ static const pn_flag flags[] = {
     { .name = "top-k", .value = "N", .help = "sample among the N most likely; 0: all", .def = "0" },
     { .name = "top-p", .value = "X", .help = "sample within this much probability", .def = "1" },
     { .name = "seed", .value = "N", .help = "of the sampling", .def = "1" },
+    { .name = "device", .value = "NAME", .help = "cpu, or cuda: one NVIDIA GPU", .def = "cpu" },
+    { .name = "precision", .value = "TYPE", .help = "on cuda: bf16, or f32", .def = "auto" },
     PN_FLAG_END,
 };
 

@@ -31,6 +31,8 @@ static pn_status rerank(const pn_args *args, const char *dir) {
     pn_rerank_options o = { .top = 10, .measure = pn_args_has(args, "measure") };
     PN_CHECK(!pn_args_has(args, "config"), PN_USAGE,
              "postnas search: --rerank takes the configuration from the run; change its search section with --set");
+    PN_CHECK(!pn_args_has(args, "device") && !pn_args_has(args, "precision"), PN_USAGE,
+             "postnas search: --rerank computes as the run did; leave out --device and --precision");
     PN_TRY(pn_args_i64(args, "top", 1, 1000000, &o.top));
     PN_TRY(pn_path_join(file, dir, "config.yaml"));
     PN_CHECK(pn_file_exists(file), PN_USAGE, "%s: is no run of postnas search: it has no config.yaml", dir);
@@ -58,6 +60,8 @@ static pn_status run(const pn_args *args) {
 static const pn_flag flags[] = {
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
+    PN_FLAG_DEVICE,
+    PN_FLAG_PRECISION,
     { .name = "rerank", .value = "RUN", .help = "rank the paths that a run has measured, without training" },
     { .name = "measure", .help = "with --rerank: measure the scores that are missing, and keep them" },
     { .name = "top", .value = "N", .help = "with --rerank: how many paths to print (10)" },

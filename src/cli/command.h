@@ -29,6 +29,11 @@ typedef struct pn_flag {
         .name = "set", .letter = 's', .value = "KEY=VALUE",                                                            \
         .help = "set one configuration value, for example search.beam.width=4; may be repeated"                        \
     }
+/* Where it computes: commands with a configuration take them as its keys of these names (pn_args_config). */
+#define PN_FLAG_DEVICE                                                                                                 \
+    { .name = "device", .value = "NAME", .help = "cpu, or cuda: one NVIDIA GPU; as the configuration's device" }
+#define PN_FLAG_PRECISION                                                                                              \
+    { .name = "precision", .value = "TYPE", .help = "on cuda: bf16, or f32; as the configuration's precision" }
 #define PN_FLAG_JSON                                                                                                   \
     { .name = "json", .help = "write the result as JSON" }
 #define PN_FLAG_END                                                                                                    \

@@ -35,9 +35,13 @@ pn_status pn_golden_read(const pn_safetensors *f, const char *name, pn_pool *poo
     PN_CHECK(ok && n == info->n_elems && rows_of(rank, shape) == rows_of(info->rank, info->shape), PN_FORMAT,
              "%s: tensor %s has shape %s, which does not fit the file's other tensors or its settings",
              pn_safetensors_path(f), name, pn_tensor_info_shape_text(info));
-    PN_TRY(pn_tensor_create(pool, type, rank, shape, out));
-    pn_convert_unaligned(pn_data(*out), type, info->data, info->dtype, n);
-    return PN_OK;
+    void *values = malloc((size_t)n * pn_dtype_bytes(type) + 1);
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    pn_convert_unaligned(values, type, info->data, info->dtype, n);
+    pn_status s = pn_tensor_create(pool, type, rank, shape, out);
+    if (!s) s = pn_tensor_write(*out, values, type);
+    free(values);
+    return s;
 }
 
 pn_status pn_golden_add(const pn_safetensors *f, const char *name, int64_t first, const float *x, int64_t n,
@@ -74,6 +78,42 @@ pn_status pn_golden_error(const pn_safetensors *f, const char *name, int64_t fir
     PN_TRY(pn_golden_add(f, name, first, x, n, &sum));
     *error = pn_golden_rms(&sum);
     return PN_OK;
+}
+
+pn_status pn_golden_tensor_error(const pn_safetensors *f, const char *name, const pn_tensor *x, double *error) {
+    const pn_tensor_info *info;
+    const int64_t n = pn_tensor_elems(x);
+    PN_TRY(pn_golden_info(f, name, &info));
+    PN_CHECK(info->n_elems == n, PN_FORMAT, "%s: tensor %s has shape %s, which does not fit the others",
+             pn_safetensors_path(f), name, pn_tensor_info_shape_text(info));
+    float *values = malloc((size_t)(n + 1) * sizeof *values);
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    pn_status s = pn_tensor_read(x, values, PN_F32);
+    if (!s) s = pn_golden_error(f, name, 0, values, n, error);
+    free(values);
+    return s;
+}
+
+const pn_golden_limits *pn_golden_limits_of(pn_dtype compute) {
+    static const pn_golden_limits f32 = { .core = PN_LIMIT_OUTPUT,
+                                          .core_gradient = PN_LIMIT_GRADIENT,
+                                          .core_gate = PN_LIMIT_GATE_GRADIENT,
+                                          .block = PN_LIMIT_OUTPUT,
+                                          .dx = PN_LIMIT_GRADIENT,
+                                          .weight = PN_LIMIT_GRADIENT,
+                                          .gate_weight = PN_LIMIT_GATE_GRADIENT,
+                                          .model = PN_LIMIT_OUTPUT,
+                                          .model_gradient = PN_LIMIT_MODEL_GRADIENT };
+    static const pn_golden_limits bf16 = { .core = 5e-3,
+                                           .core_gradient = 8e-3,
+                                           .core_gate = 2e-2,
+                                           .block = 1.5e-2,
+                                           .dx = 1.5e-2,
+                                           .weight = 3e-2,
+                                           .gate_weight = 3e-2,
+                                           .model = 1e-2,
+                                           .model_gradient = 5e-2 };
+    return compute == PN_BF16 ? &bf16 : &f32;
 }
 
 /* ---- settings ---- */

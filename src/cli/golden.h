@@ -4,6 +4,7 @@
 #define PN_CLI_GOLDEN_H
 
 #include "block.h"
+#include "compute.h"
 #include "json.h"
 #include "safetensors.h"
 
@@ -34,6 +35,8 @@ double pn_golden_rms(const pn_golden_sum *sum);
 /* Of n values in one go, against elements first .. first + n - 1 of the file's tensor. */
 pn_status pn_golden_error(const pn_safetensors *f, const char *name, int64_t first, const float *x, int64_t n,
                           double *error);
+/* Of a whole tensor of any type, wherever it is, against the file's (PN_FORMAT when that has another size). */
+pn_status pn_golden_tensor_error(const pn_safetensors *f, const char *name, const pn_tensor *x, double *error);
 
 /* "attn", "gdn", ...: "swa" for an attention with a window; NULL when there is none. */
 const char *pn_golden_kind(const pn_golden_settings *s);
@@ -52,5 +55,13 @@ bool pn_golden_is_gate(const char *name);
 #define PN_LIMIT_GRADIENT       2e-5 /* of cores and blocks */
 #define PN_LIMIT_GATE_GRADIENT  1e-4
 #define PN_LIMIT_MODEL_GRADIENT 1e-4
+
+/* Both columns, by compute type. */
+typedef struct pn_golden_limits {
+    double core, core_gradient, core_gate; /* outputs and states; gradients; those of gates */
+    double block, dx, weight, gate_weight; /* outputs, states and decoding; gradients of the input and of weights */
+    double model, model_gradient;          /* logits and loss; all gradients */
+} pn_golden_limits;
+const pn_golden_limits *pn_golden_limits_of(pn_dtype compute);
 
 #endif

@@ -32,13 +32,44 @@ static hid_t memory_type(pn_dtype t) {
     }
 }
 
+/* Where an array's values are read from or written to: its own memory, or the buffer, which then goes between. */
+static pn_status place_of(const pn_checkpoint_array *a, void **buffer, void **place) {
+    const pn_tensor *t = a->tensor;
+    *buffer = NULL;
+    *place = a->data;
+    if (!t) return PN_OK;
+    *place = pn_data(t);
+    if (t->dtype == a->dtype && pn_pool_kind_of(t->storage->pool) == PN_POOL_HOST) return PN_OK;
+    *place = *buffer = malloc((size_t)a->n * pn_dtype_bytes(a->dtype) + 1);
+    PN_CHECK(*buffer, PN_MEMORY, "out of memory");
+    return PN_OK;
+}
+
+static pn_status write_array(hid_t dataset, const char *path, const pn_checkpoint_array *a) {
+    void *buffer, *from;
+    PN_TRY(place_of(a, &buffer, &from));
+    pn_status s = buffer ? pn_tensor_read(a->tensor, buffer, a->dtype) : PN_OK;
+    if (!s) s = pn_h5_append(dataset, path, a->name, memory_type(a->dtype), 0, a->n, from);
+    free(buffer);
+    return s;
+}
+
+static pn_status read_array(hid_t dataset, const char *path, const pn_checkpoint_array *a) {
+    void *buffer, *to;
+    PN_TRY(place_of(a, &buffer, &to));
+    pn_status s = pn_h5_read(dataset, path, a->name, memory_type(a->dtype), 0, a->n, to);
+    if (!s && buffer) s = pn_tensor_write(a->tensor, buffer, a->dtype);
+    free(buffer);
+    return s;
+}
+
 static pn_status write_arrays(const char *path, const pn_checkpoint_array *a, int n) {
     hid_t file = -1, dataset = -1;
     PN_TRY(pn_h5_create(path, &file));
     pn_status s = PN_OK;
     for (int i = 0; i < n && !s; i++) {
         s = pn_h5_create_array(file, path, a[i].name, stored_type(a[i].dtype), CHUNK, &dataset);
-        if (!s) s = pn_h5_append(dataset, path, a[i].name, memory_type(a[i].dtype), 0, a[i].n, a[i].data);
+        if (!s) s = write_array(dataset, path, &a[i]);
         pn_h5_close_dataset(&dataset);
     }
     pn_status closed = pn_h5_close_file(&file, path);
@@ -52,7 +83,7 @@ static pn_status read_arrays(const char *path, const pn_checkpoint_array *a, int
     pn_status s = PN_OK;
     for (int i = 0; i < n && !s; i++) {
         s = pn_h5_open_array(file, path, a[i].name, stored_type(a[i].dtype), a[i].n, &dataset);
-        if (!s) s = pn_h5_read(dataset, path, a[i].name, memory_type(a[i].dtype), 0, a[i].n, a[i].data);
+        if (!s) s = read_array(dataset, path, &a[i]);
         pn_h5_close_dataset(&dataset);
     }
     pn_h5_close_file(&file, path);

@@ -14,10 +14,18 @@
 
 typedef struct pn_checkpoint_array {
     const char *name;
-    pn_dtype dtype; /* F32, F64, I32 or I64 */
-    int64_t n;      /* elements */
-    void *data;     /* read by save, written by load */
+    pn_dtype dtype;    /* F32, F64, I32 or I64: as which it is kept */
+    int64_t n;         /* elements */
+    void *data;        /* read by save, written by load */
+    pn_tensor *tensor; /* in place of data: its values, wherever they are; borrowed */
 } pn_checkpoint_array;
+
+static inline pn_checkpoint_array pn_checkpoint_data(const char *name, pn_dtype dtype, int64_t n, void *data) {
+    return (pn_checkpoint_array){ name, dtype, n, data, NULL };
+}
+static inline pn_checkpoint_array pn_checkpoint_tensor(const char *name, pn_dtype dtype, pn_tensor *t) {
+    return (pn_checkpoint_array){ name, dtype, pn_tensor_elems(t), NULL, t };
+}
 
 /* fingerprint: identifies the job; a state of another job is refused on load, which comes before any save. */
 pn_status pn_checkpoint_save(const char *dir, int64_t step, uint64_t fingerprint, const pn_checkpoint_array *arrays,

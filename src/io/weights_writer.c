@@ -209,7 +209,18 @@ static int name_against(const void *name, const void *e) {
     return strcmp(name, (*(entry *const *)e)->decl.name);
 }
 
+/* Of a tensor that the host cannot read in pieces. */
+static pn_status write_whole(int fd, const char *path, const entry *e, const pn_tensor *t) {
+    void *values = malloc((size_t)e->n_bytes + 1);
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    pn_status s = pn_tensor_read(t, values, e->decl.dtype);
+    if (!s) s = write_all(fd, path, values, (size_t)e->n_bytes, e->offset);
+    free(values);
+    return s;
+}
+
 static pn_status write_converted(int fd, const char *path, const entry *e, const pn_tensor *t) {
+    if (pn_pool_kind_of(t->storage->pool) == PN_POOL_DEVICE) return write_whole(fd, path, e, t);
     size_t to = pn_dtype_bytes(e->decl.dtype), from = pn_dtype_bytes(t->dtype);
     if (t->dtype == e->decl.dtype) return write_all(fd, path, pn_data(t), (size_t)e->n_bytes, e->offset);
     enum { PIECE = 1 << 18 };

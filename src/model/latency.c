@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "block_cost.h"
+#include "device.h"
 #include "files.h"
 #include "json.h"
 #include "latency_parts.h"
@@ -42,6 +43,9 @@ struct pn_latency {
     int n, cap;
     int64_t measured;
     bool frozen;
+    pn_backend backend;
+    pn_dtype dtype;
+    char gpu[sizeof((pn_device_info *)0)->name]; /* of backend PN_CUDA */
 };
 
 /* ---- settings ---- */
@@ -90,7 +94,7 @@ static uint64_t hash_of(const json_t *key) {
 }
 
 /* Everything that a measurement depends on; vocab 0: not on the vocabulary. The caller owns *out. */
-static pn_status key_of(const char *part, const char *options, const pn_dims *d, int64_t vocab,
+static pn_status key_of(const pn_latency *t, const char *part, const char *options, const pn_dims *d, int64_t vocab,
                         const pn_latency_setting *s, json_t **out) {
     bool decode = s->pass == PN_LATENCY_DECODE;
     json_t *key =
@@ -107,8 +111,13 @@ static pn_status key_of(const char *part, const char *options, const pn_dims *d,
     } else {
         failed |= json_object_set_new(key, "chunk", json_integer(s->chunk));
     }
-    failed |= json_object_set_new(key, "threads", json_integer(pn_threads()));
-    failed |= json_object_set_new(key, "device", json_string(pn_cpu_name()));
+    if (t->backend == PN_CUDA) {
+        failed |= json_object_set_new(key, "precision", json_string(pn_dtype_name(t->dtype)));
+        failed |= json_object_set_new(key, "device", json_string(t->gpu));
+    } else {
+        failed |= json_object_set_new(key, "threads", json_integer(pn_threads()));
+        failed |= json_object_set_new(key, "device", json_string(pn_cpu_name()));
+    }
     *out = key;
     if (!failed) return PN_OK;
     json_decref(key);
@@ -212,6 +221,8 @@ pn_status pn_latency_open(const char *file, const char *start, pn_latency **out)
     pn_status s = PN_OK;
     pn_latency *t = calloc(1, sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
+    t->backend = PN_CPU;
+    t->dtype = PN_F32;
     const char *from = file && pn_file_exists(file) ? file : start;
     if (file && strlen(file) >= sizeof t->file)
         PN_FAIL_GOTO(s, PN_USAGE, fail, "latency: the path %.100s... is too long", file);
@@ -231,6 +242,15 @@ void pn_latency_close(pn_latency **tp) {
     free((*tp)->entry);
     free(*tp);
     *tp = NULL;
+}
+
+pn_status pn_latency_on(pn_latency *t, pn_backend backend, pn_dtype dtype) {
+    pn_device_info gpu = { 0 };
+    if (backend == PN_CUDA) PN_TRY(pn_device_describe(&gpu));
+    memcpy(t->gpu, gpu.name, sizeof t->gpu);
+    t->backend = backend;
+    t->dtype = dtype;
+    return PN_OK;
 }
 
 void pn_latency_freeze(pn_latency *t) {
@@ -255,9 +275,9 @@ static const char *name_of(const part *p) {
 }
 
 static pn_status measure(pn_latency *t, const part *p, const pn_latency_setting *setting, json_t *key, pn_timing *out) {
-    PN_CHECK(!t->frozen, PN_USAGE,
-             "%s: holds no time of %s at a context of %lld tokens on this processor with %d threads",
-             *t->file ? t->file : "latency", name_of(p), (long long)setting->context, pn_threads());
+    PN_CHECK(!t->frozen, PN_USAGE, "%s: holds no time of %s at a context of %lld tokens on this %s with %d threads",
+             *t->file ? t->file : "latency", name_of(p), (long long)setting->context,
+             t->backend == PN_CUDA ? "GPU" : "processor", pn_threads());
     if (p->spec)
         PN_TRY(pn_latency_time_block(p->spec, p->dims, setting, out));
     else if (p->vocab)
@@ -279,13 +299,16 @@ static pn_status measure(pn_latency *t, const part *p, const pn_latency_setting 
 static pn_status get(pn_latency *t, const part *p, const char *options, const pn_latency_setting *setting,
                      pn_timing *out) {
     json_t *key;
-    PN_TRY(key_of(name_of(p), options, p->dims, p->vocab, setting, &key));
+    pn_latency_setting here = *setting;
+    here.backend = t->backend;
+    here.dtype = t->dtype;
+    PN_TRY(key_of(t, name_of(p), options, p->dims, p->vocab, &here, &key));
     const entry *known = find(t, key, hash_of(key));
     pn_status s = PN_OK;
     if (known)
         *out = known->timing;
     else
-        s = measure(t, p, setting, key, out);
+        s = measure(t, p, &here, key, out);
     json_decref(key);
     return s;
 }

@@ -1,6 +1,7 @@
 /* How fast blocks are on this machine, measured: the latency table, and what it predicts of a whole model.
  *
- * Two passes are measured, with weights and activations in F32 on the threads there are:
+ * Two passes are measured, on the threads there are with weights and activations in F32, or on the GPU, where a pass
+ * ends when the GPU has done it:
  *
  *     decode     `batch` sequences, each extended by the last token of a context of `context` tokens
  *     prefill    one prompt of `context` tokens, in pieces of `chunk`, through the decode state
@@ -15,8 +16,8 @@
  * and what does not fit the caches meanwhile comes from memory.
  *
  * The table keeps every measurement under a key of everything that it depends on: pass, part with its resolved options,
- * dims, setting, threads, processor. What is in the table is never measured again, so what a run decides by it stays
- * decided when it goes on. */
+ * dims, setting, threads and processor, or GPU and type. What is in the table is never measured again, so what a run
+ * decides by it stays decided when it goes on. */
 #ifndef PN_MODEL_LATENCY_H
 #define PN_MODEL_LATENCY_H
 
@@ -43,6 +44,8 @@ typedef struct pn_latency_setting {
     int64_t layers;
     int64_t repeat; /* this and the next do not belong to the key */
     double seconds;
+    pn_backend backend; /* this and the next are the table's: where, and in what type, its parts are measured */
+    pn_dtype dtype;
 } pn_latency_setting;
 
 /* The setting for models like `base`, whose weights count as far as they go beyond the caches. */
@@ -60,6 +63,9 @@ typedef struct pn_latency pn_latency;
  * when one is not a latency table. */
 pn_status pn_latency_open(const char *file, const char *start, pn_latency **out);
 void pn_latency_close(pn_latency **t);
+/* From here on parts are measured (and looked for) on this backend in this type: those of a model (param.h). At first
+ * PN_CPU in F32. */
+pn_status pn_latency_on(pn_latency *t, pn_backend backend, pn_dtype dtype);
 /* From here on PN_USAGE instead of a measurement. */
 void pn_latency_freeze(pn_latency *t);
 /* How many measurements this process made: the others were stored. */

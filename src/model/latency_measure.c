@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#include "clock.h"
+#include "device.h"
+
 /* A step that is timed. */
 typedef struct frame {
     const pn_latency_subject *subject;
@@ -23,6 +26,24 @@ static void frame_close(frame *f) {
     free(f->offset);
 }
 
+/* ids and x of a step. */
+static pn_status made_up(const pn_latency_subject *s, const int64_t shape[2], pn_latency_step *step) {
+    const int64_t tokens = shape[0], n = shape[0] * shape[1];
+    pn_pool *pool = pn_tape_pool(step->tape);
+    PN_TRY(pn_tensor_create(pool, PN_I32, 1, shape, &step->ids));
+    PN_TRY(pn_tensor_create(pool, pn_tape_dtype(step->tape), 2, shape, &step->x));
+    int32_t *ids = malloc((size_t)tokens * sizeof *ids + 1);
+    float *x = malloc((size_t)n * sizeof *x + 1);
+    pn_status status = ids && x ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
+    for (int64_t i = 0; i < tokens && !status; i++) ids[i] = (int32_t)(i * 7919 % s->vocab);
+    for (int64_t i = 0; i < n && !status; i++) x[i] = (float)(i * 7919 % 2003) / 1001.0f - 1; /* variance 1/3, mean 0 */
+    if (!status) status = pn_tensor_write(step->ids, ids, PN_I32);
+    if (!status) status = pn_tensor_write(step->x, x, PN_F32);
+    free(ids);
+    free(x);
+    return status;
+}
+
 /* n documents of `length` tokens. */
 static pn_status frame_open(const pn_latency_subject *s, const pn_latency_setting *setting, int64_t n, int64_t length,
                             frame *f) {
@@ -31,14 +52,9 @@ static pn_status frame_open(const pn_latency_subject *s, const pn_latency_settin
     PN_CHECK(f->offset, PN_MEMORY, "out of memory");
     for (int64_t i = 0; i <= n; i++) f->offset[i] = i * length;
     f->step.docs = (pn_docs){ .n = n, .offset = f->offset };
-    PN_TRY(pn_tape_create(PN_CPU, &f->step.tape));
+    PN_TRY(pn_params_tape(s->params, &f->step.tape));
     pn_tape_record(f->step.tape, false);
-    pn_pool *pool = pn_tape_pool(f->step.tape);
-    PN_TRY(pn_tensor_create(pool, PN_I32, 1, shape, &f->step.ids));
-    PN_TRY(pn_tensor_create(pool, PN_F32, 2, shape, &f->step.x));
-    for (int64_t i = 0; i < shape[0]; i++) pn_i32(f->step.ids)[i] = (int32_t)(i * 7919 % s->vocab);
-    for (int64_t i = 0; i < shape[0] * s->hidden; i++)
-        pn_f32(f->step.x)[i] = (float)(i * 7919 % 2003) / 1001.0f - 1; /* variance 1/3, mean 0 */
+    PN_TRY(made_up(s, shape, &f->step));
     return PN_OK;
 }
 
@@ -46,13 +62,15 @@ static pn_status run_frame(void *ctx) {
     frame *f = ctx;
     pn_tape_reset(f->step.tape);
     PN_TRY(f->subject->run(f->subject->ctx, (int)(f->runs++ % f->subject->copies), &f->step));
+    if (pn_tape_backend(f->step.tape) == PN_CUDA) PN_TRY(pn_device_sync());
     return PN_OK;
 }
 
 static pn_status time_frame(frame *f, pn_timing *out) {
     const int copies = f->subject->copies;
     const int64_t runs = f->setting->repeat * copies; /* as often through each as through a whole model's layers */
-    const pn_timing_rule rule = { .clock = pn_timing_clock(),
+    const bool gpu = pn_tape_backend(f->step.tape) == PN_CUDA; /* its time is nobody's processor time */
+    const pn_timing_rule rule = { .clock = gpu ? pn_seconds : pn_timing_clock(),
                                   .warm = copies,
                                   .runs = runs < PN_TIMING_MOST_RUNS ? runs : PN_TIMING_MOST_RUNS,
                                   .seconds = f->setting->seconds };

@@ -9,13 +9,14 @@ typedef struct pn_latency_step {
     pn_tape *tape;      /* does not record */
     pn_docs docs;       /* the new tokens of every sequence */
     int64_t past;       /* tokens that every sequence has seen */
-    pn_tensor *ids, *x; /* [tokens] I32 and [tokens, D]: ids, and made-up activations */
+    pn_tensor *ids, *x; /* [tokens] I32 and [tokens, D] in the compute type: ids, and made-up activations */
     bool body, head;    /* without body, only logits of x; without head, no logits */
 } pn_latency_step;
 
 typedef struct pn_latency_subject {
-    int64_t hidden, vocab; /* of the ids */
-    int copies;            /* used in turn */
+    const pn_params *params; /* of what runs: tapes are made for it */
+    int64_t hidden, vocab;   /* of the ids */
+    int copies;              /* used in turn */
     bool has_head;
     pn_status (*run)(void *ctx, int copy, const pn_latency_step *step);
     void *ctx;

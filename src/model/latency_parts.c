@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "add/add.h"
+#include "device.h"
 #include "latency_measure.h"
 #include "machine.h"
 
@@ -40,19 +41,26 @@ static int copies_for(double weights, double state, const pn_latency_setting *se
     return n < MOST_COPIES ? (int)fmax(n, 1) : MOST_COPIES;
 }
 
-static pn_status check_memory(const char *what, double bytes, const pn_latency_setting *setting) {
+static pn_status check_memory(pn_backend on, const char *what, double bytes, const pn_latency_setting *setting) {
     double memory = pn_memory_bytes();
+    if (on == PN_CUDA) {
+        pn_device_info gpu;
+        PN_TRY(pn_device_describe(&gpu));
+        memory = (double)gpu.free_bytes;
+    }
     PN_CHECK(bytes < memory, PN_USAGE,
-             "latency: %s at a context of %lld tokens and batch %lld takes %.3g GB, this machine has %.3g; "
+             "latency: %s at a context of %lld tokens and batch %lld takes %.3g GB, this %s has %.3g%s; "
              "lower one of them",
-             what, (long long)setting->context, (long long)pn_latency_sequences(setting), bytes / 1e9, memory / 1e9);
+             what, (long long)setting->context, (long long)pn_latency_sequences(setting), bytes / 1e9,
+             on == PN_CUDA ? "GPU" : "machine", memory / 1e9, on == PN_CUDA ? " free" : "");
     return PN_OK;
 }
 
-/* The first copy's weights are drawn, the others' copied from it. */
-static pn_status fill(pn_params *first, pn_params *p) {
+/* To where it is measured; the first copy's weights are drawn, the others' copied from it. */
+static pn_status fill(pn_params *first, pn_params *p, const pn_latency_setting *setting) {
+    PN_TRY(pn_params_move(p, setting->backend, setting->dtype));
     if (p == first)
-        pn_params_init(p, 1);
+        PN_TRY(pn_params_init(p, 1));
     else
         PN_TRY(pn_params_copy(first, "", p, ""));
     return PN_OK;
@@ -69,34 +77,40 @@ static pn_status run_block(void *ctx, int copy, const pn_latency_step *step) {
     return PN_OK;
 }
 
-static pn_status make_block(copies *c, const pn_block_spec *spec, const pn_dims *dims) {
+static pn_status make_block(copies *c, const pn_block_spec *spec, const pn_dims *dims,
+                            const pn_latency_setting *setting) {
     int i = c->n++;
     PN_TRY(pn_params_create(PN_F32, &c->at[i].params));
     PN_TRY(pn_block_create(spec, dims, c->at[i].params, "", &c->at[i].block));
-    PN_TRY(fill(c->at[0].params, c->at[i].params));
-    PN_TRY(pn_state_create(c->at[i].block, c->sequences, c->pool, PN_F32, &c->at[i].state));
+    PN_TRY(fill(c->at[0].params, c->at[i].params, setting));
+    PN_TRY(pn_state_create(c->at[i].block, c->sequences, c->pool, setting->dtype, &c->at[i].state));
     return PN_OK;
 }
 
 static pn_status make_blocks(copies *c, const pn_block_spec *spec, const pn_dims *dims,
                              const pn_latency_setting *setting) {
     double state;
-    PN_TRY(pn_block_spec_cache_bytes(spec, dims, setting->context, sizeof(float), &state));
+    PN_TRY(pn_block_spec_cache_bytes(spec, dims, setting->context, pn_dtype_bytes(setting->dtype), &state));
     state *= (double)c->sequences;
-    PN_TRY(check_memory(spec->type->name, 3 * state, setting)); /* a cache grows to twice its rows, beside itself */
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &c->pool));
-    PN_TRY(make_block(c, spec, dims));
-    double weights = (double)pn_params_count(c->at[0].params, false) * sizeof(float);
-    for (int n = copies_for(weights, state, setting); c->n < n;) PN_TRY(make_block(c, spec, dims));
+    PN_TRY(check_memory(setting->backend, spec->type->name, 3 * state,
+                        setting)); /* a cache grows to twice its rows, beside itself */
+    PN_TRY(pn_pool_create(pn_backend_pool(setting->backend), &c->pool));
+    PN_TRY(make_block(c, spec, dims, setting));
+    double weights = (double)pn_params_count(c->at[0].params, false) * (double)pn_dtype_bytes(setting->dtype);
+    for (int n = copies_for(weights, state, setting); c->n < n;) PN_TRY(make_block(c, spec, dims, setting));
     return PN_OK;
 }
 
 static pn_status measure(copies *c, const pn_dims *dims, int64_t vocab, bool head,
                          pn_status (*run)(void *ctx, int copy, const pn_latency_step *step),
                          const pn_latency_setting *setting, pn_timing *out) {
-    const pn_latency_subject subject = {
-        .hidden = dims->hidden, .vocab = vocab, .copies = c->n, .has_head = head, .run = run, .ctx = c
-    };
+    const pn_latency_subject subject = { .params = c->at[0].model ? c->at[0].model->params : c->at[0].params,
+                                         .hidden = dims->hidden,
+                                         .vocab = vocab,
+                                         .copies = c->n,
+                                         .has_head = head,
+                                         .run = run,
+                                         .ctx = c };
     PN_TRY(pn_latency_measure(&subject, setting, out));
     return PN_OK;
 }
@@ -134,10 +148,10 @@ static pn_status run_ends(void *ctx, int copy, const pn_latency_step *step) {
     return PN_OK;
 }
 
-static pn_status make_model(copies *c, const pn_model_config *config) {
+static pn_status make_model(copies *c, const pn_model_config *config, const pn_latency_setting *setting) {
     int i = c->n++;
     PN_TRY(pn_model_create(config, PN_F32, NULL, &c->at[i].model));
-    PN_TRY(fill(c->at[0].model->params, c->at[i].model->params));
+    PN_TRY(fill(c->at[0].model->params, c->at[i].model->params, setting));
     return PN_OK;
 }
 
@@ -146,9 +160,9 @@ static pn_status make_models(copies *c, const pn_dims *dims, int64_t vocab, cons
         .dims = *dims, .vocab = vocab, .n_layers = 1, .tied = true, .bos = -1, .eos = -1, .initializer_range = 0.02
     };
     PN_TRY(pn_block_spec_default(&pn_block_none, &config.layer[0]));
-    PN_TRY(make_model(c, &config));
-    double weights = (double)pn_params_count(c->at[0].model->params, false) * sizeof(float);
-    for (int n = copies_for(weights, 0, setting); c->n < n;) PN_TRY(make_model(c, &config));
+    PN_TRY(make_model(c, &config, setting));
+    double weights = (double)pn_params_count(c->at[0].model->params, false) * (double)pn_dtype_bytes(setting->dtype);
+    for (int n = copies_for(weights, 0, setting); c->n < n;) PN_TRY(make_model(c, &config, setting));
     return PN_OK;
 }
 
@@ -191,11 +205,12 @@ static pn_status run_model(void *ctx, int copy, const pn_latency_step *step) {
 
 pn_status pn_latency_model(const pn_model *m, const pn_path *path, const pn_latency_setting *setting, pn_timing *out) {
     const int64_t n = pn_latency_sequences(setting);
-    PN_TRY(check_memory("the model's state",
-                        2 * (double)n * pn_model_cache_bytes(m, path, setting->context, sizeof(float)), setting));
+    const double state = (double)n * pn_model_cache_bytes(m, path, setting->context, pn_dtype_bytes(m->params->dtype));
+    PN_TRY(check_memory(m->params->backend, "the model's state", 2 * state, setting));
     whole w = { .m = m };
     PN_TRY(pn_cache_create(m, path, n, &w.cache));
-    const pn_latency_subject subject = { .hidden = m->config.dims.hidden,
+    const pn_latency_subject subject = { .params = m->params,
+                                         .hidden = m->config.dims.hidden,
                                          .vocab = m->config.vocab,
                                          .copies = 1,
                                          .has_head = true,

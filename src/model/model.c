@@ -95,7 +95,10 @@ static pn_status create(const pn_model_config *config, pn_dtype dtype, const pn_
     m->config = *config;
     m->layer = calloc((size_t)config->n_layers, sizeof *m->layer);
     if (!m->layer) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    PN_TRY_GOTO(s, pn_params_create(dtype, &m->params), fail);
+    if (share)
+        PN_TRY_GOTO(s, pn_params_create_like(share, &m->params), fail);
+    else
+        PN_TRY_GOTO(s, pn_params_create(dtype, &m->params), fail);
     m->params->lender = share;
     m->params->guard = guard;
     const int64_t V = config->vocab, D = config->dims.hidden;
@@ -247,7 +250,7 @@ pn_status pn_cache_create(const pn_model *m, const pn_path *path, int64_t n_sequ
     c->path = path ? *path : pn_model_own_path(m);
     c->layer = calloc((size_t)c->n_layers, sizeof *c->layer);
     if (!c->layer) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    PN_TRY_GOTO(s, pn_pool_create(PN_POOL_HOST, &c->pool), fail);
+    PN_TRY_GOTO(s, pn_pool_create(pn_backend_pool(m->params->backend), &c->pool), fail);
     for (int l = 0; l < c->n_layers; l++)
         PN_TRY_GOTO(s,
                     pn_state_create(m->layer[l].candidate[c->path.choice[l]], n_sequences, c->pool, m->params->dtype,

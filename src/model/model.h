@@ -41,7 +41,8 @@ typedef struct pn_model {
 } pn_model;
 
 /* Checks the config (PN_USAGE: absurd or contradictory sizes, before any allocation) and declares all weights, zeroed.
- * `share` (NULL ok): weights of the same name and shape are taken from it instead of being made. */
+ * `share` (NULL ok): weights of the same name and shape are taken from it instead of being made, and the others are
+ * made where it is; dtype is its own. */
 pn_status pn_model_create(const pn_model_config *config, pn_dtype dtype, const pn_params *share, pn_model **out);
 /* The same for a config that is not trusted: the guard is asked about every weight first. */
 pn_status pn_model_create_guarded(const pn_model_config *config, pn_dtype dtype, const pn_param_guard *guard,

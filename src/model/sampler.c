@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct candidate {
     float logit;
@@ -47,19 +46,18 @@ pn_status pn_sampler_pick(pn_sampler *s, const float *logits, int64_t n, int32_t
     return PN_OK;
 }
 
-/* One piece of tokens into the cache; the logits of its last token. */
-static pn_status advance(const pn_model *m, pn_cache *cache, pn_tape *t, const int32_t *ids, int64_t n,
-                         const float **logits) {
+/* One piece of tokens into the cache; the logits of its last token, [vocab]. */
+static pn_status advance(const pn_model *m, pn_cache *cache, pn_tape *t, const int32_t *ids, int64_t n, float *logits) {
     pn_tensor *tokens, *hidden, *last, *out;
     pn_tape_reset(t);
     PN_TRY(pn_tape_new(t, PN_I32, 1, &n, &tokens));
-    memcpy(pn_i32(tokens), ids, (size_t)n * sizeof *ids);
+    PN_TRY(pn_tensor_write(tokens, ids, PN_I32));
     const int64_t offset[] = { 0, n };
     PN_TRY(pn_model_extend(m, cache, t, tokens, &(pn_docs){ .n = 1, .offset = offset }, &hidden));
     PN_TRY(pn_tensor_rows(hidden, n - 1, n, &last));
     PN_TRY(pn_tape_own(t, last));
     PN_TRY(pn_model_logits(m, t, last, &out));
-    *logits = pn_f32(out);
+    PN_TRY(pn_tensor_read(out, logits, PN_F32));
     return PN_OK;
 }
 
@@ -70,18 +68,20 @@ pn_status pn_generate(const pn_model *m, const pn_path *path, const int32_t *pro
     pn_cache *cache = NULL;
     pn_tape *t = NULL;
     pn_status s;
+    float *logits = malloc((size_t)m->config.vocab * sizeof *logits);
+    if (!logits) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     PN_TRY_GOTO(s, pn_cache_create(m, path, 1, &cache), done);
-    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &t), done);
+    PN_TRY_GOTO(s, pn_params_tape(m->params, &t), done);
     pn_tape_record(t, false);
-    const float *logits;
-    PN_TRY_GOTO(s, advance(m, cache, t, prompt, n_prompt, &logits), done);
+    PN_TRY_GOTO(s, advance(m, cache, t, prompt, n_prompt, logits), done);
     for (int64_t i = 0; i < max_tokens; i++) {
         int32_t token;
         PN_TRY_GOTO(s, pn_sampler_pick(sampler, logits, m->config.vocab, &token), done);
         if (token == stop || !emit(ctx, token)) break;
-        if (i + 1 < max_tokens) PN_TRY_GOTO(s, advance(m, cache, t, &token, 1, &logits), done);
+        if (i + 1 < max_tokens) PN_TRY_GOTO(s, advance(m, cache, t, &token, 1, logits), done);
     }
 done:
+    free(logits);
     pn_tape_destroy(&t);
     pn_cache_destroy(&cache);
     return s;

@@ -16,8 +16,12 @@ typedef struct eval {
 static pn_status measure(eval *e, const char *dir, pn_config *file) {
     PN_TRY(pn_search_config_read(file, &e->config));
     const pn_search_config *c = &e->config;
+    pn_compute on;
+    PN_TRY(pn_compute_open(&c->compute, pn_config_where(file, "precision"), &on));
+    PN_TRY(pn_compute_tell(&on));
     PN_TRY(pn_tokenizer_open(dir, &e->tokenizer));
     PN_TRY(pn_model_load(dir, PN_F32, &e->model));
+    PN_TRY(pn_params_move(e->model->params, on.backend, on.dtype));
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, e->tokenizer, &e->heldout));
     PN_TRY(pn_table_create(c->tasks, c->n_tasks, (int)c->heldout_samples, &e->table));
     pn_path own = pn_model_own_path(e->model);

@@ -41,7 +41,7 @@ pn_status pn_evaluator_create(const pn_model *m, pn_task *const *tasks, int n_ta
     e->tasks = tasks;
     e->n_tasks = n_tasks;
     e->scores = scores;
-    pn_status s = pn_tape_create(PN_CPU, &e->tape);
+    pn_status s = pn_params_tape(m->params, &e->tape);
     if (s) {
         free(e);
         return s;
@@ -191,6 +191,7 @@ pn_status pn_evaluator_run(pn_evaluator *e, const pn_path *paths, int n_paths, c
     }
     if (!s && what) pn_progress_end(&progress);
     pn_tape_reset(e->tape);
+    if (pn_tape_backend(e->tape) == PN_CUDA) pn_pool_trim(pn_tape_pool(e->tape)); /* others need the GPU's memory */
     free(items);
     return s;
 }

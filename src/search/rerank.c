@@ -38,7 +38,8 @@ static pn_status open_run(rerank *k, const char *dir, pn_config *file) {
         snprintf(r->dir.path, sizeof r->dir.path, "%s", dir);
     r->trained_before = true;
     PN_TRY(pn_run_train_net(r));
-    uint64_t weights = pn_scores_shared_hash(r->net);
+    uint64_t weights;
+    PN_TRY(pn_scores_shared_hash(r->net, &weights));
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", scores));
     if (k->options->measure)
         PN_TRY(pn_scores_open(scores, weights, &r->scores));

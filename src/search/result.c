@@ -181,7 +181,9 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "postnas", json_string(POSTNAS_VERSION));
     json_object_set_new(root, "model", json_string(c->top.model));
     json_object_set_new(root, "seed", json_integer(c->top.seed));
-    json_object_set_new(root, "backend", json_string("cpu"));
+    const pn_params *on = r->supernet->params;
+    json_object_set_new(root, "backend", json_string(pn_backend_name(on->backend)));
+    if (on->backend == PN_CUDA) json_object_set_new(root, "precision", json_string(pn_dtype_name(on->dtype)));
     json_object_set_new(root, "supernet_weights", json_string(hash));
     json_object_set_new(root, "strategy", json_string(c->strategy->name));
     json_object_set_new(root, "refine", json_integer(c->refine));

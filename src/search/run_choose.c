@@ -173,10 +173,12 @@ pn_status pn_run_place(pn_run *r) {
 
 pn_status pn_run_choose(pn_run *r) {
     char file[PN_PATH_MAX];
+    uint64_t weights;
+    PN_TRY(pn_scores_shared_hash(r->net, &weights));
     PN_TRY(pn_run_dir_file(&r->dir, "state", file));
     PN_TRY(pn_make_directories(file));
     PN_TRY(pn_run_dir_file(&r->dir, "state/scores.jsonl", file));
-    PN_TRY(pn_scores_open(file, pn_scores_shared_hash(r->net), &r->scores));
+    PN_TRY(pn_scores_open(file, weights, &r->scores));
     PN_TRY(pn_scores_identify(r->scores, r->net));
     PN_TRY(pn_evaluator_create(r->net, r->search_task, r->config.n_tasks, r->scores, &r->evaluator));
     PN_TRY(scale_objectives(r));

@@ -71,6 +71,7 @@ static pn_status finish_winner(pn_run *r) {
     pn_model_destroy(&m);
     PN_TRY_GOTO(s, pn_run_dir_file(&r->dir, "model", path), done);
     PN_TRY_GOTO(s, pn_model_load(path, PN_F32, &back), done);
+    PN_TRY_GOTO(s, pn_params_move(back->params, r->on.backend, r->on.dtype), done);
     bool distilled = r->config.distill_tokens > 0;
     PN_TRY_GOTO(s, pn_run_add_row(r, distilled ? "PostNAS, distilled" : "PostNAS, exported", back, &own, distilled),
                 done);

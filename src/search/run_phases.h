@@ -19,6 +19,7 @@ typedef struct pn_run {
     pn_mixture *mixture;
     pn_model *net;                 /* the super-network; its own path is the teacher */
     uint64_t base_hash;            /* of the base's weights */
+    pn_compute on;                 /* where it and all of the run's models are */
     pn_space space;                /* of the placement */
     pn_space final;                /* the same with the linear block that was chosen since */
     pn_stage stage[PN_MAX_STAGES]; /* those of the placement, then the others as they begin */
@@ -56,6 +57,8 @@ pn_status pn_run_check_latency(const pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);
+/* On the GPU, before anything is trained: whether its memory holds the placement's training and a distillation. */
+pn_status pn_run_check_memory(pn_run *r);
 /* The directory of the run, whose base, tokenizer and data must be those it was begun with. */
 pn_status pn_run_open_dir(pn_run *r, const char *path, const pn_config *file);
 void pn_run_free(pn_run *r); /* what it holds, not *r */

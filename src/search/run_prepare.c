@@ -8,10 +8,11 @@
 pn_status pn_run_open(pn_run *r, pn_config *file) {
     PN_TRY(pn_search_config_read(file, &r->config));
     const pn_search_config *c = &r->config;
+    PN_TRY(pn_compute_open(&c->compute, pn_config_where(file, "precision"), &r->on));
     PN_TRY(pn_tokenizer_open(c->top.model, &r->tokenizer));
     PN_TRY(pn_search_config_mixture(c, r->tokenizer, &r->mixture));
     PN_TRY(pn_model_load(c->top.model, PN_F32, &r->net));
-    r->base_hash = pn_params_hash(r->net->params);
+    PN_TRY(pn_params_hash(r->net->params, &r->base_hash));
     PN_CHECK(pn_tokenizer_vocab(r->tokenizer) <= r->net->config.vocab, PN_FORMAT,
              "%s: the tokenizer has %lld tokens, the model only %lld", c->top.model,
              (long long)pn_tokenizer_vocab(r->tokenizer), (long long)r->net->config.vocab);
@@ -52,6 +53,7 @@ pn_status pn_run_space(pn_run *r) {
 pn_status pn_run_build_net(pn_run *r) {
     const pn_search_config *c = &r->config;
     PN_TRY(pn_supernet_build(r->net, c->blocks, c->n_blocks, c->limit[PN_KIND_NONE] > 0, (uint64_t)c->top.seed));
+    PN_TRY(pn_params_move(r->net->params, r->on.backend, r->on.dtype));
     return PN_OK;
 }
 
@@ -77,6 +79,7 @@ static pn_status open_latency(pn_run *r) {
     PN_TRY(pn_run_dir_file(&r->dir, "state/latency.json", file));
     if (!r->trained_before) PN_TRY(pn_make_directories(state));
     PN_TRY(pn_latency_open(file, r->trained_before ? NULL : r->config.latency.table, &r->latency));
+    PN_TRY(pn_latency_on(r->latency, r->on.backend, r->on.dtype));
     return PN_OK;
 }
 

@@ -27,6 +27,8 @@ pn_status pn_run_count_paths(const pn_run *r, int *n) {
 
 pn_status pn_run_results(pn_run *r) {
     char path[PN_PATH_MAX], page[PN_PATH_MAX], text[PN_PATH_TEXT_MAX], *config;
+    uint64_t weights;
+    PN_TRY(pn_params_hash(r->net->params, &weights));
     PN_TRY(pn_run_dir_config(&r->dir, &config));
     const pn_result result = { .config = &r->config,
                                .supernet = r->net,
@@ -44,7 +46,7 @@ pn_status pn_run_results(pn_run *r) {
                                .table = r->table,
                                .comparison = r->comparison.n ? &r->comparison : NULL,
                                .config_text = config,
-                               .weights_hash = pn_params_hash(r->net->params) };
+                               .weights_hash = weights };
     json_t *root = NULL;
     pn_status s = pn_result_json(&result, &root);
     free(config);

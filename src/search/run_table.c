@@ -12,8 +12,12 @@ pn_status pn_run_add_row(pn_run *r, const char *name, const pn_model *m, const p
     snprintf(what, sizeof what, "held-out: %s", name);
     PN_TRY(pn_table_add_row(r->table, name, text, distilled, &row));
     pn_status s = PN_OK;
-    if (m != r->net) PN_TRY(pn_scores_open(r->scores->file, pn_scores_shared_hash(m), &own));
-    if (own) s = pn_scores_identify(own, m);
+    if (m != r->net) {
+        uint64_t weights;
+        PN_TRY(pn_scores_shared_hash(m, &weights));
+        PN_TRY(pn_scores_open(r->scores->file, weights, &own));
+        s = pn_scores_identify(own, m);
+    }
     if (!s) s = pn_heldout_measure(&r->heldout, m, path, true, own ? own : r->scores, what, row);
     pn_scores_close(&own);
     PN_TRY(s);

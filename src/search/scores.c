@@ -28,20 +28,27 @@ static bool of_mixer(const pn_model *m, const char *name) {
     return false;
 }
 
-uint64_t pn_scores_shared_hash(const pn_model *m) {
-    uint64_t sum = 0;
-    for (int i = 0; i < m->params->n; i++)
-        if (!of_mixer(m, m->params->item[i]->name)) sum += pn_param_hash(m->params->item[i]);
-    return sum;
+pn_status pn_scores_shared_hash(const pn_model *m, uint64_t *out) {
+    uint64_t one;
+    *out = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        if (of_mixer(m, m->params->item[i]->name)) continue;
+        PN_TRY(pn_param_hash(m->params->item[i], &one));
+        *out += one;
+    }
+    return PN_OK;
 }
 
 /* Of a candidate's weights by the names they have below it: the same block in another model is the same. */
-static uint64_t candidate_hash(const pn_params *p, const pn_block *b) {
-    uint64_t parts[] = { pn_block_spec_hash(&b->spec), 0 };
-    for (int i = 0; i < p->n; i++)
-        if (pn_param_below(p->item[i]->name, b->prefix))
-            parts[1] += pn_param_hash_as(p->item[i], p->item[i]->name + strlen(b->prefix));
-    return XXH3_64bits(parts, sizeof parts);
+static pn_status candidate_hash(const pn_params *p, const pn_block *b, uint64_t *out) {
+    uint64_t parts[] = { pn_block_spec_hash(&b->spec), 0 }, one;
+    for (int i = 0; i < p->n; i++) {
+        if (!pn_param_below(p->item[i]->name, b->prefix)) continue;
+        PN_TRY(pn_param_hash_as(p->item[i], p->item[i]->name + strlen(b->prefix), &one));
+        parts[1] += one;
+    }
+    *out = XXH3_64bits(parts, sizeof parts);
+    return PN_OK;
 }
 
 pn_status pn_scores_identify(pn_scores *s, const pn_model *m) {
@@ -49,7 +56,8 @@ pn_status pn_scores_identify(pn_scores *s, const pn_model *m) {
     PN_CHECK(s->candidate, PN_MEMORY, "out of memory");
     for (int l = 0; l < m->config.n_layers; l++)
         for (int c = 0; c < m->layer[l].n_candidates; c++)
-            s->candidate[l][c] = candidate_hash(m->params, m->layer[l].candidate[c]);
+            PN_TRY(candidate_hash(m->params, m->layer[l].candidate[c], &s->candidate[l][c]));
+    s->backend = m->params->backend;
     return PN_OK;
 }
 
@@ -141,6 +149,7 @@ static pn_status open_rows(const char *file, uint64_t weights_hash, bool mend, p
     pn_scores *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
     s->weights_hash = weights_hash;
+    s->backend = PN_CPU;
     pn_status status = PN_OK;
     if (file && !(s->file = strdup(file))) status = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     FILE *f = s->file ? fopen(file, "re") : NULL;
@@ -189,7 +198,7 @@ static pn_status append_row(const pn_scores *s, uint64_t path_key, const char *p
     json_t *metrics = json_object();
     for (int i = 0; i < m->n; i++) json_object_set_new(metrics, m->name[i], json_real(m->value[i]));
     json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "key", key, "path", path, "task", task, "weights",
-                             weights, "backend", "cpu", "metrics", metrics);
+                             weights, "backend", pn_backend_name(s->backend), "metrics", metrics);
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     PN_CHECK(text, PN_MEMORY, "out of memory");

@@ -35,6 +35,7 @@ typedef struct pn_scores {
     int n, cap;
     uint64_t weights_hash;
     uint64_t (*candidate)[PN_MAX_CANDIDATES]; /* what each candidate of each layer is: type, options, weights; owned */
+    pn_backend backend;                       /* of that model */
     char *file;                               /* owned; NULL: memory only */
 } pn_scores;
 
@@ -47,7 +48,7 @@ pn_status pn_scores_read(const char *file, uint64_t weights_hash, pn_scores **ou
 void pn_scores_close(pn_scores **s);
 
 /* Of the weights outside the mixers. */
-uint64_t pn_scores_shared_hash(const pn_model *m);
+pn_status pn_scores_shared_hash(const pn_model *m, uint64_t *out);
 /* Looks at the candidates of a model: before the first key is asked for, and again when some were added or trained,
  * which leaves the keys of paths through the others as they were. */
 pn_status pn_scores_identify(pn_scores *s, const pn_model *m);

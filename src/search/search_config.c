@@ -314,6 +314,7 @@ static pn_status read_objectives(pn_config *file, pn_search_config *c, const sea
 static pn_status read_all(pn_config *file, pn_search_config *c) {
     search_options search;
     PN_TRY(pn_config_read(file, "", top_table, c));
+    PN_TRY(pn_config_read(file, "", pn_compute_option_table, &c->compute));
     PN_CHECK(c->top.model, PN_USAGE, "%s: model: name the directory of the base model", pn_config_name(file));
     PN_TRY(pn_supernet_config_read(file, "supernet", &c->supernet));
     PN_TRY(pn_config_read(file, "supernet", supernet_sections, c));
@@ -407,6 +408,7 @@ pn_status pn_search_config_check(pn_config *file) {
 
 const pn_config_section pn_search_config_sections[] = {
     { .path = "", .table = top_table },
+    { .path = "", .table = pn_compute_option_table },
     { .path = "mixture[]", .table = pn_mixture_keys },
     { .path = "mixture[]", .kind = "skills" },
     { .path = "supernet", .table = pn_supernet_keys },

@@ -16,6 +16,7 @@
 #ifndef PN_SEARCH_SEARCH_CONFIG_H
 #define PN_SEARCH_SEARCH_CONFIG_H
 
+#include "compute.h"
 #include "latency.h"
 #include "objective.h"
 #include "search.h"
@@ -34,6 +35,7 @@ typedef struct pn_search_config {
         int64_t seed, sequence_length, dtype; /* dtype: index into pn_export_dtypes */
         pn_string_list stages;
     } top;
+    pn_compute_options compute;
     pn_supernet_config supernet;
     pn_latency_options latency;
     pn_train_options distill_train;

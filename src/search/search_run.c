@@ -20,7 +20,9 @@ static pn_status prepare(pn_run *r, pn_config *file) {
     PN_TRY(pn_heldout_prepare(c->tasks, c->n_tasks, (int)c->heldout_samples, r->tokenizer, &r->heldout));
     PN_TRY(pn_run_check_latency(r));
     PN_TRY(pn_run_build_net(r));
+    PN_TRY(pn_run_check_memory(r));
     PN_TRY(pn_run_open_dir(r, c->top.output, file));
+    PN_TRY(pn_compute_tell(&r->on));
     return PN_OK;
 }
 

@@ -1,58 +1,84 @@
 /* From hidden states to metrics. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "embedding/embedding.h"
 #include "linear_argmax/linear_argmax.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "linear_kl/linear_kl.h"
 #include "task.h"
 
-/* The scored rows of hidden, gathered. */
+/* The scored rows of hidden, gathered, and their targets; both in the memory of the tape. */
 static pn_status gather(const pn_task_batch *b, pn_tape *t, pn_tensor *hidden, pn_tensor **rows, pn_tensor **targets) {
-    int64_t D = hidden->shape[1];
-    PN_TRY(pn_tape_new(t, hidden->dtype, 2, (int64_t[]){ b->n_rows, D }, rows));
+    pn_tensor *index;
+    PN_TRY(pn_tape_new(t, PN_I32, 1, &b->n_rows, &index));
     PN_TRY(pn_tape_new(t, PN_I32, 1, &b->n_rows, targets));
-    for (int64_t i = 0; i < b->n_rows; i++)
-        memcpy(pn_f32(*rows) + i * D, pn_f32(hidden) + b->row[i] * D, (size_t)D * sizeof(float));
-    memcpy(pn_i32(*targets), b->target, (size_t)b->n_rows * sizeof(int32_t));
+    PN_TRY(pn_tensor_write(index, b->row, PN_I64));
+    PN_TRY(pn_tensor_write(*targets, b->target, PN_I32));
+    PN_TRY(pn_embedding(t, index, hidden, rows));
     return PN_OK;
+}
+
+/* A report of the ops on the host: [n] values. */
+static pn_status read_f32(const pn_tensor *x, float **out) {
+    *out = malloc((size_t)pn_tensor_elems(x) * sizeof **out + 1);
+    PN_CHECK(*out, PN_MEMORY, "out of memory");
+    return pn_tensor_read(x, *out, PN_F32);
+}
+static pn_status read_i32(const pn_tensor *x, int32_t **out) {
+    *out = malloc((size_t)pn_tensor_elems(x) * sizeof **out + 1);
+    PN_CHECK(*out, PN_MEMORY, "out of memory");
+    return pn_tensor_read(x, *out, PN_I32);
+}
+
+static void count_tokens(const pn_task_batch *b, const float *nll, pn_tally *y) {
+    for (int64_t i = 0; i < b->tokens.n_tokens; i++) {
+        if (b->tokens.targets[i] < 0) continue;
+        y->nll += nll[i];
+        y->tokens++;
+    }
 }
 
 static pn_status score_tokens(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
     pn_tensor *ids, *targets, *weights, *loss, *nll;
+    float *values = NULL;
     PN_TRY(pn_batch_tensors(&b->tokens, t, &ids, &targets, &weights));
     PN_TRY(pn_linear_cross_entropy(t, hidden, m->head, targets, NULL, &loss, &nll));
+    pn_status s = read_f32(nll, &values);
+    if (!s) count_tokens(b, values, y);
+    free(values);
+    return s;
+}
+
+static void count_kl(const pn_task_batch *b, const float *kl, const int32_t *first, pn_tally *y) {
     for (int64_t i = 0; i < b->tokens.n_tokens; i++) {
-        if (b->tokens.targets[i] < 0) continue;
-        y->nll += pn_f32(nll)[i];
+        y->kl += kl[i];
+        y->agree += first[2 * i] == first[2 * i + 1];
         y->tokens++;
     }
-    return PN_OK;
 }
 
 static pn_status score_kl(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
     pn_tensor *loss, *kl, *first;
+    float *values = NULL;
+    int32_t *firsts = NULL;
     PN_TRY(pn_linear_kl(t, hidden, m->head, b->teacher, b->teacher_head, NULL, 1.0, &loss, &kl, &first));
-    for (int64_t i = 0; i < b->tokens.n_tokens; i++) {
-        y->kl += pn_f32(kl)[i];
-        y->agree += pn_i32(first)[2 * i] == pn_i32(first)[2 * i + 1];
-        y->tokens++;
-    }
-    return PN_OK;
+    pn_status s = read_f32(kl, &values);
+    if (!s) s = read_i32(first, &firsts);
+    if (!s) count_kl(b, values, firsts, y);
+    free(values);
+    free(firsts);
+    return s;
 }
 
-static pn_status score_recall(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
-    if (!b->n_rows) return PN_OK;
-    pn_tensor *rows, *targets, *loss, *nll, *first;
-    PN_TRY(gather(b, t, hidden, &rows, &targets));
-    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
-    PN_TRY(pn_linear_argmax(t, rows, m->head, &first));
+static void count_recall(const pn_task_batch *b, const float *nll, const int32_t *first, pn_tally *y) {
     for (int64_t s = 0; s < b->n_spans; s++) {
         const pn_span *span = &b->span[s];
         bool right = true;
         for (int64_t i = span->first; i < span->first + span->n; i++) {
-            right = right && pn_i32(first)[i] == b->target[i];
-            y->nll += pn_f32(nll)[i];
+            right = right && first[i] == b->target[i];
+            y->nll += nll[i];
         }
         y->tokens += (double)span->n;
         y->questions++;
@@ -65,20 +91,31 @@ static pn_status score_recall(const pn_task_batch *b, const pn_model *m, pn_tape
             y->distance_correct[bucket] += right;
         }
     }
-    return PN_OK;
+}
+
+static pn_status score_recall(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    if (!b->n_rows) return PN_OK;
+    pn_tensor *rows, *targets, *loss, *nll, *first;
+    float *values = NULL;
+    int32_t *firsts = NULL;
+    PN_TRY(gather(b, t, hidden, &rows, &targets));
+    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
+    PN_TRY(pn_linear_argmax(t, rows, m->head, &first));
+    pn_status s = read_f32(nll, &values);
+    if (!s) s = read_i32(first, &firsts);
+    if (!s) count_recall(b, values, firsts, y);
+    free(values);
+    free(firsts);
+    return s;
 }
 
 /* Choices of one question follow each other, possibly across batches: a question is decided at its last choice, so the
  * tally carries the best choice so far. */
-static pn_status score_choice(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
-    if (!b->n_rows) return PN_OK;
-    pn_tensor *rows, *targets, *loss, *nll;
-    PN_TRY(gather(b, t, hidden, &rows, &targets));
-    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
+static void count_choices(const pn_task_batch *b, const float *nll, pn_tally *y) {
     for (int64_t s = 0; s < b->n_spans; s++) {
         const pn_span *span = &b->span[s];
         double sum = 0;
-        for (int64_t i = span->first; i < span->first + span->n; i++) sum += pn_f32(nll)[i];
+        for (int64_t i = span->first; i < span->first + span->n; i++) sum += nll[i];
         if (y->questions == 0 ||
             span->group != y->group) { /* a new question: it counts as wrong until its best is gold */
             y->group = span->group;
@@ -97,7 +134,18 @@ static pn_status score_choice(const pn_task_batch *b, const pn_model *m, pn_tape
             y->tokens += (double)span->n;
         }
     }
-    return PN_OK;
+}
+
+static pn_status score_choice(const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden, pn_tally *y) {
+    if (!b->n_rows) return PN_OK;
+    pn_tensor *rows, *targets, *loss, *nll;
+    float *values = NULL;
+    PN_TRY(gather(b, t, hidden, &rows, &targets));
+    PN_TRY(pn_linear_cross_entropy(t, rows, m->head, targets, NULL, &loss, &nll));
+    pn_status s = read_f32(nll, &values);
+    if (!s) count_choices(b, values, y);
+    free(values);
+    return s;
 }
 
 pn_status pn_task_score(const pn_task *task, const pn_task_batch *b, const pn_model *m, pn_tape *t, pn_tensor *hidden,

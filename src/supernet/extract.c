@@ -17,7 +17,7 @@ pn_status pn_supernet_extract(const pn_model *m, const pn_path *path, pn_model *
     pn_model *hybrid = NULL;
     pn_model_config config;
     pn_model_path_config(m, path, &config);
-    PN_TRY_GOTO(s, pn_params_create(m->params->dtype, &shared), done);
+    PN_TRY_GOTO(s, pn_params_create_like(m->params, &shared), done);
     PN_TRY_GOTO(s, shared_weights(m, shared), done);
     PN_TRY_GOTO(s, pn_model_create(&config, m->params->dtype, shared, &hybrid), done);
     for (int l = 0; l < config.n_layers; l++)

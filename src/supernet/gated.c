@@ -29,10 +29,12 @@ typedef struct gated {
     pn_pool *pool;
     pn_tensor *logits; /* [L, C] */
     pn_tensor *cost;   /* [L, C], the weight in it; NULL: none */
-    float *momentum;   /* L x C */
-    double square[2];  /* the second moment, and how many updates are in both */
-    double *record;    /* points x L x C: gates at the points of the loss curve */
-    pn_tape *exact;    /* double precision, for the record */
+    /* Measured costs are part of the job: its state goes on with those that it began with, or not at all. 0: none. */
+    uint64_t cost_hash;
+    float *momentum;  /* L x C */
+    double square[2]; /* the second moment, and how many updates are in both */
+    double *record;   /* points x L x C: gates at the points of the loss curve */
+    pn_tape *exact;   /* double precision, for the record */
     pn_checkpoint_array state[4];
 } gated;
 
@@ -46,9 +48,11 @@ static pn_status before_step(void *ctx, pn_tape *t, int64_t step, pn_distill *pa
     return PN_OK;
 }
 
-static void update(gated *g) {
+static pn_status update(gated *g) {
+    static float a[PN_MAX_LAYERS * PN_MAX_CANDIDATES], grad[PN_MAX_LAYERS * PN_MAX_CANDIDATES];
     int64_t n = (int64_t)g->L * g->C;
-    float *a = pn_f32(g->logits), *grad = pn_f32(g->logits->grad);
+    PN_TRY(pn_tensor_read(g->logits, a, PN_F32));
+    PN_TRY(pn_tensor_read(g->logits->grad, grad, PN_F32));
     double b1 = g->train->beta1, b2 = g->train->beta2, sum = 0;
     for (int64_t i = 0; i < n; i++) sum += (double)grad[i] * grad[i];
     g->square[0] = b2 * g->square[0] + (1 - b2) * sum / (double)n;
@@ -58,8 +62,10 @@ static void update(gated *g) {
     for (int64_t i = 0; i < n; i++) {
         g->momentum[i] = (float)(b1 * g->momentum[i] + (1 - b1) * grad[i]);
         a[i] -= (float)(rate * g->momentum[i] / scale);
-        grad[i] = 0;
     }
+    PN_TRY(pn_tensor_write(g->logits, a, PN_F32));
+    PN_TRY(pn_tensor_fill_zero(g->logits->grad));
+    return PN_OK;
 }
 
 /* The gates that the logits mean at a step, in double precision: near 0 and 1 they still tell layers apart. */
@@ -68,9 +74,9 @@ static pn_status exact_gates(gated *g, int64_t step, double *out) {
     double temperature = pn_gate_temperature(g->options, step, g->steps);
     pn_tape_reset(g->exact);
     PN_TRY(pn_tape_new(g->exact, PN_F64, 2, g->logits->shape, &a));
-    pn_convert(pn_data(a), PN_F64, pn_data(g->logits), PN_F32, pn_tensor_elems(a));
+    PN_TRY(pn_tensor_copy(a, g->logits));
     PN_TRY(pn_gate_softmax(g->exact, a, NULL, temperature, g->budget, &p, &cost));
-    memcpy(out, pn_f64(p), pn_tensor_bytes(p));
+    PN_TRY(pn_tensor_read(p, out, PN_F64));
     return PN_OK;
 }
 
@@ -90,7 +96,7 @@ static void show_gates(const gated *g, int64_t step, const double *p) {
 
 static pn_status after_step(void *ctx, int64_t step, int64_t point) {
     gated *g = ctx;
-    if (g->logits->wants_grad) update(g);
+    if (g->logits->wants_grad) PN_TRY(update(g));
     if (point >= 0) {
         double *p = g->record + point * g->L * g->C;
         PN_TRY(exact_gates(g, step, p));
@@ -120,14 +126,21 @@ static pn_status report(const gated *g, pn_supernet_result *out) {
     return PN_OK;
 }
 
+/* [L, C], where the model is. */
+static pn_status make_table(gated *g, const float *values, pn_tensor **out) {
+    PN_TRY(pn_tensor_create(g->pool, PN_F32, 2, (int64_t[]){ g->L, g->C }, out));
+    PN_TRY(pn_tensor_write(*out, values, PN_F32));
+    return PN_OK;
+}
+
 /* Logits of 0 for the candidates that a layer has, -infinity for the others. */
 static pn_status make_logits(gated *g, const pn_model *m) {
-    const int64_t shape[] = { g->L, g->C };
-    PN_TRY(pn_pool_create(PN_POOL_HOST, &g->pool));
-    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, shape, &g->logits));
-    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, shape, &g->logits->grad));
+    static float logit[PN_MAX_LAYERS * PN_MAX_CANDIDATES];
     for (int l = 0; l < g->L; l++)
-        for (int c = m->layer[l].n_candidates; c < g->C; c++) pn_f32(g->logits)[l * g->C + c] = -INFINITY;
+        for (int c = 0; c < g->C; c++) logit[l * g->C + c] = c < m->layer[l].n_candidates ? 0 : -INFINITY;
+    PN_TRY(pn_pool_create(pn_backend_pool(m->params->backend), &g->pool));
+    PN_TRY(make_table(g, logit, &g->logits));
+    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, g->logits->shape, &g->logits->grad));
     return PN_OK;
 }
 
@@ -157,7 +170,7 @@ static pn_status seconds_of_candidates(const gated *g, const pn_supernet_job *jo
 
 /* What every choice costs as a part of what attention in all layers does. */
 static pn_status make_cost(gated *g, const pn_supernet_job *job) {
-    const int64_t shape[] = { g->L, g->C };
+    static float table[PN_MAX_LAYERS * PN_MAX_CANDIDATES];
     double cost[PN_MAX_LAYERS * PN_MAX_CANDIDATES] = { 0 }, all = 0;
     switch ((pn_gate_cost)g->options->cost) {
     case PN_COST_NONE: return PN_OK;
@@ -165,14 +178,10 @@ static pn_status make_cost(gated *g, const pn_supernet_job *job) {
     case PN_COST_SECONDS: PN_TRY(seconds_of_candidates(g, job, cost)); break;
     }
     for (int l = 0; l < g->L; l++) all += cost[l * g->C];
-    PN_TRY(pn_tensor_zeros(g->pool, PN_F32, 2, shape, &g->cost));
-    for (int i = 0; i < g->L * g->C; i++) pn_f32(g->cost)[i] = (float)(g->options->cost_weight * cost[i] / all);
+    for (int i = 0; i < g->L * g->C; i++) table[i] = (float)(g->options->cost_weight * cost[i] / all);
+    g->cost_hash = XXH3_64bits(table, (size_t)(g->L * g->C) * sizeof *table);
+    PN_TRY(make_table(g, table, &g->cost));
     return PN_OK;
-}
-
-/* Measured costs are part of the job: its state goes on with those that it began with, or not at all. */
-static uint64_t cost_hash(const gated *g) {
-    return g->cost ? XXH3_64bits(pn_data(g->cost), pn_tensor_bytes(g->cost)) : 0;
 }
 
 static pn_status start(gated *g, const pn_supernet_job *job) {
@@ -190,10 +199,10 @@ static pn_status start(gated *g, const pn_supernet_job *job) {
     g->momentum = calloc((size_t)n, sizeof *g->momentum);
     g->record = calloc((size_t)(points * n), sizeof *g->record);
     PN_CHECK(g->momentum && g->record, PN_MEMORY, "out of memory");
-    g->state[0] = (pn_checkpoint_array){ "gates/logits", PN_F32, n, pn_f32(g->logits) };
-    g->state[1] = (pn_checkpoint_array){ "gates/momentum", PN_F32, n, g->momentum };
-    g->state[2] = (pn_checkpoint_array){ "gates/square", PN_F64, 2, g->square };
-    g->state[3] = (pn_checkpoint_array){ "gates/record", PN_F64, points * n, g->record };
+    g->state[0] = pn_checkpoint_tensor("gates/logits", PN_F32, g->logits);
+    g->state[1] = pn_checkpoint_data("gates/momentum", PN_F32, n, g->momentum);
+    g->state[2] = pn_checkpoint_data("gates/square", PN_F64, 2, g->square);
+    g->state[3] = pn_checkpoint_data("gates/record", PN_F64, points * n, g->record);
     return PN_OK;
 }
 
@@ -213,11 +222,13 @@ pn_status pn_supernet_train_gated(pn_model *m, const pn_supernet_phase *phase, c
                 .train = &phase->train,
                 .budget = phase->gates.budget == PN_BUDGET_LIMIT ? (double)job->full_attention : -1 };
     pn_path teacher = pn_model_own_path(m);
+    uint64_t weights;
     pn_status s;
     PN_TRY_GOTO(s, pn_train_options_check(&phase->train, job->mixture, "supernet"), done);
     PN_TRY_GOTO(s, start(&g, job), done);
-    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job),
-                               pn_gate_options_hash(&phase->gates), (uint64_t)job->full_attention, cost_hash(&g) };
+    PN_TRY_GOTO(s, pn_params_hash(m->params, &weights), done);
+    const uint64_t whole[] = { weights + pn_supernet_start_hash(job), pn_gate_options_hash(&phase->gates),
+                               (uint64_t)job->full_attention, g.cost_hash };
     const pn_train_job train = { .name = "super-network, gated",
                                  .options = &phase->train,
                                  .mixture = job->mixture,

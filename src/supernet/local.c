@@ -15,15 +15,16 @@
 #include "local.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include <xxhash.h>
 
 #include "add/add.h"
 #include "clock.h"
+#include "device.h"
 #include "feature_loss/feature_loss.h"
 #include "local_internal.h"
 #include "log.h"
+#include "machine.h"
 #include "monitor.h"
 #include "signals.h"
 #include "start.h"
@@ -45,11 +46,13 @@ static int count_learners(const pn_model *m) {
 }
 
 /* With the weights as they were drawn: what they start from instead follows from these parts. */
-static uint64_t fingerprint(const local *r, const pn_supernet_phase *o, const pn_supernet_job *job) {
-    const uint64_t parts[] = { pn_params_hash(r->m->params) + pn_supernet_start_hash(job),
-                               pn_mixture_hash(job->mixture), pn_train_options_hash(r->train), (uint64_t)o->order,
-                               (uint64_t)o->store };
-    return XXH3_64bits(parts, sizeof parts);
+static pn_status identify(local *r, const pn_supernet_phase *o, const pn_supernet_job *job) {
+    uint64_t weights;
+    PN_TRY(pn_params_hash(r->m->params, &weights));
+    const uint64_t parts[] = { weights + pn_supernet_start_hash(job), pn_mixture_hash(job->mixture),
+                               pn_train_options_hash(r->train), (uint64_t)o->order, (uint64_t)o->store };
+    r->fingerprint = pn_params_fingerprint(r->m->params, XXH3_64bits(parts, sizeof parts));
+    return PN_OK;
 }
 
 /* ---- training ---- */
@@ -64,7 +67,8 @@ static pn_status start_learner(local *r, learner *x) {
     PN_CHECK(slots, PN_MEMORY, "out of memory");
     int n = 0;
     for (int i = 0; i < p->n; i++)
-        if (pn_local_owns(r, x, p->item[i])) slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay };
+        if (pn_local_owns(r, x, p->item[i]))
+            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
     const pn_train_options *o = r->train;
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
     pn_status s = pn_adamw_create(slots, n, &set, &x->optim);
@@ -94,9 +98,10 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
     pn_tape_record(r->tape, true);
     PN_TRY(pn_block_forward(r->m->layer[x->layer].candidate[x->choice], r->tape, input, docs, &carry, &y));
     PN_TRY(pn_feature_loss(r->tape, y, target, &loss));
-    double error = pn_f32(loss)[0];
     PN_TRY(pn_tape_backward(r->tape, loss));
     PN_TRY(pn_adamw_step(x->optim, pn_schedule_rate(&r->train->schedule, step, r->steps), NULL));
+    double error;
+    PN_TRY(pn_tensor_read(loss, &error, PN_F64)); /* now that the GPU has been waited for */
     pn_tape_record(r->tape, false);
     pn_scope_close(r->tape, scope, NULL, 0);
     if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
@@ -178,35 +183,42 @@ done:
     return s;
 }
 
-/* The activation store: h of every token of every step. */
+/* The activation store: h of every token of every step, on the GPU where the model is and there is room, else on the
+ * host. */
 typedef struct store {
-    unsigned char *data; /* steps x batch tokens x D */
-    pn_dtype dtype;
-    size_t step_bytes;
-    int64_t elems;   /* per step */
+    pn_pool *pool;
+    pn_tensor **h;   /* steps: [batch tokens, D] */
     pn_batch *batch; /* steps: the documents of each */
 } store;
 
 static void store_free(store *s, int64_t steps) {
     for (int64_t i = 0; s->batch && i < steps; i++) pn_batch_free(&s->batch[i]);
+    for (int64_t i = 0; s->h && i < steps; i++) pn_tensor_release(&s->h[i]);
     free(s->batch);
-    free(s->data);
+    free(s->h);
+    pn_pool_destroy(&s->pool);
 }
 
-static pn_status store_open(local *r, pn_mixture *mixture, pn_dtype dtype, store *s) {
-    int64_t D = r->m->config.dims.hidden;
-    s->dtype = dtype;
-    s->elems = r->train->batch_tokens * D;
-    s->step_bytes = (size_t)s->elems * pn_dtype_bytes(dtype);
-    double n_bytes = (double)r->steps * (double)s->step_bytes; /* may be more than a size_t holds */
-    if (n_bytes < (double)PTRDIFF_MAX) {
-        s->batch = calloc((size_t)r->steps, sizeof *s->batch);
-        s->data = malloc((size_t)r->steps * s->step_bytes);
-    }
-    PN_CHECK(s->batch && s->data, PN_MEMORY,
+static pn_status store_place(const local *r, double n_bytes, pn_pool_kind *out) {
+    pn_device_info gpu = { 0 };
+    if (r->m->params->backend == PN_CUDA) PN_TRY(pn_device_describe(&gpu));
+    *out = n_bytes < pn_local_store_share * (double)gpu.free_bytes ? PN_POOL_DEVICE : PN_POOL_HOST;
+    PN_CHECK(*out == PN_POOL_DEVICE || n_bytes < pn_memory_bytes(), PN_MEMORY,
              "the activation store needs %.1f GB: lower supernet.tokens, or use supernet.store: bf16 or "
              "supernet.order: step",
              n_bytes / 1e9);
+    return PN_OK;
+}
+
+static pn_status store_open(local *r, pn_mixture *mixture, pn_dtype dtype, store *s) {
+    const int64_t shape[] = { r->train->batch_tokens, r->m->config.dims.hidden };
+    const double step_bytes = (double)shape[0] * (double)shape[1] * (double)pn_dtype_bytes(dtype);
+    pn_pool_kind kind;
+    PN_TRY(store_place(r, (double)r->steps * step_bytes, &kind));
+    PN_TRY(pn_pool_create(kind, &s->pool));
+    s->batch = calloc((size_t)r->steps, sizeof *s->batch);
+    s->h = calloc((size_t)r->steps, sizeof(pn_tensor *));
+    PN_CHECK(s->batch && s->h, PN_MEMORY, "out of memory");
     for (int64_t step = 0; step < r->steps; step++) {
         pn_tensor *ids, *targets, *weights, *h;
         PN_TRY(keep(r, 0, 0));
@@ -214,7 +226,8 @@ static pn_status store_open(local *r, pn_mixture *mixture, pn_dtype dtype, store
         PN_TRY(pn_batch_load(mixture, step * r->rows, r->rows, &s->batch[step]));
         PN_TRY(pn_batch_tensors(&s->batch[step], r->tape, &ids, &targets, &weights));
         PN_TRY(pn_model_embed(r->m, r->tape, ids, &h));
-        pn_convert(s->data + (size_t)step * s->step_bytes, dtype, pn_data(h), h->dtype, s->elems);
+        PN_TRY(pn_tensor_create(s->pool, dtype, 2, shape, &s->h[step]));
+        PN_TRY(pn_tensor_copy(s->h[step], h));
     }
     return PN_OK;
 }
@@ -229,12 +242,11 @@ static pn_status layer_order(local *r, pn_mixture *mixture, pn_dtype dtype) {
         bool last = l + 1 == r->m->config.n_layers;
         for (int64_t step = 0; step < r->steps; step++) {
             pn_tensor *h, *next;
-            unsigned char *slot = st.data + (size_t)step * st.step_bytes;
             pn_tape_reset(r->tape);
-            PN_TRY_GOTO(s, pn_tape_new(r->tape, PN_F32, 2, shape, &h), done);
-            pn_convert(pn_data(h), PN_F32, slot, dtype, st.elems);
+            PN_TRY_GOTO(s, pn_tape_new(r->tape, pn_tape_dtype(r->tape), 2, shape, &h), done);
+            PN_TRY_GOTO(s, pn_tensor_copy(h, st.h[step]), done);
             PN_TRY_GOTO(s, layer_step(r, l, step, h, &st.batch[step].docs, last ? NULL : &next), done);
-            if (!last) pn_convert(slot, dtype, pn_data(next), PN_F32, st.elems);
+            if (!last) PN_TRY_GOTO(s, pn_tensor_copy(st.h[step], next), done);
             PN_TRY_GOTO(s, keep(r, l, l + 1), done);
         }
         PN_TRY_GOTO(s, finish_layer(r, l), done);
@@ -304,9 +316,9 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
     for (int l = 0; l < m->config.n_layers; l++)
         for (int c = 1; c < m->layer[l].n_candidates; c++)
             if (trains(m, l, c)) r.learner[r.n_learners++] = (learner){ .layer = l, .choice = c };
-    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
+    PN_TRY_GOTO(s, pn_params_tape(m->params, &r.tape), done);
     pn_tape_record(r.tape, false);
-    r.fingerprint = fingerprint(&r, phase, job);
+    PN_TRY_GOTO(s, identify(&r, phase, job), done);
     PN_TRY_GOTO(s, pn_local_load(&r), done);
     if (!finished(&r) && job->finished)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no super-network that was trained to the end with these settings",

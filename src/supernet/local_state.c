@@ -16,9 +16,18 @@ typedef struct listing {
     int n;
 } listing;
 
-static void add(listing *s, const char *part, const char *of, pn_dtype dtype, int64_t n, void *data) {
+static const char *add_name(listing *s, const char *part, const char *of) {
     snprintf(s->name[s->n], NAME_ROOM, "%s/%s", part, of);
-    s->array[s->n] = (pn_checkpoint_array){ s->name[s->n], dtype, n, data };
+    return s->name[s->n];
+}
+
+static void add(listing *s, const char *part, const char *of, pn_dtype dtype, int64_t n, void *data) {
+    s->array[s->n] = pn_checkpoint_data(add_name(s, part, of), dtype, n, data);
+    s->n++;
+}
+
+static void add_tensor(listing *s, const char *part, const char *of, pn_tensor *t) {
+    s->array[s->n] = pn_checkpoint_tensor(add_name(s, part, of), PN_F32, t);
     s->n++;
 }
 
@@ -28,10 +37,9 @@ static void add_learner(listing *s, local *r, learner *x) {
     for (int i = 0; i < r->m->params->n; i++) {
         pn_param *p = r->m->params->item[i];
         if (!pn_local_owns(r, x, p)) continue;
-        int64_t n = pn_tensor_elems(p->value);
-        add(s, "weight", p->name, PN_F32, n, pn_f32(p->value));
+        add_tensor(s, "weight", p->name, x->optim ? pn_adamw_master(x->optim, slot) : p->value);
         for (int k = 0; x->optim && k < 2; k++)
-            add(s, k ? "moment2" : "moment1", p->name, PN_F32, n, pn_f32(pn_adamw_moment(x->optim, slot, k)));
+            add_tensor(s, k ? "moment2" : "moment1", p->name, pn_adamw_moment(x->optim, slot, k));
         slot++;
     }
     if (x->optim) add(s, "optimizer_steps", prefix, PN_I64, 1, pn_adamw_steps(x->optim));
@@ -49,6 +57,8 @@ static pn_status transfer(local *r, int layer, const char *dir, bool save) {
         status = pn_checkpoint_save(dir, r->trained[layer], r->fingerprint, s.array, s.n);
     else if (!status)
         status = pn_checkpoint_load(dir, r->fingerprint, s.array, s.n, &r->trained[layer]);
+    for (int k = 0; k < r->n_learners && !status && !save; k++)
+        if (r->learner[k].layer == layer && r->learner[k].optim) status = pn_adamw_restored(r->learner[k].optim);
     free(s.array);
     free(s.name);
     return status;

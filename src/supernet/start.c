@@ -123,18 +123,67 @@ static bool trains(const pn_block *b) {
     return map.out->wants_grad;
 }
 
-static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
-                             const pn_docs *docs, pn_start_report *reports) {
-    pn_attention_batch batch;
-    PN_TRY(pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch));
+/* Fitting is work of the host, in F32: what is on the GPU comes here for it, as a copy of its own. */
+static pn_status block_here(const pn_model *m, const pn_block *b, pn_params *params, pn_block **out) {
+    PN_TRY(pn_block_create(&b->spec, &b->dims, params, b->prefix, out));
+    PN_TRY(pn_params_copy(m->params, b->prefix, params, b->prefix));
+    return PN_OK;
+}
+
+/* here: where copies go; NULL: the model is on the host. */
+static pn_status start_candidate(pn_model *m, pn_block *b, const pn_attention_batch *batch, pn_params *here, pn_tape *t,
+                                 pn_start_report *r) {
+    pn_block *copy;
+    if (!here) return pn_start_from_attention(b, batch, t, r);
+    PN_TRY(block_here(m, b, here, &copy));
+    pn_status s = pn_start_from_attention(copy, batch, t, r);
+    if (!s) s = pn_params_copy(here, b->prefix, m->params, b->prefix);
+    pn_block_destroy(&copy);
+    return s;
+}
+
+static pn_status start_candidates(pn_model *m, int l, const pn_supernet_job *job, const pn_attention_batch *batch,
+                                  pn_params *here, pn_tape *t, pn_start_report *reports) {
     for (int c = 1; c < m->layer[l].n_candidates; c++) {
         pn_start_report r;
         if (!starts(job, c) || !trains(m->layer[l].candidate[c])) continue;
-        PN_TRY(pn_start_from_attention(m->layer[l].candidate[c], &batch, t, &r));
+        PN_TRY(start_candidate(m, m->layer[l].candidate[c], batch, here, t, &r));
         record(m, l, c, &r);
         merge(&reports[c], &r);
     }
     return PN_OK;
+}
+
+static pn_status start_copies(pn_model *m, int l, const pn_supernet_job *job, pn_tensor *x, const pn_docs *docs,
+                              pn_params *here, pn_tape *t, pn_start_report *reports) {
+    pn_attention_batch batch;
+    pn_block *attention;
+    pn_tensor *x_here;
+    pn_tape_record(t, false);
+    PN_TRY(pn_tape_new(t, PN_F32, x->rank, x->shape, &x_here));
+    PN_TRY(pn_tensor_copy(x_here, x));
+    PN_TRY(block_here(m, m->layer[l].candidate[0], here, &attention));
+    pn_status s = pn_attention_batch_run(attention, t, x_here, docs, &batch);
+    if (!s) s = start_candidates(m, l, job, &batch, here, t, reports);
+    pn_block_destroy(&attention);
+    return s;
+}
+
+static pn_status start_layer(pn_model *m, int l, const pn_supernet_job *job, pn_tape *t, pn_tensor *x,
+                             const pn_docs *docs, pn_start_report *reports) {
+    if (m->params->backend != PN_CUDA) {
+        pn_attention_batch batch;
+        PN_TRY(pn_attention_batch_run(m->layer[l].candidate[0], t, x, docs, &batch));
+        return start_candidates(m, l, job, &batch, NULL, t, reports);
+    }
+    pn_params *here = NULL;
+    pn_tape *host = NULL;
+    pn_status s = pn_params_create(PN_F32, &here);
+    if (!s) s = pn_tape_create(PN_CPU, &host);
+    if (!s) s = start_copies(m, l, job, x, docs, here, host, reports);
+    pn_tape_destroy(&host);
+    pn_params_destroy(&here);
+    return s;
 }
 
 static pn_status all_layers(pn_model *m, const pn_supernet_job *job, const bool *begun, const pn_batch *batch,
@@ -170,7 +219,7 @@ pn_status pn_supernet_start(pn_model *m, const pn_supernet_phase *phase, const p
     pn_batch batch = { 0 };
     pn_tape *t = NULL;
     pn_status s;
-    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &t), done);
+    PN_TRY_GOTO(s, pn_params_tape(m->params, &t), done);
     pn_tape_record(t, false);
     PN_TRY_GOTO(s, pn_batch_load(job->mixture, after, rows, &batch), done);
     PN_TRY_GOTO(s, all_layers(m, job, begun, &batch, t, reports), done);

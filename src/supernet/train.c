@@ -7,6 +7,7 @@
 #include "files.h"
 #include "gated.h"
 #include "local.h"
+#include "plan.h"
 #include "start.h"
 
 typedef struct sampler {
@@ -27,7 +28,9 @@ static pn_status train_sampled(pn_model *m, const pn_supernet_phase *phase, cons
                                const char *state_dir, pn_supernet_result *out) {
     pn_path teacher = pn_model_own_path(m);
     sampler s = { .m = m, .seed = job->seed };
-    const uint64_t whole[] = { pn_params_hash(m->params) + pn_supernet_start_hash(job), job->seed };
+    uint64_t weights;
+    PN_TRY(pn_params_hash(m->params, &weights));
+    const uint64_t whole[] = { weights + pn_supernet_start_hash(job), job->seed };
     const pn_train_job train = { .name = "super-network, sampled paths",
                                  .options = &phase->train,
                                  .mixture = job->mixture,
@@ -56,6 +59,7 @@ static pn_status check_blocks(const pn_model *m, const pn_supernet_config *confi
 
 pn_status pn_supernet_train(pn_model *m, const pn_supernet_job *job, pn_supernet_result *out) {
     PN_TRY(check_blocks(m, job->config));
+    PN_TRY(pn_supernet_fits(m, job));
     for (int i = 0; i < job->config->n_phases; i++) {
         const pn_supernet_phase *phase = &job->config->phase[i];
         char then[PN_PATH_MAX];

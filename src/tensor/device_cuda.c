@@ -106,7 +106,11 @@ pn_status pn_device_describe(pn_device_info *out) {
     int khz = 0;
     TRY_CUDA(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, 0), "asking the GPU for its clock");
     out->clock_mhz = khz / 1000;
+    uint64_t held, used; /* what the pool keeps for what comes is free too */
     TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes), "asking the GPU for its free memory");
+    TRY_CUDA(cudaMemPoolGetAttribute(device.memory, cudaMemPoolAttrReservedMemCurrent, &held), "the GPU's memory pool");
+    TRY_CUDA(cudaMemPoolGetAttribute(device.memory, cudaMemPoolAttrUsedMemCurrent, &used), "the GPU's memory pool");
+    out->free_bytes += held - used;
     TRY_CUDA(cudaDriverGetVersion(&out->driver), "asking for the driver's version");
     TRY_CUDA(cudaRuntimeGetVersion(&out->runtime), "asking for CUDA's version");
     return PN_OK;

@@ -192,6 +192,23 @@ pn_status pn_tensor_read(const pn_tensor *t, void *values, pn_dtype type) {
     return s;
 }
 
+pn_status pn_tensor_move(pn_tensor *t, pn_pool *pool, pn_dtype type) {
+    PN_ASSERT(t->storage && t->storage->refs == 1);
+    pn_tensor *there;
+    PN_TRY(pn_tensor_create(pool, type, t->rank, t->shape, &there));
+    pn_status s = pn_tensor_copy(there, t);
+    if (!s) {
+        pn_storage *old = t->storage;
+        t->storage = there->storage;
+        there->storage = old;
+        t->offset = 0;
+        t->dtype = t->grad_dtype = type;
+        pn_tensor_release(&t->grad);
+    }
+    pn_tensor_release(&there);
+    return s;
+}
+
 pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src) {
     PN_CHECK(pn_tensor_same_shape(dst, src), PN_USAGE, "cannot copy a tensor of shape %s into one of shape %s",
              pn_tensor_shape_text(src), pn_tensor_shape_text(dst));

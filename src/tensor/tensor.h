@@ -79,6 +79,9 @@ pn_status pn_tensor_copy(pn_tensor *dst, const pn_tensor *src);
  * happens. */
 pn_status pn_tensor_write(pn_tensor *t, const void *values, pn_dtype type);
 pn_status pn_tensor_read(const pn_tensor *t, void *values, pn_dtype type);
+/* Takes the values to storage of its own from another pool, as another type: whoever has the tensor has it there. Its
+ * gradient goes. It is no view and has none, and nothing else needs its values where they were. */
+pn_status pn_tensor_move(pn_tensor *t, pn_pool *pool, pn_dtype type);
 /* Converts n elements between raw buffers; the buffers must not overlap unless the dtypes are equal. */
 void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n);
 pn_status pn_tensor_fill_zero(pn_tensor *t);

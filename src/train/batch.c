@@ -65,7 +65,7 @@ pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n
 
 static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, const void *data, pn_dtype from, pn_tensor **out) {
     PN_TRY(pn_tape_new(t, type, 1, &n, out));
-    if ((*out)->storage->data) pn_convert(pn_data(*out), type, data, from, n);
+    PN_TRY(pn_tensor_write(*out, data, from));
     return PN_OK;
 }
 

@@ -1,5 +1,8 @@
 #include "distill.h"
 
+#include <math.h>
+#include <stdlib.h>
+
 #include "add/add.h"
 #include "feature_loss/feature_loss.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
@@ -88,11 +91,6 @@ static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, p
     return PN_OK;
 }
 
-static double scalar(const pn_tensor *x) {
-    if (!x->storage->data) return 0; /* plan backend */
-    return x->dtype == PN_F64 ? pn_f64(x)[0] : pn_f32(x)[0];
-}
-
 static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *const *student,
                                 pn_tensor *const *teacher, pn_tensor **loss) {
     const pn_model *m = pass->student;
@@ -117,8 +115,7 @@ static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *c
     return PN_OK;
 }
 
-pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
-                             pn_loss_parts *parts) {
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {
     const pn_model *student = pass->student, *teacher = pass->teacher;
     const pn_loss_weights *w = pass->weights;
     PN_ASSERT(teacher || (w->kl == 0 && w->feature == 0));
@@ -137,22 +134,22 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
     pn_tensor *term[4];
     double weight[4];
     int n = 0;
-    *parts = (pn_loss_parts){ 0 };
+    *losses = (pn_distill_losses){ 0 };
     if (w->ce > 0) {
         PN_TRY(pn_linear_cross_entropy(t, hidden, student->head, targets, weights, &term[n], NULL));
-        parts->ce = scalar(term[n]);
+        losses->ce = term[n];
         weight[n++] = w->ce;
     }
     if (w->kl > 0) {
         PN_TRY(pn_linear_kl(t, hidden, student->head, hidden_t, teacher->head, weights, w->temperature, &term[n], NULL,
                             NULL));
-        parts->kl = scalar(term[n]);
+        losses->kl = term[n];
         weight[n++] = w->kl;
     }
     if (w->feature > 0) {
         PN_TRY(feature_losses(t, pass, features, features_t, &term[n]));
         if (term[n]) {
-            parts->feature = scalar(term[n]);
+            losses->feature = term[n];
             weight[n++] = w->feature;
         }
     }
@@ -163,7 +160,63 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
         term[n] = pass->term;
         weight[n++] = 1;
     }
-    PN_TRY(pn_weighted_sum(t, term, weight, n, loss));
-    parts->total = scalar(*loss);
+    PN_TRY(pn_weighted_sum(t, term, weight, n, &losses->total));
     return PN_OK;
+}
+
+pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts) {
+    *parts = (pn_loss_parts){ 0 };
+    pn_tensor *const from[] = { losses->total, losses->ce, losses->kl, losses->feature };
+    double *const to[] = { &parts->total, &parts->ce, &parts->kl, &parts->feature };
+    for (int i = 0; i < 4; i++)
+        if (from[i]) PN_TRY(pn_tensor_read(from[i], to[i], PN_F64));
+    return PN_OK;
+}
+
+/* ---- what is not finite ---- */
+
+static pn_status check_finite(const pn_tensor *x, bool *finite) {
+    const int64_t n = pn_tensor_elems(x);
+    float *values = malloc((size_t)n * sizeof *values + 1);
+    PN_CHECK(values, PN_MEMORY, "out of memory");
+    pn_status s = pn_tensor_read(x, values, PN_F32);
+    *finite = true;
+    for (int64_t i = 0; i < n && !s; i++) *finite = *finite && isfinite(values[i]);
+    free(values);
+    return s;
+}
+
+static pn_status locate(pn_tape *t, const char *who, const pn_model *m, const pn_path *path, pn_tensor *gates,
+                        pn_tensor *ids, const pn_docs *docs, char where[PN_DISTILL_WHERE]) {
+    pn_tensor *h, *v_first = NULL;
+    bool finite;
+    PN_TRY(pn_model_embed(m, t, ids, &h));
+    PN_TRY(check_finite(h, &finite));
+    if (!finite) snprintf(where, PN_DISTILL_WHERE, "%s, the embedding", who);
+    for (int l = 0; l < m->config.n_layers && finite; l++) {
+        layer_call call = { .model = m, .docs = *docs, .layer = l, .choice = path ? path->choice[l] : 0 };
+        pn_tensor *in[LAYER_IN] = { h, gates, v_first }, *out[LAYER_OUT] = { NULL };
+        const int n_out = makes_v_first(&call, in) ? LAYER_OUT : OUT_V_FIRST;
+        const char *mixer = gates ? "all candidates" : m->layer[l].candidate[call.choice]->spec.type->name;
+        PN_TRY(run_layer(t, &call, in, LAYER_IN, out, n_out));
+        if (n_out > OUT_V_FIRST) v_first = out[OUT_V_FIRST];
+        h = out[OUT_H];
+        PN_TRY(check_finite(out[OUT_Y], &finite));
+        if (!finite) snprintf(where, PN_DISTILL_WHERE, "%s, layer %d, the output of %s", who, l, mixer);
+        if (finite) PN_TRY(check_finite(h, &finite));
+        if (!finite && !*where) snprintf(where, PN_DISTILL_WHERE, "%s, layer %d, after the MLP", who, l);
+    }
+    return PN_OK;
+}
+
+pn_status pn_distill_locate(pn_tape *t, const pn_distill *pass, const pn_batch *batch, char where[PN_DISTILL_WHERE]) {
+    pn_tensor *ids, *targets, *weights;
+    bool recording = pn_tape_record(t, false);
+    *where = '\0';
+    pn_status s = pn_batch_tensors(batch, t, &ids, &targets, &weights);
+    if (!s) s = locate(t, "student", pass->student, pass->path, pass->gates, ids, &batch->docs, where);
+    if (!s && !*where && pass->teacher)
+        s = locate(t, "teacher", pass->teacher, pass->teacher_path, NULL, ids, &batch->docs, where);
+    pn_tape_record(t, recording);
+    return s;
 }

@@ -34,8 +34,18 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     bool recompute; /* keep only each layer's input and run the layer again in backward */
 } pn_distill;
 
-/* *loss: [1], ready for pn_tape_backward; owned by the tape. */
-pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor **loss,
-                             pn_loss_parts *parts);
+typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */
+    pn_tensor *total;              /* ready for pn_tape_backward */
+    pn_tensor *ce, *kl, *feature;
+} pn_distill_losses;
+
+pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses);
+/* Their values, before the tape is reset; waits for the GPU. 0 what was not computed, and all of a plan. */
+pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts);
+
+/* Where values first stop being finite on the way to the student's hidden states, or else to the teacher's: "student,
+ * layer 3, the output of gated_deltanet"; "" when they never do. Runs both again, slowly, on a tape that was reset. */
+enum { PN_DISTILL_WHERE = 96 };
+pn_status pn_distill_locate(pn_tape *t, const pn_distill *pass, const pn_batch *batch, char where[PN_DISTILL_WHERE]);
 
 #endif

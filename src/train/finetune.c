@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compute.h"
 #include "log.h"
+#include "memory.h"
 #include "model_load.h"
 #include "run_dir.h"
 #include "trainer.h"
@@ -77,6 +79,8 @@ static const pn_option stage_table[] = {
 typedef struct finetune {
     pn_config *config;
     top_options top;
+    pn_compute_options compute;
+    pn_compute on;
     random_options random;
     stage stages[MAX_STAGES];
     int n_stages;
@@ -109,6 +113,7 @@ static pn_status open_tokenizer(finetune *f) {
 
 static pn_status read_all(finetune *f) {
     PN_TRY(pn_config_read(f->config, "", top_table, &f->top));
+    PN_TRY(pn_config_read(f->config, "", pn_compute_option_table, &f->compute));
     if (!f->top.model) PN_TRY(pn_config_read(f->config, "random", random_table, &f->random));
     PN_TRY(pn_config_list_size(f->config, "stages", &f->n_stages));
     PN_CHECK(f->n_stages >= 1 && f->n_stages <= MAX_STAGES, PN_USAGE, "%s: stages must list 1 to %d stages",
@@ -189,12 +194,35 @@ static pn_status choose_trained(finetune *f) {
     return PN_OK;
 }
 
+static const char *stage_name(const finetune *f, int i, char *name, size_t n) {
+    snprintf(name, n, "stage %d/%d %s", i + 1, f->n_stages, f->stages[i].name ? f->stages[i].name : "");
+    return name;
+}
+
+/* Every stage, before the first begins. */
+static pn_status check_memory(finetune *f) {
+    for (int i = 0; i < f->n_stages; i++) {
+        char name[96];
+        pn_mixture *mixture;
+        PN_TRY(read_mixture(f, i, &mixture));
+        const pn_train_job job = { .name = stage_name(f, i, name, sizeof name),
+                                   .options = &f->stages[i].train,
+                                   .mixture = mixture,
+                                   .student = f->model };
+        pn_status s = pn_train_fits(&job);
+        pn_mixture_destroy(&mixture);
+        PN_TRY(s);
+    }
+    return PN_OK;
+}
+
 static pn_status train(finetune *f) {
-    uint64_t start = pn_params_hash(f->model->params);
+    uint64_t start;
+    PN_TRY(pn_params_hash(f->model->params, &start));
     for (int i = 0; i < f->n_stages; i++) {
         char state[PN_PATH_MAX], name[96], part[64];
         snprintf(part, sizeof part, "state/stage-%d", i + 1);
-        snprintf(name, sizeof name, "stage %d/%d %s", i + 1, f->n_stages, f->stages[i].name ? f->stages[i].name : "");
+        stage_name(f, i, name, sizeof name);
         PN_TRY(pn_run_dir_file(&f->run, part, state));
         pn_mixture *mixture;
         PN_TRY(read_mixture(f, i, &mixture));
@@ -229,10 +257,14 @@ static pn_status write_model(finetune *f) {
 static pn_status run(finetune *f) {
     char done[PN_PATH_MAX];
     PN_TRY(read_all(f));
+    PN_TRY(pn_compute_open(&f->compute, pn_config_where(f->config, "precision"), &f->on));
     PN_TRY(make_model(f));
     PN_TRY(choose_trained(f));
+    PN_TRY(pn_params_move(f->model->params, f->on.backend, f->on.dtype));
+    PN_TRY(check_memory(f));
     PN_TRY(pn_run_dir_open(f->top.output, f->config, NULL, 0,
                            &f->run)); /* the input is good: now something may be written */
+    PN_TRY(pn_compute_tell(&f->on));
     PN_TRY(pn_run_dir_file(&f->run, "model", done));
     if (pn_is_directory(done)) {
         pn_info("%s is already there: nothing to do", done);
@@ -272,6 +304,7 @@ pn_status pn_finetune_run(pn_config *c) {
 
 const pn_config_section pn_finetune_sections[] = {
     { .path = "", .table = top_table },
+    { .path = "", .table = pn_compute_option_table },
     { .path = "random", .table = random_table },
     { .path = "stages[]", .table = stage_table },
     { .path = "stages[]", .table = pn_train_option_table },

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "memory.h"
 #include "monitor.h"
 #include "progress.h"
 #include "signals.h"
@@ -64,8 +65,9 @@ typedef struct trainer {
     const pn_train_job *job;
     pn_tape *tape;
     pn_adamw *optim;
-    pn_batch batch;
+    pn_batch batch[2]; /* that of the present step, and the one after it */
     int64_t step, steps, rows;
+    int64_t loaded;              /* the step that has its batch */
     pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps, the curve */
     int n_arrays;
     uint64_t fingerprint;
@@ -135,7 +137,8 @@ static pn_status make_optimizer(trainer *r) {
     }
     int n = 0;
     for (int i = 0; i < p->n; i++)
-        if (p->item[i]->value->wants_grad) slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay };
+        if (p->item[i]->value->wants_grad)
+            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
     pn_status s = n ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: nothing trains", r->job->name);
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
     if (!s) s = pn_adamw_create(slots, n, &set, &r->optim);
@@ -152,18 +155,17 @@ static pn_status list_arrays(trainer *r, char **names) {
     static const char *const parts[] = { "weight", "moment1", "moment2" };
     int slot = 0, k = 0;
     for (int i = 0; i < p->n; i++) {
-        pn_tensor *v = p->item[i]->value;
-        if (!v->wants_grad) continue;
+        if (!p->item[i]->value->wants_grad) continue;
         for (int part = 0; part < 3; part++, k++) {
             char *name = *names + (size_t)k * ROOM;
             snprintf(name, ROOM, "%s/%s", parts[part], p->item[i]->name);
-            pn_tensor *t = part ? pn_adamw_moment(r->optim, slot, part - 1) : v;
-            r->arrays[k] = (pn_checkpoint_array){ name, PN_F32, pn_tensor_elems(t), pn_f32(t) };
+            pn_tensor *t = part ? pn_adamw_moment(r->optim, slot, part - 1) : pn_adamw_master(r->optim, slot);
+            r->arrays[k] = pn_checkpoint_tensor(name, PN_F32, t);
         }
         slot++;
     }
-    r->arrays[k] = (pn_checkpoint_array){ "optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim) };
-    r->arrays[k + 1] = (pn_checkpoint_array){ "curve", PN_F64, r->n_points * POINT_VALUES, r->points };
+    r->arrays[k] = pn_checkpoint_data("optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim));
+    r->arrays[k + 1] = pn_checkpoint_data("curve", PN_F64, r->n_points * POINT_VALUES, r->points);
     r->n_arrays = k + 2;
     for (int i = 0; i < r->job->n_arrays; i++) r->arrays[r->n_arrays++] = r->job->arrays[i];
     return PN_OK;
@@ -189,7 +191,8 @@ uint64_t pn_train_options_hash(const pn_train_options *o) {
     return XXH3_64bits(settings, sizeof settings);
 }
 
-/* What must be the same for a resumed run to go on: the job's settings, its data, and the shape of what trains. */
+/* What must be the same for a resumed run to go on: the job's settings, its data, the shape of what trains, and where.
+ */
 static uint64_t fingerprint(const trainer *r) {
     const pn_train_job *job = r->job;
     const uint64_t parts[] = { XXH3_64bits(job->name, strlen(job->name)), pn_train_options_hash(job->options),
@@ -199,26 +202,57 @@ static uint64_t fingerprint(const trainer *r) {
         hash = XXH3_64bits_withSeed(r->arrays[i].name, strlen(r->arrays[i].name), hash);
         hash = XXH3_64bits_withSeed(&r->arrays[i].n, sizeof r->arrays[i].n, hash);
     }
-    return hash;
+    return pn_params_fingerprint(job->student->params, hash);
+}
+
+static pn_status load_batch(trainer *r, int64_t step) {
+    if (r->loaded == step) return PN_OK;
+    PN_TRY(pn_batch_load(r->job->mixture, step * r->rows, r->rows, &r->batch[step % 2]));
+    r->loaded = step;
+    return PN_OK;
+}
+
+/* For people: where it went wrong, and what is left. The failure that brought us here is still to be told. */
+static void explain(trainer *r, const pn_distill *pass) {
+    char where[PN_DISTILL_WHERE] = "";
+    pn_distill again = *pass;
+    pn_tape_reset(r->tape);
+    pn_status s = r->job->before ? r->job->before(r->job->ctx, r->tape, r->step, &again) : PN_OK;
+    if (!s) s = pn_distill_locate(r->tape, &again, &r->batch[r->step % 2], where);
+    if (!s && *where) pn_warn("%s: step %lld: not finite in %s", r->job->name, (long long)r->step + 1, where);
+    pn_warn("%s: stopped before step %lld changed anything%s%s", r->job->name, (long long)r->step + 1,
+            r->job->state_dir ? "; what was saved before is in " : "", r->job->state_dir ? r->job->state_dir : "");
+}
+
+static pn_status run_pass(trainer *r, pn_distill *pass, pn_curve_point *p) {
+    const pn_train_job *job = r->job;
+    const pn_train_options *o = job->options;
+    pn_distill_losses losses;
+    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, pass));
+    PN_TRY(pn_distill_forward(r->tape, pass, &r->batch[r->step % 2], &losses));
+    PN_TRY(pn_tape_backward(r->tape, losses.total));
+    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
+    if (r->step + 1 < r->steps) PN_TRY(load_batch(r, r->step + 1)); /* while the GPU is at work: the next line waits */
+    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
+    PN_TRY(pn_distill_read(&losses, &p->loss));
+    return PN_OK;
 }
 
 static pn_status one_step(trainer *r, pn_curve_point *p) {
     const pn_train_job *job = r->job;
     const pn_train_options *o = job->options;
     pn_tape_reset(r->tape);
-    PN_TRY(pn_batch_load(job->mixture, r->step * r->rows, r->rows, &r->batch));
+    PN_TRY(load_batch(r, r->step));
     pn_distill pass = { .student = job->student,
                         .path = job->path,
                         .teacher = job->teacher,
                         .teacher_path = job->teacher_path,
                         .weights = &o->loss,
                         .recompute = o->recompute };
-    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, &pass));
-    pn_tensor *loss;
-    PN_TRY(pn_distill_forward(r->tape, &pass, &r->batch, &loss, &p->loss));
-    PN_TRY(pn_tape_backward(r->tape, loss));
-    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
-    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
+    const pn_distill plain = pass;
+    pn_status s = run_pass(r, &pass, p);
+    if (s == PN_NUMERIC) explain(r, &plain);
+    PN_TRY(s);
     r->step++;
     p->step = r->step;
     p->tokens = r->step * o->batch_tokens;
@@ -283,11 +317,13 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY(pn_train_options_check(o, job->mixture, job->name));
     trainer r = { .job = job,
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture),
-                  .steps = o->tokens / o->batch_tokens };
+                  .steps = o->tokens / o->batch_tokens,
+                  .loaded = -1 };
     char *names = NULL;
     pn_status s;
-    PN_TRY_GOTO(s, pn_tape_create(PN_CPU, &r.tape), done);
+    PN_TRY_GOTO(s, pn_params_tape(job->student->params, &r.tape), done);
     PN_TRY_GOTO(s, curve_start(&r), done);
+    PN_TRY_GOTO(s, pn_train_fits(job), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r, &names), done);
     r.fingerprint = fingerprint(&r);
@@ -295,6 +331,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
         int64_t step;
         PN_TRY_GOTO(s, pn_checkpoint_load(job->state_dir, r.fingerprint, r.arrays, r.n_arrays, &step), done);
         if (step >= 0) {
+            PN_TRY_GOTO(s, pn_adamw_restored(r.optim), done);
             r.step = step;
             pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
         }
@@ -305,7 +342,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     if (!job->finished) PN_TRY_GOTO(s, save(&r), done);
     if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
-    pn_batch_free(&r.batch);
+    for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_adamw_destroy(&r.optim);
     pn_tape_destroy(&r.tape);
     free(r.arrays);

@@ -280,7 +280,15 @@ static const bad table[] = {
     { "NUL byte", YAML("note: a\\0b"), SEARCH, "good.yaml:43: not valid YAML: control characters are not allowed" },
     { "key unknown, top", YAML("modle: qs"), SEARCH,
       "good.yaml:43: unknown key modle; did you mean model? Known keys: model, output, seed, sequence_length, dtype, "
-      "mixture, supernet, search, stages, block, shape, distill, compare, heldout, latency" },
+      "mixture, supernet, search, stages, block, shape, distill, compare, heldout, latency, device, precision" },
+    { "a device that there is not", ":", SEARCH " --device gpu",
+      "--set: top level: device is \"gpu\"; did you mean cpu? it must be one of: cpu, cuda" },
+    { "BF16 on the CPU", YAML("precision: bf16"), SEARCH,
+      "good.yaml:43: precision: bf16 needs device: cuda; the CPU computes in f32" },
+    { "BF16 on the CPU, by option", ":", "generate base --prompt x --precision bf16",
+      "postnas generate: bf16 needs device: cuda; the CPU computes in f32" },
+    { "another device for a run's scores", ":", "search --rerank run --device cuda",
+      "postnas search: --rerank computes as the run did; leave out --device and --precision" },
     { "key unknown, in a section", "sed -i s/full_attention/full_atention/ good.yaml", SEARCH,
       "good.yaml:27: unknown key search.limits.full_atention; did you mean full_attention? Known keys: full_attention, "
       "swa, none" },

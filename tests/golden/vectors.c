@@ -31,7 +31,7 @@ static outcome check(const char *path) {
     outcome o;
     size_t n;
     FILE *out = open_memstream(&o.text, &n);
-    o.status = pn_check_vectors((char *[]){ (char *)path }, 1, out);
+    o.status = pn_check_vectors((char *[]){ (char *)path }, 1, &(pn_compute){ PN_CPU, PN_F32 }, out);
     fclose(out);
     return o;
 }

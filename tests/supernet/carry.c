@@ -92,7 +92,7 @@ static double step(pn_model *m, const char *path_text, bool recompute) {
     pn_path path, teacher = pn_model_own_path(m);
     pn_batch batch = { 0 };
     pn_tape *t;
-    pn_tensor *loss;
+    pn_distill_losses losses;
     pn_loss_parts parts;
     const pn_loss_weights weights = { .ce = 0.5, .kl = 1, .feature = 1, .temperature = 1 };
     ck_ok(pn_path_parse(m, path_text, &path));
@@ -102,8 +102,9 @@ static double step(pn_model *m, const char *path_text, bool recompute) {
     const pn_distill pass = {
         .student = m, .path = &path, .teacher = m, .teacher_path = &teacher, .weights = &weights, .recompute = recompute
     };
-    ck_ok(pn_distill_forward(t, &pass, &batch, &loss, &parts));
-    ck_ok(pn_tape_backward(t, loss));
+    ck_ok(pn_distill_forward(t, &pass, &batch, &losses));
+    ck_ok(pn_tape_backward(t, losses.total));
+    ck_ok(pn_distill_read(&losses, &parts));
     pn_batch_free(&batch);
     pn_tape_destroy(&t);
     return parts.total;

@@ -40,12 +40,14 @@ static double gated_pass(pn_tape *t, const pn_model *m, pn_tensor *logits, const
     pn_distill pass = {
         .student = m, .teacher = m, .teacher_path = &teacher, .weights = &weights, .recompute = recompute
     };
-    pn_tensor *loss, *cost;
+    pn_distill_losses losses;
     pn_loss_parts parts;
+    pn_tensor *cost;
     pn_tape_reset(t);
     ck_ok(pn_gate_softmax(t, logits, NULL, 0.7, budget, &pass.gates, &cost));
-    ck_ok(pn_distill_forward(t, &pass, batch, &loss, &parts));
-    if (backward) ck_ok(pn_tape_backward(t, loss));
+    ck_ok(pn_distill_forward(t, &pass, batch, &losses));
+    ck_ok(pn_distill_read(&losses, &parts));
+    if (backward) ck_ok(pn_tape_backward(t, losses.total));
     return parts.total;
 }
 

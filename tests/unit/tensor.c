@@ -325,6 +325,32 @@ START_TEST(a_pool_waits_for_its_storage) {
 }
 END_TEST
 
+/* The same tensor in another pool and type: whoever has it finds its values there. */
+START_TEST(moving_takes_values_along) {
+    pn_pool *other;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    ck_ok(pn_pool_create(PN_POOL_HOST, &other));
+    pn_tensor *t = matrix(2, 3), *known = pn_tensor_retain_shell(t);
+    const float x[] = { 1, -2.5f, 0.00390625f, 1.00390625f, 3, 4 }; /* the fourth is no BF16 value: a tie, to even */
+    ck_ok(pn_tensor_write(t, x, PN_F32));
+    ck_ok(pn_tensor_zeros(pool, PN_F32, 2, t->shape, &t->grad));
+    ck_ok(pn_tensor_move(t, other, PN_BF16));
+    ck_assert_int_eq(known->dtype, PN_BF16);
+    ck_assert_int_eq(known->grad_dtype, PN_BF16);
+    ck_assert_ptr_null(known->grad);
+    ck_assert_uint_eq(pn_pool_live_bytes(pool), 0);
+    ck_assert_uint_gt(pn_pool_live_bytes(other), 0);
+    float y[6];
+    ck_ok(pn_tensor_read(known, y, PN_F32));
+    for (int i = 0; i < 6; i++) ck_assert(y[i] == (i == 3 ? 1 : x[i]));
+    pn_tensor_release(&t);
+    pn_tensor_release_shell(&known);
+    pn_pool_destroy(&pool);
+    pn_pool_destroy(&other);
+}
+END_TEST
+
 TEST_MAIN("tensor", widening_every_code, narrowing_at_every_border, narrowing_random_and_special, double_rounds_once,
           integers_and_same_dtype, views_share_values, values_from_and_to_the_host, values_go_before_the_shell,
-          copies_and_absurd_sizes, blocks_are_reused, peak_follows_live, a_pool_waits_for_its_storage)
+          copies_and_absurd_sizes, blocks_are_reused, peak_follows_live, a_pool_waits_for_its_storage,
+          moving_takes_values_along)

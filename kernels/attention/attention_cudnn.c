@@ -1,0 +1,238 @@
+#include "attention_cudnn.h"
+
+#ifdef PN_HAVE_CUDNN
+
+#include <float.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention_cuda.h"
+#include "cuda/staged_cuda.h"
+#include "log.h"
+
+static const char name[] = "attention/cudnn";
+
+/* Shorter documents cost their launches, which the tiles have fewer of, and are not worth a second of planning. */
+enum { SHORTEST = 512 };
+/* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
+ * than these. What there is beyond the documents costs blocks that end at once. */
+enum { LENGTH = 512, DOCS = 4 };
+/* Backward's own memory: gradients that are always summed in one order need it in proportion to length squared. */
+static const size_t most_workspace = (size_t)4 << 30;
+
+/* ---- plans, kept ---- */
+
+typedef struct entry {
+    pn_attention_graph key;
+    bool used;
+    pn_cudnn_plan *plan; /* NULL: cuDNN has none */
+} entry;
+
+/* When they are full all go: shapes that never come back. */
+enum { ENTRIES = 128 };
+static entry entries[ENTRIES];
+static int n_entries;
+
+static void say(const pn_attention_graph *x, const pn_cudnn_plan *plan) {
+    char window[32] = "";
+    if (x->window) snprintf(window, sizeof window, ", window %lld", (long long)x->window);
+    pn_info("attention: %s %s for %lld %s of %lld tokens, %lld/%lld heads of %lld%s%s", plan ? "cuDNN" : "own kernels",
+            x->backward ? "backward" : "forward", (long long)x->docs, x->packed ? "packed documents" : "documents",
+            (long long)x->length, (long long)x->heads, (long long)x->kv_heads, (long long)x->d, window,
+            x->backward && !x->repeatable ? ", bits vary" : "");
+}
+
+static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
+    for (int i = 0; i < n_entries; i++)
+        if (!memcmp(&entries[i].key, x, sizeof *x)) return entries[i].plan;
+    if (n_entries == ENTRIES) {
+        for (int i = 0; i < ENTRIES; i++) pn_cudnn_plan_free(&entries[i].plan);
+        n_entries = 0;
+    }
+    entry *e = &entries[n_entries++];
+    e->key = *x;
+    if (pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
+        pn_debug("attention", "%s", pn_error_message());
+        pn_error_clear();
+    }
+    say(x, e->plan);
+    return e->plan;
+}
+
+static int64_t up(int64_t n, int64_t least) {
+    int64_t power = least;
+    while (power < n) power *= 2;
+    return power;
+}
+
+/* The graph of a call's forward; false for calls that cuDNN is not asked about. */
+static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
+    const pn_attention_attr *a = c->attr;
+    int64_t tokens = pn_docs_tokens(&a->docs);
+    memset(x, 0, sizeof *x);
+    for (int64_t i = 0; i < a->docs.n; i++) {
+        int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
+        x->length = n > x->length ? n : x->length;
+    }
+    if (c->dtype != PN_BF16 || a->key_start || a->head_dim % 8 || x->length < SHORTEST ||
+        tokens > INT32_MAX / ((int64_t)a->heads * a->head_dim))
+        return false;
+    x->docs = a->docs.n;
+    x->packed = x->docs * x->length != tokens;
+    x->heads = a->heads;
+    x->kv_heads = a->kv_heads;
+    x->d = a->head_dim;
+    x->window = a->window < x->length ? a->window : 0;
+    if (!x->packed) return true;
+    x->docs = up(x->docs, DOCS);
+    x->length = up(x->length, LENGTH);
+    return true;
+}
+
+/* Of a call that has a forward plan. NULL: the tiles do it. */
+static pn_cudnn_plan *backward_plan(const pn_op_call *c, pn_attention_graph *x) {
+    graph_of(c, x);
+    x->backward = true;
+    x->repeatable = !pn_attention_varies();
+    return plan_of(x);
+}
+
+static bool takes(const pn_op_call *c) {
+    pn_attention_graph x;
+    return graph_of(c, &x) && pn_attention_tiles_take(c) && plan_of(&x);
+}
+
+/* ---- runs ---- */
+
+enum { MOST_VALUES = 24 };
+typedef struct values {
+    int n;
+    int64_t id[MOST_VALUES];
+    void *address[MOST_VALUES];
+    float scale, lowest, one; /* what numbers of the host point to */
+    int32_t window;
+} values;
+
+static void give(values *v, int64_t id, const void *address) {
+    PN_ASSERT(v->n < MOST_VALUES);
+    v->id[v->n] = id;
+    v->address[v->n++] = (void *)address;
+}
+
+/* Offsets of documents times `each`, and past the last the end again: documents up to n are empty. */
+static pn_status give_offsets(values *v, int64_t id, const pn_docs *docs, int64_t n, int64_t each) {
+    const int32_t *there;
+    int64_t *at = malloc((size_t)(n + 1) * sizeof *at);
+    PN_CHECK(at, PN_MEMORY, "out of memory");
+    for (int64_t i = 0; i <= n; i++) at[i] = docs->offset[i < docs->n ? i : docs->n] * each;
+    pn_status s = pn_cuda_staged_integers(at, n + 1, &there);
+    free(at);
+    PN_TRY(s);
+    give(v, id, there);
+    return PN_OK;
+}
+
+static pn_status give_lengths(values *v, const pn_docs *docs, int64_t n) {
+    const int32_t *there;
+    int64_t *length = calloc((size_t)n, sizeof *length);
+    PN_CHECK(length, PN_MEMORY, "out of memory");
+    for (int64_t i = 0; i < docs->n; i++) length[i] = docs->offset[i + 1] - docs->offset[i];
+    pn_status s = pn_cuda_staged_integers(length, n, &there);
+    free(length);
+    PN_TRY(s);
+    give(v, PN_CUDNN_LENGTHS, there);
+    return PN_OK;
+}
+
+/* What both directions read. v stays where it is until the run. */
+static pn_status give_inputs(values *v, const pn_op_call *c, const pn_attention_graph *x) {
+    const pn_attention_attr *a = c->attr;
+    *v = (values){ .scale = (float)a->scale, .lowest = -FLT_MAX, .one = 1, .window = (int32_t)x->window };
+    give(v, PN_CUDNN_Q, pn_data(c->in[0]));
+    give(v, PN_CUDNN_K, pn_data(c->in[1]));
+    give(v, PN_CUDNN_V, pn_data(c->in[2]));
+    give(v, PN_CUDNN_O, pn_data(c->out[0]));
+    give(v, PN_CUDNN_LSE, pn_data(c->out[1]));
+    give(v, PN_CUDNN_SCALE, &v->scale);
+    give(v, PN_CUDNN_LOWEST, &v->lowest);
+    if (x->window) give(v, PN_CUDNN_WINDOW, &v->window);
+    if (!x->packed) return PN_OK;
+    PN_TRY(give_lengths(v, &a->docs, x->docs));
+    PN_TRY(give_offsets(v, PN_CUDNN_Q_AT, &a->docs, x->docs, x->heads * x->d));
+    PN_TRY(give_offsets(v, PN_CUDNN_KV_AT, &a->docs, x->docs, x->kv_heads * x->d));
+    PN_TRY(give_offsets(v, PN_CUDNN_LSE_AT, &a->docs, x->docs, x->heads));
+    return PN_OK;
+}
+
+static pn_status forward(const pn_op_call *c) {
+    pn_attention_graph x;
+    values v;
+    graph_of(c, &x);
+    PN_TRY(give_inputs(&v, c, &x));
+    PN_TRY(pn_cudnn_run(plan_of(&x), name, v.n, v.id, v.address, c->scratch));
+    return PN_OK;
+}
+
+/* Backward's scratch: gradients that are added to others, since cuDNN only writes, or that nobody wants; what it keeps
+ * of its own; its workspace. */
+typedef struct scratch {
+    size_t gradient[3], delta, dq_sum, workspace, end; /* where they begin, in bytes */
+} scratch;
+
+static bool written(const pn_op_call *c, int i) {
+    return c->din[i] && !pn_op_adds(c, i);
+}
+static size_t place(scratch *s, size_t n_bytes) {
+    size_t at = s->end;
+    s->end += (n_bytes + 255) / 256 * 256;
+    return at;
+}
+static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, const pn_cudnn_plan *plan) {
+    scratch s = { 0 };
+    size_t rows = (size_t)(x->docs * x->heads * x->length);
+    for (int i = 0; i < 3; i++)
+        if (!written(c, i)) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]));
+    s.delta = place(&s, rows * sizeof(float));
+    s.dq_sum = place(&s, x->repeatable ? 0 : rows * (size_t)x->d * sizeof(float));
+    s.workspace = place(&s, pn_cudnn_workspace(plan));
+    return s;
+}
+
+static pn_status backward(const pn_op_call *c) {
+    pn_attention_graph x;
+    values v;
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
+    const pn_cudnn_plan *plan = backward_plan(c, &x);
+    if (!plan) return pn_attention_tiles_backward(c);
+    scratch s = scratch_of(c, &x, plan);
+    char *base = c->scratch;
+    PN_TRY(give_inputs(&v, c, &x));
+    give(&v, PN_CUDNN_ONE, &v.one);
+    give(&v, PN_CUDNN_DO, pn_data(c->dout[0]));
+    for (int i = 0; i < 3; i++) {
+        give(&v, PN_CUDNN_DQ + i, written(c, i) ? pn_data(c->din[i]) : base + s.gradient[i]);
+    }
+    give(&v, PN_CUDNN_DELTA, base + s.delta);
+    if (!x.repeatable) give(&v, PN_CUDNN_DQ_SUM, base + s.dq_sum);
+    PN_TRY(pn_cudnn_run(plan, name, v.n, v.id, v.address, base + s.workspace));
+    for (int i = 0; i < 3; i++)
+        if (c->din[i] && pn_op_adds(c, i))
+            PN_TRY(pn_attention_add(name, pn_data(c->din[i]), base + s.gradient[i], pn_tensor_elems(c->din[i])));
+    return PN_OK;
+}
+
+static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
+    pn_attention_graph x;
+    if (!backward_pass) return graph_of(c, &x) ? pn_cudnn_workspace(plan_of(&x)) : 0;
+    const pn_cudnn_plan *plan = backward_plan(c, &x);
+    return plan ? scratch_of(c, &x, plan).end : pn_attention_tiles_scratch(c, true);
+}
+
+const pn_op_impl pn_attention_cudnn = { .name = name,
+                                        .bf16 = true,
+                                        .fresh = true,
+                                        .takes = takes,
+                                        .scratch_bytes = scratch_bytes,
+                                        .forward = forward,
+                                        .backward = backward };
+#endif

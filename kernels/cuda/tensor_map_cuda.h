@@ -1,0 +1,16 @@
+/* How the copy engine of Hopper finds pieces of a matrix (CUtensorMap). */
+#ifndef PN_KERNELS_CUDA_TENSOR_MAP_CUDA_H
+#define PN_KERNELS_CUDA_TENSOR_MAP_CUDA_H
+
+#include <cuda.h>
+#include <stdint.h>
+
+#include "status.h"
+
+/* Pieces of box_rows x 64 of a row-major BF16 matrix [rows, cols] with tight rows, 16-byte aligned and cols a multiple
+ * of 8; zeros outside it. In shared memory rows of 128 bytes, from a multiple of 1024 bytes on, with the 128-byte
+ * swizzle. name: the implementation's, for messages. PN_DEVICE: the driver refuses. */
+pn_status pn_tensor_map(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
+                        CUtensorMap *out);
+
+#endif

@@ -1,0 +1,164 @@
+#include "plan.h"
+
+#include "device.h"
+#include "feature_loss/feature_loss.h"
+#include "local.h"
+
+/* ---- local ---- */
+
+static bool trains(const pn_model *m, const pn_block *b) {
+    for (int i = 0; i < m->params->n; i++)
+        if (m->params->item[i]->value->wants_grad && pn_param_below(m->params->item[i]->name, b->prefix)) return true;
+    return false;
+}
+
+static double optimizer_of_layer(const pn_model *m, int l) {
+    double bytes = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        if (!p->value->wants_grad) continue;
+        for (int c = 1; c < m->layer[l].n_candidates; c++)
+            if (pn_param_below(p->name, m->layer[l].candidate[c]->prefix))
+                bytes += pn_adamw_bytes((double)pn_tensor_elems(p->value), p->value->dtype);
+    }
+    return bytes;
+}
+
+static double gradients_below(const pn_model *m, const char *prefix) {
+    double bytes = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        if (p->value->grad && pn_param_below(p->name, prefix)) bytes += (double)pn_tensor_bytes(p->value->grad);
+    }
+    return bytes;
+}
+
+/* What one candidate's update adds to what is live; its gradients, which stay on a plan, are the optimizer's. */
+static pn_status plan_candidate(const pn_model *m, pn_block *b, pn_tape *t, pn_tensor *x, pn_tensor *y,
+                                const pn_docs *docs, double *bytes) {
+    pn_tensor *f, *loss;
+    pn_carry carry = { 0 };
+    pn_pool *pool = pn_tape_pool(t);
+    pn_scope scope = pn_scope_open(t);
+    const double live = (double)pn_pool_live_bytes(pool);
+    pn_pool_reset_peak(pool);
+    pn_tape_record(t, true);
+    PN_TRY(pn_block_forward(b, t, x, docs, &carry, &f));
+    PN_TRY(pn_feature_loss(t, f, y, &loss));
+    PN_TRY(pn_tape_backward(t, loss));
+    pn_tape_record(t, false);
+    const double took = (double)pn_pool_peak_bytes(pool) - live - gradients_below(m, b->prefix);
+    if (took > *bytes) *bytes = took;
+    pn_scope_close(t, scope, NULL, 0);
+    return PN_OK;
+}
+
+static pn_status plan_layer(const pn_model *m, int l, pn_tape *t, const pn_batch *batch, double *bytes) {
+    pn_tensor *ids, *targets, *weights, *h, *x, *y, *next;
+    pn_carry carry = { 0 };
+    pn_pool *pool = pn_tape_pool(t);
+    double most = 0;
+    pn_tape_reset(t);
+    pn_pool_reset_peak(pool);
+    PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
+    PN_TRY(pn_model_embed(m, t, ids, &h));
+    PN_TRY(pn_model_mixer_input(m, l, t, h, &x));
+    PN_TRY(pn_block_forward(m->layer[l].candidate[0], t, x, &batch->docs, &carry, &y));
+    PN_TRY(pn_model_mlp_half(m, l, t, h, &next));
+    const double teacher = (double)pn_pool_peak_bytes(pool), live = (double)pn_pool_live_bytes(pool);
+    for (int c = 1; c < m->layer[l].n_candidates; c++)
+        if (trains(m, m->layer[l].candidate[c]))
+            PN_TRY(plan_candidate(m, m->layer[l].candidate[c], t, x, y, &batch->docs, &most));
+    *bytes = teacher > live + most ? teacher : live + most;
+    return PN_OK;
+}
+
+/* Layers differ in nothing that counts but in which candidates still train. */
+static pn_status plan_local(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                            pn_memory_need *out) {
+    pn_batch batch = { 0 };
+    pn_tape *t = NULL;
+    int widest = 0;
+    for (int l = 1; l < m->config.n_layers; l++)
+        if (optimizer_of_layer(m, l) > optimizer_of_layer(m, widest)) widest = l;
+    *out = (pn_memory_need){ .optimizer = phase->order == PN_ORDER_LAYER ? optimizer_of_layer(m, widest)
+                                                                         : pn_optimizer_need(m->params) };
+    pn_status s;
+    PN_TRY_GOTO(s, pn_tape_create_plan(m->params->backend, m->params->dtype, &t), done);
+    pn_tape_record(t, false);
+    PN_TRY_GOTO(s,
+                pn_batch_load(job->mixture, 0, phase->train.batch_tokens / pn_mixture_row_tokens(job->mixture), &batch),
+                done);
+    PN_TRY_GOTO(s, plan_layer(m, widest, t, &batch, &out->step), done);
+done:
+    pn_tape_destroy(&t);
+    pn_batch_free(&batch);
+    return s;
+}
+
+double pn_supernet_store_bytes(const pn_model *m, const pn_supernet_phase *phase) {
+    if (phase->mode != PN_SUPERNET_LOCAL || phase->order != PN_ORDER_LAYER) return 0;
+    const int64_t steps = phase->train.tokens / phase->train.batch_tokens;
+    return (double)steps * (double)phase->train.batch_tokens * (double)m->config.dims.hidden *
+           (double)pn_dtype_bytes(phase->store ? PN_BF16 : PN_F32);
+}
+
+/* ---- along paths ---- */
+
+typedef struct planned {
+    const pn_model *m;
+    const pn_supernet_job *job;
+    pn_path path;
+} planned;
+
+static pn_status planned_path(void *ctx, pn_tape *t, int64_t step, pn_distill *pass) {
+    planned *p = ctx;
+    (void)t;
+    p->path = pn_supernet_sample(p->m, p->job->seed, step);
+    pass->path = &p->path;
+    return PN_OK;
+}
+
+static pn_status planned_gates(void *ctx, pn_tape *t, int64_t step, pn_distill *pass) {
+    const planned *p = ctx;
+    int64_t most = 0;
+    (void)step;
+    for (int l = 0; l < p->m->config.n_layers; l++)
+        if (p->m->layer[l].n_candidates > most) most = p->m->layer[l].n_candidates;
+    PN_TRY(
+        pn_tape_new(t, pn_wide_dtype(pn_tape_dtype(t)), 2, (int64_t[]){ p->m->config.n_layers, most }, &pass->gates));
+    pass->gates->wants_grad = true;
+    return PN_OK;
+}
+
+pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                           pn_memory_need *out) {
+    if (phase->mode == PN_SUPERNET_LOCAL) return plan_local(m, phase, job, out);
+    pn_path teacher = pn_model_own_path(m);
+    planned p = { .m = m, .job = job };
+    const pn_train_job train = { .name = "super-network",
+                                 .options = &phase->train,
+                                 .mixture = job->mixture,
+                                 .student = m,
+                                 .teacher = m,
+                                 .teacher_path = &teacher,
+                                 .before = phase->mode == PN_SUPERNET_GATED ? planned_gates : planned_path,
+                                 .ctx = &p };
+    PN_TRY(pn_train_plan(&train, out));
+    return PN_OK;
+}
+
+pn_status pn_supernet_fits(pn_model *m, const pn_supernet_job *job) {
+    pn_device_info gpu;
+    if (m->params->backend != PN_CUDA) return PN_OK;
+    PN_TRY(pn_device_describe(&gpu));
+    for (int i = 0; i < job->config->n_phases; i++) {
+        const pn_supernet_phase *phase = &job->config->phase[i];
+        const double store = pn_supernet_store_bytes(m, phase);
+        pn_memory_need need;
+        PN_TRY(pn_supernet_plan(m, phase, job, &need));
+        if (store < pn_local_store_share * (double)gpu.free_bytes) need.data = store;
+        PN_TRY(pn_memory_check(&need, (double)gpu.free_bytes, job->name ? job->name : "super-network"));
+    }
+    return PN_OK;
+}

@@ -1,0 +1,29 @@
+/* What training takes on the GPU, planned before it starts. */
+#ifndef PN_TRAIN_MEMORY_H
+#define PN_TRAIN_MEMORY_H
+
+#include "trainer.h"
+
+/* Bytes beside the weights that are there. */
+typedef struct pn_memory_need {
+    double weights;   /* that are yet to be made */
+    double optimizer; /* gradients, moments and masters of all that trains */
+    double step;      /* the most that one step holds besides */
+    double data;      /* kept from step to step */
+} pn_memory_need;
+
+double pn_memory_sum(const pn_memory_need *need);
+
+/* Of the job's first steps, which are walked through and not run (backend `plan`). PN_UNSUPPORTED when an op has no
+ * implementation for what it meets there. job->before is called; state and checkpoints are not looked at. */
+pn_status pn_train_plan(const pn_train_job *job, pn_memory_need *out);
+/* Of the optimizer of the weights that train. */
+double pn_optimizer_need(const pn_params *p);
+
+/* PN_USAGE, starting with `where`, when it is more than free_bytes; it says how much of what, and which settings make
+ * it less. */
+pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const char *where);
+/* Plans and checks the job where its student is on the GPU, whose memory is asked for. */
+pn_status pn_train_fits(const pn_train_job *job);
+
+#endif

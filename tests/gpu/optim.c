@@ -1,0 +1,177 @@
+/* AdamW on the GPU: against the CPU's, against itself, and what a BF16 value is to its master. */
+#include "gpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "optim.h"
+#include "rng.h"
+
+/* Shorter than a vector, not a multiple of one, a whole part, one more, several parts. */
+enum { SLOTS = 6, MOST = 100003, STEPS = 6 };
+static const int64_t sizes[SLOTS] = { 1, 7, 4099, 8192, 8193, MOST };
+static const pn_adamw_settings settings = {
+    .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .clip = 2
+};
+
+typedef struct rig {
+    pn_pool *pool;
+    pn_tensor *value[SLOTS];
+    pn_adamw *optim;
+    double norm;
+} rig;
+
+static float drawn[MOST];
+static const float *draw(const char *what, int index, int64_t n, double deviation) {
+    pn_rng rng;
+    pn_rng_stream(20, what, (uint64_t)index, &rng);
+    for (int64_t i = 0; i < n; i++) drawn[i] = (float)(pn_rng_normal(&rng) * deviation);
+    return drawn;
+}
+
+/* Values that BF16 holds, whatever the type. */
+static void rig_open(rig *r, pn_pool_kind kind, pn_dtype type) {
+    static const char *const names[SLOTS] = { "a", "b", "c", "d", "e", "f" };
+    static uint16_t narrow[MOST];
+    pn_adamw_slot slots[SLOTS];
+    *r = (rig){ 0 };
+    ck_ok(pn_pool_create(kind, &r->pool));
+    for (int i = 0; i < SLOTS; i++) {
+        ck_ok(pn_tensor_create(r->pool, type, 1, &sizes[i], &r->value[i]));
+        pn_convert(narrow, PN_BF16, draw("value", i, sizes[i], 1), PN_F32, sizes[i]);
+        ck_ok(pn_tensor_write(r->value[i], narrow, PN_BF16));
+        r->value[i]->wants_grad = true;
+        slots[i] = (pn_adamw_slot){ r->value[i], i % 2 == 0, names[i] };
+    }
+    ck_ok(pn_adamw_create(slots, SLOTS, &settings, &r->optim));
+}
+
+static void rig_close(rig *r) {
+    pn_adamw_destroy(&r->optim);
+    for (int i = 0; i < SLOTS; i++) pn_tensor_release(&r->value[i]);
+    pn_pool_destroy(&r->pool);
+}
+
+static void give_gradients(rig *r, int step) {
+    for (int i = 0; i < SLOTS; i++)
+        ck_ok(pn_tensor_write(r->value[i]->grad, draw("gradient", step * SLOTS + i, sizes[i], step < 3 ? 1 : 1e-3),
+                              PN_F32));
+}
+
+static void run(rig *r, int first, int steps) {
+    for (int step = first; step < first + steps; step++) {
+        give_gradients(r, step);
+        ck_ok(pn_adamw_step(r->optim, 0.01 / (step + 1), &r->norm));
+    }
+}
+
+static const float *read(const pn_tensor *t, float *into) {
+    ck_ok(pn_tensor_read(t, into, PN_F32));
+    return into;
+}
+
+START_TEST(steps_agree_with_the_cpu) {
+    ck_need_gpu();
+    static float a[MOST], b[MOST];
+    for (int narrow = 0; narrow < 2; narrow++) {
+        rig cpu, gpu;
+        rig_open(&cpu, PN_POOL_HOST, PN_F32);
+        rig_open(&gpu, PN_POOL_DEVICE, narrow ? PN_BF16 : PN_F32);
+        run(&cpu, 0, STEPS);
+        run(&gpu, 0, STEPS);
+        ck_assert_double_eq_tol(gpu.norm, cpu.norm, 1e-6 * cpu.norm);
+        for (int i = 0; i < SLOTS; i++) {
+            read(cpu.value[i], a);
+            read(pn_adamw_master(gpu.optim, i), b);
+            for (int64_t k = 0; k < sizes[i]; k++) ck_assert_double_eq_tol(b[k], a[k], 2e-6);
+            read(gpu.value[i]->grad, b);
+            for (int64_t k = 0; k < sizes[i]; k++) ck_assert(b[k] == 0);
+        }
+        rig_close(&cpu);
+        rig_close(&gpu);
+    }
+}
+END_TEST
+
+/* Stopped after two steps and gone on from what a checkpoint keeps, the rest has the same bits. */
+START_TEST(going_on_gives_the_same_bits) {
+    ck_need_gpu();
+    static float a[MOST], b[MOST];
+    for (int narrow = 0; narrow < 2; narrow++) {
+        const pn_dtype type = narrow ? PN_BF16 : PN_F32;
+        rig whole, first, second;
+        rig_open(&whole, PN_POOL_DEVICE, type);
+        run(&whole, 0, STEPS);
+        rig_open(&first, PN_POOL_DEVICE, type);
+        run(&first, 0, 2);
+        rig_open(&second, PN_POOL_DEVICE, type);
+        for (int i = 0; i < SLOTS; i++) {
+            ck_ok(pn_tensor_write(pn_adamw_master(second.optim, i), read(pn_adamw_master(first.optim, i), a), PN_F32));
+            for (int k = 0; k < 2; k++)
+                ck_ok(pn_tensor_write(pn_adamw_moment(second.optim, i, k), read(pn_adamw_moment(first.optim, i, k), a),
+                                      PN_F32));
+        }
+        *pn_adamw_steps(second.optim) = *pn_adamw_steps(first.optim);
+        ck_ok(pn_adamw_restored(second.optim));
+        run(&second, 2, STEPS - 2);
+        ck_assert_double_eq(second.norm, whole.norm);
+        for (int i = 0; i < SLOTS; i++) {
+            const size_t bytes = (size_t)sizes[i] * sizeof(float);
+            read(pn_adamw_master(whole.optim, i), a);
+            ck_assert_mem_eq(a, read(pn_adamw_master(second.optim, i), b), bytes);
+            ck_assert_mem_eq(read(whole.value[i], a), read(second.value[i], b), bytes);
+            ck_assert_mem_eq(read(pn_adamw_moment(whole.optim, i, 1), a), read(pn_adamw_moment(second.optim, i, 1), b),
+                             bytes);
+        }
+        rig_close(&whole);
+        rig_close(&first);
+        rig_close(&second);
+    }
+}
+END_TEST
+
+START_TEST(a_bf16_value_is_the_rounding_of_its_master) {
+    ck_need_gpu();
+    static float master[MOST], value[MOST];
+    static uint16_t rounded[MOST];
+    rig r;
+    rig_open(&r, PN_POOL_DEVICE, PN_BF16);
+    for (int step = 0; step < 3; step++) {
+        int64_t moved = 0;
+        for (int i = 0; i < SLOTS; i++) {
+            read(pn_adamw_master(r.optim, i), master);
+            read(r.value[i], value);
+            for (int64_t k = 0; k < sizes[i]; k++) moved += master[k] != value[k];
+            pn_convert(rounded, PN_BF16, master, PN_F32, sizes[i]);
+            pn_convert(master, PN_F32, rounded, PN_BF16, sizes[i]);
+            ck_assert_mem_eq(master, value, (size_t)sizes[i] * sizeof(float));
+        }
+        ck_assert(step ? moved > 0 : moved == 0); /* a master starts as its value */
+        run(&r, step, 1);
+    }
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_gradient_that_is_not_finite_is_named_and_changes_nothing) {
+    ck_need_gpu();
+    static float a[MOST], b[MOST];
+    rig r;
+    rig_open(&r, PN_POOL_DEVICE, PN_BF16);
+    run(&r, 0, 1);
+    give_gradients(&r, 1);
+    memcpy(a, draw("gradient", 3, sizes[3], 1), (size_t)sizes[3] * sizeof *a);
+    a[8191] = NAN;
+    ck_ok(pn_tensor_write(r.value[3]->grad, a, PN_F32));
+    read(pn_adamw_master(r.optim, 5), a);
+    double norm;
+    ck_assert_int_eq(pn_adamw_step(r.optim, 0.01, &norm), PN_NUMERIC);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "the gradient of d is not finite"));
+    ck_assert_mem_eq(a, read(pn_adamw_master(r.optim, 5), b), sizeof a);
+    ck_assert_int_eq(*pn_adamw_steps(r.optim), 1);
+    rig_close(&r);
+}
+END_TEST
+
+TEST_MAIN("optim", steps_agree_with_the_cpu, going_on_gives_the_same_bits, a_bf16_value_is_the_rounding_of_its_master,
+          a_gradient_that_is_not_finite_is_named_and_changes_nothing)

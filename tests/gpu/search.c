@@ -1,0 +1,104 @@
+/* postnas search on the GPU, from end to end on the quickstart's base with small budgets: the placement of the CPU, the
+ * same bits every time, and after being killed. */
+#include "gpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli_fixture.h"
+#include "files.h"
+#include "io/io_fixture.h"
+#include "json.h"
+
+#define ARGUMENTS                                                                                                      \
+    "search --quiet --config %s/configs/quickstart.yaml --set model=%s/data/quickstart-base "                          \
+    "--set supernet.tokens=65536 --set distill.tokens=16384 --set compare.exhaustive=false --set heldout.samples=1 "
+
+/* A bundle's script says where its copy of configs and data is. */
+static const char *source(void) {
+    const char *folder = getenv("POSTNAS_SOURCE");
+    return folder ? folder : POSTNAS_SOURCE_DIR;
+}
+
+static void arguments_for(char *to, size_t n, const char *name, const char *device) {
+    snprintf(to, n, ARGUMENTS "%s --set output=%s", source(), source(), device, scratch(name));
+}
+
+static void run(const char *name, const char *device) {
+    char arguments[2048];
+    arguments_for(arguments, sizeof arguments, name, device);
+    program_result r = program(arguments);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+}
+
+static void read_result(const char *name, char **text) {
+    char path[512];
+    size_t n;
+    snprintf(path, sizeof path, "%s/result.json", scratch(name));
+    ck_ok(pn_file_read(path, 1 << 24, text, &n));
+}
+
+static void ck_same_result(const char *a, const char *b) {
+    char *x, *y;
+    read_result(a, &x);
+    read_result(b, &y);
+    ck_assert_str_eq(x, y);
+    free(x);
+    free(y);
+}
+
+static double number(const json_t *row, const char *metric) {
+    char path[128];
+    double value;
+    snprintf(path, sizeof path, "tasks.%s.mean", metric);
+    ck_ok(pn_json_get_f64(row, "result.json", path, -1e9, 1e9, &value));
+    return value;
+}
+
+/* The teacher trains nothing: its row is the CPU's but for rounding. Of the others the placement counts. */
+static void ck_like_the_cpu(const char *name, double tolerance) {
+    char path[512];
+    json_t *cpu, *gpu;
+    snprintf(path, sizeof path, "%s/result.json", scratch("cpu"));
+    ck_ok(pn_json_load(path, 1 << 24, &cpu));
+    snprintf(path, sizeof path, "%s/result.json", scratch(name));
+    ck_ok(pn_json_load(path, 1 << 24, &gpu));
+    ck_assert_str_eq(json_string_value(json_object_get(gpu, "backend")), "cuda");
+    ck_assert_msg(json_equal(json_object_get(cpu, "layers"), json_object_get(gpu, "layers")), "%s chose %s, the CPU %s",
+                  name, json_string_value(json_object_get(gpu, "path")),
+                  json_string_value(json_object_get(cpu, "path")));
+    const json_t *a = json_array_get(json_object_get(cpu, "table"), 0);
+    const json_t *b = json_array_get(json_object_get(gpu, "table"), 0);
+    static const char *const metrics[] = { "recall.nll", "facts.nll", "text.nll" };
+    for (int i = 0; i < 3; i++)
+        ck_assert_double_eq_tol(number(b, metrics[i]), number(a, metrics[i]), tolerance * (1 + number(a, metrics[i])));
+    json_decref(cpu);
+    json_decref(gpu);
+}
+
+START_TEST(places_as_on_the_cpu) {
+    ck_need_gpu();
+    run("cpu", "");
+    run("f32", "--device cuda --precision f32");
+    run("bf16", "--device cuda");
+    ck_like_the_cpu("f32", 1e-4);
+    ck_like_the_cpu("bf16", 2e-2);
+}
+END_TEST
+
+START_TEST(has_the_same_bits_killed_or_not) {
+    ck_need_gpu();
+    char arguments[2048], command[4096];
+    run("whole", "--device cuda");
+    arguments_for(arguments, sizeof arguments, "killed", "--device cuda");
+    for (int i = 0; i < 3; i++) {
+        snprintf(command, sizeof command, "timeout -s KILL %g %s %s >/dev/null 2>&1", 1 + 0.7 * i, POSTNAS_BIN,
+                 arguments);
+        ck_assert_int_ne(system(command), -1);
+    }
+    run("killed", "--device cuda");
+    ck_same_result("whole", "killed");
+}
+END_TEST
+
+TEST_MAIN("search", places_as_on_the_cpu, has_the_same_bits_killed_or_not)

@@ -1,0 +1,65 @@
+/* Training that is no longer finite ends, changes nothing more, and says where. */
+#include <math.h>
+#include <string.h>
+
+#include "supernet/supernet_fixture.h"
+
+static const pn_loss_weights weights = { .ce = 1, .kl = 1, .feature = 0, .temperature = 1 };
+
+/* All of a weight becomes infinite. */
+static void spoil(pn_model *m, const char *name) {
+    pn_param *p = pn_params_find(m->params, name);
+    ck_assert_ptr_nonnull(p);
+    for (int64_t i = 0; i < pn_tensor_elems(p->value); i++) pn_f32(p->value)[i] = INFINITY;
+}
+
+static void ck_located(const char *name, const char *path_text, const char *expected) {
+    pn_model *m = tiny_supernet();
+    pn_path path, teacher = pn_model_own_path(m);
+    pn_batch batch = { 0 };
+    pn_tape *t;
+    char where[PN_DISTILL_WHERE];
+    if (name) spoil(m, name);
+    ck_ok(pn_path_parse(m, path_text, &path));
+    ck_ok(pn_tape_create(PN_CPU, &t));
+    ck_ok(pn_batch_load(mixture, 0, 2, &batch));
+    const pn_distill pass = {
+        .student = m, .path = &path, .teacher = m, .teacher_path = &teacher, .weights = &weights
+    };
+    ck_ok(pn_distill_locate(t, &pass, &batch, where));
+    ck_assert_str_eq(where, expected);
+    ck_assert(pn_tape_recording(t));
+    pn_batch_free(&batch);
+    pn_tape_destroy(&t);
+    pn_model_destroy(&m);
+}
+
+START_TEST(the_first_place_is_named) {
+    setup();
+    static const char linear[] = "gated_deltanet,gated_deltanet,attention";
+    ck_located(NULL, linear, "");
+    ck_located("model.layers.1.candidates.gated_deltanet.o_proj.weight", linear,
+               "student, layer 1, the output of gated_deltanet");
+    ck_located("model.layers.0.mlp.down_proj.weight", linear, "student, layer 0, after the MLP");
+    ck_located("model.embed_tokens.weight", linear, "student, the embedding");
+    ck_located("model.layers.1.self_attn.o_proj.weight", linear, "teacher, layer 1, the output of attention");
+    teardown();
+}
+END_TEST
+
+START_TEST(training_stops_and_keeps_what_it_had) {
+    setup();
+    pn_model *m = tiny_supernet(), *same = tiny_supernet();
+    pn_supernet_config c = one_phase(PN_SUPERNET_SAMPLED, 256 * 4);
+    pn_supernet_result r = { 0 };
+    for (int i = 0; i < 2; i++) spoil(i ? same : m, "model.layers.2.mlp.up_proj.weight");
+    ck_assert_int_eq(train(m, &c, NULL, 0, &r), PN_NUMERIC);
+    ck_assert(same_weights(m, same));
+    pn_supernet_result_free(&r);
+    pn_model_destroy(&m);
+    pn_model_destroy(&same);
+    teardown();
+}
+END_TEST
+
+TEST_MAIN("not finite", the_first_place_is_named, training_stops_and_keeps_what_it_had)

@@ -1,0 +1,120 @@
+/* AdamW against its formulas in double precision. */
+#include "optim.h"
+
+#include "harness.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "rng.h"
+
+enum { SLOTS = 3, MOST = 5000, STEPS = 5 };
+static const int64_t sizes[SLOTS] = { 1, 17, MOST };
+static const pn_adamw_settings settings = {
+    .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .clip = 2
+};
+
+typedef struct rig {
+    pn_pool *pool;
+    pn_tensor *value[SLOTS];
+    pn_adamw *optim;
+    double w[SLOTS][MOST], g[SLOTS][MOST], m[SLOTS][MOST], v[SLOTS][MOST];
+} rig;
+
+static void rig_open(rig *r) {
+    static const char *const names[SLOTS] = { "first", "second", "third" };
+    pn_adamw_slot slots[SLOTS];
+    pn_rng rng;
+    memset(r, 0, sizeof *r);
+    pn_rng_stream(20, "optim", 0, &rng);
+    ck_ok(pn_pool_create(PN_POOL_HOST, &r->pool));
+    for (int i = 0; i < SLOTS; i++) {
+        ck_ok(pn_tensor_create(r->pool, PN_F32, 1, &sizes[i], &r->value[i]));
+        for (int64_t k = 0; k < sizes[i]; k++) r->w[i][k] = pn_f32(r->value[i])[k] = (float)pn_rng_normal(&rng);
+        r->value[i]->wants_grad = true;
+        slots[i] = (pn_adamw_slot){ r->value[i], i != 1, names[i] };
+    }
+    ck_ok(pn_adamw_create(slots, SLOTS, &settings, &r->optim));
+}
+
+static void rig_close(rig *r) {
+    pn_adamw_destroy(&r->optim);
+    for (int i = 0; i < SLOTS; i++) pn_tensor_release(&r->value[i]);
+    pn_pool_destroy(&r->pool);
+}
+
+static void draw_gradients(rig *r, int step) {
+    pn_rng rng;
+    pn_rng_stream(20, "gradients", (uint64_t)step, &rng);
+    for (int i = 0; i < SLOTS; i++)
+        for (int64_t k = 0; k < sizes[i]; k++)
+            r->g[i][k] = pn_f32(r->value[i]->grad)[k] = (float)(pn_rng_normal(&rng) * (step < 2 ? 1 : 1e-3));
+}
+
+/* The norm before clipping. */
+static double expect(rig *r, int step, double rate) {
+    double squares = 0;
+    for (int i = 0; i < SLOTS; i++)
+        for (int64_t k = 0; k < sizes[i]; k++) squares += r->g[i][k] * r->g[i][k];
+    double norm = sqrt(squares), scale = norm > settings.clip ? settings.clip / norm : 1;
+    double c1 = 1 - pow(settings.beta1, step + 1), c2 = 1 - pow(settings.beta2, step + 1);
+    for (int i = 0; i < SLOTS; i++)
+        for (int64_t k = 0; k < sizes[i]; k++) {
+            double g = scale * r->g[i][k];
+            r->m[i][k] = settings.beta1 * r->m[i][k] + (1 - settings.beta1) * g;
+            r->v[i][k] = settings.beta2 * r->v[i][k] + (1 - settings.beta2) * g * g;
+            r->w[i][k] *= i != 1 ? 1 - rate * settings.weight_decay : 1;
+            r->w[i][k] -= rate * (r->m[i][k] / c1) / (sqrt(r->v[i][k] / c2) + settings.epsilon);
+        }
+    return norm;
+}
+
+START_TEST(steps_follow_the_formulas) {
+    static rig r;
+    rig_open(&r);
+    for (int step = 0; step < STEPS; step++) {
+        double norm, rate = 0.01 / (step + 1);
+        draw_gradients(&r, step);
+        ck_ok(pn_adamw_step(r.optim, rate, &norm));
+        double exact = expect(&r, step, rate);
+        ck_assert_double_eq_tol(norm, exact, 1e-6 * exact);
+        for (int i = 0; i < SLOTS; i++)
+            for (int64_t k = 0; k < sizes[i]; k++) {
+                ck_assert_double_eq_tol(pn_f32(r.value[i])[k], r.w[i][k], 2e-6);
+                ck_assert(pn_f32(r.value[i]->grad)[k] == 0);
+            }
+    }
+    ck_assert_int_eq(*pn_adamw_steps(r.optim), STEPS);
+    ck_assert_ptr_eq(pn_adamw_master(r.optim, 2), r.value[2]); /* nothing beside a value in F32 */
+    ck_ok(pn_adamw_restored(r.optim));
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(a_gradient_that_is_not_finite_is_named_and_changes_nothing) {
+    static rig r;
+    static float before[MOST];
+    rig_open(&r);
+    draw_gradients(&r, 0);
+    memcpy(before, pn_f32(r.value[2]), sizeof before);
+    pn_f32(r.value[1]->grad)[16] = NAN;
+    pn_f32(r.value[2]->grad)[0] = INFINITY;
+    double norm = 0;
+    ck_assert_int_eq(pn_adamw_step(r.optim, 0.1, &norm), PN_NUMERIC);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "the gradient of second is not finite"));
+    ck_assert(!isfinite(norm));
+    ck_assert_mem_eq(before, pn_f32(r.value[2]), sizeof before);
+    ck_assert_int_eq(*pn_adamw_steps(r.optim), 0);
+    ck_assert(pn_f32(pn_adamw_moment(r.optim, 0, 0))[0] == 0);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(bytes_beside_the_values) {
+    ck_assert_double_eq(pn_adamw_bytes(10, PN_F32), 120);  /* gradient, two moments */
+    ck_assert_double_eq(pn_adamw_bytes(10, PN_BF16), 160); /* and a master */
+}
+END_TEST
+
+TEST_MAIN("optim", steps_follow_the_formulas, a_gradient_that_is_not_finite_is_named_and_changes_nothing,
+          bytes_beside_the_values)
