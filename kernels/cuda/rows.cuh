@@ -12,6 +12,7 @@
 #define PN_KERNELS_CUDA_ROWS_CUH
 
 #include "lanes.cuh"
+#include "tensor_core.cuh"
 
 enum { PN_TEAM_THREADS = 256, PN_TEAM_KEEPS = 4 };
 
@@ -66,7 +67,8 @@ template <int N> __device__ void pn_team_sum(float (&x)[N]) {
 
 /* ---- the host's side ---- */
 
-/* For rows of elements of type T; what would keep more than MOST pieces keeps none. */
+/* For rows of elements of type T; what would keep more than MOST pieces keeps none. 3 pieces are kept where MOST is 3.
+ */
 template <class T, int MOST> struct pn_team {
     int keeps;    /* K */
     dim3 threads; /* x: of a team; y: teams of a block */
@@ -81,6 +83,8 @@ static inline unsigned pn_team_warps(int64_t threads) {
 template <class T, int MOST> pn_team<T, MOST> pn_cuda_team(int64_t d, bool whole) {
     constexpr int W = pn_vector<T>::n;
     const int64_t pieces = d / W;
+    if (MOST == 3 && whole && d % W == 0 && pieces % 3 == 0 && pieces <= 96 && (pieces / 3 & (pieces / 3 - 1)) == 0)
+        return { 3, dim3((unsigned)pieces / 3, PN_TEAM_THREADS / ((unsigned)pieces / 3)) }; /* no thread is idle */
     if (whole && d % W == 0 && pieces <= 32) {
         unsigned team = pieces <= 8 ? 8 : pieces <= 16 ? 16 : 32;
         return { 1, dim3(team, PN_TEAM_THREADS / team) };
@@ -97,12 +101,14 @@ template <class T, int MOST> pn_team<T, MOST> pn_cuda_team(int64_t d, bool whole
 /* launch(kind) for the kind of team, whose W and K are template arguments of the kernel that it launches. */
 template <class T, int MOST, class F>
 pn_status pn_cuda_with_team(const char *name, const pn_team<T, MOST> &team, F launch) {
-    static_assert(MOST == 1 || MOST == 2 || MOST == PN_TEAM_KEEPS, "what a thread keeps");
+    static_assert(MOST >= 1 && MOST <= PN_TEAM_KEEPS, "what a thread keeps");
     constexpr int W = pn_vector<T>::n;
     if (team.keeps == 0) launch(pn_team_kind<1, 0>{});
     if (team.keeps == 1) launch(pn_team_kind<W, 1>{});
     if constexpr (MOST >= 2)
         if (team.keeps == 2) launch(pn_team_kind<W, 2>{});
+    if constexpr (MOST == 3)
+        if (team.keeps == 3) launch(pn_team_kind<W, 3>{});
     if constexpr (MOST >= PN_TEAM_KEEPS)
         if (team.keeps == PN_TEAM_KEEPS) launch(pn_team_kind<W, PN_TEAM_KEEPS>{});
     return pn_cuda_launched(name);
@@ -124,23 +130,104 @@ static inline unsigned pn_rows_blocks(const pn_rows &r) {
     return (unsigned)(pn_rows_runs(r) * r.groups);
 }
 
-/* use(n, d, load(n, d)) for the rows of this thread's team, with d = 0 where it has none. The next row is loaded before
- * this one is used, so that memory is never idle. */
-template <class LOAD, class USE> __device__ void pn_each_row(const pn_rows &r, LOAD load, USE use) {
-    const int64_t group = blockIdx.x % r.groups, begin = blockIdx.x / r.groups * r.run;
-    const int64_t end = begin + r.run < r.tokens ? begin + r.run : r.tokens;
-    int64_t token = begin + threadIdx.y, n = (token < end ? token : begin) * r.groups + group;
-    int64_t d = token < end ? r.d : 0;
-    auto next = load(n, d);
-    for (int64_t first = begin; first < end; first += blockDim.y) {
-        const int64_t now = n, width = d;
-        const auto row = next;
-        token += blockDim.y;
-        d = token < end ? r.d : 0;
-        if (d) n = token * r.groups + group;
-        next = load(n, d);
-        use(now, width, row);
+/* The rows of this thread's team in this block: n, and d = 0 past the last. */
+struct pn_row_walk {
+    const pn_rows &r;
+    int64_t begin, end, token, n, d;
+    __device__ pn_row_walk(const pn_rows &rows) : r(rows) {
+        begin = blockIdx.x / r.groups * r.run;
+        end = begin + r.run < r.tokens ? begin + r.run : r.tokens;
+        go(begin + threadIdx.y);
     }
+    __device__ void go(int64_t to) {
+        token = to;
+        d = token < end ? r.d : 0;
+        n = (d ? token : begin) * r.groups + blockIdx.x % r.groups;
+    }
+    __device__ void next() { go(token + blockDim.y); }
+};
+
+/* use(n, d, load(n, d)) for them; every thread of the block calls both equally often. */
+template <class LOAD, class USE> __device__ void pn_each_row(const pn_rows &r, LOAD load, USE use) {
+    pn_row_walk at(r);
+    for (int64_t first = at.begin; first < at.end; first += blockDim.y, at.next()) use(at.n, at.d, load(at.n, at.d));
+}
+/* The same, but the next row is loaded before this one is used: for teams that fill few threads of the GPU. */
+template <class LOAD, class USE> __device__ void pn_each_row_ahead(const pn_rows &r, LOAD load, USE use) {
+    pn_row_walk at(r), ahead(r);
+    auto row = load(at.n, at.d);
+    for (int64_t first = at.begin; first < at.end; first += blockDim.y, at.next()) {
+        ahead.next();
+        auto next = load(ahead.n, ahead.d);
+        use(at.n, at.d, row);
+        row = next;
+    }
+}
+
+/* ---- rows that wait in shared memory ---- */
+
+/* Copies into shared memory go on while a thread computes, which loads into registers do not: a wait for any of these
+ * waits for all. A thread reads only what it copied itself, so there are no barriers. */
+template <int K> constexpr int pn_stages = K == PN_TEAM_KEEPS ? 2 : 3;
+
+/* As pn_row, of elements that make pieces of 16 bytes, in place `operand` of a stage that has OPERANDS. */
+template <class T, int W, int K, int OPERANDS> struct pn_staged_row {
+    const T *row;
+    uint32_t slot; /* of this thread's first piece */
+    __device__ pn_staged_row(const T *at, int stage, int operand) : row(at) {
+        extern __shared__ uint4 pn_staged[];
+        const unsigned threads = blockDim.x * blockDim.y, thread = threadIdx.y * blockDim.x + threadIdx.x;
+        slot = pn_shared(pn_staged + (unsigned)(stage * OPERANDS + operand) * K * threads + thread);
+    }
+    __device__ uint32_t at(int j) const {
+        return slot + (uint32_t)j * blockDim.x * blockDim.y * (uint32_t)sizeof(uint4);
+    }
+    __device__ void load(int j, int64_t i) const {
+        if (K > 0) pn_copy16(at(j), row + i, true);
+    }
+    __device__ pn_lanes<W> get(int j, int64_t i) const {
+        if constexpr (K > 0) {
+            const uint4 words = pn_shared_piece(at(j));
+            return pn_piece_lanes(*(const pn_piece<T, W> *)&words);
+        } else {
+            return pn_lanes_at<W>(row + i);
+        }
+    }
+};
+/* load(n, d, stage) starts copying a row, use(n, d, stage) finds it there. */
+template <int K, class LOAD, class USE> __device__ void pn_each_staged_row(const pn_rows &r, LOAD load, USE use) {
+    pn_row_walk at(r), ahead(r);
+    int stage = 0, next = 0;
+    for (int k = 0; k < pn_stages<K> - 1; k++, ahead.next()) {
+        load(ahead.n, ahead.d, next++);
+        pn_copies_commit();
+    }
+    for (int64_t first = at.begin; first < at.end; first += blockDim.y, at.next(), ahead.next()) {
+        load(ahead.n, ahead.d, next);
+        pn_copies_commit();
+        pn_copies_wait<pn_stages<K> - 1>();
+        use(at.n, at.d, stage);
+        stage = stage + 1 < pn_stages<K> ? stage + 1 : 0;
+        next = next + 1 < pn_stages<K> ? next + 1 : 0;
+    }
+    pn_copies_wait<0>();
+}
+
+/* Every GPU has this much shared memory for a block. */
+enum { PN_STAGES_MOST = 96 << 10 };
+
+template <class T, int MOST> size_t pn_stages_bytes(const pn_team<T, MOST> &team, int operands) {
+    int stages = team.keeps == PN_TEAM_KEEPS ? pn_stages<PN_TEAM_KEEPS> : pn_stages<1>;
+    return (size_t)(stages * operands * team.keeps) * team.threads.x * team.threads.y * sizeof(uint4);
+}
+/* A team for rows of `operands` operands that wait in shared memory. */
+template <class T, int MOST> pn_team<T, MOST> pn_cuda_staged_team(int64_t d, bool whole, int operands) {
+    const auto team = pn_cuda_team<T, MOST>(d, whole);
+    return pn_stages_bytes(team, operands) <= PN_STAGES_MOST ? team : pn_cuda_team<T, MOST>(d, false);
+}
+/* Before the launch of a kernel with that much; the launch reports what goes wrong here. */
+template <class KERNEL> void pn_cuda_allow_shared(KERNEL *kernel, size_t bytes) {
+    if (bytes > 48 << 10) (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
 /* Without sums over rows: a few rows to a team where there are many, for what a block does once. */
@@ -148,6 +235,7 @@ enum { PN_ROWS_BLOCKS = 2048, PN_ROWS_EACH = 8 };
 
 template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team) {
     int64_t teams = team.threads.y, each = r.tokens * r.groups / (teams * PN_ROWS_BLOCKS);
+    if (team.keeps == 1) each = 1; /* blocks that start are as good as rows that are ahead */
     r.run = teams * (each < 1 ? 1 : each < PN_ROWS_EACH ? each : PN_ROWS_EACH);
     return r;
 }

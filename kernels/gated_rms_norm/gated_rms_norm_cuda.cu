@@ -8,10 +8,11 @@ namespace { /* templates that take these must not be one with those of another o
 const char name[] = "gated_rms_norm/cuda";
 
 enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+enum { OPERANDS = 3 };
 
 enum { O, Z, WEIGHT };
 
-template <class T, int W, int K> struct operands { pn_row<T, W, K> o, z, dy; /* z and dy where there are */ };
+template <class T, int W, int K> struct inputs { pn_row<T, W, K> o, z; /* z where there is */ };
 
 /* z may be NULL: no gate. */
 template <class T, int W, int K>
@@ -20,14 +21,14 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     pn_row<float, W, K> ws(w);
     pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     auto load = [&](int64_t n, int64_t d) {
-        operands<T, W, K> row = { o + n * r.d, z + (z ? n * r.d : 0), NULL };
+        inputs<T, W, K> row = { o + n * r.d, z + (z ? n * r.d : 0) };
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             row.o.load(j, i);
             if (z) row.z.load(j, i);
         });
         return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
+    pn_each_row(r, load, [&](int64_t n, int64_t d, const inputs<T, W, K> &row) {
         float sum[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.o.get(j, i);
@@ -57,6 +58,8 @@ template <class T> struct gradients {
     float *part;
 };
 
+template <class T, int W, int K> struct operands { pn_staged_row<T, W, K, OPERANDS> o, dy, z; };
+
 /* q = dy * silu(z): dw += q * o r; dz += dy * w * o r * silu'(z); with c = w * q: do += r (c - o r^2 mean(c * o)). */
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
@@ -64,16 +67,19 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     pn_row<float, W, K> ws(g.w);
     pn_row_sums<W, K> dw(g.part, r.d);
     if (g.w) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    auto load = [&](int64_t n, int64_t d) {
+    auto row_at = [&](int64_t n, int stage) {
         const int64_t at = n * r.d;
-        operands<T, W, K> row = { o + at, z + (z ? at : 0), dy + at };
+        return operands<T, W, K>{ { o + at, stage, 0 }, { dy + at, stage, 1 }, { z + (z ? at : 0), stage, 2 } };
+    };
+    auto load = [&](int64_t n, int64_t d, int stage) {
+        const operands<T, W, K> row = row_at(n, stage);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             row.o.load(j, i), row.dy.load(j, i);
             if (z) row.z.load(j, i);
         });
-        return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
+    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage) {
+        const operands<T, W, K> row = row_at(n, stage);
         pn_lanes<W> s[K > 0 ? K : 1]; /* sig(z) */
         auto open = [&](int j, int64_t i) {
             pn_lanes<W> v = z ? row.z.get(j, i) : pn_lanes<W>{};
@@ -146,11 +152,14 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     g.w = g.d_o.to || g.dz.to ? pn_f32(c->in[WEIGHT]) : NULL;
     g.part = c->din[WEIGHT] ? (float *)c->scratch : NULL;
     const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o.to, g.dz.to));
+    const bool whole = pn_cuda_in_pieces<V>(o, z, dy, g.w, g.d_o.to, g.dz.to);
+    const auto team = pn_cuda_staged_team<T, MOST>(r.d, whole, OPERANDS);
     if (r.tokens > 0 && (g.w || g.part))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
-            add_gradients<T, kind.W, kind.K>
-                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, dy, g);
+            const size_t bytes = pn_stages_bytes(team, OPERANDS);
+            auto kernel = add_gradients<T, kind.W, kind.K>;
+            pn_cuda_allow_shared(kernel, bytes);
+            kernel<<<pn_rows_blocks(r), team.threads, bytes, pn_cuda_stream()>>>(r, eps, o, z, dy, g);
         }));
     return pn_cuda_row_sums_finish(name, c, WEIGHT, r, r.d, g.part);
 }

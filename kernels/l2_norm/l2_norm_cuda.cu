@@ -7,7 +7,7 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "l2_norm/cuda";
 
-enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+enum { MOST = 3 }; /* pieces of an operand that a thread keeps */
 
 /* sig(x), or 1 without silu: s = x sig(x). */
 template <bool SILU, int W> __device__ pn_lanes<W> open(const pn_lanes<W> &x) {
@@ -50,7 +50,7 @@ template <class T, int W, int K> struct operands { pn_row<T, W, K> x, dy, dx; };
 
 /* ds = r (dy - s r^2 <dy, s>); dx += ds silu'(x) */
 template <bool SILU, class T, int W, int K>
-__global__ void __launch_bounds__(pn_team_threads<W, K>)
+__global__ void __launch_bounds__(pn_team_threads<W, K>, 2)
     add_dx(pn_rows r, float eps, const T *x, const T *dy, pn_gradient<T> dx) {
     auto load = [&](int64_t n, int64_t d) {
         const int64_t at = n * r.d;

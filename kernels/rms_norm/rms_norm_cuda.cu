@@ -7,6 +7,7 @@ namespace { /* templates that take these must not be one with those of another o
 const char name[] = "rms_norm/cuda";
 
 enum { MOST = 4 }; /* pieces of an operand that a thread keeps */
+enum { OPERANDS = 3 };
 
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
@@ -18,7 +19,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_pieces<W, K>(d, [&](int j, int64_t i) { row.load(j, i); });
         return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
+    pn_each_row_ahead(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
         float sum[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.get(j, i);
@@ -38,10 +39,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
 }
 
 /* dx: what it holds before. */
-template <class T, int W, int K> struct operands {
-    pn_row<T, W, K> x, dy, dx;
-    float rstd;
-};
+template <class T, int W, int K> struct operands { pn_staged_row<T, W, K, OPERANDS> x, dy, dx; };
 
 /* dx += r (c - x r^2 mean(c * x)) with c = w * dy; dw += dy * x r. w is NULL where dx is not wanted. */
 template <class T, int W, int K>
@@ -51,17 +49,20 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
     pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
     pn_row_sums<W, K> dw(part, r.d);
     if (dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    auto load = [&](int64_t n, int64_t d) {
+    auto row_at = [&](int64_t n, int stage) {
         const int64_t at = n * r.d;
-        operands<T, W, K> row = { x + at, dy + at, dx.to + at, rstd[n] };
+        return operands<T, W, K>{ { x + at, stage, 0 }, { dy + at, stage, 1 }, { dx.to + at, stage, 2 } };
+    };
+    auto load = [&](int64_t n, int64_t d, int stage) {
+        const operands<T, W, K> row = row_at(n, stage);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             row.x.load(j, i), row.dy.load(j, i);
             if (dx.to && !dx.fresh) row.dx.load(j, i);
         });
-        return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
-        const float s = row.rstd;
+    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage) {
+        const operands<T, W, K> row = row_at(n, stage);
+        const float s = rstd[n];
         float dot[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.x.get(j, i), g = row.dy.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
@@ -113,11 +114,13 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
     float *part = c->din[1] ? (float *)c->scratch : NULL;
     const pn_rows r = pn_cuda_rows_to_sum(rows_of(c));
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx.to));
+    const auto team = pn_cuda_staged_team<T, MOST>(r.d, pn_cuda_in_pieces<V>(x, w, dy, dx.to), OPERANDS);
     if (r.tokens > 0 && (dx.to || part))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
-            add_gradients<T, kind.W, kind.K>
-                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, x, w, dy, rstd, dx, part);
+            const size_t bytes = pn_stages_bytes(team, OPERANDS);
+            auto kernel = add_gradients<T, kind.W, kind.K>;
+            pn_cuda_allow_shared(kernel, bytes);
+            kernel<<<pn_rows_blocks(r), team.threads, bytes, pn_cuda_stream()>>>(r, x, w, dy, rstd, dx, part);
         }));
     return pn_cuda_row_sums_finish(name, c, 1, r, r.d, part);
 }

@@ -29,20 +29,19 @@ template <class T> struct backward_move {
     }
 };
 
-/* Pieces of the whole in order. W divides every width; INDEX holds the number of pieces: dividing is most of the work.
- */
-template <int W, class INDEX, class M> __global__ void __launch_bounds__(PN_MAP_THREADS) move_all(columns c, M m) {
-    const INDEX width = (INDEX)(c.C / W);
-    const int64_t n = c.N * width, step = (int64_t)gridDim.x * PN_MAP_THREADS;
-    for (int64_t i = (int64_t)blockIdx.x * PN_MAP_THREADS + threadIdx.x; i < n; i += step) {
-        const int64_t row = (INDEX)i / width, column = (i - row * width) * W;
-        int64_t first = 0, end = c.first[1];
-        int k = 0;
+enum { WARP = 32, ROWS = PN_MAP_THREADS / WARP };
+
+/* A warp to a row. W divides every width. */
+template <int W, class M> __global__ void __launch_bounds__(PN_MAP_THREADS) move_all(columns c, M m) {
+    const int64_t step = (int64_t)gridDim.x * ROWS;
+    for (int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.y; row < c.N; row += step)
 #pragma unroll
-        for (int part = 1; part < PN_OP_OUT; part++)
-            if (part < c.parts && column >= c.first[part]) k = part, first = c.first[part], end = c.first[part + 1];
-        m.template move<W>(k, i * W, row * (end - first) + column - first);
-    }
+        for (int k = 0; k < PN_OP_OUT; k++) {
+            const int64_t first = c.first[k], width = k < c.parts ? c.first[k + 1] - first : 0;
+#pragma unroll 4
+            for (int64_t i = threadIdx.x * W; i < width; i += WARP * W)
+                m.template move<W>(k, row * c.C + first + i, row * width + i);
+        }
 }
 
 /* pieces: all of the memory can be moved in pieces. */
@@ -58,14 +57,12 @@ template <class T, class M> pn_status launch(const pn_op_call *c, int64_t N, boo
         pieces = pieces && attr->width[k] % W == 0;
     }
     if (N == 0) return PN_OK;
-    const int64_t n = N * at.C / (pieces ? W : 1);
-    const unsigned blocks = pn_map_grid(n);
-    if (n > UINT32_MAX)
-        move_all<1, int64_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
-    else if (pieces)
-        move_all<W, uint32_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
+    const dim3 threads(WARP, ROWS);
+    const unsigned blocks = pn_map_grid(N * WARP);
+    if (pieces)
+        move_all<W><<<blocks, threads, 0, pn_cuda_stream()>>>(at, m);
     else
-        move_all<1, uint32_t><<<blocks, PN_MAP_THREADS, 0, pn_cuda_stream()>>>(at, m);
+        move_all<1><<<blocks, threads, 0, pn_cuda_stream()>>>(at, m);
     return pn_cuda_launched(name);
 }
 
