@@ -262,7 +262,7 @@ pn_status pn_op_check(const pn_op *op, const pn_op_check_options *o, int *passed
         pn_op_case c;
         memset(&c, 0, sizeof c);
         if (!op->contract->case_at || !op->contract->case_at(i, &c)) return PN_OK;
-        if ((c.slow && !o->slow) || (o->only && !strstr(c.name, o->only))) continue;
+        if ((c.slow && !o->slow) || (o->small && !c.gradcheck) || (o->only && !strstr(c.name, o->only))) continue;
         PN_TRY(check_case(op, &c, o, passed, failed));
     }
 }

@@ -11,6 +11,7 @@ typedef struct pn_op_check_options {
     pn_backend backend; /* whose implementations are checked; PN_REF: gradcheck of the reference alone */
     pn_dtype type;      /* F32, or BF16: what calls compute in (the limits of BF16 are blocks.md 13's); PN_REF: F32 */
     bool slow;          /* also the cases marked slow */
+    bool small;         /* only those small enough for finite differences: for tools that slow everything down */
     const char *only;   /* substring of the case name, or NULL */
     FILE *out;          /* a row per case and implementation: case | impl | worst error of each quantity, its limit */
     bool failures_only; /* print failing rows only */

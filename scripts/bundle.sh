@@ -56,7 +56,12 @@ if [ $cublas = 1 ]; then
     folder=$(dirname "$(readlink -f "$(command -v nvcc)")")/../lib64
     cp -L "$folder"/libcublasLt.so.[0-9]* "$out/lib/"
 fi
-if [ $tests = 1 ]; then cp scripts/gpu-tests.sh "$out/"; fi
+if [ $tests = 1 ]; then
+    cp scripts/gpu-tests.sh "$out/"
+    cp -r tests/data/golden configs "$out/"
+    mkdir "$out/data"
+    cp -r data/quickstart-base "$out/data/"
+fi
 {
     git rev-parse HEAD
     [ -z "$(git status --porcelain --untracked-files=no)" ] || echo "with changes that are not committed"

@@ -29,9 +29,12 @@ if [ -f "$here/COMMIT" ]; then
     programs=$here
     record=${record:-$here/RECORD.md}
     commit=$(paste -sd ' ' "$here/COMMIT")
+    golden=$here/golden
+    export POSTNAS_SOURCE=$here
 else
     cd "$here/.." || exit 1
     programs=$PWD/build-cuda
+    golden=$PWD/tests/data/golden
     record=${record:-tests/gpu/RECORD.md}
     scripts/setup.sh || exit 1
     [ -f build-cuda/build.ninja ] || cmake --preset cuda || exit 1
@@ -61,33 +64,69 @@ for test in "$programs"/test_gpu_*; do
     rows+="| tests/gpu/$name | $(grep -E '^[0-9]+%: Checks' "$work/$name.log" || echo "ended with $code") |"$'\n'
 done
 
-# Every case of every op, for the table of errors.
-"$programs/postnas" check ops --backend cuda --slow > "$work/check.log" 2>&1 || failed=1
-tail -n 1 "$work/check.log"
-table=$(awk '
-    /^[a-z0-9_]+$/ { op = $1 }
-    /^(ok  |FAIL)  / {
-        cases[op]++; if ($1 == "FAIL") bad[op]++
-        for (i = 1; i <= NF; i++) if ($i ~ /^[0-9.e+-]+\/[0-9.e+-]+!?$/) {
-            split($i, e, "/"); sub("!", "", e[2]); kind = $(i - 1) ~ /^din/ ? "din" : "out"
-            if (e[1] + 0 > worst[op, kind] + 0) worst[op, kind] = e[1]
-        }
-    }
-    END { for (op in cases) printf "| %s | %d | %d | %s | %s |\n", op, cases[op], bad[op] + 0, worst[op, "out"] + 0, worst[op, "din"] + 0 }
-' "$work/check.log" | sort)
+# Every case of every op in both types, for the tables of errors: the references are computed on the CPU, ops in parallel.
+jobs=$(nproc)
+check() { # check NAME DTYPE ARGUMENTS...: postnas check, its output in NAME.DTYPE.log
+    local log=$work/$1.$2.log
+    "$programs/postnas" check "${@:3}" --backend cuda --dtype "$2" > "$log" 2>&1 || echo "$1 $2" >> "$work/failed"
+}
+ops=$("$programs/postnas" list ops | awk '/\// { print $1 }')
+for dtype in f32 bf16; do
+    for op in $ops; do
+        while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+        check "$op" $dtype ops "$op" --slow &
+    done
+    check vectors $dtype vectors "$golden/$([ $dtype = bf16 ] && echo bf16)" &
+done
+wait
 
+count() { # count DTYPE: rows of the ops that passed and failed
+    for op in $ops; do cat "$work/$op.$1.log"; done |
+        awk '/^ok  /{p++} /^FAIL/{f++} END{printf "%d passed, %d failed", p, f}'
+}
+table() { # table DTYPE: a row per op
+    for op in $ops; do
+        awk -v op="$op" '
+            /^(ok  |FAIL)  / {
+                cases++; if ($1 == "FAIL") bad++
+                for (i = 1; i <= NF; i++) if ($i ~ /^[0-9.e+-]+\/[0-9.e+-]+!?$/) {
+                    split($i, e, "/"); kind = $(i - 1) ~ /^out/ ? "out" : "din"
+                    if (e[1] + 0 > worst[kind] + 0) worst[kind] = e[1]
+                }
+            }
+            END { printf "| %s | %d | %d | %s | %s |\n", op, cases, bad + 0, worst["out"] + 0, worst["din"] + 0 }
+        ' "$work/$op.$1.log"
+    done
+}
+for dtype in f32 bf16; do
+    echo "postnas check ops --dtype $dtype: $(count $dtype)"
+    grep -h -E "^FAIL|error:" "$work"/*.$dtype.log
+done
+[ ! -e "$work/failed" ] || failed=1
+
+# Small cases only: these tools make everything fifty times slower.
+sanitize() { # sanitize TOOL DTYPE
+    compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 \
+        "$programs/postnas" check ops --small --backend cuda --dtype "$2" > "$work/$1.$2.log" 2>&1
+    echo $? > "$work/$1.$2.code"
+}
 sanitized=""
-if [ $sanitize = 1 ]; then
-    for tool in memcheck racecheck initcheck synccheck; do
-        if ! command -v compute-sanitizer > /dev/null; then
-            sanitized+="| $tool | compute-sanitizer is not installed |"$'\n'
-            continue
-        fi
-        compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 \
-            "$programs/postnas" check ops --backend cuda > "$work/$tool.log" 2>&1 || failed=1
-        summary=$(grep -E 'SUMMARY' "$work/$tool.log" | tail -n 1 | sed 's/^=* *//')
-        sanitized+="| $tool | ${summary:-no summary: see its output} |"$'\n'
-        [ -n "$summary" ] && [[ $summary == *" 0 "* ]] || tail -n 40 "$work/$tool.log"
+if [ $sanitize = 1 ] && ! command -v compute-sanitizer > /dev/null; then
+    sanitized="| all | compute-sanitizer is not installed | |"$'\n'
+elif [ $sanitize = 1 ]; then
+    tools="memcheck racecheck initcheck synccheck"
+    for tool in $tools; do
+        for dtype in f32 bf16; do sanitize $tool $dtype & done
+    done
+    wait
+    for tool in $tools; do
+        sanitized+="| $tool |"
+        for dtype in f32 bf16; do
+            summary=$(grep -E 'SUMMARY' "$work/$tool.$dtype.log" | tail -n 1 | sed 's/^=* *//')
+            sanitized+=" ${summary:-no summary: see its output} |"
+            [ "$(cat "$work/$tool.$dtype.code")" = 0 ] || { failed=1; tail -n 40 "$work/$tool.$dtype.log"; }
+        done
+        sanitized+=$'\n'
     done
 fi
 
@@ -97,24 +136,29 @@ fi
     echo "Written by \`scripts/gpu-tests.sh\`; do not edit."
     echo
     echo "- date: $(date -u +%Y-%m-%d)"
-    echo "- GPU: $(head -n 1 "$work/check.log" | sed 's/^on //')"
+    echo "- GPU: $(head -n 1 "$work/add.f32.log" | sed 's/^on //')"
     echo "- commit: $commit"
     echo "- result: $([ $failed = 0 ] && echo passed || echo FAILED)"
     echo
     echo "| test | result |"
     echo "| --- | --- |"
     printf '%s' "$rows"
-    echo "| postnas check ops --backend cuda --slow | $(tail -n 1 "$work/check.log") |"
-    echo
-    echo "Largest error of any case against the double-precision reference, rms(x - ref) / rms(ref):"
-    echo
-    echo "| op | cases | failed | outputs | gradients |"
-    echo "| --- | --- | --- | --- | --- |"
-    echo "$table"
+    for dtype in f32 bf16; do
+        echo "| postnas check ops --backend cuda --dtype $dtype --slow | $(count $dtype) |"
+        echo "| postnas check vectors --backend cuda --dtype $dtype | $(tail -n 1 "$work/vectors.$dtype.log") |"
+    done
+    for dtype in f32 bf16; do
+        echo
+        echo "Largest error of any case in $dtype against the double-precision reference, rms(x - ref) / rms(ref):"
+        echo
+        echo "| op | cases | failed | outputs | gradients |"
+        echo "| --- | --- | --- | --- | --- |"
+        table $dtype
+    done
     if [ -n "$sanitized" ]; then
         echo
-        echo "| compute-sanitizer | on \`postnas check ops --backend cuda\` |"
-        echo "| --- | --- |"
+        echo "| compute-sanitizer, \`postnas check ops --small\` | f32 | bf16 |"
+        echo "| --- | --- | --- |"
         printf '%s' "$sanitized"
     fi
 } > "$record"

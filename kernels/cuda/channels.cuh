@@ -40,10 +40,20 @@ template <> struct pn_channels<pn_bf16, 1> {
 template <class T, int V> __device__ pn_channels<T, V> pn_channels_at(const T *p) {
     return *(const pn_channels<T, V> *)p;
 }
+/* In words: the compiler does not always store a structure at once. */
 template <class T, int V> __device__ void pn_channels_put(T *p, const float value[V]) {
     pn_channels<T, V> v;
     v.set(value);
-    *(pn_channels<T, V> *)p = v;
+    uint32_t word[4];
+    if (sizeof v % 8 == 0) memcpy(word, &v, sizeof v);
+    if (sizeof v == 16)
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+                     "r"(word[3])
+                     : "memory");
+    else if (sizeof v == 8)
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(word[0]), "r"(word[1]) : "memory");
+    else
+        *(pn_channels<T, V> *)p = v;
 }
 template <class T, int V> __device__ pn_channels<T, V> pn_channels_zero() {
     const float zero[V] = {};

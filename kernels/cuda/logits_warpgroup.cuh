@@ -25,7 +25,8 @@ enum {
     PN_FUSED_STRIP = 8,         /* pieces of the vocabulary in a strip, at most */
     PN_FUSED_GROUP = 32,        /* blocks of rows that go through the vocabulary together, so that their h stays in */
                                 /* cache; of one side */
-    PN_FUSED_TILE = 1 << 27     /* elements of a tile of dz */
+    PN_FUSED_LEAST_ROWS = 512,
+    PN_FUSED_TILE = 1 << 27 /* elements of a tile of dz */
 };
 
 template <int SIDES> struct pn_fused {
@@ -360,9 +361,10 @@ template <bool FOLD, class H> static bool pn_fused_there() {
     return there;
 }
 
-/* What the copy engine can read, and 32-bit counts. */
+/* What the copy engine can read, and 32-bit counts. Few rows leave most of a block's without work, and are taken faster
+ * through tiles of logits. */
 static inline bool pn_fused_takes(const pn_logits *x) {
-    bool takes = x->type == PN_BF16 && x->N >= 1 && x->N < INT32_MAX / 2 && x->V < INT32_MAX / 2;
+    bool takes = x->type == PN_BF16 && x->N >= PN_FUSED_LEAST_ROWS && x->N < INT32_MAX / 2 && x->V < INT32_MAX / 2;
     for (int s = 0; s < x->sides; s++)
         takes = takes && x->side[s].D % 8 == 0 && x->side[s].D >= 8 && x->side[s].D < INT32_MAX &&
                 ((uintptr_t)x->side[s].h | (uintptr_t)x->side[s].W) % 16 == 0;

@@ -33,10 +33,43 @@ struct to_db {
     __device__ void operator()(int64_t m, float sum) const { db[m] = add ? db[m] + sum : sum; }
 };
 
+/* part [runs, M], as pn_column_parts: 16 bytes of a row to a thread, where rows are whole numbers of them. */
+template <class T>
+__global__ void __launch_bounds__(PN_COLUMNS *PN_COLUMN_ROWS)
+    wide_column_parts(const T *dy, int64_t N, int64_t M, float *part) {
+    constexpr int W = pn_vector<T>::n;
+    __shared__ float sums[PN_COLUMN_ROWS][PN_COLUMNS * W];
+    const int64_t run = blockIdx.y, begin = run * PN_COLUMN_RUN, c0 = (int64_t)blockIdx.x * PN_COLUMNS * W;
+    const int64_t end = begin + PN_COLUMN_RUN < N ? begin + PN_COLUMN_RUN : N, c = c0 + threadIdx.x * W;
+    float sum[W] = {};
+#pragma unroll 4
+    for (int64_t n = begin + threadIdx.y; n < end; n += PN_COLUMN_ROWS) {
+        const pn_vector<T> v = c < M ? *(const pn_vector<T> *)(dy + n * M + c) : pn_vector<T>{};
+        for (int w = 0; w < W; w++) sum[w] += pn_load(v.x + w);
+    }
+    for (int w = 0; w < W; w++) sums[threadIdx.y][threadIdx.x * W + w] = sum[w];
+    __syncthreads();
+    const int thread = threadIdx.y * PN_COLUMNS + threadIdx.x;
+    if (thread >= PN_COLUMNS * W || c0 + thread >= M) return;
+    float all = 0;
+    for (int i = 0; i < PN_COLUMN_ROWS; i++) all += sums[i][thread];
+    part[run * M + c0 + thread] = all;
+}
+
 template <class T> pn_status make_db(const pn_op_call *c) {
-    int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1];
-    return pn_cuda_column_sums(name, N, M, element<T>{ pn_values<T>(c->dout[0]), M },
-                               to_db{ pn_f32(c->din[2]), pn_op_adds(c, 2) }, c->scratch);
+    const int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1], runs = pn_cuda_column_runs(N);
+    const T *dy = pn_values<T>(c->dout[0]);
+    const to_db to = { pn_f32(c->din[2]), pn_op_adds(c, 2) };
+    float *part = (float *)c->scratch;
+    const int width = pn_vector<T>::n;
+    if (runs == 0 || runs > 65535 || M % width || (uintptr_t)dy % 16)
+        return pn_cuda_column_sums(name, N, M, element<T>{ dy, M }, to, part);
+    const dim3 threads(PN_COLUMNS, PN_COLUMN_ROWS);
+    wide_column_parts<<<dim3(pn_cuda_blocks(M, PN_COLUMNS * width), (unsigned)runs), threads, 0, pn_cuda_stream()>>>(
+        dy, N, M, part);
+    PN_TRY(pn_cuda_launched(name));
+    pn_column_finish<<<pn_cuda_blocks(M, PN_COLUMNS), threads, 0, pn_cuda_stream()>>>(part, runs, M, to);
+    return pn_cuda_launched(name);
 }
 
 } // namespace

@@ -7,7 +7,8 @@
 #include "find_op.h"
 #include "op_check.h"
 
-static pn_status check(const pn_op *op, pn_backend backend, pn_dtype type, bool slow, pn_report *report) {
+static pn_status check(const pn_op *op, const pn_check_ops_options *asked, pn_report *report) {
+    const pn_backend backend = asked->on.backend;
     if (!op->impl[backend][0]) {
         char why[64];
         snprintf(why, sizeof why, "nothing for %s yet", pn_backend_name(backend));
@@ -15,10 +16,10 @@ static pn_status check(const pn_op *op, pn_backend backend, pn_dtype type, bool 
         return PN_OK;
     }
     fprintf(report->out, "%s\n", op->name);
-    pn_op_check_options o = { .backend = PN_REF, .slow = slow, .out = report->out };
+    pn_op_check_options o = { .backend = PN_REF, .slow = asked->slow, .small = asked->small, .out = report->out };
     if (backend == PN_CPU) PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
     o.backend = backend;
-    o.type = type;
+    o.type = asked->on.dtype;
     PN_TRY(pn_op_check(op, &o, &report->passed, &report->failed));
     return PN_OK;
 }
@@ -31,19 +32,19 @@ static pn_status print_gpu(FILE *out) {
     return PN_OK;
 }
 
-pn_status pn_check_ops(char *const *names, int n, pn_backend backend, pn_dtype type, bool slow, FILE *out) {
+pn_status pn_check_ops(const pn_check_ops_options *o, FILE *out) {
     pn_report report = { .out = out };
-    for (int i = 0; i < n; i++) { /* all names are known before the first runs */
+    for (int i = 0; i < o->n; i++) { /* all names are known before the first runs */
         const pn_op *op;
-        PN_TRY(pn_find_op(names[i], &op));
+        PN_TRY(pn_find_op(o->names[i], &op));
     }
-    if (backend == PN_CUDA) PN_TRY(print_gpu(out));
+    if (o->on.backend == PN_CUDA) PN_TRY(print_gpu(out));
     int n_ops;
     const pn_op *const *ops = pn_op_list(&n_ops);
     for (int i = 0; i < n_ops; i++) {
-        bool asked = n == 0;
-        for (int k = 0; k < n; k++) asked = asked || !strcmp(names[k], ops[i]->name);
-        if (asked) PN_TRY(check(ops[i], backend, type, slow, &report));
+        bool asked = o->n == 0;
+        for (int k = 0; k < o->n; k++) asked = asked || !strcmp(o->names[k], ops[i]->name);
+        if (asked) PN_TRY(check(ops[i], o, &report));
     }
     return pn_report_end(&report);
 }

@@ -38,10 +38,12 @@ static pn_status compute_of(const pn_args *args, pn_compute *out) {
 }
 
 static pn_status run_ops(const pn_args *args) {
-    pn_compute on;
-    PN_TRY(compute_of(args, &on));
-    return pn_check_ops(args->operand + 1, args->n_operands - 1, on.backend, on.dtype, pn_args_has(args, "slow"),
-                        stdout);
+    pn_check_ops_options o = { .names = args->operand + 1, .n = args->n_operands - 1 };
+    o.slow = pn_args_has(args, "slow");
+    o.small = pn_args_has(args, "small");
+    PN_CHECK(!o.slow || !o.small, PN_USAGE, "postnas check ops: --slow and --small; leave one out");
+    PN_TRY(compute_of(args, &o.on));
+    return pn_check_ops(&o, stdout);
 }
 
 static pn_status run_vectors(const pn_args *args) {
@@ -98,6 +100,7 @@ static const pn_flag flags[] = {
       .value = "SHARE",
       .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
+    { .name = "small", .help = "ops: only the smallest cases, as for sanitizers" },
     { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops, vectors: whose implementations, cpu or cuda" },
     { .name = "dtype", .value = "TYPE", .def = "f32", .help = "ops, vectors: what cuda computes in, f32 or bf16" },
     PN_FLAG_END,
@@ -108,7 +111,7 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow] [--backend NAME] [--dtype TYPE]\n"
+        "    postnas check ops [NAME...] [--slow | --small] [--backend NAME] [--dtype TYPE]\n"
         "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH... [--backend NAME] [--dtype TYPE]\n"

@@ -1,5 +1,6 @@
-/* Every op that has CUDA implementations: each against the double-precision reference on the cases of its contract, run
- * twice for equal bits. `test_gpu_ops NAME` runs one op with a row per case. */
+/* Every op that has CUDA implementations, in F32 and BF16: each against the double-precision reference on the quick
+ * cases of its contract, run twice for equal bits. `test_gpu_ops NAME` runs one op with a row per case. The small
+ * cases without a name: scripts/gpu-tests.sh runs all of them, ops in parallel. */
 #include "gpu.h"
 
 #include <math.h>
@@ -18,28 +19,42 @@ static bool asked(const pn_op *op) {
     return op->impl[PN_CUDA][0] && (!only || !strcmp(only, op->name));
 }
 
-START_TEST(cuda_against_reference) {
-    ck_need_gpu();
+static void against_reference(pn_dtype type) {
     int n, passed = 0, failed = 0, tested = 0;
     const pn_op *const *ops = pn_op_list(&n);
     for (int i = 0; i < n; i++) {
         if (!asked(ops[i])) continue;
-        pn_op_check_options o = { .backend = PN_CUDA, .slow = true, .out = stdout, .failures_only = !*ck_argument() };
+        pn_op_check_options o = {
+            .backend = PN_CUDA, .type = type, .small = !*ck_argument(), .out = stdout, .failures_only = !*ck_argument()
+        };
         int before = failed;
         ck_ok(pn_op_check(ops[i], &o, &passed, &failed));
         ck_assert_msg(failed == before, "%s: %d cases failed", ops[i]->name, failed - before);
         tested++;
     }
-    printf("cuda: %d cases of %d ops passed\n", passed, tested);
+    printf("cuda: %d cases of %d ops passed in %s\n", passed, tested, pn_dtype_name(type));
     ck_assert_int_gt(passed, 0);
+}
+
+START_TEST(f32_against_reference) {
+    ck_need_gpu();
+    against_reference(PN_F32);
+}
+END_TEST
+START_TEST(bf16_against_reference) {
+    ck_need_gpu();
+    against_reference(PN_BF16);
 }
 END_TEST
 
 static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
     pn_case_call x;
-    ck_ok(pn_case_call_make(op, c, PN_CUDA, PN_F32, &x));
-    bool taken = !impl->takes || impl->takes(&x.call);
-    pn_case_call_free(&x);
+    bool taken = false;
+    for (int i = 0; i < 2 && !taken; i++) {
+        ck_ok(pn_case_call_make(op, c, PN_CUDA, i ? PN_BF16 : PN_F32, &x));
+        taken = pn_op_takes(impl, &x.call);
+        pn_case_call_free(&x);
+    }
     return taken;
 }
 
@@ -207,6 +222,6 @@ START_TEST(views_of_rows_need_no_alignment) {
 }
 END_TEST
 
-TEST_MAIN("ops", every_implementation_takes_a_case, cuda_against_reference, an_id_outside_the_table_is_reported,
-          targets_and_weights_outside_the_contract_are_reported, a_large_vocabulary_takes_several_tiles,
-          views_of_rows_need_no_alignment)
+TEST_MAIN("ops", every_implementation_takes_a_case, f32_against_reference, bf16_against_reference,
+          an_id_outside_the_table_is_reported, targets_and_weights_outside_the_contract_are_reported,
+          a_large_vocabulary_takes_several_tiles, views_of_rows_need_no_alignment)

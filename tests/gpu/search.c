@@ -2,6 +2,7 @@
  * same bits every time, and after being killed. */
 #include "gpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli_fixture.h"
@@ -10,12 +11,17 @@
 #include "json.h"
 
 #define ARGUMENTS                                                                                                      \
-    "search --quiet --config " POSTNAS_SOURCE_DIR "/configs/quickstart.yaml --set model=" POSTNAS_SOURCE_DIR           \
-    "/data/quickstart-base --set supernet.tokens=65536 --set distill.tokens=16384 --set compare.exhaustive=false "     \
-    "--set heldout.samples=1 "
+    "search --quiet --config %s/configs/quickstart.yaml --set model=%s/data/quickstart-base "                          \
+    "--set supernet.tokens=65536 --set distill.tokens=16384 --set compare.exhaustive=false --set heldout.samples=1 "
+
+/* A bundle's script says where its copy of configs and data is. */
+static const char *source(void) {
+    const char *folder = getenv("POSTNAS_SOURCE");
+    return folder ? folder : POSTNAS_SOURCE_DIR;
+}
 
 static void arguments_for(char *to, size_t n, const char *name, const char *device) {
-    snprintf(to, n, ARGUMENTS "%s --set output=%s", device, scratch(name));
+    snprintf(to, n, ARGUMENTS "%s --set output=%s", source(), source(), device, scratch(name));
 }
 
 static void run(const char *name, const char *device) {
