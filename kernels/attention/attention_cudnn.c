@@ -51,7 +51,10 @@ static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
     }
     entry *e = &entries[n_entries++];
     e->key = *x;
-    if (pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
+    /* Gradients that repeat keep ds of every pair of rows, seen or not: with a window the tiles are faster. */
+    const bool asked = !(x->backward && x->repeatable && x->window);
+    e->plan = NULL;
+    if (asked && pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
         pn_debug("attention", "%s", pn_error_message());
         pn_error_clear();
     }
@@ -94,8 +97,6 @@ static pn_cudnn_plan *backward_plan(const pn_op_call *c, pn_attention_graph *x) 
     graph_of(c, x);
     x->backward = true;
     x->repeatable = !pn_attention_varies();
-    /* Repeatable gradients keep ds of every pair, seen or not. */
-    if (x->repeatable && x->window) return NULL;
     return plan_of(x);
 }
 
