@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 /* Gradients may differ in their last bits from run to run where that is faster: cuDNN sums dq in the order in which its
- * blocks come. For the process; off at the start. */
+ * blocks come. For the process; at the start off, unless PN_CUDA_VARY=1 is in the environment. */
 void pn_attention_vary(bool allowed);
 bool pn_attention_varies(void);
 

@@ -3,6 +3,7 @@
  * gives few blocks and the keys are many (decoding), the keys are split among blocks too, and their results combined.
  */
 #include "attention_cuda_tile.cuh"
+#include "cuda/reduce.cuh"
 
 namespace {
 
@@ -204,26 +205,37 @@ __global__ void __launch_bounds__(block_of<T, D, SPREAD>::THREADS)
     }
 }
 
-/* A warp to a head of a token. A share that saw no key has lse minus infinity. */
-template <class T> __global__ void __launch_bounds__(128) combine(int64_t heads, int d, int splits, result<T> to) {
-    int64_t head = (int64_t)blockIdx.x * 4 + threadIdx.x / 32;
-    if (head >= heads) return;
-    float most = -INFINITY, sum = 0;
-    for (int s = 0; s < splits; s++) most = fmaxf(most, to.part_lse[s * heads + head]);
-    for (int s = 0; s < splits; s++) sum += pn_power_of_2(to.part_lse[s * heads + head] - most);
-    for (int i = threadIdx.x % 32; i < d; i += 32) {
+enum { MOST_SPLITS = 128, COMBINE = 128 }; /* a thread to a split */
+
+/* A block to a head of a token. A share that saw no key has lse minus infinity. */
+template <class T> __global__ void __launch_bounds__(COMBINE) combine(int64_t heads, int d, int splits, result<T> to) {
+    __shared__ float weight[MOST_SPLITS], sums[COMBINE / 32][256];
+    const int64_t head = blockIdx.x;
+    const int s = (int)threadIdx.x, warp = s / 32, lane = s % 32;
+    const float lse = s < splits ? to.part_lse[s * heads + head] : -INFINITY;
+    const float most = pn_block_max<COMBINE>(lse), own = pn_power_of_2(lse - most);
+    const float sum = pn_block_sum<COMBINE>(own);
+    weight[s] = own;
+    __syncthreads();
+    for (int i = lane; i < d; i += 32) {
         float o = 0;
-        for (int s = 0; s < splits; s++)
-            o = fmaf(pn_power_of_2(to.part_lse[s * heads + head] - most), to.part[(s * heads + head) * d + i], o);
+#pragma unroll 8
+        for (int k = warp; k < splits; k += COMBINE / 32) o = fmaf(weight[k], to.part[(k * heads + head) * d + i], o);
+        sums[warp][i] = o;
+    }
+    __syncthreads();
+    for (int i = s; i < d; i += COMBINE) {
+        float o = 0;
+        for (int w = 0; w < COMBINE / 32; w++) o += sums[w][i];
         pn_store(to.o + head * d + i, o / sum);
     }
-    if (threadIdx.x % 32 == 0) to.lse[head] = (most + log2f(sum)) * PN_LN_2;
+    if (s == 0) to.lse[head] = (most + log2f(sum)) * PN_LN_2;
 }
 
 /* By the shape alone: sums must not depend on the GPU, nor the launch on how many keys a document has today. */
 cut cut_of(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    enum { BLOCKS = 512, SPREAD_BLOCKS = 2048, KEYS = 256, MOST = 128 };
+    enum { BLOCKS = 512, SPREAD_BLOCKS = 2048, KEYS = 256 };
     int64_t group = a->heads / a->kv_heads, tokens = 0, chunks = 0;
     for (int64_t i = 0; i < a->docs.n; i++) {
         int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
@@ -238,7 +250,7 @@ cut cut_of(const pn_op_call *c) {
     int64_t blocks = chunks * x.tiles * a->kv_heads, keys = c->in[1]->shape[0] / a->docs.n;
     int64_t splits = (x.spread ? SPREAD_BLOCKS : BLOCKS) / blocks;
     splits = splits < keys / KEYS ? splits : keys / KEYS;
-    x.splits = (int)(splits < 1 ? 1 : splits < MOST ? splits : MOST);
+    x.splits = (int)(splits < 1 ? 1 : splits < MOST_SPLITS ? splits : MOST_SPLITS);
     return x;
 }
 
@@ -269,7 +281,7 @@ template <class T> pn_status forward(const pn_op_call *c) {
         return x.spread ? launch<T, D, true>(&a, c, &x, &to) : launch<T, D, false>(&a, c, &x, &to);
     }));
     if (x.splits == 1) return PN_OK;
-    combine<<<pn_cuda_blocks(heads, 4), 128, 0, pn_cuda_stream()>>>(heads, a.d, x.splits, to);
+    combine<<<(unsigned)heads, COMBINE, 0, pn_cuda_stream()>>>(heads, a.d, x.splits, to);
     return pn_cuda_launched(name);
 }
 

@@ -219,6 +219,9 @@ size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
 
 } // namespace
 
-const pn_op_impl pn_attention_cuda_rows = {
-    .name = name, .scratch_bytes = scratch_bytes, .forward = forward_any, .backward = backward_any
-};
+const pn_op_impl pn_attention_cuda_rows = { .name = name,
+                                            .bf16 = true,
+                                            .fresh = true,
+                                            .scratch_bytes = scratch_bytes,
+                                            .forward = forward_any,
+                                            .backward = backward_any };

@@ -12,8 +12,8 @@
 
 static const char name[] = "attention/cudnn";
 
-/* Shorter documents cost their launches, which the tiles have fewer of, and are not worth a second of planning. */
-enum { SHORTEST = 512 };
+/* Tokens times the longest document: less than this is not worth a second of planning. */
+static const int64_t least_work = 512 * 512;
 /* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
  * than these. What there is beyond the documents costs blocks that end at once. */
 enum { LENGTH = 512, DOCS = 4 };
@@ -51,7 +51,10 @@ static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
     }
     entry *e = &entries[n_entries++];
     e->key = *x;
-    if (pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
+    /* Gradients that repeat keep ds of every pair of rows, seen or not: with a window the tiles are faster. */
+    const bool asked = !(x->backward && x->repeatable && x->window);
+    e->plan = NULL;
+    if (asked && pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
         pn_debug("attention", "%s", pn_error_message());
         pn_error_clear();
     }
@@ -74,7 +77,7 @@ static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
         int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
         x->length = n > x->length ? n : x->length;
     }
-    if (c->dtype != PN_BF16 || a->key_start || a->head_dim % 8 || x->length < SHORTEST ||
+    if (c->dtype != PN_BF16 || a->key_start || a->head_dim % 8 || tokens * x->length < least_work ||
         tokens > INT32_MAX / ((int64_t)a->heads * a->head_dim))
         return false;
     x->docs = a->docs.n;
@@ -183,12 +186,12 @@ static bool written(const pn_op_call *c, int i) {
     return c->din[i] && !pn_op_adds(c, i);
 }
 static size_t place(scratch *s, size_t n_bytes) {
-    size_t at = s->end;
+    size_t at = s->end / 256 * 256;
     s->end += (n_bytes + 255) / 256 * 256;
     return at;
 }
 static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, const pn_cudnn_plan *plan) {
-    scratch s = { 0 };
+    scratch s = { .end = 255 }; /* the base is a multiple of 64 bytes, and becomes one of 256 */
     size_t rows = (size_t)(x->docs * x->heads * x->length);
     for (int i = 0; i < 3; i++)
         if (!written(c, i)) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]));
@@ -205,7 +208,7 @@ static pn_status backward(const pn_op_call *c) {
     const pn_cudnn_plan *plan = backward_plan(c, &x);
     if (!plan) return pn_attention_tiles_backward(c);
     scratch s = scratch_of(c, &x, plan);
-    char *base = c->scratch;
+    char *base = (char *)(((uintptr_t)c->scratch + 255) / 256 * 256);
     PN_TRY(give_inputs(&v, c, &x));
     give(&v, PN_CUDNN_ONE, &v.one);
     give(&v, PN_CUDNN_DO, pn_data(c->dout[0]));
