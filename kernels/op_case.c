@@ -70,7 +70,7 @@ static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype type
         if (!in->present) continue;
         pn_dtype as = in->integer ? PN_I32 : in->wide ? wide : real;
         PN_TRY(pn_tensor_create(x->pool, as, in->rank, in->shape, &x->call.in[i]));
-        PN_TRY(fill(x->call.in[i], in, in->wide ? PN_F32 : type, rng));
+        PN_TRY(fill(x->call.in[i], in, in->wide || in->integer ? PN_F32 : type, rng));
         x->call.wants[i] = !in->integer && !in->no_grad;
         if (x->call.wants[i])
             PN_TRY(pn_tensor_zeros(x->pool, in->weight ? wide : as, in->rank, in->shape, &x->call.din[i]));

@@ -23,7 +23,7 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 static bool case_at(int i, pn_op_case *out) {
     static const struct {
         int64_t n, v, d;
-    } at[] = { { 1, 1, 1 }, { 7, 3, 5 }, { 0, 3, 20 }, { 65, 384, 20 }, { 300, 40, 576 } };
+    } at[] = { { 1, 1, 1 }, { 7, 3, 5 }, { 0, 3, 20 }, { 65, 384, 20 }, { 300, 40, 576 }, { 200, 2, 20 } };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "N%lld V%lld D%lld", (long long)at[i].n, (long long)at[i].v,
              (long long)at[i].d);

@@ -35,6 +35,7 @@ static bool case_at(int i, pn_op_case *out) {
         { "one row", 1, 576, 384, false },
         { "several column tiles", 65, 20, 3001, false },
         { "several row tiles", 1100, 20, 60, false },
+        { "rows of eight", 600, 8, 1300, true },
     };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "%s N%lld D%lld V%lld", at[i].name, (long long)at[i].n, (long long)at[i].d,

@@ -46,6 +46,7 @@ static bool case_at(int i, pn_op_case *out) {
         { "large logits", 65, 60, 1003, 0, 1003, 4, true, false },
         { "several column tiles", 33, 20, 3001, -1, 3001, 1, true, false },
         { "several row tiles", 1100, 20, 60, -1, 60, 1, true, false },
+        { "rows of eight", 600, 72, 3001, -1, 3001, 0.3, true, false },
     };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "%s N%lld D%lld V%lld", at[i].name, (long long)at[i].n, (long long)at[i].d,

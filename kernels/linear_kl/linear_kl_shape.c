@@ -52,6 +52,7 @@ static bool case_at(int i, pn_op_case *out) {
         { "large logits", 33, 60, 20, 1003, 0.5, 2, true, false },
         { "several column tiles", 33, 20, 20, 3001, 1, 1, false, false },
         { "several row tiles", 1100, 20, 20, 60, 4, 1, true, false },
+        { "rows of eight", 600, 72, 136, 1003, 1.5, 0.3, true, false },
     };
     if (i >= (int)(sizeof at / sizeof *at)) return false;
     snprintf(out->name, sizeof out->name, "%s N%lld D%lld/%lld V%lld tau %g", at[i].name, (long long)at[i].n,
