@@ -21,8 +21,7 @@ enum {
     WIDTH = 4,
     BACK = WIDTH - 1, /* rows of the window before the token itself */
     THREADS = PN_RUN_THREADS,
-    RUN = 16, /* tokens, forward */
-    AHEAD = 4 /* tokens read before the first is used */
+    AHEAD = 2 /* tokens read while as many before them are used */
 };
 
 template <class T> struct conv {
@@ -90,32 +89,38 @@ template <class T, int V> struct walk {
     }
 };
 
-template <class T, int V, bool SILU> __global__ void __launch_bounds__(THREADS) convolve(conv<T> v, T *y) {
-    const pn_run r = pn_run_of_thread<V>(v.in.channels, (int)v.in.docs.tokens, RUN);
+template <class T, int V, bool SILU> __global__ void __launch_bounds__(THREADS) convolve(conv<T> v, int run, T *y) {
+    const pn_run r = pn_run_of_thread<V>(v.in.channels, (int)v.in.docs.tokens, run);
     if (r.begin == r.end) return;
+    pn_channels<T, V> read[AHEAD], next[AHEAD];
+    auto fetch = [&](pn_channels<T, V> *to, int t0) {
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (t0 + k < r.end) to[k] = pn_channels_at<T, V>(v.in.x + (int64_t)(t0 + k) * v.in.channels + r.channel);
+    };
+    fetch(read, r.begin);
     const weights<T, V> by(v, r.channel);
     walk<T, V> at;
     at.enter(v, r.begin, r.channel);
     for (int t0 = r.begin; t0 < r.end; t0 += AHEAD) {
-        pn_channels<T, V> read[AHEAD];
+        fetch(next, t0 + AHEAD);
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++)
-            if (t0 + j < r.end) read[j] = pn_channels_at<T, V>(v.in.x + (int64_t)(t0 + j) * v.in.channels + r.channel);
-#pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            const int t = t0 + j;
+        for (int k = 0; k < AHEAD; k++) {
+            const int t = t0 + k;
             if (t >= r.end) return;
             if (t == at.end) at.enter(v, t, r.channel);
             float now[V], out[V];
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                now[i] = read[j][i];
+                now[i] = read[k][i];
                 const float u = at.sum(by, now[i], i);
                 out[i] = SILU ? u * sigmoid<T>(u) : u;
             }
             pn_channels_put<T, V>(y + (int64_t)t * v.in.channels + r.channel, out);
             at.step(now);
         }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) read[k] = next[k];
     }
 }
 
@@ -159,22 +164,29 @@ __global__ void __launch_bounds__(THREADS, 2) add_gradients(conv<T> v, gradients
     const int tokens = (int)v.in.docs.tokens;
     const pn_run r = pn_run_of_thread<V>(v.in.channels, tokens, run);
     if (r.begin == r.end) return;
-    const weights<T, V> by(v, r.channel);
     const bool reads_x = SILU || g.part;
+    int stop = min(r.end + BACK, tokens);
+    struct batch {
+        row x[AHEAD], dy[AHEAD], to[AHEAD]; /* to: what dx has of the tokens done then */
+    } read, next;
+    auto fetch = [&](batch &b, int t0) {
+#pragma unroll
+        for (int j = 0; j < AHEAD; j++) {
+            b.to[j] = what_dx_has<T, V>(v, g, r, t0 + j - BACK);
+            if (t0 + j >= stop) continue;
+            const int64_t from = (int64_t)(t0 + j) * v.in.channels + r.channel;
+            b.dy[j] = pn_channels_at<T, V>(g.dy + from);
+            if (reads_x) b.x[j] = pn_channels_at<T, V>(v.in.x + from);
+        }
+    };
+    fetch(read, r.begin);
+    const weights<T, V> by(v, r.channel);
     walk<T, V> at;
     at.enter(v, r.begin, r.channel);
     float dtaps[WIDTH][V] = {}, dbias[V] = {};
     float open[BACK][V] = {}; /* gradients so far of the three positions before the token at hand, oldest first */
-    for (int t0 = r.begin, stop = min(r.end + BACK, tokens); t0 < stop; t0 += AHEAD) {
-        row read[AHEAD], dy[AHEAD], to[AHEAD];
-#pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            to[j] = what_dx_has<T, V>(v, g, r, t0 + j - BACK);
-            if (t0 + j >= stop) continue;
-            const int64_t from = (int64_t)(t0 + j) * v.in.channels + r.channel;
-            dy[j] = pn_channels_at<T, V>(g.dy + from);
-            if (reads_x) read[j] = pn_channels_at<T, V>(v.in.x + from);
-        }
+    for (int t0 = r.begin; t0 < stop; t0 += AHEAD) {
+        fetch(next, t0 + AHEAD);
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
             const int t = t0 + j;
@@ -189,8 +201,8 @@ __global__ void __launch_bounds__(THREADS, 2) add_gradients(conv<T> v, gradients
             float now[V], p[V], done[V];
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                p[i] = dy[j][i];
-                now[i] = reads_x ? read[j][i] : 0;
+                p[i] = read.dy[j][i];
+                now[i] = reads_x ? read.x[j][i] : 0;
                 if (SILU) {
                     const float u = at.sum(by, now[i], i), s = sigmoid<T>(u);
                     p[i] *= s * (1 + u * (1 - s));
@@ -212,7 +224,7 @@ __global__ void __launch_bounds__(THREADS, 2) add_gradients(conv<T> v, gradients
                 for (int k = 0; k + 1 < BACK; k++) open[k][i] = open[k + 1][i] + p[i] * by.taps[k + 1][i];
                 open[BACK - 1][i] = p[i] * by.taps[BACK][i];
             }
-            put<T, V>(v, g, r, at, t - BACK, done, to[j]);
+            put<T, V>(v, g, r, at, t - BACK, done, read.to[j]);
             if (t + 1 == at.end) {
 #pragma unroll
                 for (int k = 0; k < BACK; k++) {
@@ -224,6 +236,7 @@ __global__ void __launch_bounds__(THREADS, 2) add_gradients(conv<T> v, gradients
             }
             if (reads_x) at.step(now);
         }
+        read = next;
     }
     if (!g.part) return;
     float *part = g.part + (int64_t)(r.begin / run) * (WIDTH + 1) * v.in.channels + r.channel;
@@ -264,11 +277,12 @@ template <class T> pn_status forward_in(const pn_op_call *c) {
     conv<T> v;
     PN_TRY(conv_of(c, &v));
     if (v.in.docs.tokens) {
-        const unsigned blocks = pn_run_blocks<V>(v.in.channels, v.in.docs.tokens, RUN);
+        const int run = v.in.docs.tokens >= 16384 ? 32 : 8;
+        const unsigned blocks = pn_run_blocks<V>(v.in.channels, v.in.docs.tokens, run);
         if (((const pn_causal_conv_attr *)c->attr)->silu)
-            convolve<T, V, true><<<blocks, THREADS, 0, pn_cuda_stream()>>>(v, pn_values<T>(c->out[0]));
+            convolve<T, V, true><<<blocks, THREADS, 0, pn_cuda_stream()>>>(v, run, pn_values<T>(c->out[0]));
         else
-            convolve<T, V, false><<<blocks, THREADS, 0, pn_cuda_stream()>>>(v, pn_values<T>(c->out[0]));
+            convolve<T, V, false><<<blocks, THREADS, 0, pn_cuda_stream()>>>(v, run, pn_values<T>(c->out[0]));
         PN_TRY(pn_cuda_launched(name));
     }
     return pn_cuda_window_new_state(name, v.in, pn_values<T>(c->out[1]));

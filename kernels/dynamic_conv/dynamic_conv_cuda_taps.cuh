@@ -186,17 +186,16 @@ template <int C> struct pn_dconv_walk {
         asked_slot = (asked_slot + 1) % PN_DCONV_SLOTS;
         if (++asked_step == steps) asked_step = 0, asked_tile++;
     }
-    /* Starts the copy of the values of a tile and of the three tokens before it. */
-    __device__ __forceinline__ void ask_values(int tile) const {
-        constexpr int pieces = C / 8;
-        const int64_t token = token_of(tile) - PN_DCONV_BACK;
-        for (int i = id; i < (PN_DCONV_TILE + PN_DCONV_BACK) * pieces; i += 128) {
-            const int row = i / pieces, piece = i % pieces;
-            const bool there = token + row >= 0 && token + row < v.docs.tokens && channel0 + 8 * piece < v.channels;
-            pn_copy16(values + (uint32_t)(row * shared::value_row + piece * 16),
-                      v.c + (there ? (token + row) * v.channels + channel0 + 8 * piece : 0), there);
-        }
-        pn_copies_commit();
+    /* Starts the copy of a part of the values of a tile and of the three tokens before it. */
+    static constexpr int value_pieces = (PN_DCONV_TILE + PN_DCONV_BACK) * (C / 8),
+                         value_parts = (value_pieces + 127) / 128;
+    __device__ __forceinline__ void ask_values(int tile, int part) const {
+        const int i = id + 128 * part, row = i / (C / 8), piece = i % (C / 8);
+        if (i >= value_pieces) return;
+        const int64_t token = token_of(tile) - PN_DCONV_BACK + row;
+        const bool there = token >= 0 && token < v.docs.tokens && channel0 + 8 * piece < v.channels;
+        pn_copy16(values + (uint32_t)(row * shared::value_row + piece * 16),
+                  v.c + (there ? token * v.channels + channel0 + 8 * piece : 0), there);
     }
     __device__ __forceinline__ void start(int first_tile, int tile_step, int tiles) {
         first = first_tile, step = tile_step, count = tiles;
@@ -230,11 +229,13 @@ template <int C> struct pn_dconv_walk {
             asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
             pn_dconv_sync(group);
             ask();
-            if (s == 0) ask_values(tile);
+            /* A part at a time, lest the next products wait for it. */
+            for (int part = s; part < value_parts; part += steps) ask_values(tile, part);
             if (++slot == PN_DCONV_SLOTS) slot = 0, parity ^= 1;
         }
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
         pn_warpgroup_keep(y, shared::columns / 8);
+        pn_copies_commit();
         pn_copies_wait<0>();
         pn_dconv_sync(group);
     }
