@@ -13,8 +13,8 @@ namespace {
 
 enum { C = PN_GLIN_CHUNK, THREADS = PN_GLIN_KEYS_THREADS, WARPS = THREADS / 32, MOST_GROUP = 8 };
 
-struct gate_sums {
-    pn_glin_gates gates[2];            /* of this head and the next */
+struct gate_sums { /* of a head */
+    pn_glin_gates gates;
     float moved[C], taken[C], kept[C]; /* by queries, by keys, left at the end */
     float states[WARPS];
 };
@@ -23,7 +23,7 @@ template <int Width, bool Grouped> struct shared { /* offsets of a block's share
     static constexpr int stages = 2 * pn_glin_keys_stage<Width>::bytes, tile = pn_tile<Width>::bytes;
     static constexpr int Q = Grouped ? stages : 0, K = Q + tile, buffer = K + tile; /* else where the stages were */
     static constexpr int end = buffer + WARPS * pn_glin_buffer<64>, sums = end > stages ? end : stages;
-    static constexpr int bytes = sums + (int)sizeof(gate_sums);
+    static constexpr int bytes = sums + 2 * (int)sizeof(gate_sums);
 };
 
 __device__ float quad_sum(float x) {
@@ -74,7 +74,8 @@ __device__ __forceinline__ void pair_sums(const float near[8][4], uint32_t own, 
     sum[0] = quad_sum(sum[0]), sum[1] = quad_sum(sum[1]);
 }
 
-/* By one warp, lane l for tokens 2 l and 2 l + 1. */
+/* By the first warp, lane l for tokens 2 l and 2 l + 1, while others go on: what it reads of m is written again by
+ * itself, or after a barrier that it has come to. */
 __device__ void put_gates(const pn_glin_tensor &c, const pn_glin_place &p, int tile, float through,
                           const gate_sums *m) {
     const int lane = pn_lane(), i = 2 * lane;
@@ -112,10 +113,11 @@ __device__ __forceinline__ void copy_rows(const pn_glin_tensor &c, const pn_glin
 /* From the products to dQ or dK of one head, which are added to `sum`, and dg. Q and K have come. */
 template <int Width>
 __device__ __forceinline__ void finish_head(const pn_glin_tensor &c, const pn_glin_place &p, int tile,
-                                            const unsigned char *Q, const unsigned char *K, const pn_glin_gates *gates,
-                                            gate_sums *m, pn_glin_keys_sums<Width> *y, float sum[Width / 64][8][4]) {
+                                            const unsigned char *Q, const unsigned char *K, gate_sums *m,
+                                            pn_glin_keys_sums<Width> *y, float sum[Width / 64][8][4]) {
     const int id = (int)threadIdx.x, lane = pn_lane(), warp = id / 32 % 4, row = 16 * warp + lane / 4;
     const bool own_keys = id >= THREADS / 2;
+    const pn_glin_gates *gates = &m->gates;
     const float scale = c.s.scale;
     float states = 0;
 #pragma unroll
@@ -165,7 +167,7 @@ __device__ __forceinline__ void finish_head(const pn_glin_tensor &c, const pn_gl
 }
 
 template <int Width, bool Grouped>
-__global__ void __launch_bounds__(THREADS, Width == 64 ? 2 : 1) keys(const pn_glin_tensor c) {
+__global__ void __launch_bounds__(THREADS, Width == 64 && !Grouped ? 2 : 1) keys(const pn_glin_tensor c) {
     typedef shared<Width, Grouped> in;
     extern __shared__ __align__(1024) unsigned char memory[];
     const pn_glin_sizes &s = c.s;
@@ -173,11 +175,12 @@ __global__ void __launch_bounds__(THREADS, Width == 64 ? 2 : 1) keys(const pn_gl
     const int heads = Grouped ? c.group : 1;
     pn_glin_place p = pn_glin_place_of(s, blockIdx.x / tiles * heads);
     const int id = (int)threadIdx.x, warp = id / 32 % 4, group = p.head / heads;
-    gate_sums *m = (gate_sums *)(memory + in::sums);
+    gate_sums *m =
+        (gate_sums *)(memory + in::sums); /* of this head and the next: one warp may still be busy with one */
     auto start = [&](int head, int stage, int slot) {
         const unsigned char *gates = (const unsigned char *)&c.gates[p.chunk * s.heads + head];
         if (id < (int)sizeof(pn_glin_gates) / 16)
-            pn_copy16(pn_shared((unsigned char *)&m->gates[slot] + 16 * id), gates + 16 * id, true);
+            pn_copy16(pn_shared((unsigned char *)&m[slot].gates + 16 * id), gates + 16 * id, true);
         pn_glin_keys_copy<Width>(c, p, head, first_channel, 0, memory + stage % 2 * pn_glin_keys_stage<Width>::bytes);
     };
 
@@ -196,8 +199,7 @@ __global__ void __launch_bounds__(THREADS, Width == 64 ? 2 : 1) keys(const pn_gl
             pn_copies_commit();
             pn_glin_wait<0>();
         }
-        finish_head<Width>(c, p, tile, memory + in::Q, memory + in::K, &m->gates[i % 2], m, &y, sum);
-        if (Grouped) __syncthreads(); /* m is written again */
+        finish_head<Width>(c, p, tile, memory + in::Q, memory + in::K, m + i % 2, &y, sum);
     }
     const pn_glin_share out = id >= THREADS / 2 ? c.dk : c.dq;
     if (out.to)

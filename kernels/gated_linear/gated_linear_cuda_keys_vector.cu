@@ -38,13 +38,16 @@ __device__ __forceinline__ void load_column(const pn_glin_tensor &c, const pn_gl
                                             slice *m, column *y) {
     const pn_glin_sizes &s = c.s;
     float g[B], sum = 0;
+    const int x_in = channel < s.dk ? channel : 0; /* loads on no condition: they need not wait for one another */
 #pragma unroll
     for (int i = 0; i < B; i++) {
-        const int64_t t = p.first + B * b + i;
         const bool there = channel < s.dk && B * b + i < p.n;
-        g[i] = there ? c.g[s.g_at(t, p.head) + channel] : 0.0f;
-        y->q[i] = there ? s.scale * pn_load(c.q + s.q_at(t, p.head) + channel) : 0.0f;
-        y->k[i] = there ? pn_load(c.k + s.k_at(t, p.head) + channel) : 0.0f;
+        const int64_t t = p.first + (there ? B * b + i : 0);
+        g[i] = c.g[s.g_at(t, p.head) + x_in];
+        y->q[i] = pn_load(c.q + s.q_at(t, p.head) + x_in);
+        y->k[i] = pn_load(c.k + s.k_at(t, p.head) + x_in);
+        if (!there) g[i] = y->q[i] = y->k[i] = 0;
+        y->q[i] *= s.scale;
     }
 #pragma unroll
     for (int i = 0; i < B; i++) {

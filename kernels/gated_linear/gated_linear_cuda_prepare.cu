@@ -62,13 +62,16 @@ __device__ void decay_block(const pn_glin_tensor &c, const pn_glin_place &p, int
     const int channel = first + x;
     const bool in = channel < s.dk;
     float g[B], q[B], k[B], sum = 0;
+    const int x_in = channel < s.dk ? channel : 0; /* loads on no condition: they need not wait for one another */
 #pragma unroll
     for (int i = 0; i < B; i++) {
-        const int64_t t = p.first + B * b + i;
-        const bool there = in && B * b + i < p.n;
-        g[i] = there ? c.g[s.g_at(t, p.head) + channel] : 0.0f;
-        q[i] = there ? s.scale * pn_load(c.q + s.q_at(t, p.head) + channel) : 0.0f;
-        k[i] = there ? pn_load(c.k + s.k_at(t, p.head) + channel) : 0.0f;
+        const bool there = channel < s.dk && B * b + i < p.n;
+        const int64_t t = p.first + (there ? B * b + i : 0);
+        g[i] = c.g[s.g_at(t, p.head) + x_in];
+        q[i] = pn_load(c.q + s.q_at(t, p.head) + x_in);
+        k[i] = pn_load(c.k + s.k_at(t, p.head) + x_in);
+        if (!there) g[i] = q[i] = k[i] = 0;
+        q[i] *= s.scale;
     }
     const int64_t at = (block * C + B * b) * s.dk + channel;
 #pragma unroll

@@ -1,6 +1,6 @@
 /* The walk through a document's chunks: S <- diag(e^{L_C}) S + (e^{L_C - L} K)^T V, and in reverse
  * G <- diag(e^{L_C}) G + (e^L scale Q)^T dO. A block of four warps takes 64 rows and N columns of a head's state; the
- * next two chunks are on their way while one is multiplied. */
+ * next chunk or two are on their way while one is multiplied. */
 #include "gated_linear_cuda_tensor.cuh"
 
 namespace {
@@ -12,7 +12,7 @@ template <int N, int Stages> struct shared {
     static constexpr int X = 0, V = pn_tile<ROWS>::bytes, factors = V + pn_tile<N>::bytes;
     static constexpr int stage = factors + 4 * ROWS * (int)sizeof(float), buffer = Stages * stage;
     static constexpr int bytes = buffer + THREADS / 32 * pn_glin_buffer<N>;
-    static constexpr int blocks = N == 64 ? (Stages == 2 ? 5 : 3) : Stages == 2 ? 3 : 2; /* on a multiprocessor */
+    static constexpr int blocks = 3; /* on a multiprocessor: they fit its shared memory */
 };
 
 struct piece { /* of a state */
@@ -171,9 +171,7 @@ template <int N, int Stages> pn_status launch_with(const pn_glin_tensor &c, bool
 /* Wide pieces read less, narrow ones are more. All should run at once, as one that waits doubles the time. (The bits
  * are the same.) */
 pn_status pn_glin_tensor_sweep(const pn_glin_tensor &c, bool reverse) {
-    const int64_t rows = c.s.docs.n * c.s.heads * ((c.s.dk + ROWS - 1) / ROWS), processors = pn_cuda_multiprocessors();
-    const int64_t narrow = rows * ((c.s.dv + 63) / 64);
-    if (narrow <= 3 * processors) return launch_with<64, 3>(c, reverse);
-    if (c.s.dv <= 64 || narrow <= 5 * processors) return launch_with<64, 2>(c, reverse);
-    return launch_with<128, 2>(c, reverse);
+    const int64_t rows = c.s.docs.n * c.s.heads * ((c.s.dk + ROWS - 1) / ROWS), narrow = rows * ((c.s.dv + 63) / 64);
+    const bool fits = narrow <= shared<64, 3>::blocks * pn_cuda_multiprocessors();
+    return c.s.dv <= 64 || fits ? launch_with<64, 3>(c, reverse) : launch_with<128, 2>(c, reverse);
 }
