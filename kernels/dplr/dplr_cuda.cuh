@@ -8,6 +8,8 @@
  *                  every chunk's end
  *     gradient     dq, dk, da, db, dg of a chunk and head from these: sums over columns, and over pairs of its tokens
  *
+ * (In BF16, heads of 64 x 64 and 128 x 128 go another way for all but decoding: dplr_cuda_chunk.cuh.)
+ *
  * Decays of more than one token are products of those of single tokens, never quotients, and so exact to rounding
  * however strong they are. */
 #ifndef PN_KERNELS_DPLR_DPLR_CUDA_CUH
