@@ -86,18 +86,17 @@ template <class T> static pn_status backward_call_of(const pn_op_call *c, char *
     x->memory = (float *)*at, *at += parts.memory;
     return PN_OK;
 }
-/* With dp and G there. */
-template <class T> static pn_status rest_of_backward(const pn_dplr_cuda<T> *x) {
-    if (!x->dq && !x->d_k && !x->da && !x->db && !x->dg) return PN_OK;
-    PN_TRY(pn_dplr_cuda_answers(x));
-    return gradient(x);
+template <class T> static bool wants_gradient(const pn_dplr_cuda<T> *x) {
+    return x->dq || x->d_k || x->da || x->db || x->dg;
 }
 template <class T> static pn_status backward_as(const pn_op_call *c) {
     pn_dplr_cuda<T> x;
     char *at = (char *)c->scratch;
     PN_TRY(backward_call_of(c, &at, &x));
     PN_TRY(pn_dplr_cuda_reverse(&x));
-    return rest_of_backward(&x);
+    if (!wants_gradient(&x)) return PN_OK;
+    PN_TRY(pn_dplr_cuda_answers(&x));
+    return gradient(&x);
 }
 
 /* Forward by chunks: scratch is what its kernels leave for each other, and the states where nobody keeps them. */
@@ -133,11 +132,13 @@ static pn_status chunk_backward(const pn_op_call *c) {
     PN_TRY(pn_dplr_cuda_maps(&x, true));
     PN_TRY(pn_dplr_cuda_scan(&x, true));
     PN_TRY(pn_dplr_cuda_inside(&x));
-    return gradient(&x);
+    return wants_gradient(&x) ? gradient(&x) : PN_OK;
 }
+/* A chunk costs the same however few tokens it has: many short documents are faster token by token. */
 static bool chunk_takes(const pn_op_call *c) {
     const pn_dplr_attr *attr = (const pn_dplr_attr *)c->attr;
-    return c->dtype == PN_BF16 && pn_dplr_cuda_chunk_takes(attr->dk, attr->dv) && !pn_docs_one_each(&attr->docs);
+    return c->dtype == PN_BF16 && pn_dplr_cuda_chunk_takes(attr->dk, attr->dv) &&
+           3 * pn_docs_tokens(&attr->docs) >= PN_CHUNK * pn_docs_chunks(&attr->docs, attr->docs.n);
 }
 
 static bool is_bf16(const pn_op_call *c) {

@@ -8,6 +8,8 @@
  *                  every chunk's end
  *     gradient     dq, dk, da, db, dg of a chunk and head from these: sums over columns, and over pairs of its tokens
  *
+ * (In BF16, heads of 64 x 64 and 128 x 128 go another way for all but decoding: dplr_cuda_chunk.cuh.)
+ *
  * Decays of more than one token are products of those of single tokens, never quotients, and so exact to rounding
  * however strong they are. */
 #ifndef PN_KERNELS_DPLR_DPLR_CUDA_CUH
@@ -50,6 +52,15 @@ template <class T> pn_status pn_dplr_cuda_gradient(const pn_dplr_cuda<T> *c);
 
 /* Whether a block may have so many bytes of shared memory: GPUs differ in that. */
 bool pn_dplr_cuda_fits(size_t shared_bytes);
+
+/* Lets a kernel's blocks have so many bytes, and as many of them as fit a multiprocessor, not the driver's guess. */
+template <class Kernel> pn_status pn_dplr_cuda_share(Kernel kernel, size_t shared_bytes, const char *name) {
+    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes),
+                          name));
+    return pn_cuda_status(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        name);
+}
 
 /* The same in BF16 on tensor cores, for the head widths that it takes. */
 bool pn_dplr_cuda_tensor_takes(int dk, int dv);

@@ -1,17 +1,21 @@
-/* Forward by chunks in BF16 on tensor cores: what its three kernels leave for each other.
+/* BF16 by chunks on tensor cores: what its kernels leave for each other.
  *
- * In the notation of dplr_cpu.c a chunk solves (I - A B) P = (A K) V + (e^F A) S. The solution is a part that does not
- * know the state S at the chunk's start, U, and one that is a product with it, W S. So are the state at its end and its
- * outputs:
+ * In the notation of dplr_cpu.c, with F = L - g and K', B' for e^{L_C - L} K, B, a chunk solves
+ * (I - A B) P = (A K) V + (e^F A) S. The solution is a part that does not know the state S at the chunk's start, U, and
+ * one that is a product with it, W S. So are the state at the chunk's end and its outputs:
  *
- *     maps    parallel over chunks    W, U;  M = (e^{L_C - L} B)^T W            Y = (e^{L_C - L} K)^T V + (e^{L_C - L}
- * B)^T U Q' = scale (e^L Q + (Q B) W)       O = scale ((Q K) V + (Q B) U) scan    chunk after chunk       S <-
- * diag(e^{L_C}) S + M S + Y apply   parallel over chunks    O += Q' S
+ *     maps    parallel over chunks    M = B'^T W                         Y = K'^T V + B'^T U
+ *                                     Q' = scale (e^L Q + (Q B) W)       O = scale ((Q K) V + (Q B) U)
+ *     scan    chunk after chunk       S <- diag(e^{L_C}) S + M S + Y
+ *     apply   parallel over chunks    O += Q' S
  *
- * Backward finds the gradient of the state at every chunk's end the same way, the other way round:
+ * Backward finds the gradient G of the state at every chunk's end the same way, the other way round:
  *
- *     maps    M as above                Y = Q'^T dO
- *     scan    G <- diag(e^{L_C}) G + M^T G + Y
+ *     maps    parallel over chunks    M as above                         Y = Q'^T dO
+ *     scan    chunk after chunk       G <- diag(e^{L_C}) G + M^T G + Y
+ *     inside  parallel over chunks    P, dP, dV from S and G
+ *
+ * and goes on as without chunks (dplr_cuda_gradient_tensor.cu).
  *
  * Only the scan walks in time, with one product per chunk. Everything is transposed: a product's result is then the
  * left operand of the next as it lies in its registers.
@@ -40,7 +44,7 @@ template <class Launch> pn_status pn_dplr_for_width(int d, Launch launch) {
     return d == 64 ? launch(pn_dplr_constant<64>{}) : launch(pn_dplr_constant<128>{});
 }
 
-bool pn_dplr_cuda_chunk_takes(int dk, int dv);
+bool pn_dplr_cuda_chunk_takes(int dk, int dv); /* with this GPU's shared memory */
 pn_status pn_dplr_cuda_maps(const pn_dplr_cuda<pn_bf16> *c, bool backward);
 pn_status pn_dplr_cuda_scan(const pn_dplr_cuda<pn_bf16> *c, bool backward);
 pn_status pn_dplr_cuda_apply(const pn_dplr_cuda<pn_bf16> *c);

@@ -456,8 +456,7 @@ template <class T> pn_status pn_dplr_cuda_gradient(const pn_dplr_cuda<T> *c) {
     const int64_t blocks = c->docs.chunks * c->heads;
     if (blocks == 0) return PN_OK;
     const int bytes = (int)sizeof(shared);
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(chunk_gradient<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                          name));
+    PN_TRY(pn_dplr_cuda_share(chunk_gradient<T>, (size_t)bytes, name));
     chunk_gradient<T><<<(unsigned)blocks, THREADS, bytes, pn_cuda_stream()>>>(*c);
     return pn_cuda_launched(name);
 }

@@ -24,17 +24,17 @@ enum { QK, QB, AK, AB, SCORES };
 
 typedef pn_tile<CHANNELS> key_tile;
 
+/* Two blocks must fit a multiprocessor where DV is 64: one alone waits most of the time. */
 template <int DV> struct shared {
     unsigned char dO[pn_tile<DV>::bytes], dP[pn_tile<DV>::bytes], V[pn_tile<DV>::bytes], P[pn_tile<DV>::bytes];
     unsigned char S[pn_tile<DV>::bytes], G[pn_tile<DV>::bytes]; /* 64 rows of the states */
     unsigned char q[key_tile::bytes], k[key_tile::bytes], a[key_tile::bytes], b[key_tile::bytes];
     unsigned char score[SCORES][10][512]; /* bf16, 16 x 16 blocks (i, j), j <= i, each as four 8 x 8 matrices */
-    float close[SCORES][C / 8][8][9];     /* the blocks of 8 x 8 on the diagonal */
+    float close[SCORES][C / 8][8][8];     /* the blocks of 8 x 8 on the diagonal */
     float near_k[C + 1], near_b[C + 1];   /* scores AK, AB of a token with the one before, zero in `score` */
     alignas(16) float decay[C][LD];
     float L[C + 1][LD]; /* log2 of the decay of all tokens before */
-    alignas(16) float part[16][CHANNELS];
-    float SG[CHANNELS];
+    float part[2 * WARPS][CHANNELS], SG[CHANNELS];
 };
 
 struct place {
@@ -119,12 +119,13 @@ template <class M> __device__ void take_decays(const pn_dplr_cuda<pn_bf16> &c, c
             L[r][n] = total[n];
         }
     }
-    *(float4 *)&m->part[group][at] = make_float4(total[0], total[1], total[2], total[3]);
+    *(float4 *)&m->L[4 * group + 4][at] = make_float4(total[0], total[1], total[2], total[3]);
     __syncthreads();
     float before[4] = {};
     for (int i = 0; i < group; i++)
 #pragma unroll
-        for (int n = 0; n < 4; n++) before[n] += m->part[i][at + n];
+        for (int n = 0; n < 4; n++) before[n] += m->L[4 * i + 4][at + n];
+    __syncthreads(); /* all have what groups add up to */
 #pragma unroll
     for (int r = 0; r < 4; r++)
 #pragma unroll
@@ -271,7 +272,7 @@ __device__ void rows_gradient(const pn_dplr_cuda<pn_bf16> &c, const place &p, in
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int block = first + 8 * half, token = block + g;
-        const float(*close)[C / 8][8][9] = m->close;
+        const float(*close)[C / 8][8][8] = m->close;
         float to[PIECES][2], to_before[PIECES][2]; /* decays since token j up to this one, and to that before */
 #pragma unroll
         for (int n = 0; n < PIECES; n++) {
@@ -373,7 +374,7 @@ __device__ void columns_gradient(const pn_dplr_cuda<pn_bf16> &c, const place &p,
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int block = first + 8 * half, token = block + g;
-        const float(*close)[C / 8][8][9] = m->close;
+        const float(*close)[C / 8][8][8] = m->close;
         float from[PIECES][2]; /* decay since this token up to token i */
 #pragma unroll
         for (int n = 0; n < PIECES; n++) {
@@ -543,10 +544,11 @@ template <int DV> __global__ void __launch_bounds__(THREADS, DV <= 64 ? 2 : 1) c
     }
 }
 
+static_assert(2 * (sizeof(shared<64>) + 1024) <= 228 * 1024, "two blocks");
+
 template <int DV> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned blocks) {
     const int bytes = (int)sizeof(shared<DV>);
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(chunk_gradient<DV>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                          name));
+    PN_TRY(pn_dplr_cuda_share(chunk_gradient<DV>, (size_t)bytes, name));
     chunk_gradient<DV><<<blocks, THREADS, bytes, pn_cuda_stream()>>>(*c);
     return pn_cuda_launched(name);
 }

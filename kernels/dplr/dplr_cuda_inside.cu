@@ -161,8 +161,7 @@ template <int D> __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1) chu
 
 template <int D> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned blocks) {
     const int bytes = (int)sizeof(shared<D>);
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(chunk_inside<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                          name));
+    PN_TRY(pn_dplr_cuda_share(chunk_inside<D>, (size_t)bytes, name));
     chunk_inside<D><<<blocks, THREADS, bytes, pn_cuda_stream()>>>(*c);
     return pn_cuda_launched(name);
 }

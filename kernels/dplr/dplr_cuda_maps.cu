@@ -115,8 +115,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1) chunk_maps(pn_dplr_c
 
 template <int D, bool Backward> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned blocks) {
     const int bytes = (int)sizeof(scored<D>);
-    PN_TRY(pn_cuda_status(
-        cudaFuncSetAttribute(chunk_maps<D, Backward>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name));
+    PN_TRY(pn_dplr_cuda_share(chunk_maps<D, Backward>, (size_t)bytes, name));
     chunk_maps<D, Backward><<<blocks, THREADS, bytes, pn_cuda_stream()>>>(*c);
     return pn_cuda_launched(name);
 }

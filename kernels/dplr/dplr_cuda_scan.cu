@@ -2,8 +2,8 @@
  * (dplr_cuda_chunk.cuh).
  *
  * A block of the scan has 64 columns of one head's state, a warp 16 of them, transposed in its accumulators and as left
- * operands in two halves, rounded and rest, with twice the digits of bf16. While a chunk is multiplied the next one's
- * maps are copied into the other half of a double buffer. */
+ * operands in two halves, rounded and rest, with twice the digits of bf16. The maps of the next few chunks are on their
+ * way meanwhile: a chunk takes less time than memory takes to answer. */
 #include "dplr_cuda_chunk.cuh"
 
 #include "dplr_cuda_tile.cuh"
@@ -20,7 +20,8 @@ template <int D> struct scanned { /* a chunk's part of the shared memory */
     float through[D];
 };
 template <int D> struct shared {
-    scanned<D> chunk[2];
+    static constexpr int stages = D == 64 ? 4 : 3;
+    scanned<D> chunk[stages];
     unsigned char rows[D / 64][pn_tile<COLUMNS>::bytes]; /* the state on its way to memory */
 };
 
@@ -74,17 +75,22 @@ template <int D, bool Backward> __global__ void __launch_bounds__(THREADS) chunk
 #pragma unroll
         for (int i = 0; i < 4; i++)
             S[n][i] = from ? from[state + (int64_t)(8 * n + 2 * t + i % 2) * D + 8 * (i / 2)] : 0.0f;
-    if (chunks > 0) copy_maps(&m->chunk[0], maps + (int64_t)start * c.heads, WARPS * tile);
-    pn_copies_commit();
+    constexpr int stages = shared<D>::stages;
+    auto copy_chunk = [&](int i) { /* the i-th of the walk, or nothing */
+                                   if (i < chunks)
+                                       copy_maps(&m->chunk[i % stages], maps + (int64_t)(start + step * i) * c.heads,
+                                                 WARPS * tile);
+                                   pn_copies_commit();
+    };
+    for (int i = 0; i < stages - 1; i++) copy_chunk(i);
     for (int done = 0; done < chunks; done++) {
-        const int chunk = start + step * done, s = done % 2;
-        pn_copies_wait<0>();
+        const int chunk = start + step * done;
+        pn_copies_wait<stages - 2>();
         __syncthreads(); /* this chunk is there for all, and no one is in the one before */
-        if (done + 1 < chunks) copy_maps(&m->chunk[s ^ 1], maps + (int64_t)(chunk + step) * c.heads, WARPS * tile);
-        pn_copies_commit();
+        copy_chunk(done + stages - 1);
         put_rows<D>(m, S, (Backward ? c.G : c.states) + ((int64_t)chunk * c.heads + head) * D * D + COLUMNS * tile);
 
-        const scanned<D> *x = &m->chunk[s];
+        const scanned<D> *x = &m->chunk[done % stages];
         uint32_t left[D / 16][4], rest[D / 16][4];
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
@@ -198,7 +204,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) chunk_apply(pn_dplr_
 
 template <class Kernel> pn_status start(Kernel kernel, int64_t blocks, int bytes, const pn_dplr_cuda<pn_bf16> *c) {
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name));
+    PN_TRY(pn_dplr_cuda_share(kernel, (size_t)bytes, name));
     kernel<<<(unsigned)blocks, THREADS, bytes, pn_cuda_stream()>>>(*c);
     return pn_cuda_launched(name);
 }
