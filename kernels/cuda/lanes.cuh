@@ -4,6 +4,7 @@
 #define PN_KERNELS_CUDA_LANES_CUH
 
 #include "element.cuh"
+#include "fresh.cuh"
 
 /* f<T>(c) for the type T of a tensor. */
 #define PN_CUDA_TYPED(tensor, f, c) ((tensor)->dtype == PN_BF16 ? f<pn_bf16>(c) : f<float>(c))
@@ -79,7 +80,7 @@ template <class T> struct pn_gradient {
     }
 };
 template <class T> pn_gradient<T> pn_cuda_gradient(const pn_op_call *c, int input) {
-    return { pn_values_or_null<T>(c->din[input]), (c->fresh >> input & 1) != 0 };
+    return { pn_values_or_null<T>(c->din[input]), !pn_op_adds(c, input) };
 }
 
 /* Whether W elements can be moved at each of these addresses; NULL is none. */

@@ -138,7 +138,8 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    return c->dout[LOSS] && c->din[Y] ? PN_CUDA_TYPED(c->din[Y], backward_of, c) : PN_OK;
+    if (!c->dout[LOSS]) return pn_cuda_zero_fresh(c);
+    return c->din[Y] ? PN_CUDA_TYPED(c->din[Y], backward_of, c) : PN_OK;
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {

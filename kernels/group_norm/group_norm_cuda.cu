@@ -164,7 +164,7 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    return c->dout[Y] ? PN_CUDA_TYPED(c->dout[Y], backward_of, c) : PN_OK;
+    return c->dout[Y] ? PN_CUDA_TYPED(c->dout[Y], backward_of, c) : pn_cuda_zero_fresh(c);
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {

@@ -37,7 +37,8 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0] || !c->din[0]) return PN_OK;
+    if (!c->dout[0]) return pn_cuda_zero_fresh(c);
+    if (!c->din[0]) return PN_OK;
     if (c->in[0]->dtype == PN_F32) return typed<float, float>::backward(c);
     return c->out[0]->dtype == PN_F32 ? typed<pn_bf16, float>::backward(c) : typed<pn_bf16, pn_bf16>::backward(c);
 }

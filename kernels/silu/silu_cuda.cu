@@ -29,7 +29,8 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    return c->dout[0] && c->din[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
+    if (!c->dout[0]) return pn_cuda_zero_fresh(c);
+    return c->din[0] ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
 static const pn_op_impl impl = { .name = name, .bf16 = true, .fresh = true, .forward = forward, .backward = backward };

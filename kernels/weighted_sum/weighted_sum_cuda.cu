@@ -42,7 +42,7 @@ static pn_status forward(const pn_op_call *c) {
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0]) return PN_OK;
+    if (!c->dout[0]) return pn_cuda_zero_fresh(c);
     const pn_weighted_sum_attr *attr = (const pn_weighted_sum_attr *)c->attr;
     gradients g = {};
     g.n = c->n_in;
