@@ -1,4 +1,4 @@
-#include "attention_cudnn.h"
+#include "attention_graph_cuda.h"
 
 #ifdef PN_HAVE_CUDNN
 
