@@ -1,6 +1,6 @@
 /* Softmax attention as graphs of cuDNN, which its fused engines take: BF16, heads of up to 256 channels. */
-#ifndef PN_KERNELS_ATTENTION_CUDNN_H
-#define PN_KERNELS_ATTENTION_CUDNN_H
+#ifndef PN_KERNELS_ATTENTION_GRAPH_CUDA_H
+#define PN_KERNELS_ATTENTION_GRAPH_CUDA_H
 
 #include "cuda/cudnn_cuda.h"
 

@@ -1,6 +1,6 @@
 /* The operations of attention as cuDNN's fused engines know them: they take exactly these graphs and no others that
  * compute the same. Scores exist only between operations; the engines never store them. */
-#include "attention_cudnn.h"
+#include "attention_graph_cuda.h"
 
 #ifdef PN_HAVE_CUDNN
 

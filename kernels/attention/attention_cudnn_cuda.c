@@ -1,4 +1,4 @@
-#include "attention_cudnn.h"
+#include "attention_graph_cuda.h"
 
 #ifdef PN_HAVE_CUDNN
 
@@ -50,7 +50,7 @@ static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
         n_entries = 0;
     }
     entry *e = &entries[n_entries++];
-    e->key = *x;
+    memcpy(&e->key, x, sizeof *x);
     /* Gradients that repeat keep ds of every pair of rows, seen or not: with a window the tiles are faster. */
     const bool asked = !(x->backward && x->repeatable && x->window);
     e->plan = NULL;
