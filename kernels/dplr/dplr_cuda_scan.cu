@@ -2,8 +2,8 @@
  * (dplr_cuda_chunk.cuh).
  *
  * A block of the scan has 64 columns of one head's state, a warp 16 of them, transposed in its accumulators and as left
- * operands in two halves, rounded and rest, with twice the digits of bf16. The maps of the next few chunks are on their
- * way meanwhile: a chunk takes less time than memory takes to answer. */
+ * operands in two halves, rounded and rest, with twice the digits of bf16. While a chunk is multiplied the next one's
+ * maps are copied into the other half of a double buffer. */
 #include "dplr_cuda_chunk.cuh"
 
 #include "dplr_cuda_tile.cuh"
@@ -20,7 +20,7 @@ template <int D> struct scanned { /* a chunk's part of the shared memory */
     float through[D];
 };
 template <int D> struct shared {
-    static constexpr int stages = D == 64 ? 4 : 3;
+    static constexpr int stages = 2;
     scanned<D> chunk[stages];
     unsigned char rows[D / 64][pn_tile<COLUMNS>::bytes]; /* the state on its way to memory */
 };
