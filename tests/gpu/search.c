@@ -2,10 +2,7 @@
  * same bits every time, and after being killed. */
 #include "gpu.h"
 
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-
+#include "cli/cli_fixture.h"
 #include "files.h"
 #include "io/io_fixture.h"
 #include "json.h"
@@ -14,16 +11,10 @@
     "search --quiet --config %s/configs/quickstart.yaml --set model=%s/data/quickstart-base "                          \
     "--set supernet.tokens=65536 --set distill.tokens=16384 --set compare.exhaustive=false --set heldout.samples=1 "
 
-/* A bundle's script says where its copies of the program, configs and data are. */
+/* A bundle's script says where its copies of configs and data are. */
 static const char *source(void) {
     const char *folder = getenv("POSTNAS_SOURCE");
     return folder ? folder : POSTNAS_SOURCE_DIR;
-}
-static const char *program(void) {
-    static char path[512];
-    const char *folder = getenv("POSTNAS_SOURCE");
-    snprintf(path, sizeof path, "%s/postnas", folder ? folder : "");
-    return folder ? path : POSTNAS_BIN;
 }
 
 /* The search into directory `name`; before: what a shell puts in front of the program. Its exit code. */
@@ -31,8 +22,8 @@ static int search(const char *before, const char *name, const char *device) {
     static char command[4096];
     char dir[256];
     strcpy(dir, scratch(name));
-    int n = snprintf(command, sizeof command, "%s %s " ARGUMENTS "%s --set output=%s >%s.out 2>&1", before, program(),
-                     source(), source(), device, dir, dir);
+    int n = snprintf(command, sizeof command, "%s %s " ARGUMENTS "%s --set output=%s >%s.out 2>&1", before,
+                     program_path(), source(), source(), device, dir, dir);
     ck_assert(n > 0 && (size_t)n < sizeof command);
     int status = system(command);
     ck_assert_int_ne(status, -1);
