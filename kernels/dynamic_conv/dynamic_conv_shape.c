@@ -58,21 +58,24 @@ static bool case_at(int i, pn_op_case *out) {
         const char *name;
         pn_dynamic_conv_attr attr;
         int64_t channels, rank;
-        bool state, gradcheck;
+        bool state, gradcheck, frozen; /* frozen: no gradient of the state */
     } cases[] = {
-        { "one token", { { 1, one, NULL }, 4 }, 3, 2, false, true },
-        { "tiny", { { 4, tiny, NULL }, 4 }, 2, 3, false, true },
-        { "tiny, state", { { 4, tiny, NULL }, 4 }, 3, 2, true, true },
-        { "tiny, state, W 3", { { 4, tiny, NULL }, 3 }, 2, 2, true, true },
-        { "mixed", { { 6, mixed, NULL }, 4 }, 96, 12, false, false },
-        { "mixed, state", { { 6, mixed, NULL }, 4 }, 136, 17, true, false },
-        { "mixed, state, W 6", { { 6, mixed, NULL }, 6 }, 33, 5, true, false },
-        { "mixed, W 1", { { 6, mixed, NULL }, 1 }, 17, 3, true, false },
-        { "borders next to tile borders", { { 4, borders, NULL }, 4 }, 64, 8, false, false },
-        { "600 tokens, several blocks to a share", { { 1, long_one, NULL }, 4 }, 300, 10, false, false },
-        { "several groups of blocks", { { 4, tiny, NULL }, 4 }, 40, 600, true, false },
-        { "three steps", { { 3, steps, NULL }, 4 }, 200, 25, true, false },
-        { "one step", { { 1, one, NULL }, 4 }, 200, 25, true, false },
+        { "one token", { { 1, one, NULL }, 4 }, 3, 2, false, true, false },
+        { "tiny", { { 4, tiny, NULL }, 4 }, 2, 3, false, true, false },
+        { "tiny, state", { { 4, tiny, NULL }, 4 }, 3, 2, true, true, false },
+        { "tiny, state, W 3", { { 4, tiny, NULL }, 3 }, 2, 2, true, true, false },
+        { "mixed", { { 6, mixed, NULL }, 4 }, 96, 12, false, false, false },
+        { "mixed, state", { { 6, mixed, NULL }, 4 }, 136, 17, true, false, false },
+        { "mixed, state, W 6", { { 6, mixed, NULL }, 6 }, 33, 5, true, false, false },
+        { "mixed, W 1", { { 6, mixed, NULL }, 1 }, 17, 3, true, false, false },
+        { "borders next to tile borders", { { 4, borders, NULL }, 4 }, 64, 8, false, false, false },
+        { "600 tokens, several blocks to a share", { { 1, long_one, NULL }, 4 }, 300, 10, false, false, false },
+        { "several groups of blocks", { { 4, tiny, NULL }, 4 }, 40, 600, true, false, false },
+        { "three steps", { { 3, steps, NULL }, 4 }, 200, 25, true, false, false },
+        { "one step", { { 1, one, NULL }, 4 }, 200, 25, true, false, false },
+        { "whole vectors", { { 6, mixed, NULL }, 4 }, 104, 24, true, false, false },
+        { "whole vectors, frozen state", { { 6, mixed, NULL }, 4 }, 104, 136, true, false, true },
+        { "whole vectors, long rows of w2", { { 4, borders, NULL }, 4 }, 40, 520, false, false, false },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     const pn_dynamic_conv_attr *a = &cases[i].attr;
@@ -86,8 +89,9 @@ static bool case_at(int i, pn_op_case *out) {
     out->in[W2].hi = 0.3;
     out->in[B2] = pn_case_vector(channels * a->width);
     out->in[B2].hi = 0.5;
-    out->in[STATE] =
-        (pn_case_input){ .present = cases[i].state, .rank = 3, .shape = { a->docs.n, channels, a->width } };
+    out->in[STATE] = (pn_case_input){
+        .present = cases[i].state, .no_grad = cases[i].frozen, .rank = 3, .shape = { a->docs.n, channels, a->width }
+    };
     out->gradcheck = cases[i].gradcheck;
     return true;
 }

@@ -19,7 +19,7 @@
 
 typedef struct pn_device_info {
     char name[128];
-    int major, minor; /* compute capability */
+    int major, minor;               /* compute capability */
     int multiprocessors, clock_mhz; /* the highest */
     size_t memory_bytes, free_bytes;
     int driver, runtime; /* CUDA version each knows: 13000 is 13.0 */
