@@ -170,12 +170,13 @@ template <class LOAD, class USE> __device__ void pn_each_row_ahead(const pn_rows
  * waits for all. A thread reads only what it copied itself, so there are no barriers. */
 template <int K> constexpr int pn_stages = K == PN_TEAM_KEEPS ? 2 : 3;
 
+extern __shared__ uint4 pn_staged[]; /* all stages */
+
 /* As pn_row, of elements that make pieces of 16 bytes, in place `operand` of a stage that has OPERANDS. */
 template <class T, int W, int K, int OPERANDS> struct pn_staged_row {
     const T *row;
     uint32_t slot; /* of this thread's first piece */
     __device__ pn_staged_row(const T *at, int stage, int operand) : row(at) {
-        extern __shared__ uint4 pn_staged[];
         const unsigned threads = blockDim.x * blockDim.y, thread = threadIdx.y * blockDim.x + threadIdx.x;
         slot = pn_shared(pn_staged + (unsigned)(stage * OPERANDS + operand) * K * threads + thread);
     }
@@ -243,7 +244,7 @@ template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MO
 /* ---- sums over rows ---- */
 
 /* A second kernel adds the runs up. They are cut by the shape alone, and there are enough for any GPU of today. */
-enum { PN_SUMS_BLOCKS = 512, PN_SUMS_LEAST = 8 };
+enum { PN_SUMS_BLOCKS = 1024, PN_SUMS_LEAST = 8 };
 
 static inline pn_rows pn_cuda_rows_to_sum(pn_rows r) {
     int64_t wanted = r.groups < PN_SUMS_BLOCKS ? PN_SUMS_BLOCKS / r.groups : 1, run = (r.tokens + wanted - 1) / wanted;
@@ -274,20 +275,20 @@ template <int W, int K> struct pn_row_sums {
             else
                 part[i + k] += v.x[k]; /* of this thread alone */
     }
-    /* Teams are added in order. Every thread of the block comes. */
-    __device__ void finish(int64_t d) const {
+    /* Teams are added in order, by way of `memory`, `elements` of it. Every thread of the block comes. */
+    static constexpr int elements = K == PN_TEAM_KEEPS ? W : PN_TEAM_THREADS * (K > 0 ? K : 1) * W;
+    __device__ void finish(int64_t d, float *memory) const {
         if (K == 0 || !part) return;
         if (blockDim.y == 1) {
             pn_pieces<W, K>(d, [&](int j, int64_t i) { pn_lanes_put(part + i, sum[j]); });
             return;
         }
-        alignas(16) __shared__ float team[K == PN_TEAM_KEEPS ? W : PN_TEAM_THREADS * (K > 0 ? K : 1) * W];
-        __syncthreads(); /* team may still be read from another sum */
-        pn_pieces<W, K>(d, [&](int j, int64_t i) { pn_lanes_put(team + threadIdx.y * d + i, sum[j]); });
+        __syncthreads(); /* it may still be read, from another sum */
+        pn_pieces<W, K>(d, [&](int j, int64_t i) { pn_lanes_put(memory + threadIdx.y * d + i, sum[j]); });
         __syncthreads();
         for (int64_t c = threadIdx.y * blockDim.x + threadIdx.x; c < d; c += blockDim.x * blockDim.y) {
-            float all = team[c];
-            for (unsigned y = 1; y < blockDim.y; y++) all += team[y * d + c];
+            float all = memory[c];
+            for (unsigned y = 1; y < blockDim.y; y++) all += memory[y * d + c];
             part[c] = all;
         }
     }

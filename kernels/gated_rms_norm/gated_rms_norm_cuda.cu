@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             if (g.dz.to) g.dz.put(n * r.d + i, to_z);
         });
     });
-    dw.finish(r.d);
+    dw.finish(r.d, (float *)pn_staged);
 }
 
 /* Heads share the weight: rows of one group. */

@@ -112,8 +112,9 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             pn_lanes_put(g.dx.to + n * r.d + i, v);
         });
     });
-    dw.finish(r.d);
-    db.finish(r.d);
+    alignas(16) __shared__ float memory[pn_row_sums<W, K>::elements];
+    dw.finish(r.d, memory);
+    db.finish(r.d, memory);
 }
 
 pn_rows rows_of(const pn_op_call *c) {

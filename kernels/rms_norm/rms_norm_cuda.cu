@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             pn_lanes_put(dx.to + n * r.d + i, v);
         });
     });
-    dw.finish(r.d);
+    dw.finish(r.d, (float *)pn_staged);
 }
 
 pn_rows rows_of(const pn_op_call *c) {

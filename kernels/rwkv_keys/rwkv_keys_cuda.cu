@@ -124,8 +124,9 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>, 2)
             if (g.a.to) g.a.put(at + i, to_a);
         });
     });
-    dk_k.finish(r.d);
-    dk_a.finish(r.d);
+    alignas(16) __shared__ float memory[pn_row_sums<W, K>::elements];
+    dk_k.finish(r.d, memory);
+    dk_a.finish(r.d, memory);
 }
 
 pn_rows rows_of(const pn_op_call *c) {

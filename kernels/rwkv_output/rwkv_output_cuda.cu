@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>, 2)
             if (g.v.to) g.v.put(at + i, to_v);
         });
     });
-    dr_k.finish(rows.d);
+    alignas(16) __shared__ float memory[pn_row_sums<W, K>::elements];
+    dr_k.finish(rows.d, memory);
 }
 
 pn_rows rows_of(const pn_op_call *c) {
