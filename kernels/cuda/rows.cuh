@@ -152,7 +152,7 @@ template <class LOAD, class USE> __device__ void pn_each_row(const pn_rows &r, L
     pn_row_walk at(r);
     for (int64_t first = at.begin; first < at.end; first += blockDim.y, at.next()) use(at.n, at.d, load(at.n, at.d));
 }
-/* The same, but the next row is loaded before this one is used: for teams that fill few threads of the GPU. */
+/* The same, but the next row is loaded before this one is used: pays where a block also reads weights. */
 template <class LOAD, class USE> __device__ void pn_each_row_ahead(const pn_rows &r, LOAD load, USE use) {
     pn_row_walk at(r), ahead(r);
     auto row = load(at.n, at.d);
@@ -231,12 +231,11 @@ template <class KERNEL> void pn_cuda_allow_shared(KERNEL *kernel, size_t bytes) 
     if (bytes > 48 << 10) (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
-/* Without sums over rows: a few rows to a team where there are many, for what a block does once. */
+/* Without sums over rows: a row to a team, or with `ahead` (pn_each_row_ahead) a few where there are many. */
 enum { PN_ROWS_BLOCKS = 2048, PN_ROWS_EACH = 8 };
 
-template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team) {
-    int64_t teams = team.threads.y, each = r.tokens * r.groups / (teams * PN_ROWS_BLOCKS);
-    if (team.keeps == 1) each = 1; /* blocks that start are as good as rows that are ahead */
+template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team, bool ahead) {
+    int64_t teams = team.threads.y, each = ahead ? r.tokens * r.groups / (teams * PN_ROWS_BLOCKS) : 1;
     r.run = teams * (each < 1 ? 1 : each < PN_ROWS_EACH ? each : PN_ROWS_EACH);
     return r;
 }

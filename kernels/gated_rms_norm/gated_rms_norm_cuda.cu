@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         });
         return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const inputs<T, W, K> &row) {
+    pn_each_row_ahead(r, load, [&](int64_t n, int64_t d, const inputs<T, W, K> &row) {
         float sum[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.o.get(j, i);
@@ -135,7 +135,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const float *w = pn_f32(c->in[WEIGHT]), eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
     T *y = pn_values<T>(c->out[0]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(o, z, w, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);

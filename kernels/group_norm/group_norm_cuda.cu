@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         pn_pieces<W, K>(d, [&](int j, int64_t i) { row.load(j, i); });
         return row;
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
+    pn_each_row_ahead(r, load, [&](int64_t n, int64_t d, const pn_row<T, W, K> &row) {
         float sum[1] = {}, square[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.get(j, i);
@@ -129,7 +129,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[Y]);
     float *mean = pn_f32(c->out[MEAN]), *rstd = pn_f32(c->out[RSTD]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>

@@ -7,7 +7,9 @@ namespace { /* templates that take these must not be one with those of another o
 
 const char name[] = "l2_norm/cuda";
 
-enum { MOST = 3 }; /* pieces of an operand that a thread keeps */
+/* Pieces of an operand that a thread keeps: in backward, 3 of BF16 take registers from half of the threads. */
+enum { MOST = 3 };
+template <class T> constexpr int most_back = sizeof(T) == 2 ? 2 : MOST;
 
 /* sig(x), or 1 without silu: s = x sig(x). */
 template <bool SILU, int W> __device__ pn_lanes<W> open(const pn_lanes<W> &x) {
@@ -101,7 +103,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const T *x = pn_values<T>(c->in[0]);
     T *y = pn_values<T>(c->out[0]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, false);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         auto kernel = attr->silu ? normalise<true, T, kind.W, kind.K> : normalise<false, T, kind.W, kind.K>;
@@ -114,8 +116,8 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     const float eps = (float)attr->eps;
     const T *x = pn_values<T>(c->in[0]), *dy = pn_values<T>(c->dout[0]);
     const pn_gradient<T> dx = pn_cuda_gradient<T>(c, 0);
-    const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, dy, dx.to));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team);
+    const auto team = pn_cuda_team<T, most_back<T>>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, dy, dx.to));
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, false);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         auto kernel = attr->silu ? add_dx<true, T, kind.W, kind.K> : add_dx<false, T, kind.W, kind.K>;

@@ -100,7 +100,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[0]);
     float *rstd = pn_f32(c->out[1]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(x, w, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);
