@@ -8,6 +8,7 @@
 #
 # Exit status 0: all passed; 77: no GPU that can be used, nothing recorded; else something failed, and the record says what.
 set -uo pipefail
+export OMP_WAIT_POLICY=passive # several programs at a time: threads that spin would take each other's cores
 
 here=$(cd "$(dirname "$0")" && pwd)
 sanitize=0 record=""

@@ -8,7 +8,7 @@
  * so that the transition of S is diag(e^g) + b a^T. p comes from the state BEFORE the decay. RWKV-7 sets a = -kk and
  * b = kk * rate with unit keys kk and rates in 0 .. 1: the transition then shrinks the state along kk.
  *
- * Shapes, N tokens of packed documents (docs.h), H heads, all in the compute dtype of the backend:
+ * Shapes, N tokens of packed documents (docs.h), H heads, in the compute type (op.h); g, S0 and S_T wide:
  *
  *     in 0   q    [N, H*dk]
  *     in 1   k    [N, H*dk]

@@ -6,7 +6,7 @@
  *     Sd = e^g S          e = v - Sd^T k          S = Sd + k (beta e)^T          o = scale * S^T q
  *
  * Shapes, N tokens of packed documents (docs.h), H query/key heads, Hv value heads (a multiple of H; value head j reads
- * query/key head floor(j H / Hv)), all in the compute dtype of the backend:
+ * query/key head floor(j H / Hv)), in the compute type (op.h); g, beta, S0 and S_T wide:
  *
  *     in 0   q    [N, H*dk]
  *     in 1   k    [N, H*dk]           each head of each token of unit length: the caller normalises (it is not checked,

@@ -6,9 +6,9 @@
  *
  *     S = diag(e^g) S + k v^T          o = scale * S^T q
  *
- * Shapes, N tokens of packed documents (docs.h), H heads, all in the compute dtype of the backend. q, k, v and g may
- * each have fewer heads than H, shared by neighbours: with Hx of them, a divisor of H, head j reads head floor(j Hx /
- * H). That covers grouped keys, values and gates (GLA, RetNet) as well as grouped queries and keys (Mamba-2).
+ * Shapes, N tokens of packed documents (docs.h), H heads, in the compute type (op.h); g, S0 and S_T wide. q, k, v and g
+ * may each have fewer heads than H, shared by neighbours: with Hx of them, a divisor of H, head j reads head floor(j Hx
+ * / H). That covers grouped keys, values and gates (GLA, RetNet) as well as grouped queries and keys (Mamba-2).
  *
  *     in 0   q    [N, Hq*dk]
  *     in 1   k    [N, Hk*dk]
