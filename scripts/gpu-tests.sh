@@ -3,6 +3,7 @@
 #
 #     scripts/gpu-tests.sh                     builds (preset cuda) and runs here
 #     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on the ops' quick cases
+#     scripts/gpu-tests.sh --slow              with the large cases: half an hour, most of it the references on the CPU
 #     scripts/gpu-tests.sh --record FILE       another place for the record
 #     FOLDER/gpu-tests.sh                      in a bundle (scripts/bundle.sh --tests): runs what is there, record beside it
 #
@@ -11,16 +12,17 @@ set -uo pipefail
 export OMP_WAIT_POLICY=passive # several programs at a time: threads that spin would take each other's cores
 
 here=$(cd "$(dirname "$0")" && pwd)
-sanitize=0 record=""
+sanitize=0 slow="" record=""
 while [ $# -gt 0 ]; do
     case $1 in
     --sanitize) sanitize=1 ;;
+    --slow) slow=--slow ;;
     --record)
         [ $# -gt 1 ] || { echo "gpu-tests.sh: --record needs a file" >&2; exit 2; }
         record=$2
         shift
         ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "gpu-tests.sh: unknown option $1; see gpu-tests.sh --help" >&2; exit 2 ;;
     esac
     shift
@@ -67,6 +69,7 @@ done
 
 # Every case of every op in both types, for the tables of errors: the references are computed on the CPU, ops in parallel.
 jobs=$(nproc)
+export OMP_NUM_THREADS=2 # programs take the cores
 check() { # check NAME DTYPE ARGUMENTS...: postnas check, its output in NAME.DTYPE.log
     local log=$work/$1.$2.log
     "$programs/postnas" check "${@:3}" --backend cuda --dtype "$2" > "$log" 2>&1 || echo "$1 $2" >> "$work/failed"
@@ -75,7 +78,7 @@ ops=$("$programs/postnas" list ops | awk '/\// { print $1 }')
 for dtype in f32 bf16; do
     for op in $ops; do
         while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-        check "$op" $dtype ops "$op" --slow &
+        check "$op" $dtype ops "$op" $slow &
     done
     check vectors $dtype vectors "$golden/$([ $dtype = bf16 ] && echo bf16)" &
 done
@@ -145,7 +148,7 @@ fi
     echo "| --- | --- |"
     printf '%s' "$rows"
     for dtype in f32 bf16; do
-        echo "| postnas check ops --backend cuda --dtype $dtype --slow | $(count $dtype) |"
+        echo "| postnas check ops --backend cuda --dtype $dtype${slow:+ $slow} | $(count $dtype) |"
         echo "| postnas check vectors --backend cuda --dtype $dtype | $(tail -n 1 "$work/vectors.$dtype.log") |"
     done
     for dtype in f32 bf16; do
