@@ -2,7 +2,7 @@
 # Builds and runs the tests that need a GPU and writes tests/gpu/RECORD.md: date, GPU, commit, what passed.
 #
 #     scripts/gpu-tests.sh                     builds (preset cuda) and runs here
-#     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on the ops' quick cases
+#     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on the ops' small cases
 #     scripts/gpu-tests.sh --slow              with the large cases: half an hour, most of it the references on the CPU
 #     scripts/gpu-tests.sh --record FILE       another place for the record
 #     FOLDER/gpu-tests.sh                      in a bundle (scripts/bundle.sh --tests): runs what is there, record beside it

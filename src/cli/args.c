@@ -207,6 +207,21 @@ pn_status pn_args_compute(const pn_args *a, pn_compute *out) {
     return PN_OK;
 }
 
+pn_status pn_args_backend(const pn_args *a, const char *flag, pn_compute *out) {
+    const char *where = a->command->name, *backend = pn_args_value(a, flag), *dtype = pn_args_value(a, "dtype");
+    const bool cuda = !strcmp(backend, pn_backend_name(PN_CUDA));
+    PN_CHECK(cuda || !strcmp(backend, pn_backend_name(PN_CPU)), PN_USAGE, "postnas %s: --%s %s is neither %s nor %s",
+             where, flag, backend, pn_backend_name(PN_CPU), pn_backend_name(PN_CUDA));
+    *out = cuda ? (pn_compute){ PN_CUDA, PN_BF16 } : (pn_compute){ PN_CPU, PN_F32 };
+    if (!dtype) return PN_OK;
+    out->dtype = strcmp(dtype, pn_dtype_name(PN_BF16)) ? PN_F32 : PN_BF16;
+    PN_CHECK(!strcmp(dtype, pn_dtype_name(out->dtype)), PN_USAGE, "postnas %s: --dtype %s is neither %s nor %s", where,
+             dtype, pn_dtype_name(PN_F32), pn_dtype_name(PN_BF16));
+    PN_CHECK(cuda || out->dtype == PN_F32, PN_USAGE, "postnas %s: the CPU computes in %s; --dtype %s needs --%s %s",
+             where, pn_dtype_name(PN_F32), dtype, flag, pn_backend_name(PN_CUDA));
+    return PN_OK;
+}
+
 pn_status pn_args_config(const pn_args *a, pn_config **out) {
     const char *file = pn_args_value(a, "config"), *assignment;
     if (file)

@@ -37,6 +37,9 @@ pn_status pn_args_f64(const pn_args *a, const char *name, double min, double max
 pn_status pn_args_config(const pn_args *a, pn_config **out);
 /* PN_FLAG_DEVICE and PN_FLAG_PRECISION of a command without configuration. */
 pn_status pn_args_compute(const pn_args *a, pn_compute *out);
+/* The same of a command that has an option of its own for the backend (`flag`: cpu, cuda) and --dtype beside it;
+ * without a type, BF16 on the GPU and F32 on the CPU. PN_USAGE naming the option. Opens nothing. */
+pn_status pn_args_backend(const pn_args *a, const char *flag, pn_compute *out);
 
 /* All that --help says of a command: usage, text, what it reads and writes, options with their defaults, exit codes,
  * where to look next. */

@@ -43,21 +43,11 @@ static pn_status blocks_of(const pn_args *args, const pn_dims *dims, pn_block_sp
     return PN_OK;
 }
 
-/* --device and --dtype. */
 static pn_status device_of(const pn_args *args, pn_backend *backend, pn_dtype *type) {
-    const char *device = pn_args_value(args, "device"), *dtype = pn_args_value(args, "dtype");
-    const bool cuda = !strcmp(device, pn_backend_name(PN_CUDA));
-    PN_CHECK(cuda || !strcmp(device, pn_backend_name(PN_CPU)), PN_USAGE,
-             "postnas bench: --device %s is neither %s nor %s", device, pn_backend_name(PN_CPU),
-             pn_backend_name(PN_CUDA));
-    *backend = cuda ? PN_CUDA : PN_CPU;
-    *type = cuda ? PN_BF16 : PN_F32;
-    if (!dtype) return PN_OK;
-    *type = strcmp(dtype, pn_dtype_name(PN_BF16)) ? PN_F32 : PN_BF16;
-    PN_CHECK(!strcmp(dtype, pn_dtype_name(*type)), PN_USAGE, "postnas bench: --dtype %s is neither %s nor %s", dtype,
-             pn_dtype_name(PN_F32), pn_dtype_name(PN_BF16));
-    PN_CHECK(cuda || *type == PN_F32, PN_USAGE, "postnas bench: the CPU computes in %s; --dtype %s needs --device %s",
-             pn_dtype_name(PN_F32), dtype, pn_backend_name(PN_CUDA));
+    pn_compute on;
+    PN_TRY(pn_args_backend(args, "device", &on));
+    *backend = on.backend;
+    *type = on.dtype;
     return PN_OK;
 }
 
@@ -316,7 +306,7 @@ const pn_command pn_cmd_bench = {
         "    postnas bench ops --op attention --op gated_delta --tokens 2048 --threads 1\n"
         "    postnas bench layer --block attention --block \"{ type: gated_deltanet, expand_v: 1 }\"\n"
         "    postnas bench train --shape smollm2-135m --layers 6\n"
-        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4\n"
+        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4 --recompute\n"
         "    postnas bench decode runs/quickstart/model --batch 8 --context 4096 --context 65536\n",
     .reads = "nothing; with --config, what a search of that configuration reads; a model directory\n",
     .writes = "the tables on standard output; with --json a file\n",

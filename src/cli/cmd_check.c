@@ -17,39 +17,19 @@ static pn_status need_expected(const pn_args *args, const char *what, const char
     return PN_OK;
 }
 
-static pn_status compute_type(const pn_args *args, pn_backend backend, pn_dtype *out) {
-    const char *name = pn_args_value(args, "dtype");
-    *out = strcmp(name, pn_dtype_name(PN_BF16)) ? PN_F32 : PN_BF16;
-    PN_CHECK(!strcmp(name, pn_dtype_name(*out)), PN_USAGE, "postnas check: --dtype %s is neither %s nor %s", name,
-             pn_dtype_name(PN_F32), pn_dtype_name(PN_BF16));
-    PN_CHECK(*out == PN_F32 || backend == PN_CUDA, PN_USAGE, "postnas check: --dtype %s needs --backend %s", name,
-             pn_backend_name(PN_CUDA));
-    return PN_OK;
-}
-
-/* --backend and --dtype. */
-static pn_status compute_of(const pn_args *args, pn_compute *out) {
-    const char *const names[] = { pn_backend_name(PN_CPU), pn_backend_name(PN_CUDA) };
-    const char *name = pn_args_value(args, "backend");
-    PN_CHECK(!strcmp(name, names[0]) || !strcmp(name, names[1]), PN_USAGE,
-             "postnas check: --backend %s is neither %s nor %s", name, names[0], names[1]);
-    out->backend = strcmp(name, names[0]) ? PN_CUDA : PN_CPU;
-    return compute_type(args, out->backend, &out->dtype);
-}
-
 static pn_status run_ops(const pn_args *args) {
     pn_check_ops_options o = { .names = args->operand + 1, .n = args->n_operands - 1 };
     o.slow = pn_args_has(args, "slow");
     o.small = pn_args_has(args, "small");
     PN_CHECK(!o.slow || !o.small, PN_USAGE, "postnas check ops: --slow and --small; leave one out");
-    PN_TRY(compute_of(args, &o.on));
+    PN_TRY(pn_args_backend(args, "backend", &o.on));
     return pn_check_ops(&o, stdout);
 }
 
 static pn_status run_vectors(const pn_args *args) {
     pn_compute on;
     PN_CHECK(args->n_operands > 1, PN_USAGE, "postnas check vectors: name golden files, or folders of them");
-    PN_TRY(compute_of(args, &on));
+    PN_TRY(pn_args_backend(args, "backend", &on));
     return pn_check_vectors(args->operand + 1, args->n_operands - 1, &on, stdout);
 }
 
