@@ -43,7 +43,14 @@ const pn_option pn_train_option_table[] = {
     ROW_FLOAT("kl", loss.kl, "1", 0, 1e6, "weight of KL(teacher || student)"),
     ROW_FLOAT("feature", loss.feature, "1", 0, 1e6, "weight of the per-layer feature loss"),
     ROW_FLOAT("temperature", loss.temperature, "1", 0.01, 100, "of the KL term"),
-    PN_OPT_BOOL(pn_train_options, recompute, false, "keep only layer inputs and run layers again in backward"),
+    { .name = "recompute",
+      .kind = PN_OPTION_ENUM,
+      .offset = offsetof(pn_train_options, recompute),
+      .def = "auto",
+      .choices = pn_recompute_names,
+      .help = "what backward makes again, to save memory: activations and norms (cheap), convolutions and recurrences "
+              "too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU" },
+    PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free"),
     PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9, "seconds between checkpoints; 0: at the end only"),
     PN_OPT_END,
 };
@@ -66,6 +73,7 @@ typedef struct trainer {
     pn_tape *tape;
     pn_adamw *optim;
     pn_batch batch[2]; /* that of the present step, and the one after it */
+    pn_recompute recompute;
     int64_t step, steps, rows;
     int64_t loaded;              /* the step that has its batch */
     pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps, the curve */
@@ -248,7 +256,7 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
                         .teacher = job->teacher,
                         .teacher_path = job->teacher_path,
                         .weights = &o->loss,
-                        .recompute = o->recompute };
+                        .recompute = r->recompute };
     const pn_distill plain = pass;
     pn_status s = run_pass(r, &pass, p);
     if (s == PN_NUMERIC) explain(r, &plain);
@@ -323,7 +331,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     pn_status s;
     PN_TRY_GOTO(s, pn_params_tape(job->student->params, &r.tape), done);
     PN_TRY_GOTO(s, curve_start(&r), done);
-    PN_TRY_GOTO(s, pn_train_fits(job), done);
+    PN_TRY_GOTO(s, pn_train_fits(job, &r.recompute), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r, &names), done);
     r.fingerprint = fingerprint(&r);
