@@ -26,6 +26,7 @@
 #include "log.h"
 #include "machine.h"
 #include "monitor.h"
+#include "optimizer.h"
 #include "signals.h"
 #include "start.h"
 
@@ -62,18 +63,11 @@ bool pn_local_owns(const local *r, const learner *x, const pn_param *p) {
 }
 
 static pn_status start_learner(local *r, learner *x) {
-    pn_params *p = r->m->params;
-    pn_adamw_slot *slots = calloc((size_t)p->n, sizeof *slots);
-    PN_CHECK(slots, PN_MEMORY, "out of memory");
-    int n = 0;
-    for (int i = 0; i < p->n; i++)
-        if (pn_local_owns(r, x, p->item[i]))
-            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
     const pn_train_options *o = r->train;
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
-    pn_status s = pn_adamw_create(slots, n, &set, &x->optim);
-    free(slots);
-    return s;
+    const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
+    PN_TRY(pn_optimizer_create(r->m->params, prefix, &set, &x->optim));
+    return PN_OK;
 }
 
 static void show_error(const local *r, const learner *x, int64_t step, double error) {
