@@ -64,6 +64,7 @@ static pn_status layer_dir(const local *r, int layer, char *dir) {
 
 pn_status pn_local_save(local *r, int layer) {
     r->saved = pn_seconds();
+    PN_TRY(pn_local_settle(r, layer));
     if (!r->state_dir || !r->trained[layer]) return PN_OK;
     char dir[PN_PATH_MAX];
     PN_TRY(layer_dir(r, layer, dir));
