@@ -62,6 +62,13 @@ START_TEST(training_stops_and_keeps_what_it_had) {
 }
 END_TEST
 
+START_TEST(a_run_keeps_what_it_had_before_the_bad_step) {
+    setup();
+    ck_stops_before_a_bad_step(PN_CPU, PN_F32);
+    teardown();
+}
+END_TEST
+
 START_TEST(local_training_names_the_candidate) {
     setup();
     pn_model *m = tiny_supernet();
@@ -78,4 +85,4 @@ START_TEST(local_training_names_the_candidate) {
 END_TEST
 
 TEST_MAIN("not finite", the_first_place_is_named, training_stops_and_keeps_what_it_had,
-          local_training_names_the_candidate)
+          a_run_keeps_what_it_had_before_the_bad_step, local_training_names_the_candidate)
