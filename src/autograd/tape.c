@@ -456,19 +456,23 @@ pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor
     return s;
 }
 
-pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
+pn_status pn_tape_backward_unchecked(pn_tape *t, pn_tensor *loss) {
     PN_CHECK(pn_tensor_elems(loss) == 1, PN_USAGE, "backward: a loss has one element, this has shape %s",
              pn_tensor_shape_text(loss));
     pn_tensor *one;
     PN_TRY(pn_tape_new(t, loss->dtype, loss->rank, loss->shape, &one));
     const double gradient = 1;
     PN_TRY(pn_tensor_write(one, &gradient, PN_F64));
-    if (t->backend != PN_PLAN) {
+    return pn_tape_backward_from(t, &loss, &one, 1);
+}
+
+pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
+    if (t->backend != PN_PLAN && pn_tensor_elems(loss) == 1) {
         double value;
         PN_TRY(pn_tensor_read(loss, &value, PN_F64));
         PN_CHECK(isfinite(value), PN_NUMERIC, "the loss is %g: lower the learning rate or check the data", value);
     }
-    return pn_tape_backward_from(t, &loss, &one, 1);
+    return pn_tape_backward_unchecked(t, loss);
 }
 
 /* ---- recompute ---- */

@@ -59,6 +59,8 @@ pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x);
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.
  * `loss` has one element. PN_NUMERIC when the loss is not finite. */
 pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss);
+/* Without that check, which waits for the GPU: the caller makes it before anything comes of the gradients. */
+pn_status pn_tape_backward_unchecked(pn_tape *t, pn_tensor *loss);
 /* The same from n outputs with given gradients (same shapes), which are added. */
 pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor *const *grads, int n);
 

@@ -99,7 +99,7 @@ double pn_supernet_store_bytes(const pn_model *m, const pn_supernet_phase *phase
     if (phase->mode != PN_SUPERNET_LOCAL || phase->order != PN_ORDER_LAYER) return 0;
     const int64_t steps = phase->train.tokens / phase->train.batch_tokens;
     return (double)steps * (double)phase->train.batch_tokens * (double)m->config.dims.hidden *
-           (double)pn_dtype_bytes(phase->store ? PN_BF16 : PN_F32);
+           (double)pn_dtype_bytes(pn_local_store_dtype(m, phase));
 }
 
 /* ---- along paths ---- */

@@ -167,6 +167,15 @@ START_TEST(a_stopped_run_ends_as_if_undisturbed) {
 }
 END_TEST
 
+START_TEST(a_run_keeps_what_it_had_before_the_bad_step) {
+    ck_need_gpu();
+    setup();
+    ck_stops_before_a_bad_step(PN_CUDA, PN_F32);
+    ck_stops_before_a_bad_step(PN_CUDA, PN_BF16);
+    teardown();
+}
+END_TEST
+
 /* Layers that were finished are read, and the same. */
 START_TEST(local_training_is_read_back) {
     ck_need_gpu();
@@ -257,4 +266,5 @@ END_TEST
 
 TEST_MAIN("train", local_training_is_near_the_cpus, sampled_training_is_near_the_cpus, gated_training_is_near_the_cpus,
           training_has_the_same_bits_every_time, recompute_changes_no_bit, a_stopped_run_ends_as_if_undisturbed,
-          local_training_is_read_back, both_orders_agree, the_hybrid_goes_everywhere)
+          a_run_keeps_what_it_had_before_the_bad_step, local_training_is_read_back, both_orders_agree,
+          the_hybrid_goes_everywhere)
