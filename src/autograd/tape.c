@@ -6,6 +6,7 @@
 
 #include "add/add.h"
 #include "profile.h"
+#include "range.h"
 
 /* One recorded call. Shells of every input and output are retained, values only where the op declared to save them. */
 typedef struct node {
@@ -200,9 +201,11 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     c->op->contract->cost(c, backward, &cost);
     t->cost.flops += cost.flops;
     t->cost.bytes += cost.bytes;
+    pn_range_begin(impl->name, -1);
     double began = pn_profile_begin();
     pn_status s = backward ? impl->backward(c) : impl->forward(c);
     pn_profile_end(began, impl->name, backward, &cost);
+    pn_range_end();
     c->scratch = NULL;
     pn_storage_release(&scratch);
     return s;
@@ -354,7 +357,9 @@ pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor
         PN_TRY(accumulate(t, outputs[i]->grad, grads[i]));
     }
     bool before = pn_tape_record(t, true);
+    pn_range_begin("backward", -1);
     pn_status s = backward_to(t, 0);
+    pn_range_end();
     pn_tape_record(t, before);
     return s;
 }

@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "monitor.h"
 #include "progress.h"
+#include "range.h"
 #include "signals.h"
 
 enum { CURVE_POINTS = 400, POINT_VALUES = 8 };
@@ -250,7 +251,9 @@ static pn_status one_step(trainer *r, pn_curve_point *p) {
                         .weights = &o->loss,
                         .recompute = o->recompute };
     const pn_distill plain = pass;
+    pn_range_begin("step", r->step);
     pn_status s = run_pass(r, &pass, p);
+    pn_range_end();
     if (s == PN_NUMERIC) explain(r, &plain);
     PN_TRY(s);
     r->step++;
