@@ -211,6 +211,18 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     return s;
 }
 
+/* Where it may be, the next state is made in the memory of the last: half the traffic of decoding. */
+static void renew_in_place(const pn_op_impl *impl, const pn_op_call *c) {
+    const pn_tensor *from = c->in[impl->renewed_in];
+    pn_tensor *to = c->out[impl->renewed_out];
+    if (!impl->renews || !from || !from->renewable) return;
+    PN_ASSERT(pn_tensor_same_shape(from, to) && from->dtype == to->dtype);
+    pn_storage_release(&to->storage);
+    to->storage = from->storage;
+    to->storage->refs++;
+    to->offset = from->offset;
+}
+
 pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
                        pn_tensor **out, int n_out) {
     PN_ASSERT(n_in <= PN_OP_IN && n_out <= PN_OP_OUT && attr_bytes <= PN_OP_ATTR_BYTES);
@@ -238,6 +250,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
         c->out[i]->wants_grad = any && spec[i].dtype != PN_I32 && !spec[i].no_grad;
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
+    if (!t->recording && !t->rehearsing) renew_in_place(n.impl, c);
     PN_TRY(run_impl(t, n.impl, c, false));
     if (any && t->recording) {
         PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);

@@ -151,6 +151,7 @@ void pn_state_assume_past(pn_state *s, int64_t past) {
 static pn_status add(pn_state *s, const char *name, pn_dtype type, int rank, const int64_t *shape) {
     PN_ASSERT(s->n_tensors < PN_STATE_TENSORS);
     PN_TRY(pn_tensor_zeros(s->pool, type, rank, shape, &s->tensor[s->n_tensors]));
+    s->tensor[s->n_tensors]->renewable = true;
     s->name[s->n_tensors++] = name;
     return PN_OK;
 }
