@@ -21,8 +21,8 @@ struct pn_recorded {
     named *named;
     place *table;
     int n_named, n_tables;
-    bool unnamed; /* a table was asked for that cannot be made again */
-    int64_t n;    /* values of all tables */
+    bool unnamed;           /* a table was asked for that cannot be made again */
+    int64_t n;              /* values of all tables */
     int32_t *values, *sent; /* on the host: as they are to be, and as the GPU has them */
     bool any_sent;
     void *there; /* on the GPU */
@@ -77,9 +77,14 @@ pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fi
     return PN_OK;
 }
 
-static bool has_name(const pn_recorded *r, const int64_t *at, int64_t n) {
-    for (int i = 0; i < r->n_named; i++)
-        if (r->named[i].at == at && n <= r->named[i].n) return true;
+/* How many chunks there are follows from where documents begin, so that must be fixed. */
+static bool has_name(const pn_recorded *r, const pn_table_recipe *of, int part) {
+    const int64_t n = pn_table_part_length(of, part);
+    const bool fixed = of->kind == PN_TABLE_DOCS && part == 0;
+    for (int i = 0; i < r->n_named; i++) {
+        const named *x = &r->named[i];
+        if (x->at == of->part[part] && n <= x->n && (x->first || !fixed)) return true;
+    }
     return n == 0;
 }
 
@@ -103,8 +108,7 @@ void pn_recorded_learn_begin(pn_recorded *r) {
 void pn_recorded_learn(const pn_table_recipe *of) {
     pn_recorded *r = learning;
     if (!r || find(r, of)) return;
-    for (int part = 0; part < 2; part++)
-        r->unnamed = r->unnamed || !has_name(r, of->part[part], pn_table_part_length(of, part));
+    r->unnamed = r->unnamed || !has_name(r, of, 0) || !has_name(r, of, 1);
     if (r->unnamed || grow((void **)&r->table, r->n_tables, sizeof *r->table)) {
         r->unnamed = true; /* no memory for it: as good as unknown */
         return;

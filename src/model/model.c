@@ -230,8 +230,8 @@ static pn_status hidden_states(const pn_model *m, const pn_path *path, pn_cache 
     PN_TRY(pn_model_embed(m, t, ids, &h));
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_tensor *next;
-        PN_TRY(named_layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry,
-                           &next));
+        PN_TRY(
+            named_layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry, &next));
         pn_tensor *keep[] = { next, carry.v_first };
         pn_scope_close(t, scope, keep, 2);
         h = next;
