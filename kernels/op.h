@@ -46,10 +46,13 @@ typedef struct pn_op_call { /* everything in it is borrowed for the duration of 
 } pn_op_call;
 
 typedef struct pn_op_impl {
-    const char *name;                   /* "gated_delta/cpu-chunk": logs, profiles, test names */
-    bool bf16;                          /* calls in BF16 too */
-    bool fresh;                         /* backward heeds call.fresh; without it no bit is set */
-    bool (*takes)(const pn_op_call *c); /* NULL: every call that infer() accepted */
+    const char *name; /* "gated_delta/cpu-chunk": logs, profiles, test names */
+    bool bf16;        /* calls in BF16 too */
+    bool fresh;       /* backward heeds call.fresh; without it no bit is set */
+    /* Forward may write out[renewed_out] over in[renewed_in] where that is a state (pn_tensor.renewable). */
+    bool renews;
+    uint8_t renewed_in, renewed_out;
+    bool (*takes)(const pn_op_call *c);                          /* NULL: every call that infer() accepted */
     size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
     pn_status (*forward)(const pn_op_call *c);                   /* writes every element of out[] */
     pn_status (*backward)(const pn_op_call *c);                  /* adds to din[]; NULL: not differentiable */

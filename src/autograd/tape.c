@@ -6,6 +6,7 @@
 
 #include "add/add.h"
 #include "profile.h"
+#include "range.h"
 
 /* One recorded call. Shells of every input and output are retained, values only where the op declared to save them; and
  * of these, what an `again` record makes is not held but awaited: `ensure` makes it when it is read. */
@@ -232,12 +233,26 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     c->op->contract->cost(c, backward, &cost);
     t->cost.flops += cost.flops;
     t->cost.bytes += cost.bytes;
+    pn_range_begin(impl->name, -1);
     double began = pn_profile_begin();
     pn_status s = backward ? impl->backward(c) : impl->forward(c);
     pn_profile_end(began, impl->name, backward, &cost);
+    pn_range_end();
     c->scratch = NULL;
     pn_storage_release(&scratch);
     return s;
+}
+
+/* Where it may be, the next state is made in the memory of the last: half the traffic of decoding. */
+static void renew_in_place(const pn_op_impl *impl, const pn_op_call *c) {
+    const pn_tensor *from = c->in[impl->renewed_in];
+    pn_tensor *to = c->out[impl->renewed_out];
+    if (!impl->renews || !from || !from->renewable) return;
+    PN_ASSERT(pn_tensor_same_shape(from, to) && from->dtype == to->dtype);
+    pn_storage_release(&to->storage);
+    to->storage = from->storage;
+    to->storage->refs++;
+    to->offset = from->offset;
 }
 
 pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
@@ -267,6 +282,7 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
         c->out[i]->wants_grad = any && spec[i].dtype != PN_I32 && !spec[i].no_grad;
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
+    if (!t->recording && !t->rehearsing) renew_in_place(n.impl, c);
     PN_TRY(run_impl(t, n.impl, c, false));
     if (any && t->recording) {
         PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);
@@ -451,7 +467,9 @@ pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor
         PN_TRY(give_gradient(t, outputs[i], grads[i]));
     }
     bool before = pn_tape_record(t, true);
+    pn_range_begin("backward", -1);
     pn_status s = backward_to(t, 0);
+    pn_range_end();
     pn_tape_record(t, before);
     return s;
 }

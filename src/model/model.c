@@ -6,6 +6,7 @@
 #include "add/add.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
+#include "range.h"
 #include "rms_norm/rms_norm.h"
 
 /* Sizes no machine has: refused before anything is multiplied or allocated. */
@@ -202,9 +203,18 @@ static pn_status layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tens
     return PN_OK;
 }
 
+/* The same, with a name in profilers. */
+static pn_status named_layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tensor *h, const pn_docs *docs,
+                             pn_state *state, pn_carry *carry, pn_tensor **out) {
+    pn_range_begin("layer", l);
+    pn_status s = layer(m, l, choice, t, h, docs, state, carry, out);
+    pn_range_end();
+    return s;
+}
+
 pn_status pn_model_layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tensor *h, const pn_docs *docs,
                          pn_carry *carry, pn_tensor **out) {
-    return layer(m, l, choice, t, h, docs, NULL, carry, out);
+    return named_layer(m, l, choice, t, h, docs, NULL, carry, out);
 }
 
 pn_status pn_model_final(const pn_model *m, pn_tape *t, pn_tensor *h, pn_tensor **hidden) {
@@ -220,7 +230,8 @@ static pn_status hidden_states(const pn_model *m, const pn_path *path, pn_cache 
     PN_TRY(pn_model_embed(m, t, ids, &h));
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_tensor *next;
-        PN_TRY(layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry, &next));
+        PN_TRY(
+            named_layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry, &next));
         pn_tensor *keep[] = { next, carry.v_first };
         pn_scope_close(t, scope, keep, 2);
         h = next;

@@ -45,6 +45,7 @@ struct pn_tensor {
     int64_t shape[PN_MAX_RANK];
     pn_dtype dtype;
     bool wants_grad;
+    bool renewable;      /* a decode state: what makes the next one may write it over this (pn_op_impl.renews) */
     pn_dtype grad_dtype; /* dtype, unless somebody says otherwise: weights in BF16 gather their gradient in F32 */
     pn_tensor *grad;     /* owned; same shape; NULL until backward first reaches this tensor */
     bool grad_blank;     /* grad is there and holds nothing: zero, and undefined in memory */

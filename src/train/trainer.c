@@ -11,6 +11,7 @@
 #include "monitor.h"
 #include "optimizer.h"
 #include "progress.h"
+#include "range.h"
 #include "signals.h"
 #include "step.h"
 
@@ -214,7 +215,7 @@ static pn_distill plain_pass(const trainer *r) {
                          .teacher = job->teacher,
                          .teacher_path = job->teacher_path,
                          .weights = &job->options->loss,
-                         .recompute = job->options->recompute };
+                         .recompute = r->recompute };
 }
 
 /* For people: where the step after those that were made went wrong, and what is left. The failure that brought us here
@@ -305,9 +306,13 @@ static pn_status ask(trainer *r) {
     pn_tape_reset(r->tape);
     PN_TRY(load_batch(r, r->asked));
     if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->asked, &pass));
+    pn_range_begin("forward of step", r->asked);
     PN_TRY(pn_step_forward(&r->pass, &pass, &r->batch[r->asked % 2]));
+    pn_range_end();
     PN_TRY(settle(r));
+    pn_range_begin("update of step", r->asked);
     PN_TRY(pn_step_update(&r->pass, rate_of(r, r->asked)));
+    pn_range_end();
     r->asked++;
     if (r->asked < r->steps) PN_TRY(load_batch(r, r->asked));
     if (!r->ahead) PN_TRY(settle(r));
