@@ -63,7 +63,7 @@ static pn_status plan_layer(const pn_model *m, int l, pn_tape *t, const pn_batch
     PN_TRY(pn_model_embed(m, t, ids, &h));
     PN_TRY(pn_model_mixer_input(m, l, t, h, &x));
     PN_TRY(pn_block_forward(m->layer[l].candidate[0], t, x, &batch->docs, &carry, &y));
-    PN_TRY(pn_model_mlp_half(m, l, t, h, &next));
+    PN_TRY(pn_model_mlp_half(m, l, t, h, y, &next));
     const double teacher = (double)pn_pool_peak_bytes(pool), live = (double)pn_pool_live_bytes(pool);
     for (int c = 1; c < m->layer[l].n_candidates; c++)
         if (trains(m, m->layer[l].candidate[c]))

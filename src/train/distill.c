@@ -46,7 +46,7 @@ static pn_status mixture(pn_tape *t, const layer_call *c, pn_tensor *x, pn_tenso
 static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
     PN_ASSERT(n_in == LAYER_IN);
     const layer_call *c = ctx;
-    pn_tensor *h = in[IN_H], *y = in[IN_H], *gates = in[IN_GATES];
+    pn_tensor *h = in[IN_H], *y = NULL, *gates = in[IN_GATES];
     pn_block *mixer = c->model->layer[c->layer].candidate[c->choice];
     pn_carry carry = { .v_first = in[IN_V_FIRST] };
     pn_scope scope = pn_scope_open(t);
@@ -57,10 +57,9 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
             PN_TRY(mixture(t, c, x, gates, &y));
         else
             PN_TRY(pn_block_forward(mixer, t, x, &c->docs, &carry, &y));
-        PN_TRY(pn_add(t, h, y, &h));
     }
-    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, &out[OUT_H]));
-    out[OUT_Y] = y;
+    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, y, &out[OUT_H]));
+    out[OUT_Y] = y ? y : h; /* of which no loss is made */
     if (n_out > OUT_V_FIRST) out[OUT_V_FIRST] = carry.v_first;
     pn_scope_close(t, scope, out, n_out);
     return PN_OK;
