@@ -123,6 +123,7 @@ typedef struct pn_op_contract {
     bool (*case_at)(int i, pn_op_case *out); /* fills the zeroed *out; false past the last case */
     pn_again again;
     bool passes; /* the gradient of every input is that of the only output: they may be one tensor */
+    bool twins;  /* inputs 0 and 1 have the same gradient, which may be one tensor: backward may be asked for din[0] alone */
 } pn_op_contract;
 
 struct pn_op {

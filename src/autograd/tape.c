@@ -140,6 +140,10 @@ pn_again pn_tape_again(pn_tape *t, pn_again most) {
     return before;
 }
 
+pn_again pn_tape_makes_again(const pn_tape *t) {
+    return t->recording ? t->most : PN_AGAIN_NEVER;
+}
+
 /* ---- scopes ---- */
 
 pn_scope pn_scope_open(pn_tape *t) {
@@ -419,6 +423,15 @@ static pn_status pass_backward(pn_tape *t, const pn_op_call *c) {
     return PN_OK;
 }
 
+/* Whether the first two inputs can have one gradient. */
+static bool are_twins(const node *n) {
+    const pn_op_call *c = &n->call;
+    if (!c->op->contract->twins || !n->impl->fresh || c->in[0] == c->in[1]) return false;
+    for (int i = 0; i < 2; i++)
+        if (!c->wants[i] || c->in[i]->grad || !c->in[i]->maker) return false;
+    return true;
+}
+
 static pn_status op_backward(pn_tape *t, node *n) {
     pn_op_call *c = &n->call;
     if (c->op->contract->passes) return pass_backward(t, c);
@@ -428,9 +441,10 @@ static pn_status op_backward(pn_tape *t, node *n) {
         if (c->in[i] && read & PN_SAVE_IN(i)) PN_TRY(ensure(t, c->in[i]));
     for (int i = 0; i < c->n_out; i++)
         if (read & PN_SAVE_OUT(i)) PN_TRY(ensure(t, c->out[i]));
+    const bool twins = are_twins(n);
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
-        if (!c->wants[i]) continue;
+        if (!c->wants[i] || (twins && i == 1)) continue;
         /* A tensor that is two inputs of one call has its gradient from the first of them on. */
         bool fresh = n->impl->fresh && (!c->in[i]->grad || c->in[i]->grad_blank);
         for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
@@ -440,6 +454,7 @@ static pn_status op_backward(pn_tape *t, node *n) {
     }
     for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
     PN_TRY(run_impl(t, n->impl, c, true));
+    if (twins) c->in[1]->grad = pn_tensor_retain(c->in[0]->grad);
     return PN_OK;
 }
 

@@ -41,6 +41,7 @@ bool pn_tape_recording(const pn_tape *t);
  * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first.
  */
 pn_again pn_tape_again(pn_tape *t, pn_again most);
+pn_again pn_tape_makes_again(const pn_tape *t);
 
 typedef struct pn_scope {
     int mark;
