@@ -107,8 +107,8 @@ typedef struct pn_op_case {
     bool slow;      /* left out of the quick test run, part of `check ops` */
 } pn_op_case;
 
-/* What an op's outputs cost to make again from its inputs, which its backward reads anyway: a tape short of memory makes
- * them again instead of keeping them (pn_tape_again). */
+/* What an op's outputs cost to make again from its inputs, which its backward reads anyway: a tape short of memory
+ * makes them again instead of keeping them (pn_tape_again). */
 typedef enum pn_again {
     PN_AGAIN_NEVER, /* too much: products, attention; or it saves nothing: what is read is no smaller */
     PN_AGAIN_CHEAP, /* one pass over memory: activations, norms */
@@ -123,7 +123,6 @@ typedef struct pn_op_contract {
     bool (*case_at)(int i, pn_op_case *out); /* fills the zeroed *out; false past the last case */
     pn_again again;
     bool passes; /* the gradient of every input is that of the only output: they may be one tensor */
-    bool twins;  /* inputs 0 and 1 have the same gradient, which may be one tensor: backward may be asked for din[0] alone */
 } pn_op_contract;
 
 struct pn_op {

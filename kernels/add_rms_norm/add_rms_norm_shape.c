@@ -48,4 +48,4 @@ static bool case_at(int i, pn_op_case *out) {
     return true;
 }
 
-const pn_op_contract pn_add_rms_norm_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = case_at, .twins = true };
+const pn_op_contract pn_add_rms_norm_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = case_at };

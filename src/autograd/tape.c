@@ -128,6 +128,10 @@ bool pn_tape_recording(const pn_tape *t) {
     return t->recording;
 }
 
+bool pn_tape_differentiates(const pn_tape *t) {
+    return t->recording || t->rehearsing;
+}
+
 bool pn_tape_record(pn_tape *t, bool recording) {
     bool before = t->recording;
     t->recording = recording;
@@ -138,10 +142,6 @@ pn_again pn_tape_again(pn_tape *t, pn_again most) {
     pn_again before = t->most;
     t->most = most;
     return before;
-}
-
-pn_again pn_tape_makes_again(const pn_tape *t) {
-    return t->recording ? t->most : PN_AGAIN_NEVER;
 }
 
 /* ---- scopes ---- */
@@ -423,15 +423,6 @@ static pn_status pass_backward(pn_tape *t, const pn_op_call *c) {
     return PN_OK;
 }
 
-/* Whether the first two inputs can have one gradient. */
-static bool are_twins(const node *n) {
-    const pn_op_call *c = &n->call;
-    if (!c->op->contract->twins || !n->impl->fresh || c->in[0] == c->in[1]) return false;
-    for (int i = 0; i < 2; i++)
-        if (!c->wants[i] || c->in[i]->grad || !c->in[i]->maker) return false;
-    return true;
-}
-
 static pn_status op_backward(pn_tape *t, node *n) {
     pn_op_call *c = &n->call;
     if (c->op->contract->passes) return pass_backward(t, c);
@@ -441,10 +432,9 @@ static pn_status op_backward(pn_tape *t, node *n) {
         if (c->in[i] && read & PN_SAVE_IN(i)) PN_TRY(ensure(t, c->in[i]));
     for (int i = 0; i < c->n_out; i++)
         if (read & PN_SAVE_OUT(i)) PN_TRY(ensure(t, c->out[i]));
-    const bool twins = are_twins(n);
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
-        if (!c->wants[i] || (twins && i == 1)) continue;
+        if (!c->wants[i]) continue;
         /* A tensor that is two inputs of one call has its gradient from the first of them on. */
         bool fresh = n->impl->fresh && (!c->in[i]->grad || c->in[i]->grad_blank);
         for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
@@ -454,7 +444,6 @@ static pn_status op_backward(pn_tape *t, node *n) {
     }
     for (int i = 0; i < c->n_out; i++) c->dout[i] = c->out[i]->grad;
     PN_TRY(run_impl(t, n->impl, c, true));
-    if (twins) c->in[1]->grad = pn_tensor_retain(c->in[0]->grad);
     return PN_OK;
 }
 

@@ -37,11 +37,12 @@ pn_pool *pn_tape_pool(pn_tape *t);
 /* Sets recording and returns what it was. A new tape records. */
 bool pn_tape_record(pn_tape *t, bool recording);
 bool pn_tape_recording(const pn_tape *t);
+/* Whether what runs now has a backward: it is recorded, or run for the first time by pn_tape_recompute. */
+bool pn_tape_differentiates(const pn_tape *t);
 /* What is recorded from now on and costs at most `most` to make again (op.h) is not kept for backward, which makes it
  * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first.
  */
 pn_again pn_tape_again(pn_tape *t, pn_again most);
-pn_again pn_tape_makes_again(const pn_tape *t);
 
 typedef struct pn_scope {
     int mark;

@@ -102,7 +102,7 @@ static pn_status choose_recompute(bench *b) {
     if (b->o->on.backend != PN_CUDA) return PN_OK;
     PN_TRY(pn_memory_budget(b->o->memory_gb, &budget));
     if (b->o->recompute == PN_RECOMPUTE_AUTO)
-        PN_TRY(pn_recompute_fit(b->student->config.n_layers, pn_memory_share * budget, planned_step, b, &b->recompute));
+        PN_TRY(pn_recompute_fit(b->student->config.n_layers, budget, planned_step, b, &b->recompute));
     const pn_recompute chosen = b->recompute;
     return planned_step(b, &chosen, &b->planned);
 }

@@ -177,9 +177,8 @@ pn_status pn_model_mixer_input(const pn_model *m, int l, pn_tape *t, pn_tensor *
 pn_status pn_model_mlp_half(const pn_model *m, int l, pn_tape *t, pn_tensor *h, pn_tensor *y, pn_tensor **out) {
     pn_tensor *x, *z, *w = m->layer[l].post_norm;
     const double eps = m->config.dims.rms_norm_eps;
-    /* A norm alone can be made again from its input; both together only from two. */
-    const bool apart = pn_tape_makes_again(t) != PN_AGAIN_NEVER;
-    if (y && !apart) {
+    /* In backward one op gains nothing, and a norm alone can be made again from its input. */
+    if (y && !pn_tape_differentiates(t)) {
         PN_TRY(pn_add_rms_norm(t, h, y, w, eps, &h, &x));
     } else {
         if (y) PN_TRY(pn_add(t, h, y, &h));

@@ -3,8 +3,6 @@
 #include "device.h"
 #include "log.h"
 
-const double pn_memory_share = 0.95;
-
 enum { PLANNED_STEPS = 4 }; /* sampled paths and packed documents differ from step to step */
 
 double pn_memory_sum(const pn_memory_need *need) {
@@ -27,10 +25,9 @@ pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *ba
     for (int i = 0; i < p->n; i++) /* the optimizer's */
         if (p->item[i]->value->wants_grad) PN_TRY(pn_tape_gradient(plan, p->item[i]->value));
     const size_t gradients = pn_pool_live_bytes(pool) - live;
-    pn_pool_reset_peak(pool);
     PN_TRY(pn_distill_forward(plan, pass, batch, &losses));
     PN_TRY(pn_tape_backward(plan, losses.total));
-    *bytes = (double)(pn_pool_peak_bytes(pool) - gradients);
+    *bytes = (double)(pn_pool_system_bytes(pool) - gradients);
     return PN_OK;
 }
 
@@ -47,6 +44,8 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
     const int64_t rows = job->options->batch_tokens / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
     *bytes = 0;
+    pn_tape_reset(c->plan);
+    pn_pool_trim(pn_tape_pool(c->plan));
     for (int64_t step = 0; step < steps && step < PLANNED_STEPS; step++) {
         pn_distill pass = { .student = job->student,
                             .path = job->path,
@@ -72,9 +71,7 @@ pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute
     PN_TRY(pn_params_tape_plan(p, &c.plan));
     pn_status s = PN_OK;
     if (job->options->recompute == PN_RECOMPUTE_AUTO)
-        PN_TRY_GOTO(s,
-                    pn_recompute_fit(job->student->config.n_layers, pn_memory_share * free_bytes - out->optimizer,
-                                     plan_steps, &c, &r),
+        PN_TRY_GOTO(s, pn_recompute_fit(job->student->config.n_layers, free_bytes - out->optimizer, plan_steps, &c, &r),
                     done);
     PN_TRY_GOTO(s, plan_steps(&c, &r, &out->step), done);
     if (how) *how = r;
@@ -98,9 +95,9 @@ pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const c
 pn_status pn_memory_budget(double memory_gb, double *bytes) {
     pn_device_info gpu;
     PN_TRY(pn_device_describe(&gpu));
-    const double used = (double)(gpu.memory_bytes - gpu.free_bytes);
-    *bytes = (double)gpu.free_bytes;
-    if (memory_gb > 0 && memory_gb * 1e9 - used < *bytes) *bytes = memory_gb * 1e9 - used;
+    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 1e9;
+    *bytes = (double)gpu.free_bytes - libraries;
+    if (memory_gb > 0 && memory_gb * 1e9 - used - libraries < *bytes) *bytes = memory_gb * 1e9 - used - libraries;
     return PN_OK;
 }
 
