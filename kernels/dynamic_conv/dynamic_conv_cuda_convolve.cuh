@@ -14,27 +14,35 @@ static __device__ __forceinline__ void pn_dconv_put_values(const pn_dconv_walk<C
     const pn_dconv_cuda &v = walk.v;
     const int64_t token = (int64_t)tile * PN_DCONV_TILE + at.row;
     int s[2] = {};
-    if (Near) s[0] = pn_dconv_position(v.docs, token), s[1] = pn_dconv_position(v.docs, token + 8);
+    if (Near) s[0] = pn_dconv_position(v.docs, token), s[1] = pn_dconv_position(v.docs, token + 1);
+    float sum[C / 16][2][4];
 #pragma unroll
     for (int u = 0; u < C / 16; u++) {
         const int channel = 16 * u + 4 * at.t;
-        const bool inside = walk.channel0 + channel < v.channels;
         float4 b[4];
+        float x[2][PN_DCONV_WIDTH][4];
 #pragma unroll
         for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
+        walk.template windows<Near>(token, at.row, channel, s, x);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float x[PN_DCONV_WIDTH][4], K[4][PN_DCONV_WIDTH], sum[4];
-            walk.template window<Near>(tile, at.row + 8 * r, channel, s[r], x);
+            float K[4][PN_DCONV_WIDTH];
             pn_dconv_taps_of(y, u, r, b, K);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                sum[i] = pn_dconv_sum_of(K[i], x, i);
-                sum[i] *= pn_quick_sigmoid(sum[i]);
+                const float z = pn_dconv_sum_of(K[i], x[r], i);
+                sum[u][r][i] = z * pn_quick_sigmoid(z);
             }
-            if (inside && token + 8 * r < v.docs.tokens)
-                pn_channels_put<pn_bf16, 4>(out + (token + 8 * r) * v.channels + walk.channel0 + channel, sum);
         }
+    }
+    /* Only now: what is stored cannot be told from what is loaded, and loads would wait. */
+#pragma unroll
+    for (int u = 0; u < C / 16; u++) {
+        const int64_t channel = walk.channel0 + 16 * u + 4 * at.t;
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (channel < v.channels && token + r < v.docs.tokens)
+                pn_channels_put<pn_bf16, 4>(out + (token + r) * v.channels + channel, sum[u][r]);
     }
 }
 
@@ -72,7 +80,7 @@ __global__ void __launch_bounds__(PN_DCONV_BOUNDS, 1)
                 continue;
             }
             const int64_t token = (int64_t)walk.tile(k) * PN_DCONV_TILE + at.row;
-            const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 8);
+            const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 1);
             walk.taps(k, y);
             walk.wait_values(k);
             if (__any_sync(~0u, walk.near(first) | walk.near(second)))

@@ -91,9 +91,16 @@ pn_status call_of(const pn_op_call *c, call *k) {
     k->v.channels = c->in[VALUES]->shape[1];
     k->v.rank = c->in[HIDDEN]->shape[1];
     k->each = block_channels(k->v.rank);
-    PN_TRY(pn_tensor_map(name, k->h, k->v.docs.tokens, k->v.rank, TILE / CLUSTER, &k->maps.h));
-    return pn_tensor_map_plain(name, k->c, k->v.docs.tokens, k->v.channels, pn_dconv_shared<48>::value_rows, k->each,
-                               &k->maps.c);
+    for (int odd = 0; odd < 2; odd++) {
+        const int64_t tokens = k->v.docs.tokens, first = odd && tokens > 1; /* nothing looks at a second of one */
+        const int64_t rows = tokens > 1 ? (tokens + !odd) / 2 : 1;
+        const pn_tensor_pieces h = { rows, k->v.rank, 2 * k->v.rank, 8, PN_DCONV_STEP, false };
+        const pn_tensor_pieces of_c = { rows,    k->v.channels, 2 * k->v.channels, pn_dconv_shared<48>::value_rows,
+                                        k->each, true };
+        PN_TRY(pn_tensor_map_of(name, k->h + first * k->v.rank, &h, &k->maps.h[odd]));
+        PN_TRY(pn_tensor_map_of(name, k->c + first * k->v.channels, &of_c, &k->maps.c[odd]));
+    }
+    return PN_OK;
 }
 
 template <int C, class G, class... P> pn_status walk_by(void (*kernel)(P...), const call &k, bool backward, G out) {
@@ -134,7 +141,7 @@ pn_status add_hidden(const pn_op_call *c, const call &k, const pn_bf16 *p) {
 pn_status add_weights(const pn_op_call *c, const call &k, const pn_bf16 *p) {
     pn_dconv_product_maps m;
     PN_TRY(product_maps(k, p, TILE, &m));
-    m.right = k.maps.h;
+    PN_TRY(pn_tensor_map(name, k.h, k.v.docs.tokens, k.v.rank, TILE / CLUSTER, &m.right));
     const pn_dconv_weights to = { pn_f32_or_null(c->din[W2]), pn_f32_or_null(c->din[B2]), pn_op_adds(c, W2),
                                   pn_op_adds(c, B2) };
     return launch(

@@ -8,7 +8,8 @@
  * together.)
  *
  * Which row of w2 is which column of the product is ours to say. Here a thread gets all four taps of a channel, and
- * four neighbouring channels of every 16: those of its token and of the one 8 further on. */
+ * four neighbouring channels of every 16; and which token is which row: its two tokens are neighbours. So even and odd
+ * tokens are copied apart, of h to every other eight rows, of c to one half each. */
 #ifndef PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 #define PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 
@@ -42,9 +43,10 @@ typedef struct pn_dconv_cuda {
     int64_t channels, rank; /* multiples of 8 */
 } pn_dconv_cuda;
 
-/* Pieces of 32 tokens and 64 columns of h; a tile of c and the three tokens before it, C channels. */
+/* Of the even tokens and of the odd ones: pieces of h, 8 tokens and 64 columns; of c, a tile's and the two before, C
+ * channels. */
 typedef struct pn_dconv_maps {
-    CUtensorMap h, c;
+    CUtensorMap h[2], c[2];
 } pn_dconv_maps;
 
 /* Slots for all columns of h. */
@@ -58,8 +60,8 @@ template <int C> struct pn_dconv_shared {
     static constexpr int strip = columns * 128; /* rows of w2, 64 columns of them */
     static constexpr int slot = PN_DCONV_TILE * 128;
     static constexpr int value_row = 2 * C; /* of c; 8 neighbouring rows of 96 bytes meet every bank as often */
-    static constexpr int value_rows = PN_DCONV_TILE + PN_DCONV_BACK;
-    static constexpr int values = (value_rows * value_row + 127) / 128 * 128;
+    static constexpr int value_rows = PN_DCONV_TILE / 2 + 2;
+    static constexpr int half = (value_rows * value_row + 127) / 128 * 128; /* even tokens, then odd ones */
     static constexpr int bias = columns * 4;
     static constexpr int halo = PN_DCONV_BACK * C * 4; /* three tokens of floats: backward */
     static_assert(C % 16 == 0, "whole fragments");
@@ -67,7 +69,7 @@ template <int C> struct pn_dconv_shared {
     int steps; /* strips of w2 */
     __host__ __device__ int slots_at() const { return steps * strip; }
     __host__ __device__ int values_at() const { return slots_at() + PN_DCONV_SLOTS * slot; }
-    __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * values; }
+    __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * 2 * half; }
     __host__ __device__ int barriers_at() const { return bias_at() + bias; }
     __host__ __device__ int halo_at() const { return barriers_at() + 2 * (PN_DCONV_SLOTS + PN_DCONV_GROUPS) * 8; }
     __host__ __device__ int bytes(bool backward) const {
@@ -181,12 +183,14 @@ static __device__ __forceinline__ void pn_dconv_copy_hidden(const pn_dconv_maps 
     for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
         const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
         if (k >= tiles.of(group)) continue;
-        const int token = tiles.tile(group, k) * PN_DCONV_TILE + share * rank;
+        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 + share / 2 * rank;
         for (int s = 0; s < steps; s++, at.next()) {
             pn_barrier_wait(bar.empty + 8 * at.stage, at.parity ^ 1);
             pn_barrier_expect(bar.full + 8 * at.stage, slot);
-            pn_copy_piece(slots + (uint32_t)(at.stage * slot + rank * share * 128), &maps.h, s * PN_DCONV_STEP, token,
-                          bar.full + 8 * at.stage, (1u << PN_DCONV_CLUSTER) - 1);
+            for (int i = 0; i < share / 8; i++)
+                pn_copy_piece(slots + (uint32_t)(at.stage * slot + rank * share * 128 + i * 1024), &maps.h[i % 2],
+                              s * PN_DCONV_STEP, pair + i / 2 * 8, bar.full + 8 * at.stage,
+                              (1u << PN_DCONV_CLUSTER) - 1);
         }
     }
 }
@@ -199,11 +203,12 @@ static __device__ __forceinline__ void pn_dconv_copy_values(const pn_dconv_maps 
     for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
         const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
         if (k >= tiles.of(group)) continue;
-        const int token = tiles.tile(group, k) * PN_DCONV_TILE - PN_DCONV_BACK;
+        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 - 2;
         pn_barrier_wait(bar.values_empty + 8 * group, k % 2 ^ 1);
-        pn_barrier_expect(bar.values_full + 8 * group, shared::value_rows * shared::value_row);
-        pn_copy_piece(values + (uint32_t)(group * shared::values), &maps.c, (int)channel0, token,
-                      bar.values_full + 8 * group, 1);
+        pn_barrier_expect(bar.values_full + 8 * group, 2 * shared::value_rows * shared::value_row);
+        for (int odd = 0; odd < 2; odd++)
+            pn_copy_piece(values + (uint32_t)((2 * group + odd) * shared::half), &maps.c[odd], (int)channel0, pair,
+                          bar.values_full + 8 * group, 1);
     }
 }
 
@@ -230,7 +235,7 @@ template <int C> struct pn_dconv_walk {
         : v(of), tiles(of_tiles), group((int)threadIdx.x / 128 - 1), id((int)threadIdx.x % 128),
           steps(pn_dconv_steps(of.rank)), channel0(first_channel), w2(pn_shared(memory)),
           slots(w2 + (uint32_t)shared{ steps }.slots_at()), bar(w2 + (uint32_t)shared{ steps }.barriers_at()),
-          value_rows(memory + shared{ steps }.values_at() + group * shared::values) {}
+          value_rows(memory + shared{ steps }.values_at() + group * 2 * shared::half) {}
 
     __device__ __forceinline__ int tile(int k) const { return tiles.tile(group, k); }
 
@@ -308,18 +313,29 @@ template <int C> struct pn_dconv_walk {
         __syncwarp();
         if (id % 32 == 0) pn_barrier_arrive(bar.values_empty + 8 * group, pn_cluster_rank());
     }
-    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. Near: s, the token's
-     * position in its document, may be below 3, and what is before the document comes from the state. */
+    /* The windows of `token`, which is row `row` of the tile, and of the next, four channels from `channel` (of the
+     * block) on. Near: their positions s in their documents may be below 3, and what is before comes from the state. */
     template <bool Near>
-    __device__ __forceinline__ void window(int tile, int row, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
+    __device__ __forceinline__ void windows(int64_t token, int row, int channel, const int s[2],
+                                            float x[2][PN_DCONV_WIDTH][4]) const {
 #pragma unroll
-        for (int w = 0; w < PN_DCONV_WIDTH; w++) {
-            const uint2 pairs = *(const uint2 *)(value_rows + (row + w) * shared::value_row + channel * 2);
-            x[w][0] = pn_bf16_first(pairs.x), x[w][1] = pn_bf16_second(pairs.x);
-            x[w][2] = pn_bf16_first(pairs.y), x[w][3] = pn_bf16_second(pairs.y);
+        for (int m = 0; m <= PN_DCONV_WIDTH; m++) { /* from the third token before on, an odd one */
+            const unsigned char *from = value_rows + (1 - m % 2) * shared::half;
+            const uint2 pairs = *(const uint2 *)(from + (row / 2 + (m + 1) / 2) * shared::value_row + channel * 2);
+            const float of_token[4] = { pn_bf16_first(pairs.x), pn_bf16_second(pairs.x), pn_bf16_first(pairs.y),
+                                        pn_bf16_second(pairs.y) };
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (m < PN_DCONV_WIDTH) x[0][m][i] = of_token[i];
+                if (m > 0) x[1][m - 1][i] = of_token[i];
+            }
         }
-        if (!Near || s >= PN_DCONV_BACK) return;
-        const int64_t doc = v.docs.doc[(int64_t)tile * PN_DCONV_TILE + row];
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (Near && s[r] < PN_DCONV_BACK) begin_window(token + r, channel, s[r], x[r]);
+    }
+    __device__ __forceinline__ void begin_window(int64_t token, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
+        const int64_t doc = v.docs.doc[token];
 #pragma unroll
         for (int w = 0; w < PN_DCONV_BACK; w++) {
             if (s + w >= PN_DCONV_BACK) continue;
@@ -364,13 +380,14 @@ static __device__ __forceinline__ void pn_dconv_end() {
     pn_cluster_meet(); /* the other block may still arrive here */
 }
 
-/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
+/* Where a thread's two tokens, from `row` on, and channels are in a tile. */
 struct pn_dconv_place {
     int warp, lane, l, t, row;
-    __device__ pn_dconv_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
+    __device__ pn_dconv_place(int id)
+        : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + 2 * l) {}
 };
 
-/* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
+/* K[channel i of 4][tap] of token r of the two, for channels 16 u + 4 t + i. */
 static __device__ __forceinline__ void pn_dconv_taps_of(const float (*y)[4], int u, int r, const float4 b[4],
                                                         float K[4][PN_DCONV_WIDTH]) {
 #pragma unroll
