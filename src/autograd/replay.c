@@ -65,7 +65,9 @@ static void give_up(pn_replay *r) {
 /* As usual, so that libraries make their plans, the pool has all the memory, and tables are known. */
 static pn_status learn(pn_replay *r, pn_replay_work work, void *ctx) {
     pn_recorded_learn_begin(r->tables);
+    pn_tape_side_by_side(r->tape, true); /* with as much memory as it will have */
     pn_status s = work(ctx);
+    pn_tape_side_by_side(r->tape, false);
     pn_status known = pn_recorded_learn_end(r->tables);
     r->given_back = pn_pool_given_back(pn_tape_pool(r->tape));
     r->state = LEARNT;
@@ -81,7 +83,9 @@ static pn_status record(pn_replay *r, pn_replay_work work, void *ctx) {
     pn_status s = pn_graph_begin();
     if (!s) {
         pn_recorded_use(r->tables);
+        pn_tape_side_by_side(r->tape, true);
         s = work(ctx);
+        pn_tape_side_by_side(r->tape, false);
         pn_recorded_use(NULL);
         pn_status ended = pn_graph_end(s ? NULL : &r->graph);
         if (!s) s = ended;

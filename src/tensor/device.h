@@ -59,6 +59,11 @@ bool pn_graph_recording(void);
 pn_status pn_graph_begin(void);
 /* out NULL: what was recorded is forgotten. PN_UNSUPPORTED: something in it cannot be recorded. */
 pn_status pn_graph_end(pn_graph **out);
+/* While recording: what follows a branch runs after what came before the first one since the last join, and beside what
+ * the others ask for; after a join comes what needs them. At other times everything runs in the order it is asked for.
+ */
+pn_status pn_graph_branch(void);
+pn_status pn_graph_join(void);
 pn_status pn_graph_launch(const pn_graph *g);
 void pn_graph_destroy(pn_graph **g); /* launches that were asked for still run */
 
