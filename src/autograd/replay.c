@@ -64,18 +64,15 @@ static void give_up(pn_replay *r) {
 
 /* As usual, so that libraries make their plans, the pool has all the memory, and tables are known. */
 static pn_status learn(pn_replay *r, pn_replay_work work, void *ctx) {
-    pn_recorded_learn_begin(r->tables);
+    pn_recorded_learn(r->tables);
     pn_tape_side_by_side(r->tape, true); /* with as much memory as it will have */
     pn_status s = work(ctx);
     pn_tape_side_by_side(r->tape, false);
-    pn_status known = pn_recorded_learn_end(r->tables);
+    pn_recorded_learn(NULL);
+    PN_TRY(s);
     r->given_back = pn_pool_given_back(pn_tape_pool(r->tape));
     r->state = LEARNT;
-    if (s) {
-        r->state = NEW;
-        return s;
-    }
-    if (known) give_up(r);
+    if (pn_recorded_settle(r->tables)) give_up(r);
     return PN_OK;
 }
 
