@@ -2,7 +2,7 @@
  *
  * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see), from one thread. All work goes to one
  * stream, in the order in which it was asked for; memory that is given back is taken again by what follows on that
- * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download and
+ * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download, pn_event_wait and
  * pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is reported.
  *
  * Two files implement this header and the build takes one: device_cuda.c, or device_nocuda.c where nvcc is missing. In
@@ -43,6 +43,10 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
 pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes);
 /* To the host: waits for everything that was asked for before. */
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);
+/* To pinned memory of the host, which nobody touches until an event after it was waited for. */
+pn_status pn_device_send(void *pinned, const void *src, size_t n_bytes);
+pn_status pn_device_pin(size_t n_bytes, void **out);
+void pn_device_unpin(void *pinned);                                   /* NULL ok; waits for what is being sent there */
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes); /* both on the GPU, not overlapping */
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes);
 pn_status pn_device_sync(void);
@@ -67,11 +71,13 @@ pn_status pn_graph_join(void);
 pn_status pn_graph_launch(const pn_graph *g);
 void pn_graph_destroy(pn_graph **g); /* launches that were asked for still run */
 
-/* Points in the stream, for timing: an event is recorded when the GPU comes to it. */
+/* Points in the stream: an event is recorded when the GPU comes to it. */
 typedef struct pn_event pn_event;
 pn_status pn_event_create(pn_event **out);
 void pn_event_destroy(pn_event **e);
 pn_status pn_event_record(pn_event *e);
+/* Waits until the GPU came to the point where it was recorded last; at once when it never was. */
+pn_status pn_event_wait(pn_event *e);
 /* Waits for `end`. PN_DEVICE when either was never recorded. */
 pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds);
 

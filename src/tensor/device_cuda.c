@@ -7,9 +7,10 @@
 
 #include "device_cuda.h"
 
-/* Copies between the GPU and ordinary memory go through two pinned buffers in turn: the GPU works on one while the
- * processor fills or empties the other. */
-enum { STAGE_BYTES = 4 << 20, STAGES = 2, CONSTANT_BYTES = 64 << 10, BRANCHES = 8 };
+/* Copies between the GPU and ordinary memory go through pinned buffers in turn: the GPU works on some while the
+ * processor fills or empties others. An upload waits for the one that had its buffer before, so there are more of them
+ * than a step of training uploads small tables: the host can ask for a step while the GPU is at the one before. */
+enum { STAGE_BYTES = 512 << 10, STAGES = 16, CONSTANT_BYTES = 64 << 10, BRANCHES = 8 };
 
 typedef struct stage {
     void *data; /* pinned */
@@ -34,6 +35,7 @@ static struct {
     cudaMemPool_t memory;
     int multiprocessors;
     stage stage[STAGES];
+    int next;        /* stage to upload through */
     char *constants; /* pinned; one after another, each at a multiple of 16 bytes */
     size_t n_constants;
     const char *last; /* kernel launched */
@@ -200,10 +202,10 @@ void pn_device_free(void *p) {
 }
 
 pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
-    int k = 0;
     PN_TRY(not_recording("copying to the GPU"));
-    for (size_t at = 0, n; at < n_bytes; at += n, k = (k + 1) % STAGES) {
-        stage *s = &device.stage[k];
+    for (size_t at = 0, n; at < n_bytes; at += n) {
+        stage *s = &device.stage[device.next];
+        device.next = (device.next + 1) % STAGES;
         n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
         TRY_CUDA(cudaEventSynchronize(s->done), "copying to the GPU");
         memcpy(s->data, (const char *)src + at, n);
@@ -250,6 +252,23 @@ pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
         got += n;
     }
     PN_TRY(finish());
+    return PN_OK;
+}
+
+pn_status pn_device_pin(size_t n_bytes, void **out) {
+    PN_TRY(pn_device_open());
+    TRY_CUDA(cudaHostAlloc(out, n_bytes, cudaHostAllocDefault), "pinned memory");
+    return PN_OK;
+}
+
+void pn_device_unpin(void *pinned) {
+    if (!pinned) return;
+    (void)cudaStreamSynchronize(device.stream); /* what failed is told where somebody looks */
+    (void)cudaFreeHost(pinned);
+}
+
+pn_status pn_device_send(void *pinned, const void *src, size_t n_bytes) {
+    TRY_CUDA(cudaMemcpyAsync(pinned, src, n_bytes, cudaMemcpyDeviceToHost, device.stream), "copying from the GPU");
     return PN_OK;
 }
 
@@ -389,6 +408,13 @@ void pn_event_destroy(pn_event **e) {
 pn_status pn_event_record(pn_event *e) {
     TRY_CUDA(cudaEventRecord(e->event, device.stream), "recording a CUDA event");
     return PN_OK;
+}
+
+pn_status pn_event_wait(pn_event *e) {
+    cudaError_t error = cudaEventSynchronize(e->event);
+    if (error != cudaSuccess) return failed_after(error);
+    /* What met bad input may still be writing what it saw. */
+    return *(volatile int *)&device.bad->taken ? finish() : PN_OK;
 }
 
 pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds) {
