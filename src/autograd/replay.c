@@ -96,13 +96,6 @@ static pn_status record(pn_replay *r, pn_replay_work work, void *ctx) {
     return PN_OK;
 }
 
-static pn_status launch(pn_replay *r) {
-    PN_TRY(pn_recorded_refresh(r->tables));
-    PN_TRY(pn_graph_launch(r->graph));
-    r->launches++;
-    return PN_OK;
-}
-
 /* Whether what was learnt or recorded is still what the work would do. */
 static bool holds(const pn_replay *r, uint64_t addresses) {
     return r->addresses == addresses && r->given_back == pn_pool_given_back(pn_tape_pool(r->tape)) &&
@@ -119,9 +112,12 @@ pn_status pn_replay_run(pn_replay *r, uint64_t addresses, pn_replay_work work, v
     }
     r->addresses = addresses;
     if (r->state == NEW) return learn(r, work, ctx);
+    PN_TRY(pn_recorded_refresh(r->tables)); /* before the work, which may change what they are made of */
     if (r->state == LEARNT) {
         PN_TRY(record(r, work, ctx));
         if (r->state != RECORDED) return PN_OK;
     }
-    return launch(r);
+    PN_TRY(pn_graph_launch(r->graph));
+    r->launches++;
+    return PN_OK;
 }
