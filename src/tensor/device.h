@@ -38,8 +38,8 @@ void pn_device_free(void *p); /* NULL ok */
 
 /* From the host: src may be changed at once. */
 pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
-/* The same bytes whenever this is asked for: unlike an upload it can be recorded (pn_graph). They are kept for as long
- * as the program runs, so there are few: PN_UNSUPPORTED past 64 KiB of different ones. */
+/* The same bytes whenever this is asked for: unlike an upload it can be recorded (pn_graph). What was recorded is kept
+ * for as long as the program runs: PN_UNSUPPORTED past 64 KiB of different bytes. */
 pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes);
 /* To the host: waits for everything that was asked for before. */
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);

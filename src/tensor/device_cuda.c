@@ -218,6 +218,7 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
 
 pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) {
     size_t at = 0;
+    if (!device.recording) return pn_device_upload(dst, src, n_bytes);
     while (at < device.n_constants &&
            (n_bytes > device.n_constants - at || memcmp(device.constants + at, src, n_bytes)))
         at += 16;
