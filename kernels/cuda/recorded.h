@@ -23,12 +23,11 @@ void pn_recorded_destroy(pn_recorded **r);
  * what is launched, and over how many blocks, depends on them. */
 pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fixed);
 
-/* Between these the work runs as usual; before the first, what was learnt is forgotten. */
-void pn_recorded_learn_begin(pn_recorded *r);
+/* The work runs as usual, until NULL ends it; what was learnt before is forgotten. */
+void pn_recorded_learn(pn_recorded *r);
 /* Finds room for the tables, and remembers what is fixed. PN_UNSUPPORTED: one of them is of arrays without a name. */
-pn_status pn_recorded_learn_end(pn_recorded *r);
-
-/* Between these the work is recorded: NULL ends it. */
+pn_status pn_recorded_settle(pn_recorded *r);
+/* The work is recorded, until NULL ends it. */
 void pn_recorded_use(pn_recorded *r);
 
 /* Whether what is fixed has changed, so that the work must be recorded again. */

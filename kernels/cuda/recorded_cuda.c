@@ -99,13 +99,13 @@ static place *find(const pn_recorded *r, const pn_table_recipe *of) {
 
 /* ---- learning ---- */
 
-void pn_recorded_learn_begin(pn_recorded *r) {
-    PN_ASSERT(!learning && !using);
-    forget(r);
+void pn_recorded_learn(pn_recorded *r) {
+    PN_ASSERT(!using);
+    if (r) forget(r);
     learning = r;
 }
 
-void pn_recorded_learn(const pn_table_recipe *of) {
+void pn_recorded_asked(const pn_table_recipe *of) {
     pn_recorded *r = learning;
     if (!r || find(r, of)) return;
     r->unnamed = r->unnamed || !has_name(r, of, 0) || !has_name(r, of, 1);
@@ -118,9 +118,7 @@ void pn_recorded_learn(const pn_table_recipe *of) {
     r->n += (n + 31) / 32 * 32; /* each begins at a multiple of 128 bytes, as tables of their own do */
 }
 
-pn_status pn_recorded_learn_end(pn_recorded *r) {
-    PN_ASSERT(learning == r);
-    learning = NULL;
+pn_status pn_recorded_settle(pn_recorded *r) {
     PN_CHECK(!r->unnamed, PN_UNSUPPORTED, "a table of the work to be recorded is made of numbers that may change");
     const size_t bytes = (size_t)(r->n + 1) * sizeof *r->values;
     r->values = calloc(1, bytes);

@@ -12,10 +12,10 @@ pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fi
     (void)r, (void)at, (void)n, (void)fixed;
     PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA");
 }
-void pn_recorded_learn_begin(pn_recorded *r) {
+void pn_recorded_learn(pn_recorded *r) {
     (void)r;
 }
-pn_status pn_recorded_learn_end(pn_recorded *r) {
+pn_status pn_recorded_settle(pn_recorded *r) {
     (void)r;
     PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA");
 }

@@ -118,7 +118,7 @@ done:
 
 static pn_status stage(const pn_table_recipe *r, const int32_t **out) {
     if (pn_graph_recording()) return pn_recorded_table(r, out);
-    pn_recorded_learn(r);
+    pn_recorded_asked(r);
     table *t = find(r);
     if (!t) {
         t = make_room();

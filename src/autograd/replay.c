@@ -64,16 +64,15 @@ static void give_up(pn_replay *r) {
 
 /* As usual, so that libraries make their plans, the pool has all the memory, and tables are known. */
 static pn_status learn(pn_replay *r, pn_replay_work work, void *ctx) {
-    pn_recorded_learn_begin(r->tables);
+    pn_recorded_learn(r->tables);
+    pn_tape_side_by_side(r->tape, true); /* with as much memory as it will have */
     pn_status s = work(ctx);
-    pn_status known = pn_recorded_learn_end(r->tables);
+    pn_tape_side_by_side(r->tape, false);
+    pn_recorded_learn(NULL);
+    PN_TRY(s);
     r->given_back = pn_pool_given_back(pn_tape_pool(r->tape));
     r->state = LEARNT;
-    if (s) {
-        r->state = NEW;
-        return s;
-    }
-    if (known) give_up(r);
+    if (pn_recorded_settle(r->tables)) give_up(r);
     return PN_OK;
 }
 
@@ -81,7 +80,9 @@ static pn_status record(pn_replay *r, pn_replay_work work, void *ctx) {
     pn_status s = pn_graph_begin();
     if (!s) {
         pn_recorded_use(r->tables);
+        pn_tape_side_by_side(r->tape, true);
         s = work(ctx);
+        pn_tape_side_by_side(r->tape, false);
         pn_recorded_use(NULL);
         pn_status ended = pn_graph_end(s ? NULL : &r->graph);
         if (!s) s = ended;
@@ -92,13 +93,6 @@ static pn_status record(pn_replay *r, pn_replay_work work, void *ctx) {
     }
     r->recordings++;
     r->state = RECORDED;
-    return PN_OK;
-}
-
-static pn_status launch(pn_replay *r) {
-    PN_TRY(pn_recorded_refresh(r->tables));
-    PN_TRY(pn_graph_launch(r->graph));
-    r->launches++;
     return PN_OK;
 }
 
@@ -118,9 +112,12 @@ pn_status pn_replay_run(pn_replay *r, uint64_t addresses, pn_replay_work work, v
     }
     r->addresses = addresses;
     if (r->state == NEW) return learn(r, work, ctx);
+    PN_TRY(pn_recorded_refresh(r->tables)); /* before the work, which may change what they are made of */
     if (r->state == LEARNT) {
         PN_TRY(record(r, work, ctx));
         if (r->state != RECORDED) return PN_OK;
     }
-    return launch(r);
+    PN_TRY(pn_graph_launch(r->graph));
+    r->launches++;
+    return PN_OK;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "add/add.h"
+#include "device.h"
 #include "profile.h"
 #include "range.h"
 
@@ -19,6 +20,8 @@ typedef struct node {
     bool again;       /* its outputs are made again; so it needs all of its inputs */
     _Alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
 } node;
+
+enum { HELD = 32 };
 
 struct pn_tape {
     pn_backend backend;
@@ -36,6 +39,9 @@ struct pn_tape {
     pn_tensor **planned; /* shells whose gradients a plan made: they have no memory and must not outlive it */
     int n_planned, cap_planned;
     pn_op_cost cost;
+    bool side_by_side, branching; /* whether branches are kept apart, and whether one is open */
+    pn_storage *scratch[HELD];    /* of open branches: nothing else may have it */
+    int n_scratch;
 };
 
 static pn_status create(pn_backend backend, pn_backend planned_for, pn_dtype compute, pn_tape **out) {
@@ -89,7 +95,13 @@ static void node_free(node *n) {
     }
 }
 
+static void release_scratch(pn_tape *t) {
+    while (t->n_scratch > 0) pn_storage_release(&t->scratch[--t->n_scratch]);
+    t->branching = false;
+}
+
 void pn_tape_reset(pn_tape *t) {
+    release_scratch(t); /* of work that failed */
     while (t->n_nodes > 0) node_free(&t->nodes[--t->n_nodes]);
     while (t->n_owned > 0) pn_tensor_release(&t->owned[--t->n_owned]);
     while (t->n_planned > 0) {
@@ -144,6 +156,37 @@ pn_again pn_tape_again(pn_tape *t, pn_again most) {
     return before;
 }
 
+/* ---- branches ---- */
+
+void pn_tape_side_by_side(pn_tape *t, bool on) {
+    t->side_by_side = on;
+}
+
+pn_status pn_tape_branch(pn_tape *t) {
+    if (!t->side_by_side) return PN_OK;
+    t->branching = true;
+    return pn_graph_branch();
+}
+
+pn_status pn_tape_join(pn_tape *t) {
+    if (!t->branching) return PN_OK;
+    PN_TRY(pn_graph_join());
+    release_scratch(t);
+    return PN_OK;
+}
+
+/* What a call had may be taken again: at once, for that comes later in the stream, or after the branches that are open,
+ * all of them if there are too many. */
+static pn_status give_back(pn_tape *t, pn_storage **scratch) {
+    if (t->branching && *scratch && t->n_scratch < HELD) {
+        t->scratch[t->n_scratch++] = *scratch;
+        return PN_OK;
+    }
+    pn_status s = *scratch ? pn_tape_join(t) : PN_OK;
+    pn_storage_release(scratch);
+    return s;
+}
+
 /* ---- scopes ---- */
 
 pn_scope pn_scope_open(pn_tape *t) {
@@ -151,7 +194,7 @@ pn_scope pn_scope_open(pn_tape *t) {
 }
 
 void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep) {
-    PN_ASSERT(s.mark <= t->n_owned);
+    PN_ASSERT(s.mark <= t->n_owned && !t->branching);
     int kept = s.mark;
     for (int i = s.mark; i < t->n_owned; i++) {
         bool stays = false;
@@ -243,8 +286,8 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     pn_profile_end(began, impl->name, backward, &cost);
     pn_range_end();
     c->scratch = NULL;
-    pn_storage_release(&scratch);
-    return s;
+    pn_status given = give_back(t, &scratch);
+    return s ? s : given;
 }
 
 /* Where it may be, the next state is made in the memory of the last: half the traffic of decoding. */

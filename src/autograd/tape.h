@@ -44,6 +44,14 @@ bool pn_tape_differentiates(const pn_tape *t);
  */
 pn_again pn_tape_again(pn_tape *t, pn_again most);
 
+/* Branches: what follows one needs nothing that the others since the last join make, and no scope that was opened
+ * before them closes until they are joined. Recorded work (replay.h) runs them side by side; elsewhere they say
+ * nothing. */
+pn_status pn_tape_branch(pn_tape *t);
+pn_status pn_tape_join(pn_tape *t);
+/* For replay.c: whether branches are kept apart, each with scratch of its own. */
+void pn_tape_side_by_side(pn_tape *t, bool on);
+
 typedef struct pn_scope {
     int mark;
 } pn_scope;

@@ -38,8 +38,8 @@ void pn_device_free(void *p); /* NULL ok */
 
 /* From the host: src may be changed at once. */
 pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
-/* The same bytes whenever this is asked for: unlike an upload it can be recorded (pn_graph). They are kept for as long
- * as the program runs, so there are few: PN_UNSUPPORTED past 64 KiB of different ones. */
+/* The same bytes whenever this is asked for: unlike an upload it can be recorded (pn_graph). What was recorded is kept
+ * for as long as the program runs: PN_UNSUPPORTED past 64 KiB of different bytes. */
 pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes);
 /* To the host: waits for everything that was asked for before. */
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);
@@ -63,6 +63,11 @@ bool pn_graph_recording(void);
 pn_status pn_graph_begin(void);
 /* out NULL: what was recorded is forgotten. PN_UNSUPPORTED: something in it cannot be recorded. */
 pn_status pn_graph_end(pn_graph **out);
+/* While recording: what follows a branch runs after what came before the first one since the last join, and beside what
+ * the others ask for; after a join comes what needs them. At other times everything runs in the order it is asked for.
+ */
+pn_status pn_graph_branch(void);
+pn_status pn_graph_join(void);
 pn_status pn_graph_launch(const pn_graph *g);
 void pn_graph_destroy(pn_graph **g); /* launches that were asked for still run */
 

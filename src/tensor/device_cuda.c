@@ -10,24 +10,32 @@
 /* Copies between the GPU and ordinary memory go through pinned buffers in turn: the GPU works on some while the
  * processor fills or empties others. An upload waits for the one that had its buffer before, so there are more of them
  * than a step of training uploads small tables: the host can ask for a step while the GPU is at the one before. */
-enum { STAGE_BYTES = 512 << 10, STAGES = 16, CONSTANT_BYTES = 64 << 10 };
+enum { STAGE_BYTES = 512 << 10, STAGES = 16, CONSTANT_BYTES = 64 << 10, BRANCHES = 8 };
 
 typedef struct stage {
     void *data; /* pinned */
     cudaEvent_t done;
 } stage;
 
+typedef struct branch {
+    cudaStream_t stream;
+    cudaEvent_t done;
+} branch;
+
 static struct {
     bool open;
     bool wait;   /* PN_CUDA_SYNC */
     bool graphs; /* unless PN_CUDA_GRAPHS=0 */
     bool recording;
-    const char *spoiled; /* what was asked for that cannot be recorded; NULL: nothing */
-    cudaStream_t stream;
+    const char *spoiled;     /* what was asked for that cannot be recorded; NULL: nothing */
+    cudaStream_t stream, to; /* to: that of a branch, while one is recorded */
+    branch branch[BRANCHES];
+    cudaEvent_t fork;
+    int n_branches; /* since the last join */
     cudaMemPool_t memory;
     int multiprocessors;
     stage stage[STAGES];
-    int next;         /* stage to upload through */
+    int next;        /* stage to upload through */
     char *constants; /* pinned; one after another, each at a multiple of 16 bytes */
     size_t n_constants;
     const char *last; /* kernel launched */
@@ -80,6 +88,7 @@ static pn_status open_gpu(void) {
     PN_TRY(check_architecture(&p));
     TRY_CUDA(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "making a CUDA stream");
     TRY_CUDA(cudaDeviceGetDefaultMemPool(&device.memory, 0), "the GPU's memory pool");
+    device.to = device.stream;
     uint64_t keep_all = UINT64_MAX; /* the pools above decide what goes back */
     TRY_CUDA(cudaMemPoolSetAttribute(device.memory, cudaMemPoolAttrReleaseThreshold, &keep_all),
              "the GPU's memory pool");
@@ -127,7 +136,7 @@ pn_status pn_device_describe(pn_device_info *out) {
 
 cudaStream_t pn_cuda_stream(void) {
     PN_ASSERT(device.open);
-    return device.stream;
+    return device.to;
 }
 int pn_cuda_multiprocessors(void) {
     return device.multiprocessors;
@@ -209,6 +218,7 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
 
 pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) {
     size_t at = 0;
+    if (!device.recording) return pn_device_upload(dst, src, n_bytes);
     while (at < device.n_constants &&
            (n_bytes > device.n_constants - at || memcmp(device.constants + at, src, n_bytes)))
         at += 16;
@@ -219,7 +229,7 @@ pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) 
         memcpy(device.constants + at, src, n_bytes);
         device.n_constants += (n_bytes + 15) / 16 * 16;
     }
-    TRY_CUDA(cudaMemcpyAsync(dst, device.constants + at, n_bytes, cudaMemcpyHostToDevice, device.stream),
+    TRY_CUDA(cudaMemcpyAsync(dst, device.constants + at, n_bytes, cudaMemcpyHostToDevice, device.to),
              "copying to the GPU");
     return PN_OK;
 }
@@ -265,12 +275,12 @@ pn_status pn_device_send(void *pinned, const void *src, size_t n_bytes) {
 
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
     if (n_bytes)
-        TRY_CUDA(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToDevice, device.stream), "copying on the GPU");
+        TRY_CUDA(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToDevice, device.to), "copying on the GPU");
     return PN_OK;
 }
 
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
-    if (n_bytes) TRY_CUDA(cudaMemsetAsync(dst, byte, n_bytes, device.stream), "filling memory of the GPU");
+    if (n_bytes) TRY_CUDA(cudaMemsetAsync(dst, byte, n_bytes, device.to), "filling memory of the GPU");
     return PN_OK;
 }
 
@@ -287,11 +297,43 @@ bool pn_graph_recording(void) {
     return device.recording;
 }
 
+static pn_status make_branches(void) {
+    if (device.fork) return PN_OK;
+    for (int i = 0; i < BRANCHES; i++) {
+        TRY_CUDA(cudaStreamCreateWithFlags(&device.branch[i].stream, cudaStreamNonBlocking), "making a CUDA stream");
+        TRY_CUDA(cudaEventCreateWithFlags(&device.branch[i].done, cudaEventDisableTiming), "making a CUDA event");
+    }
+    TRY_CUDA(cudaEventCreateWithFlags(&device.fork, cudaEventDisableTiming), "making a CUDA event");
+    return PN_OK;
+}
+
 pn_status pn_graph_begin(void) {
     PN_ASSERT(device.open && !device.recording);
+    PN_TRY(make_branches());
     TRY_CUDA(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "recording a CUDA graph");
     device.recording = true;
     device.spoiled = NULL;
+    return PN_OK;
+}
+
+pn_status pn_graph_branch(void) {
+    if (!device.recording) return PN_OK;
+    const int i = device.n_branches++;
+    const branch *b = &device.branch[i % BRANCHES];
+    if (i == 0) TRY_CUDA(cudaEventRecord(device.fork, device.stream), "recording a branch");
+    if (i < BRANCHES) TRY_CUDA(cudaStreamWaitEvent(b->stream, device.fork, 0), "recording a branch");
+    device.to = b->stream;
+    return PN_OK;
+}
+
+pn_status pn_graph_join(void) {
+    const int n = device.n_branches < BRANCHES ? device.n_branches : BRANCHES;
+    device.n_branches = 0;
+    device.to = device.stream;
+    for (int i = 0; i < n; i++) {
+        TRY_CUDA(cudaEventRecord(device.branch[i].done, device.branch[i].stream), "joining branches");
+        TRY_CUDA(cudaStreamWaitEvent(device.stream, device.branch[i].done, 0), "joining branches");
+    }
     return PN_OK;
 }
 
@@ -311,6 +353,8 @@ pn_status pn_graph_end(pn_graph **out) {
     PN_ASSERT(device.recording);
     cudaGraph_t recorded = NULL;
     device.recording = false;
+    device.n_branches = 0; /* of work that failed: the recording fails too */
+    device.to = device.stream;
     cudaError_t error = cudaStreamEndCapture(device.stream, &recorded);
     pn_status s = PN_OK;
     if (out) {
