@@ -27,18 +27,30 @@ static pn_status find(__typeof__(&cuTensorMapEncodeTiled) *out) {
     return PN_OK;
 }
 
-pn_status pn_tensor_map(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
-                        CUtensorMap *out) {
+static pn_status make(const char *name, const void *matrix, int64_t rows, int64_t cols, const cuuint32_t box[2],
+                      CUtensorMapSwizzle swizzle, CUtensorMap *out) {
     __typeof__(&cuTensorMapEncodeTiled) encode;
     void *address;
     const cuuint64_t size[] = { (cuuint64_t)cols, (cuuint64_t)rows }, row_bytes[] = { 2 * (cuuint64_t)cols };
-    const cuuint32_t box[] = { COLS, (cuuint32_t)box_rows }, step[] = { 1, 1 };
+    const cuuint32_t step[] = { 1, 1 };
     memcpy(&address, &matrix, sizeof address);
     PN_TRY(find(&encode));
     CUresult result = encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, address, size, row_bytes, box, step,
-                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     PN_CHECK(result == CUDA_SUCCESS, PN_DEVICE, "%s: the driver makes no tensor map of %lld x %lld (error %d)", name,
              (long long)rows, (long long)cols, (int)result);
     return PN_OK;
+}
+
+pn_status pn_tensor_map(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
+                        CUtensorMap *out) {
+    const cuuint32_t box[] = { COLS, (cuuint32_t)box_rows };
+    return make(name, matrix, rows, cols, box, CU_TENSOR_MAP_SWIZZLE_128B, out);
+}
+
+pn_status pn_tensor_map_plain(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
+                              int box_cols, CUtensorMap *out) {
+    const cuuint32_t box[] = { (cuuint32_t)box_cols, (cuuint32_t)box_rows };
+    return make(name, matrix, rows, cols, box, CU_TENSOR_MAP_SWIZZLE_NONE, out);
 }

@@ -12,5 +12,9 @@
  * swizzle. name: the implementation's, for messages. PN_DEVICE: the driver refuses. */
 pn_status pn_tensor_map(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
                         CUtensorMap *out);
+/* Pieces of box_rows x box_cols, a multiple of 8, of which rows follow each other as they are, from a multiple of 128
+ * bytes on. */
+pn_status pn_tensor_map_plain(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
+                              int box_cols, CUtensorMap *out);
 
 #endif

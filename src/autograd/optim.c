@@ -108,6 +108,7 @@ void pn_adamw_destroy(pn_adamw **op) {
         pn_tensor_release(&o->slots[i].moment[1]);
         pn_storage_release(&o->slots[i].low);
         pn_tensor_release(&o->slots[i].value->grad);
+        o->slots[i].value->grad_blank = false;
         pn_tensor_release(&o->slots[i].value);
     }
     pn_readback_destroy(&o->reading);
@@ -120,7 +121,10 @@ void pn_adamw_destroy(pn_adamw **op) {
 }
 
 pn_status pn_adamw_zero_grad(pn_adamw *o) {
-    for (int i = 0; i < o->n; i++) PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
+    for (int i = 0; i < o->n; i++) {
+        PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
+        o->slots[i].value->grad_blank = false;
+    }
     return PN_OK;
 }
 
@@ -153,7 +157,7 @@ static pn_op_cost step_cost(const pn_adamw *o) {
         const pn_tensor *v = o->slots[i].value;
         const double n = (double)pn_tensor_elems(v);
         cost.flops += 14 * n;
-        cost.bytes += 2 * ((double)pn_tensor_bytes(v) + pn_adamw_bytes(n, v->dtype));
+        cost.bytes += 2 * ((double)pn_tensor_bytes(v) + pn_adamw_bytes(n, v->dtype)) - (o->gpu ? 4 * n : 0);
     }
     return cost;
 }
@@ -207,7 +211,14 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_te
     return PN_OK;
 }
 
+/* Gradients that nobody wrote since the last step are zero; those of this one are blank when it has read them, so that
+ * backward writes where it would else add to zeros. */
 static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_tensor *loss) {
+    for (int i = 0; i < o->n; i++) {
+        pn_tensor *v = o->slots[i].value;
+        if (v->grad_blank) PN_TRY(pn_tensor_fill_zero(v->grad));
+        v->grad_blank = true;
+    }
     PN_TRY(pn_adamw_gpu_step(o->gpu, rates, pn_f32_or_null(loss)));
     PN_TRY(pn_readback_add(o->reading, pn_adamw_gpu_found(o->gpu)));
     return PN_OK;

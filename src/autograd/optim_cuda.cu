@@ -64,12 +64,11 @@ __global__ void __launch_bounds__(SUM_THREADS)
 struct rule {
     pn_adamw_rates r;
     float shrink, scale;
-    __device__ void operator()(float &w, float &g, float &m, float &v) const {
+    __device__ void operator()(float &w, float g, float &m, float &v) const {
         const float gk = g * scale;
         m = r.beta1 * m + (1 - r.beta1) * gk;
         v = r.beta2 * v + (1 - r.beta2) * gk * gk;
         w = shrink * w - r.rate * m / (sqrtf(v) * r.root + r.epsilon);
-        g = 0;
     }
 };
 
@@ -108,15 +107,17 @@ struct halved {
 
 template <class MASTERS>
 __device__ void update_part(const part &p, const pn_adamw_row &row, const rule &f, const MASTERS &masters) {
-    float *g = row.grad, *m = row.moment[0], *v = row.moment[1];
+    const float *g = row.grad;
+    float *m = row.moment[0], *v = row.moment[1];
     walk(
         p, row.n,
         [&](int64_t i) {
             float4 w4 = masters.load4(i);
-            float4 g4 = *(float4 *)(g + i), m4 = *(float4 *)(m + i), v4 = *(float4 *)(v + i);
+            const float4 g4 = *(const float4 *)(g + i);
+            float4 m4 = *(float4 *)(m + i), v4 = *(float4 *)(v + i);
             f(w4.x, g4.x, m4.x, v4.x), f(w4.y, g4.y, m4.y, v4.y);
             f(w4.z, g4.z, m4.z, v4.z), f(w4.w, g4.w, m4.w, v4.w);
-            *(float4 *)(g + i) = g4, *(float4 *)(m + i) = m4, *(float4 *)(v + i) = v4;
+            *(float4 *)(m + i) = m4, *(float4 *)(v + i) = v4;
             masters.store4(i, w4);
         },
         [&](int64_t i) {

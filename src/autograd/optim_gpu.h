@@ -30,7 +30,7 @@ enum { PN_ADAMW_NORM, PN_ADAMW_MADE, PN_ADAMW_FOUND };
 /* pool: of the GPU, for the tables. Rows are copied. */
 pn_status pn_adamw_gpu_create(pn_pool *pool, const pn_adamw_row *rows, int n, pn_adamw_gpu **out);
 void pn_adamw_gpu_destroy(pn_adamw_gpu **g);
-/* Asks for norm, update and zero gradients: for nothing but the norm where that or the loss (an address of the GPU,
+/* Asks for norm and update: for nothing but the norm where that or the loss (an address of the GPU,
  * NULL: none) is not finite, or an input was outside its contract. */
 pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss);
 /* F64 [PN_ADAMW_FOUND] of the last step: the norm before clipping, and 0 where nothing was updated. Borrowed. */

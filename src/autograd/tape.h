@@ -37,6 +37,11 @@ pn_pool *pn_tape_pool(pn_tape *t);
 /* Sets recording and returns what it was. A new tape records. */
 bool pn_tape_record(pn_tape *t, bool recording);
 bool pn_tape_recording(const pn_tape *t);
+/* What is recorded from now on and costs at most `most` to make again (op.h) is not kept for backward, which makes it
+ * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first.
+ */
+pn_again pn_tape_again(pn_tape *t, pn_again most);
+pn_again pn_tape_makes_again(const pn_tape *t);
 
 typedef struct pn_scope {
     int mark;
@@ -47,6 +52,10 @@ void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep);
 pn_status pn_tape_own(pn_tape *t, pn_tensor *x);
 /* A tensor with undefined values, owned by the current scope. */
 pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
+
+/* Zeros for the gradient of x, if it has none: as the optimizer makes them before the first step, which a plan is to see.
+ */
+pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x);
 
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.
  * `loss` has one element. PN_NUMERIC when the loss is not finite. */

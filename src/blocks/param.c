@@ -151,6 +151,11 @@ pn_status pn_params_tape(const pn_params *p, pn_tape **out) {
     return PN_OK;
 }
 
+pn_status pn_params_tape_plan(const pn_params *p, pn_tape **out) {
+    PN_TRY(pn_tape_create_plan(p->backend, p->dtype, out));
+    return PN_OK;
+}
+
 /* ---- values ---- */
 
 pn_status pn_params_share(pn_params *p, pn_param *from) {

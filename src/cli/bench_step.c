@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "device.h"
 #include "distill.h"
+#include "memory.h"
 #include "json.h"
 #include "optimizer.h"
 #include "profile.h"
@@ -23,8 +24,10 @@ typedef struct bench {
     pn_step pass;
     pn_batch batch;
     pn_timing step;
-    double first; /* seconds from the start to the end of the first step */
-    double used;  /* bytes of the GPU, at the most */
+    pn_recompute recompute;
+    double planned; /* bytes of a step; 0: not asked for */
+    double first;   /* seconds from the start to the end of the first step */
+    double used;    /* bytes of the GPU, at the most */
     FILE *out;
 } bench;
 
@@ -73,6 +76,37 @@ done:
     return s;
 }
 
+static pn_distill pass_of(const bench *b) {
+    static const pn_loss_weights stage1 = { .kl = 1, .feature = 1, .temperature = 1 }, stage2 = { .ce = 1 };
+    const pn_distill pass = { .student = b->student,
+                              .teacher = b->teacher,
+                              .weights = b->teacher ? &stage1 : &stage2,
+                              .recompute = b->recompute };
+    return pass;
+}
+
+static pn_status planned_step(void *ctx, const pn_recompute *r, double *bytes) {
+    bench *b = ctx;
+    pn_tape *plan;
+    b->recompute = *r;
+    const pn_distill pass = pass_of(b);
+    PN_TRY(pn_params_tape_plan(b->student->params, &plan));
+    pn_status s = pn_pass_plan(plan, &pass, &b->batch, bytes);
+    pn_tape_destroy(&plan);
+    return s;
+}
+
+static pn_status choose_recompute(bench *b) {
+    double budget;
+    b->recompute.level = b->o->recompute == PN_RECOMPUTE_AUTO ? PN_RECOMPUTE_NONE : b->o->recompute;
+    if (b->o->on.backend != PN_CUDA) return PN_OK;
+    PN_TRY(pn_memory_budget(b->o->memory_gb, &budget));
+    if (b->o->recompute == PN_RECOMPUTE_AUTO)
+        PN_TRY(pn_recompute_fit(b->student->config.n_layers, pn_memory_share * budget, planned_step, b, &b->recompute));
+    const pn_recompute chosen = b->recompute;
+    return planned_step(b, &chosen, &b->planned);
+}
+
 static pn_status settle(bench *b) {
     pn_loss_parts losses;
     double norm;
@@ -82,11 +116,7 @@ static pn_status settle(bench *b) {
 /* As the trainer does it: the step before is waited for when the forward pass has been asked for. */
 static pn_status run_step(void *ctx) {
     bench *b = ctx;
-    static const pn_loss_weights stage1 = { .kl = 1, .feature = 1, .temperature = 1 }, stage2 = { .ce = 1 };
-    const pn_distill pass = { .student = b->student,
-                              .teacher = b->teacher,
-                              .weights = b->teacher ? &stage1 : &stage2,
-                              .recompute = b->o->recompute };
+    const pn_distill pass = pass_of(b);
     pn_tape_reset(b->tape);
     PN_TRY(pn_step_forward(&b->pass, &pass, &b->batch));
     PN_TRY(settle(b));
@@ -138,25 +168,26 @@ static void print(const bench *b) {
     double parameters = (double)pn_params_count(b->student->params, false);
     fprintf(b->out,
             "sum of the ops, each waited for: %.1f ms\n"
-            "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters%s: step median %.1f ms (%.1f .. %.1f, "
+            "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters: step median %.1f ms (%.1f .. %.1f, "
             "%lld steps), %.0f tokens/s\n"
             "useful work %.1f TFLOP/s, %.3f of the product; first step done %.1f s after the start",
             inside * 1e3, o->shape->name, (long long)o->stage, (long long)o->tokens, (long long)o->sequences,
-            parameters, o->recompute ? ", recompute" : "", b->step.median * 1e3, b->step.least * 1e3,
-            b->step.most * 1e3, (long long)b->step.runs, tokens / b->step.median, useful / b->step.median / 1e12,
-            useful / b->step.median / m->gemm, b->first);
-    if (b->used > 0) fprintf(b->out, "; %.1f GB of the GPU in use", b->used / 1e9);
+            parameters, b->step.median * 1e3, b->step.least * 1e3, b->step.most * 1e3, (long long)b->step.runs,
+            tokens / b->step.median, useful / b->step.median / 1e12, useful / b->step.median / m->gemm, b->first);
+    if (b->used > 0)
+        fprintf(b->out, "; %.1f GB of the GPU in use, %.1f planned for activations\nbackward makes again: %s",
+                b->used / 1e9, b->planned / 1e9, pn_recompute_text(&b->recompute));
     fputc('\n', b->out);
 }
 
 static pn_status write_json(const bench *b) {
     const pn_bench_step_options *o = b->o;
     if (!o->json) return PN_OK;
-    json_t *root = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
+    json_t *root = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
                              pn_machine_json(&b->machine), "shape", o->shape->name, "stage", (json_int_t)o->stage,
-                             "tokens", (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "median_ms",
-                             b->step.median * 1e3, "tokens_per_second", (double)o->tokens / b->step.median, "gpu_bytes",
-                             b->used, "first_step_seconds", b->first);
+                             "tokens", (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "recompute",
+                             pn_recompute_text(&b->recompute), "median_ms", b->step.median * 1e3, "tokens_per_second",
+                             (double)o->tokens / b->step.median, "gpu_bytes", b->used, "first_step_seconds", b->first);
     PN_CHECK(root, PN_MEMORY, "out of memory");
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);
@@ -170,6 +201,7 @@ pn_status pn_bench_step(const pn_bench_step_options *o, FILE *out) {
     PN_TRY_GOTO(s, make_models(&b), done);
     PN_TRY_GOTO(s, make_optimizer(&b), done);
     PN_TRY_GOTO(s, make_batch(&b), done);
+    PN_TRY_GOTO(s, choose_recompute(&b), done);
     PN_TRY_GOTO(s, measure(&b, began), done);
     print(&b);
     PN_TRY_GOTO(s, write_json(&b), done);

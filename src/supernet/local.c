@@ -20,7 +20,6 @@
 
 #include <xxhash.h>
 
-#include "add/add.h"
 #include "clock.h"
 #include "device.h"
 #include "feature_loss/feature_loss.h"
@@ -152,7 +151,7 @@ static pn_status keep(local *r, int first, int end) {
 /* One layer on one batch: teaches its candidates, unless an earlier run has, and returns the teacher's next h (NULL
  * out: not wanted). */
 static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const pn_docs *docs, pn_tensor **next) {
-    pn_tensor *x, *y, *sum;
+    pn_tensor *x, *y;
     pn_carry carry = { 0 };
     bool teach = step >= r->trained[l];
     r->done += docs->offset[docs->n];
@@ -162,10 +161,7 @@ static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const p
     for (int i = 0; i < r->n_learners && teach; i++)
         if (r->learner[i].layer == l) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
     if (teach) r->trained[l] = step + 1;
-    if (next) {
-        PN_TRY(pn_add(r->tape, h, y, &sum));
-        PN_TRY(pn_model_mlp_half(r->m, l, r->tape, sum, next));
-    }
+    if (next) PN_TRY(pn_model_mlp_half(r->m, l, r->tape, h, y, next));
     pn_progress_update(&r->progress, r->done, "layer %d  error %.3f", l, r->error);
     return PN_OK;
 }

@@ -9,10 +9,12 @@
  * the latter pn_device_open always fails, so nothing else is ever called.
  *
  * A kernel that fails is reported by the next call that looks; with PN_CUDA_SYNC=1 in the environment every launch is
- * waited for, and the message names the right kernel. */
+ * waited for, and the message names the right kernel. With PN_CUDA_GRAPHS=0 nothing is recorded and launched as a whole
+ * (pn_graph): every kernel is launched by itself, with the same results. */
 #ifndef PN_TENSOR_DEVICE_H
 #define PN_TENSOR_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "status.h"
@@ -36,6 +38,9 @@ void pn_device_free(void *p); /* NULL ok */
 
 /* From the host: src may be changed at once. */
 pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes);
+/* The same bytes whenever this is asked for: unlike an upload it can be recorded (pn_graph). They are kept for as long
+ * as the program runs, so there are few: PN_UNSUPPORTED past 64 KiB of different ones. */
+pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes);
 /* To the host: waits for everything that was asked for before. */
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes);
 /* To pinned memory of the host, which nobody touches until an event after it was waited for. */
@@ -45,6 +50,21 @@ void pn_device_unpin(void *pinned);                                   /* NULL ok
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes); /* both on the GPU, not overlapping */
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes);
 pn_status pn_device_sync(void);
+
+/* Work that is recorded once and launched as a whole, as often as wanted: a CUDA graph. What is asked for between begin
+ * and end does not run. It cannot wait for the GPU, copy from or to the host, or take or give back memory: where that
+ * is tried, pn_graph_end fails. A graph works on the addresses that it was recorded with; whoever launches it sees to
+ * it that they hold what they should. */
+typedef struct pn_graph pn_graph;
+/* Whether graphs are to be used: not where the environment says PN_CUDA_GRAPHS=0 or PN_CUDA_SYNC=1, nor without a GPU
+ * that is open. */
+bool pn_graphs_wanted(void);
+bool pn_graph_recording(void);
+pn_status pn_graph_begin(void);
+/* out NULL: what was recorded is forgotten. PN_UNSUPPORTED: something in it cannot be recorded. */
+pn_status pn_graph_end(pn_graph **out);
+pn_status pn_graph_launch(const pn_graph *g);
+void pn_graph_destroy(pn_graph **g); /* launches that were asked for still run */
 
 /* Points in the stream: an event is recorded when the GPU comes to it. */
 typedef struct pn_event pn_event;

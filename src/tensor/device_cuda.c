@@ -10,7 +10,7 @@
 /* Copies between the GPU and ordinary memory go through pinned buffers in turn: the GPU works on some while the
  * processor fills or empties others. An upload waits for the one that had its buffer before, so there are more of them
  * than a step of training uploads small tables: the host can ask for a step while the GPU is at the one before. */
-enum { STAGE_BYTES = 512 << 10, STAGES = 16 };
+enum { STAGE_BYTES = 512 << 10, STAGES = 16, CONSTANT_BYTES = 64 << 10 };
 
 typedef struct stage {
     void *data; /* pinned */
@@ -19,12 +19,17 @@ typedef struct stage {
 
 static struct {
     bool open;
-    bool wait; /* PN_CUDA_SYNC */
+    bool wait;   /* PN_CUDA_SYNC */
+    bool graphs; /* unless PN_CUDA_GRAPHS=0 */
+    bool recording;
+    const char *spoiled; /* what was asked for that cannot be recorded; NULL: nothing */
     cudaStream_t stream;
     cudaMemPool_t memory;
     int multiprocessors;
     stage stage[STAGES];
     int next;         /* stage to upload through */
+    char *constants; /* pinned; one after another, each at a multiple of 16 bytes */
+    size_t n_constants;
     const char *last; /* kernel launched */
     pn_cuda_bad *bad, *bad_of_gpu;
 } device;
@@ -82,12 +87,14 @@ static pn_status open_gpu(void) {
         TRY_CUDA(cudaHostAlloc(&device.stage[i].data, STAGE_BYTES, cudaHostAllocDefault), "pinned memory");
         TRY_CUDA(cudaEventCreateWithFlags(&device.stage[i].done, cudaEventDisableTiming), "making a CUDA event");
     }
+    TRY_CUDA(cudaHostAlloc((void **)&device.constants, CONSTANT_BYTES, cudaHostAllocDefault), "pinned memory");
     TRY_CUDA(cudaHostAlloc((void **)&device.bad, sizeof *device.bad, cudaHostAllocMapped), "pinned memory");
     memset(device.bad, 0, sizeof *device.bad);
     TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_of_gpu, device.bad, 0), "pinned memory");
     device.multiprocessors = p.multiProcessorCount;
-    const char *wait = getenv("PN_CUDA_SYNC");
+    const char *wait = getenv("PN_CUDA_SYNC"), *graphs = getenv("PN_CUDA_GRAPHS");
     device.wait = wait && strcmp(wait, "0");
+    device.graphs = !(graphs && !strcmp(graphs, "0"));
     device.last = "no kernel";
     device.open = true;
     return PN_OK;
@@ -137,7 +144,15 @@ static pn_status failed_after(cudaError_t error) {
     return pn_cuda_status(error, device.wait ? device.last : what);
 }
 
+/* Of what a graph cannot do while it is recorded. what: a literal. */
+static pn_status not_recording(const char *what) {
+    if (!device.recording) return PN_OK;
+    device.spoiled = what;
+    PN_FAIL(PN_UNSUPPORTED, "%s cannot be recorded", what);
+}
+
 static pn_status finish(void) {
+    PN_TRY(not_recording("waiting for the GPU"));
     cudaError_t error = cudaStreamSynchronize(device.stream);
     if (error != cudaSuccess) return failed_after(error);
     pn_cuda_bad bad = *device.bad;
@@ -166,16 +181,19 @@ pn_status pn_device_sync(void) {
 void *pn_device_alloc(size_t n_bytes) {
     PN_ASSERT(device.open);
     void *p = NULL;
+    if (not_recording("taking memory")) return NULL;
     if (cudaMallocAsync(&p, n_bytes, device.stream) == cudaSuccess) return p;
     (void)cudaGetLastError();
     return NULL;
 }
 
 void pn_device_free(void *p) {
+    PN_ASSERT(!device.recording);
     if (p) (void)cudaFreeAsync(p, device.stream); /* fails only where an earlier call failed and said so */
 }
 
 pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
+    PN_TRY(not_recording("copying to the GPU"));
     for (size_t at = 0, n; at < n_bytes; at += n) {
         stage *s = &device.stage[device.next];
         device.next = (device.next + 1) % STAGES;
@@ -189,8 +207,26 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
     return PN_OK;
 }
 
+pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) {
+    size_t at = 0;
+    while (at < device.n_constants &&
+           (n_bytes > device.n_constants - at || memcmp(device.constants + at, src, n_bytes)))
+        at += 16;
+    if (at >= device.n_constants) {
+        at = device.n_constants;
+        PN_CHECK(n_bytes <= CONSTANT_BYTES - at, PN_UNSUPPORTED, "more than %d bytes of constants for the GPU",
+                 (int)CONSTANT_BYTES);
+        memcpy(device.constants + at, src, n_bytes);
+        device.n_constants += (n_bytes + 15) / 16 * 16;
+    }
+    TRY_CUDA(cudaMemcpyAsync(dst, device.constants + at, n_bytes, cudaMemcpyHostToDevice, device.stream),
+             "copying to the GPU");
+    return PN_OK;
+}
+
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
     size_t asked = 0, got = 0;
+    PN_TRY(not_recording("copying from the GPU"));
     for (int in = 0, out = 0; got < n_bytes; out = (out + 1) % STAGES) {
         for (; asked < n_bytes && asked - got < (size_t)STAGES * STAGE_BYTES; in = (in + 1) % STAGES) {
             size_t n = n_bytes - asked < STAGE_BYTES ? n_bytes - asked : STAGE_BYTES;
@@ -236,6 +272,68 @@ pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
 pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
     if (n_bytes) TRY_CUDA(cudaMemsetAsync(dst, byte, n_bytes, device.stream), "filling memory of the GPU");
     return PN_OK;
+}
+
+/* ---- graphs ---- */
+
+struct pn_graph {
+    cudaGraphExec_t exec;
+};
+
+bool pn_graphs_wanted(void) {
+    return device.open && device.graphs && !device.wait;
+}
+bool pn_graph_recording(void) {
+    return device.recording;
+}
+
+pn_status pn_graph_begin(void) {
+    PN_ASSERT(device.open && !device.recording);
+    TRY_CUDA(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "recording a CUDA graph");
+    device.recording = true;
+    device.spoiled = NULL;
+    return PN_OK;
+}
+
+static pn_status make_graph(cudaGraph_t recorded, pn_graph **out) {
+    PN_CHECK(!device.spoiled, PN_UNSUPPORTED, "a CUDA graph: %s cannot be recorded", device.spoiled);
+    pn_graph *g = calloc(1, sizeof *g);
+    PN_CHECK(g, PN_MEMORY, "out of memory");
+    pn_status s = pn_cuda_status(cudaGraphInstantiate(&g->exec, recorded, 0), "making a CUDA graph");
+    if (s)
+        free(g);
+    else
+        *out = g;
+    return s;
+}
+
+pn_status pn_graph_end(pn_graph **out) {
+    PN_ASSERT(device.recording);
+    cudaGraph_t recorded = NULL;
+    device.recording = false;
+    cudaError_t error = cudaStreamEndCapture(device.stream, &recorded);
+    pn_status s = PN_OK;
+    if (out) {
+        s = pn_cuda_status(error, "recording a CUDA graph");
+        if (!s) s = make_graph(recorded, out);
+    } else {
+        (void)cudaGetLastError(); /* of a recording that failed before */
+    }
+    if (recorded) (void)cudaGraphDestroy(recorded);
+    return s;
+}
+
+pn_status pn_graph_launch(const pn_graph *g) {
+    TRY_CUDA(cudaGraphLaunch(g->exec, device.stream), "launching a CUDA graph");
+    device.last = "a CUDA graph";
+    return PN_OK;
+}
+
+void pn_graph_destroy(pn_graph **g) {
+    if (!g || !*g) return;
+    (void)cudaGraphExecDestroy((*g)->exec);
+    free(*g);
+    *g = NULL;
 }
 
 /* ---- events ---- */

@@ -22,6 +22,10 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
     (void)dst, (void)src, (void)n_bytes;
     return pn_device_open();
 }
+pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) {
+    (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
     (void)dst, (void)src, (void)n_bytes;
     return pn_device_open();
@@ -47,6 +51,27 @@ pn_status pn_device_fill(void *dst, int byte, size_t n_bytes) {
 }
 pn_status pn_device_sync(void) {
     return pn_device_open();
+}
+
+bool pn_graphs_wanted(void) {
+    return false;
+}
+bool pn_graph_recording(void) {
+    return false;
+}
+pn_status pn_graph_begin(void) {
+    return pn_device_open();
+}
+pn_status pn_graph_end(pn_graph **out) {
+    (void)out;
+    return pn_device_open();
+}
+pn_status pn_graph_launch(const pn_graph *g) {
+    (void)g;
+    return pn_device_open();
+}
+void pn_graph_destroy(pn_graph **g) {
+    PN_ASSERT(!g || !*g);
 }
 
 pn_status pn_event_create(pn_event **out) {

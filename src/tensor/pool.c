@@ -23,6 +23,7 @@ struct pn_pool {
     size_t n_out;      /* storages handed out */
     size_t live, peak; /* bytes */
     size_t system;     /* bytes taken from the system and not given back */
+    size_t given_back; /* blocks */
     cached *free_list[CLASSES];
 };
 
@@ -64,6 +65,7 @@ static void *allocate(pn_pool *pool, size_t n_bytes) {
 
 static void give_back(pn_pool *pool, void *data, size_t n_bytes) {
     pool->system -= n_bytes;
+    pool->given_back++;
     if (pool->kind == PN_POOL_DEVICE)
         pn_device_free(data);
     else
@@ -125,7 +127,7 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
             free(b);
         } else {
             s->data = allocate(pool, rounded);
-            if (!s->data) { /* blocks of other sizes may be what is missing */
+            if (!s->data && !pn_graph_recording()) { /* blocks of other sizes may be what is missing */
                 pn_pool_trim(pool);
                 s->data = allocate(pool, rounded);
             }
@@ -181,6 +183,9 @@ void pn_pool_reset_peak(pn_pool *pool) {
 }
 size_t pn_pool_system_bytes(const pn_pool *pool) {
     return pool->system;
+}
+size_t pn_pool_given_back(const pn_pool *pool) {
+    return pool->given_back;
 }
 pn_pool_kind pn_pool_kind_of(const pn_pool *pool) {
     return pool->kind;

@@ -43,6 +43,8 @@ void pn_pool_reset_peak(pn_pool *pool);
 size_t pn_pool_system_bytes(const pn_pool *pool);
 /* Gives cached blocks back to the system. */
 void pn_pool_trim(pn_pool *pool);
+/* How many blocks went back so far: while it stays, addresses that were ever handed out are still the pool's. */
+size_t pn_pool_given_back(const pn_pool *pool);
 pn_pool_kind pn_pool_kind_of(const pn_pool *pool);
 
 /* Bytes into, out of, within and between storages of any kind, at byte offsets. Where a counting pool is involved they

@@ -11,6 +11,7 @@
 #include "monitor.h"
 #include "optimizer.h"
 #include "progress.h"
+#include "range.h"
 #include "signals.h"
 #include "step.h"
 
@@ -45,7 +46,14 @@ const pn_option pn_train_option_table[] = {
     ROW_FLOAT("kl", loss.kl, "1", 0, 1e6, "weight of KL(teacher || student)"),
     ROW_FLOAT("feature", loss.feature, "1", 0, 1e6, "weight of the per-layer feature loss"),
     ROW_FLOAT("temperature", loss.temperature, "1", 0.01, 100, "of the KL term"),
-    PN_OPT_BOOL(pn_train_options, recompute, false, "keep only layer inputs and run layers again in backward"),
+    { .name = "recompute",
+      .kind = PN_OPTION_ENUM,
+      .offset = offsetof(pn_train_options, recompute),
+      .def = "auto",
+      .choices = pn_recompute_names,
+      .help = "what backward makes again, to save memory: activations and norms (cheap), convolutions and recurrences "
+              "too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU" },
+    PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free"),
     PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9, "seconds between checkpoints; 0: at the end only"),
     PN_OPT_END,
 };
@@ -68,6 +76,7 @@ typedef struct trainer {
     pn_tape *tape;
     pn_adamw *optim;
     pn_step pass;
+    pn_recompute recompute;
     pn_batch batch[2];    /* that of the step asked for last, and the one before or after it */
     int64_t step, steps;  /* made, and in all */
     int64_t asked;        /* steps asked for: `step`, or one more */
@@ -206,7 +215,7 @@ static pn_distill plain_pass(const trainer *r) {
                          .teacher = job->teacher,
                          .teacher_path = job->teacher_path,
                          .weights = &job->options->loss,
-                         .recompute = job->options->recompute };
+                         .recompute = r->recompute };
 }
 
 /* For people: where the step after those that were made went wrong, and what is left. The failure that brought us here
@@ -297,9 +306,13 @@ static pn_status ask(trainer *r) {
     pn_tape_reset(r->tape);
     PN_TRY(load_batch(r, r->asked));
     if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->asked, &pass));
+    pn_range_begin("forward of step", r->asked);
     PN_TRY(pn_step_forward(&r->pass, &pass, &r->batch[r->asked % 2]));
+    pn_range_end();
     PN_TRY(settle(r));
+    pn_range_begin("update of step", r->asked);
     PN_TRY(pn_step_update(&r->pass, rate_of(r, r->asked)));
+    pn_range_end();
     r->asked++;
     if (r->asked < r->steps) PN_TRY(load_batch(r, r->asked));
     if (!r->ahead) PN_TRY(settle(r));
@@ -330,7 +343,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     pn_status s;
     PN_TRY_GOTO(s, pn_params_tape(job->student->params, &r.tape), done);
     PN_TRY_GOTO(s, curve_start(&r), done);
-    PN_TRY_GOTO(s, pn_train_fits(job), done);
+    PN_TRY_GOTO(s, pn_train_fits(job, &r.recompute), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);

@@ -61,7 +61,7 @@ static inline pn_model *tiny_supernet(void) {
     return m;
 }
 
-static pn_train_options options(int64_t tokens) {
+static inline pn_train_options options(int64_t tokens) {
     pn_train_options o;
     ck_ok(pn_options_defaults(pn_train_option_table, &o));
     o.tokens = tokens;
@@ -78,7 +78,7 @@ static inline bool same_weights(const pn_model *a, const pn_model *b) {
     return a->params->n == b->params->n;
 }
 
-static pn_supernet_config one_phase(pn_supernet_mode mode, int64_t tokens) {
+static inline pn_supernet_config one_phase(pn_supernet_mode mode, int64_t tokens) {
     pn_supernet_config c = { .phase = { { .mode = mode, .train = options(tokens) } }, .n_phases = 1 };
     ck_ok(pn_options_defaults(pn_gate_option_table, &c.phase[0].gates));
     return c;
