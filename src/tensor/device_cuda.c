@@ -27,7 +27,7 @@ static struct {
     cudaMemPool_t memory;
     int multiprocessors;
     stage stage[STAGES];
-    int next;         /* stage to upload through */
+    int next;        /* stage to upload through */
     char *constants; /* pinned; one after another, each at a multiple of 16 bytes */
     size_t n_constants;
     const char *last; /* kernel launched */
