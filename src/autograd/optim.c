@@ -87,7 +87,7 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
     o->block = malloc((size_t)most * sizeof *o->block);
     if (!o->block) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     const pn_pool_kind kind = n ? pn_pool_kind_of(slots[0].value->storage->pool) : PN_POOL_HOST;
-    PN_TRY_GOTO(s, pn_pool_create(kind, &o->pool), fail);
+    PN_TRY_GOTO(s, pn_pool_create_exact(kind, &o->pool), fail);
     for (int i = 0; i < n; i++) {
         PN_ASSERT(pn_pool_kind_of(slots[i].value->storage->pool) == kind);
         PN_TRY_GOTO(s, open_slot(o, &slots[i], &o->slots[o->n++]), fail);

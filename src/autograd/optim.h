@@ -24,8 +24,9 @@ typedef struct pn_adamw_settings {
 /* Also gives every value a zero gradient that lives as long as the optimizer. */
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out);
 void pn_adamw_destroy(pn_adamw **o);
-/* Clips, updates, makes the gradients zero (on the GPU: blank, tensor.h); waits for the GPU once. *norm (NULL ok): the gradient norm before clipping.
- * PN_NUMERIC, naming the first value with such a gradient, when it is not finite: nothing was updated. */
+/* Clips, updates, makes the gradients zero (on the GPU: blank, tensor.h); waits for the GPU once. *norm (NULL ok): the
+ * gradient norm before clipping. PN_NUMERIC, naming the first value with such a gradient, when it is not finite:
+ * nothing was updated. */
 pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm);
 /* The same in two parts, for who has other work to ask the GPU for in between: begin asks for the step, finish waits
  * for it and says what came of it. loss (NULL: none): [1], F32 on the GPU; where it is not finite nothing is updated

@@ -19,6 +19,7 @@ typedef struct cached {
 
 struct pn_pool {
     pn_pool_kind kind;
+    bool exact;        /* no size classes */
     bool closed;       /* destroyed by its owner; waiting for the storages still out */
     size_t n_out;      /* storages handed out */
     size_t live, peak; /* bytes */
@@ -86,6 +87,12 @@ pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out) {
     return PN_OK;
 }
 
+pn_status pn_pool_create_exact(pn_pool_kind kind, pn_pool **out) {
+    PN_TRY(pn_pool_create(kind, out));
+    (*out)->exact = true;
+    return PN_OK;
+}
+
 void pn_pool_trim(pn_pool *pool) {
     for (int c = 0; c < CLASSES; c++) {
         for (cached *b = pool->free_list[c], *next; b; b = next) {
@@ -115,6 +122,7 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     size_t rounded;
     int c = size_class(n_bytes, &rounded);
     PN_ASSERT(c < CLASSES);
+    if (pool->exact) rounded = n_bytes ? (n_bytes + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
     pn_storage *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
     cached *b = pool->free_list[c];
@@ -154,7 +162,7 @@ void pn_storage_release(pn_storage **sp) {
     pn_pool *pool = s->pool;
     size_t rounded;
     int c = size_class(s->n_bytes, &rounded);
-    cached *b = pool->closed ? NULL : malloc(sizeof *b);
+    cached *b = pool->closed || pool->exact ? NULL : malloc(sizeof *b);
     if (b) {
         *b = (cached){ s->data, s->n_bytes, pool->free_list[c] };
         pool->free_list[c] = b;

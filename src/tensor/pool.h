@@ -27,6 +27,9 @@ typedef struct pn_storage {
 
 /* A device pool opens the GPU: PN_UNSUPPORTED where there is none. */
 pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out);
+/* For what stays, weights and optimizers: nothing is rounded up to a size class, and nothing kept of what comes back.
+ */
+pn_status pn_pool_create_exact(pn_pool_kind kind, pn_pool **out);
 /* The pool itself goes when the last storage taken from it has come back. */
 void pn_pool_destroy(pn_pool **pool);
 

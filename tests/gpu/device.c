@@ -35,7 +35,9 @@ START_TEST(copies_of_any_size_arrive) {
         ck_ok(pn_device_download(back, b, n));
         ck_assert_msg(!memcmp(back, kept, n), "%zu bytes did not come back as they went", n);
         ck_ok(pn_device_download(back, a, n));
-        for (size_t k = 0; k < n; k++) ck_assert_uint_eq(back[k], 0);
+        size_t wrong = 0; /* an assertion for each byte would take half a minute */
+        for (size_t k = 0; k < n; k++) wrong += back[k] != 0;
+        ck_assert_uint_eq(wrong, 0);
         pn_device_free(a);
         pn_device_free(b);
         free(sent);
