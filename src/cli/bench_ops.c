@@ -151,17 +151,17 @@ static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const p
 }
 
 static pn_status bench_case(bench *b, const pn_op *op, const pn_op_case *c) {
-    pn_status s = PN_OK;
-    bool taken = false;
-    for (const pn_op_impl *const *impl = op->impl[b->o->backend]; *impl && !s && !(taken && b->o->chosen); impl++) {
-        ring *r = calloc(1, sizeof *r); /* too large for a stack */
-        PN_CHECK(r, PN_MEMORY, "out of memory");
-        s = ring_make(b->o, op, c, r);
-        taken = !s && pn_op_takes(*impl, &r->copy[0].call);
-        if (taken) s = measure(b, op, c, *impl, r);
-        ring_free(r);
-        free(r);
+    ring *r = calloc(1, sizeof *r); /* too large for a stack */
+    PN_CHECK(r, PN_MEMORY, "out of memory");
+    pn_status s = ring_make(b->o, op, c, r);
+    bool enough = false;
+    for (const pn_op_impl *const *impl = op->impl[b->o->backend]; *impl && !s && !enough; impl++) {
+        if (!pn_op_takes(*impl, &r->copy[0].call)) continue;
+        s = measure(b, op, c, *impl, r);
+        enough = b->o->chosen;
     }
+    ring_free(r);
+    free(r);
     b->done++;
     return s;
 }
