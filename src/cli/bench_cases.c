@@ -85,8 +85,8 @@ pn_status pn_bench_shape_blocks(const pn_bench_shape *shape, pn_block_spec *bloc
     *n = shape->n_layers;
     for (int l = 0; l < *n; l++)
         PN_TRY(pn_block_arg("the shape",
-                            l == 15 || l == 20   ? "attention"
-                            : l == 21 || l == 22 ? swa
+                            l == 14 || l == 19   ? "attention"
+                            : l == 20 || l == 21 ? swa
                                                  : jet,
                             &shape->dims, &block[l]));
     return PN_OK;
