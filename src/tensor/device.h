@@ -9,7 +9,8 @@
  * the latter pn_device_open always fails, so nothing else is ever called.
  *
  * A kernel that fails is reported by the next call that looks; with PN_CUDA_SYNC=1 in the environment every launch is
- * waited for, and the message names the right kernel. */
+ * waited for, and the message names the right kernel. With PN_CUDA_SHARED=99 no implementation is chosen whose blocks
+ * need more than 99 KB of shared memory: what GPUs that have less would run is run on one that has more. */
 #ifndef PN_TENSOR_DEVICE_H
 #define PN_TENSOR_DEVICE_H
 

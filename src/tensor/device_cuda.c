@@ -22,6 +22,7 @@ static struct {
     cudaStream_t stream;
     cudaMemPool_t memory;
     int multiprocessors;
+    size_t shared_most;
     stage stage[STAGES];
     const char *last; /* kernel launched */
     pn_cuda_bad *bad, *bad_of_gpu;
@@ -65,6 +66,13 @@ static pn_status check_architecture(const struct cudaDeviceProp *p) {
     return PN_OK;
 }
 
+/* PN_CUDA_SHARED: a GPU whose blocks may have fewer KB is played by this one. */
+static size_t most_shared(size_t bytes) {
+    const char *text = getenv("PN_CUDA_SHARED");
+    const size_t kb = text ? strtoul(text, NULL, 10) : 0;
+    return kb > 0 && kb << 10 < bytes ? kb << 10 : bytes;
+}
+
 static pn_status open_gpu(void) {
     struct cudaDeviceProp p;
     PN_TRY(find_gpu());
@@ -84,6 +92,7 @@ static pn_status open_gpu(void) {
     memset(device.bad, 0, sizeof *device.bad);
     TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_of_gpu, device.bad, 0), "pinned memory");
     device.multiprocessors = p.multiProcessorCount;
+    device.shared_most = most_shared(p.sharedMemPerBlockOptin);
     const char *wait = getenv("PN_CUDA_SYNC");
     device.wait = wait && strcmp(wait, "0");
     device.last = "no kernel";
@@ -122,6 +131,9 @@ cudaStream_t pn_cuda_stream(void) {
 }
 int pn_cuda_multiprocessors(void) {
     return device.multiprocessors;
+}
+size_t pn_cuda_shared_most(void) {
+    return device.shared_most;
 }
 pn_cuda_bad *pn_cuda_bad_slot(void) {
     return device.bad_of_gpu;
