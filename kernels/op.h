@@ -104,7 +104,9 @@ typedef struct pn_op_case {
     alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
     double limit_out[PN_OP_OUT], limit_din[PN_OP_IN];
     bool gradcheck; /* small enough for finite differences of the reference */
-    bool slow;      /* left out of the quick test run, part of `check ops` */
+    bool slow;      /* left out of the quick test run, part of `check ops --slow` */
+    int kind;       /* cases that kernels treat apart differ in it: `check ops --each` takes one of every kind. 0: by
+                     * which inputs there are, and whether their rows are pieces of 16 bytes */
 } pn_op_case;
 
 /* What an op's outputs cost to make again from its inputs, which its backward reads anyway: a tape short of memory

@@ -29,6 +29,12 @@ typedef struct pn_pack {
     pn_docs docs;
 } pn_pack;
 
+/* Layouts that kernels of chunks treat apart (pn_op_case.kind): one document of up to a chunk, of more, several. */
+enum { PN_PACK_KINDS = 3 };
+static inline int pn_pack_kind(const pn_docs *d) {
+    return d->n > 1 ? 2 : pn_docs_tokens(d) > PN_CHUNK;
+}
+
 extern const pn_pack pn_packs[PN_PACKS]; /* layout i is the one of mask 1 << i */
 
 #endif

@@ -78,5 +78,7 @@ bool pn_attention_case_at(int i, pn_op_case *out) {
                              .rank = 2,
                              .shape = { k ? keys : queries, (int64_t)(k ? a->kv_heads : a->heads) * a->head_dim } };
     out->gradcheck = cases[i].gradcheck;
+    const int width = a->head_dim <= 64 ? 0 : a->head_dim <= 128 ? 1 : 2, layout = a->key_start ? 2 : a->docs.n > 1;
+    out->kind = 1 + 2 * (3 * width + layout) + (a->window > 0);
     return true;
 }

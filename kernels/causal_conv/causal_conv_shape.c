@@ -86,6 +86,7 @@ static bool case_at(int i, pn_op_case *out) {
     out->in[STATE] =
         (pn_case_input){ .present = cases[i].state, .rank = 3, .shape = { a->docs.n, channels, a->width } };
     out->gradcheck = cases[i].gradcheck;
+    out->kind = 1 + 2 * cases[i].state + (a->docs.n > 1);
     return true;
 }
 

@@ -66,6 +66,7 @@ static void fill(pn_op_case *out, size_t block, int shape, int pack, int gate, b
     for (int i = 3; i < 6; i++) out->limit_din[i] = 1e-4; /* a, b and the decay: blocks.md 13 */
     out->gradcheck = blocks[block].kind & CHECKED;
     out->slow = blocks[block].kind & SLOW;
+    out->kind = 1 + shape * PN_PACK_KINDS + pn_pack_kind(&attr.docs);
 }
 
 bool pn_dplr_case(int i, pn_op_case *out) {

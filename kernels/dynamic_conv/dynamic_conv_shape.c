@@ -96,6 +96,7 @@ static bool case_at(int i, pn_op_case *out) {
         .present = cases[i].state, .no_grad = cases[i].frozen, .rank = 3, .shape = { a->docs.n, channels, a->width }
     };
     out->gradcheck = cases[i].gradcheck;
+    out->kind = 1 + 2 * cases[i].state + (a->docs.n > 1);
     return true;
 }
 

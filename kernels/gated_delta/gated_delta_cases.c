@@ -72,6 +72,7 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool
     out->limit_din[3] = out->limit_din[4] = 1e-4; /* differences of row and column sums that cancel */
     out->gradcheck = blocks[b].kind & CHECKED;
     out->slow = blocks[b].kind & SLOW;
+    out->kind = 1 + shape * PN_PACK_KINDS + pn_pack_kind(&a.docs);
 }
 
 bool pn_gated_delta_case(int i, pn_op_case *out) {

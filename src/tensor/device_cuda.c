@@ -34,6 +34,7 @@ static struct {
     int n_branches; /* since the last join */
     cudaMemPool_t memory;
     int multiprocessors;
+    size_t shared_most;
     stage stage[STAGES];
     int next;        /* stage to upload through */
     char *constants; /* pinned; one after another, each at a multiple of 16 bytes */
@@ -80,6 +81,13 @@ static pn_status check_architecture(const struct cudaDeviceProp *p) {
     return PN_OK;
 }
 
+/* PN_CUDA_SHARED: a GPU whose blocks may have fewer KB is played by this one. */
+static size_t most_shared(size_t bytes) {
+    const char *text = getenv("PN_CUDA_SHARED");
+    const size_t kb = text ? strtoul(text, NULL, 10) : 0;
+    return kb > 0 && kb << 10 < bytes ? kb << 10 : bytes;
+}
+
 static pn_status open_gpu(void) {
     struct cudaDeviceProp p;
     PN_TRY(find_gpu());
@@ -101,6 +109,7 @@ static pn_status open_gpu(void) {
     memset(device.bad, 0, sizeof *device.bad);
     TRY_CUDA(cudaHostGetDevicePointer((void **)&device.bad_of_gpu, device.bad, 0), "pinned memory");
     device.multiprocessors = p.multiProcessorCount;
+    device.shared_most = most_shared(p.sharedMemPerBlockOptin);
     const char *wait = getenv("PN_CUDA_SYNC"), *graphs = getenv("PN_CUDA_GRAPHS");
     device.wait = wait && strcmp(wait, "0");
     device.graphs = !(graphs && !strcmp(graphs, "0"));
@@ -140,6 +149,9 @@ cudaStream_t pn_cuda_stream(void) {
 }
 int pn_cuda_multiprocessors(void) {
     return device.multiprocessors;
+}
+size_t pn_cuda_shared_most(void) {
+    return device.shared_most;
 }
 pn_cuda_bad *pn_cuda_bad_slot(void) {
     return device.bad_of_gpu;
