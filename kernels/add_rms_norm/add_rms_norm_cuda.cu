@@ -19,6 +19,7 @@ template <class T, int W, int K> struct inputs { pn_row<T, W, K> x, r; };
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows rows, const T *x, const T *r, const float *w, float eps, T *s, T *y, float *rstd) {
+    const float share = 1 / (float)rows.d;
     pn_row<float, W, K> ws(w);
     pn_pieces<W, K>(rows.d, [&](int j, int64_t i) { ws.load(j, i); });
     auto load = [&](int64_t n, int64_t d) {
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             for (int k = 0; k < W; k++) squares[0] += v.x[k] * v.x[k];
         });
         pn_team_sum(squares);
-        float q = 1 / sqrtf(squares[0] / (float)rows.d + eps);
+        float q = rsqrtf(squares[0] * share + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             if (K == 0) add(j, i);
             pn_lanes<W> v = pn_piece_lanes(sum[j]), u = ws.get(j, i);
@@ -68,6 +69,7 @@ template <class T> struct gradients {
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     add_gradients(pn_rows rows, const T *s, const T *ds, const T *dy, const float *rstd, gradients<T> g) {
+    const float share = 1 / (float)rows.d;
     pn_row<float, W, K> ws(g.w);
     pn_row_sums<W, K> dw(g.part, rows.d);
     if (g.w) pn_pieces<W, K>(rows.d, [&](int j, int64_t i) { ws.load(j, i); });
@@ -81,10 +83,10 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             row.s.load(j, i), row.dy.load(j, i);
             if (ds && g.w) row.ds.load(j, i);
         });
+        return rstd[n];
     };
-    pn_each_staged_row<K>(rows, load, [&](int64_t n, int64_t d, int stage) {
+    pn_each_staged_row<K>(rows, load, [&](int64_t n, int64_t d, int stage, float q) {
         const operands<T, W, K> row = row_at(n, stage);
-        const float q = rstd[n];
         float dot[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.s.get(j, i), dyi = row.dy.get(j, i), u = g.w ? ws.get(j, i) : pn_lanes<W>{};
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         });
         if (!g.w) return;
         pn_team_sum(dot);
-        float mean = q * q * dot[0] / (float)rows.d;
+        float mean = q * q * dot[0] * share;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.s.get(j, i), dyi = row.dy.get(j, i), u = ws.get(j, i);
             pn_lanes<W> sum = ds ? row.ds.get(j, i) : pn_lanes<W>{};
@@ -122,7 +124,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *s = pn_values<T>(c->out[S]), *y = pn_values<T>(c->out[Y]);
     float *rstd = pn_f32(c->out[RSTD]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(x, r, w, s, y));
-    const pn_rows rows = pn_cuda_rows(rows_of(c), team, true);
+    const pn_rows rows = pn_cuda_rows(rows_of(c), team, PN_ROWS_AHEAD);
     if (rows.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>

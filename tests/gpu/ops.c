@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "add/add.h"
+#include "add_rms_norm/add_rms_norm.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
@@ -222,6 +223,33 @@ START_TEST(views_of_rows_need_no_alignment) {
 }
 END_TEST
 
+/* Whichever of its outputs gradients come to, and where its inputs are one tensor: against the CPU. */
+START_TEST(add_rms_norm_with_some_gradients) {
+    ck_need_gpu();
+    enum { N = 70, D = 48, S = 1, Y = 2 };
+    float got[2][2 * N * D];
+    for (int k = 0; k < 6; k++) {
+        const int used = k % 3 + 1;
+        for (int gpu = 0; gpu < 2; gpu++) {
+            pn_tape *t;
+            ck_ok(pn_tape_create(gpu ? PN_CUDA : PN_CPU, &t));
+            pn_tensor *x = made(t, N, D, -1, 0.07), *r = k < 3 ? made(t, N, D, 0.8, -0.09) : x, *s, *y;
+            pn_tensor *w = made(t, D, 0, 0.5, 0.04), *grad[] = { made(t, N, D, 0.3, 0.02), made(t, N, D, -0.2, 0.03) };
+            x->wants_grad = r->wants_grad = true;
+            ck_ok(pn_add_rms_norm(t, x, r, w, 1e-6, &s, &y));
+            pn_tensor *out[] = { used & S ? s : y, y };
+            ck_ok(pn_tape_backward_from(t, out, grad, used == (S | Y) ? 2 : 1));
+            ck_ok(pn_tensor_read(x->grad, got[gpu], PN_F32));
+            ck_ok(pn_tensor_read(r->grad, got[gpu] + N * D, PN_F32));
+            pn_tensor_release(&x->grad);
+            pn_tensor_release(&r->grad);
+            pn_tape_destroy(&t);
+        }
+        for (int i = 0; i < 2 * N * D; i++) ck_assert_float_eq_tol(got[1][i], got[0][i], 1e-5f);
+    }
+}
+END_TEST
+
 TEST_MAIN("ops", every_implementation_takes_a_case, f32_against_reference, bf16_against_reference,
           an_id_outside_the_table_is_reported, targets_and_weights_outside_the_contract_are_reported,
-          a_large_vocabulary_takes_several_tiles, views_of_rows_need_no_alignment)
+          a_large_vocabulary_takes_several_tiles, views_of_rows_need_no_alignment, add_rms_norm_with_some_gradients)
