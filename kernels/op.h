@@ -105,8 +105,9 @@ typedef struct pn_op_case {
     double limit_out[PN_OP_OUT], limit_din[PN_OP_IN];
     bool gradcheck; /* small enough for finite differences of the reference */
     bool slow;      /* left out of the quick test run, part of `check ops --slow` */
-    int kind;       /* cases that kernels treat apart differ in it: `check ops --each` takes one of every kind. 0: by
-                     * which inputs there are, and whether their rows are pieces of 16 bytes */
+    /* `check ops --each` takes a case of every kind, and where an implementation is for certain calls (takes) one of
+     * every kind and size. Kind 0: by which inputs there are, and whether rows are pieces of 16 bytes; -1: none. */
+    int kind, size;
 } pn_op_case;
 
 /* What an op's outputs cost to make again from its inputs, which its backward reads anyway: a tape short of memory

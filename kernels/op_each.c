@@ -7,7 +7,7 @@
 
 typedef struct candidate {
     pn_op_sample sample;
-    uint32_t kind;
+    uint64_t kind;
     bool differentiated;
     int64_t elements;
 } candidate;
@@ -17,7 +17,7 @@ typedef struct best { /* one candidate of each implementation and kind */
     int n, room;
 } best;
 
-static pn_status find(best *b, const pn_op_impl *impl, uint32_t kind, candidate **out) {
+static pn_status find(best *b, const pn_op_impl *impl, uint64_t kind, candidate **out) {
     for (int i = 0; i < b->n; i++)
         if (b->of[i].sample.impl == impl && b->of[i].kind == kind) {
             *out = &b->of[i];
@@ -42,9 +42,9 @@ static int64_t elements_of(const pn_op_call *c) {
     return n;
 }
 
-static uint32_t kind_of(const pn_op_case *c, const pn_op_call *call) {
-    if (c->kind) return (uint32_t)c->kind;
-    uint32_t there = 0;
+static uint64_t kind_of(const pn_op_case *c, const pn_op_call *call, const pn_op_impl *impl) {
+    if (c->kind) return (uint64_t)c->kind << 32 | (impl->takes ? (uint32_t)c->size : 0);
+    uint64_t there = 0;
     bool whole = true;
     for (int i = 0; i < call->n_in; i++) {
         const pn_tensor *x = call->in[i];
@@ -64,12 +64,13 @@ static bool better(const candidate *x, const candidate *than) {
 static pn_status consider(best *b, const pn_op *op, pn_backend backend, pn_dtype type, int at, const pn_op_case *c) {
     pn_case_call x = { 0 };
     pn_status status;
+    if (c->kind < 0) return PN_OK;
     PN_TRY_GOTO(status, pn_case_call_make(op, c, PN_PLAN, type, &x), done);
     if (x.call.in[0] && pn_tensor_elems(x.call.in[0]) == 0) goto done;
     for (const pn_op_impl *const *impl = op->impl[backend]; *impl; impl++) {
         if (!pn_op_takes(*impl, &x.call)) continue;
         candidate *old,
-            new = { .sample = { at, *impl }, .kind = kind_of(c, &x.call), .elements = elements_of(&x.call) };
+            new = { .sample = { at, *impl }, .kind = kind_of(c, &x.call, *impl), .elements = elements_of(&x.call) };
         new.differentiated = (*impl)->backward &&pn_op_wants(&x.call);
         PN_TRY_GOTO(status, find(b, *impl, new.kind, &old), done);
         if (better(&new, old)) *old = new;

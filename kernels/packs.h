@@ -20,7 +20,8 @@ enum {
     PN_PACK_STEPS = 1 << 11, /* decoding: one token each */
     PN_PACK_70 = 1 << 12,    /* 64 and 6 tokens */
     PN_PACK_EMPTY = 1 << 13, /* two documents without tokens */
-    PN_PACKS = 14,
+    PN_PACK_TWO = 1 << 14,   /* 66 and 5 tokens: what there is to chunks, in few of them */
+    PN_PACKS = 15,
     PN_PACK_SINGLE = PN_PACK_T1 | PN_PACK_T2 | PN_PACK_T63 | PN_PACK_T64 | PN_PACK_T65 | PN_PACK_T1000
 };
 
@@ -28,12 +29,6 @@ typedef struct pn_pack {
     const char *name;
     pn_docs docs;
 } pn_pack;
-
-/* Layouts that kernels of chunks treat apart (pn_op_case.kind): one document of up to a chunk, of more, several. */
-enum { PN_PACK_KINDS = 3 };
-static inline int pn_pack_kind(const pn_docs *d) {
-    return d->n > 1 ? 2 : pn_docs_tokens(d) > PN_CHUNK;
-}
 
 extern const pn_pack pn_packs[PN_PACKS]; /* layout i is the one of mask 1 << i */
 

@@ -63,6 +63,15 @@ static __device__ __forceinline__ void pn_dconv_make_stages(uint32_t at, int n, 
         pn_barrier_make(at + 8 * (n + i), warps);
     }
 }
+/* Turns of `n` warpgroups with the tensor cores, this one number `group`: otherwise they would multiply together, and
+ * then make fragments together. */
+static __device__ __forceinline__ void pn_dconv_wait_turn(int group) {
+    pn_dconv_meet(1 + group);
+}
+static __device__ __forceinline__ void pn_dconv_pass_turn(int group, int n) {
+    pn_dconv_let(1 + (group + 1 < n ? group + 1 : 0));
+}
+
 /* A fragment's pair, or zeros where the first or the second of its two is before the document. */
 static __device__ __forceinline__ uint32_t pn_dconv_inside(uint32_t pair, bool first, bool second) {
     return pair & ((first ? 0xffffu : 0) | (second ? 0xffff0000u : 0));
@@ -100,7 +109,8 @@ static __device__ __forceinline__ void pn_dconv_copy_slabs(const pn_dconv_produc
 
 /* y = dK w2 for a warpgroup's tokens, of which this thread's are `row` and `row` + 8 of the block's. */
 static __device__ __forceinline__ void pn_dconv_multiply_hidden(const pn_cuda_docs &docs, int64_t channels, int token0,
-                                                                uint32_t memory, int row, float (*y)[24][4]) {
+                                                                uint32_t memory, int group, int row,
+                                                                float (*y)[24][4]) {
     typedef pn_dconv_hidden_shared size;
     const uint32_t full = memory + size::barriers_at, empty = full + 8 * size::stages;
     const uint32_t slab_full = full + 16 * size::stages, slab_empty = slab_full + 8 * size::slabs;
@@ -110,6 +120,7 @@ static __device__ __forceinline__ void pn_dconv_multiply_hidden(const pn_cuda_do
     const int line = row - (int)lane / 4 + (int)lane % 16; /* whose address this lane gives */
     pn_ring<size::stages> at;
     pn_ring<size::slabs> of;
+    if (group + 1 == PN_DCONV_GROUPS) pn_dconv_pass_turn(group, PN_DCONV_GROUPS);
     for (int slab = 0; slab < channels; slab += PN_DCONV_PIECE, of.next()) {
         const uint32_t p = memory + (uint32_t)(size::slabs_at + of.stage * size::slab), c = p + size::p;
         const int steps = (int)min((channels - slab + PN_DCONV_HIDDEN_CHANNELS - 1) / PN_DCONV_HIDDEN_CHANNELS,
@@ -133,6 +144,7 @@ static __device__ __forceinline__ void pn_dconv_multiply_hidden(const pn_cuda_do
             }
             pn_barrier_wait(full + 8 * at.stage, at.parity);
             const uint64_t b = pn_operand(memory + (uint32_t)(at.stage * size::stage), size::piece, 1024, 1);
+            pn_dconv_wait_turn(group);
             pn_warpgroup_begin();
 #pragma unroll
             for (int w = 0; w < PN_DCONV_WIDTH; w++)
@@ -140,12 +152,16 @@ static __device__ __forceinline__ void pn_dconv_multiply_hidden(const pn_cuda_do
                 for (int half = 0; half < 2; half++)
                     pn_warpgroup<192>::add<true>(y[half], a[w],
                                                  b + (uint64_t)((w * size::pieces + half * 3) * size::piece / 16));
-            pn_warpgroup_end(y[0], 24);
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            pn_dconv_pass_turn(group, PN_DCONV_GROUPS);
+            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+            pn_warpgroup_keep(y[0], 24);
             pn_warpgroup_keep(y[1], 24);
             if (lane < PN_DCONV_CLUSTER) pn_barrier_arrive(empty + 8 * at.stage, lane);
         }
         if (lane == 0) pn_barrier_arrive(slab_empty + 8 * of.stage, pn_cluster_rank());
     }
+    if (group == 0) pn_dconv_wait_turn(group);
 }
 
 #endif
@@ -174,9 +190,9 @@ static __global__ void __launch_bounds__(PN_DCONV_BOUNDS, 1)
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         const int group = (int)threadIdx.x / 128 - 1;
         const pn_dconv_place place((int)threadIdx.x % 128);
-        const int row = PN_DCONV_TILE * group + place.row;
+        const int row = PN_DCONV_TILE * group + 16 * place.warp + place.l;
         float y[2][24][4] = {};
-        pn_dconv_multiply_hidden(docs, channels, token0, at, row, y);
+        pn_dconv_multiply_hidden(docs, channels, token0, at, group, row, y);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int64_t token = token0 + row + 8 * r;
@@ -227,7 +243,8 @@ static __device__ __forceinline__ bool pn_dconv_begins(const pn_cuda_docs &docs,
  * dK of this thread's tokens, of its channel and each tap. */
 template <bool Sums>
 static __device__ __forceinline__ void pn_dconv_multiply_weights(const pn_cuda_docs &docs, int tiles, uint32_t memory,
-                                                                 int octet, int tap, float (*y)[4], float sum[2]) {
+                                                                 int group, int octet, int tap, float (*y)[4],
+                                                                 float sum[2]) {
     typedef pn_dconv_weight_shared size;
     const uint32_t full = memory + size::barriers_at, empty = full + 8 * size::stages;
     const int lane = (int)threadIdx.x % 32;
@@ -235,6 +252,7 @@ static __device__ __forceinline__ void pn_dconv_multiply_weights(const pn_cuda_d
     const int line = 8 * (lane / 16) + lane % 8 + lane / 8 % 2 + tap;
     bool near = pn_dconv_begins(docs, 0);
     pn_ring<size::stages> at;
+    if (group + 1 == PN_DCONV_WEIGHT_GROUPS) pn_dconv_pass_turn(group, PN_DCONV_WEIGHT_GROUPS);
     for (int i = 0; i < tiles; i++, at.next()) {
         const uint32_t h = memory + (uint32_t)(at.stage * size::stage), p = h + size::p_at, c = h + size::c_at;
         const bool near_next = pn_dconv_begins(docs, i + 1); /* read ahead */
@@ -264,14 +282,19 @@ static __device__ __forceinline__ void pn_dconv_multiply_weights(const pn_cuda_d
                 for (int j = 0; j < 4; j++) sum[j % 2] += pn_bf16_first(a[k][j]) + pn_bf16_second(a[k][j]);
         }
         const uint64_t b = pn_operand(h, size::piece, 1024, 1);
+        pn_dconv_wait_turn(group);
         pn_warpgroup_begin();
 #pragma unroll
         for (int k = 0; k < 4; k++)
             pn_warpgroup<PN_DCONV_WEIGHT_COLUMNS>::add<true>(y, a[k], b + (uint64_t)(k * 16 * 128 / 16));
-        pn_warpgroup_end(y, PN_DCONV_WEIGHT_COLUMNS / 8);
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+        pn_dconv_pass_turn(group, PN_DCONV_WEIGHT_GROUPS);
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        pn_warpgroup_keep(y, PN_DCONV_WEIGHT_COLUMNS / 8);
         if (lane < PN_DCONV_CLUSTER) pn_barrier_arrive(empty + 8 * at.stage, (uint32_t)lane);
         near = near_next;
     }
+    if (group == 0) pn_dconv_wait_turn(group);
 }
 
 #endif
@@ -305,14 +328,15 @@ static __global__ void __launch_bounds__(PN_DCONV_WEIGHT_BOUNDS, 1)
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
         const pn_dconv_place place((int)threadIdx.x % 128);
-        const int octet = 2 * ((int)threadIdx.x / 128 - 1) + place.warp / 2, tap = 2 * (place.warp % 2);
+        const int group = (int)threadIdx.x / 128 - 1;
+        const int octet = 2 * group + place.warp / 2, tap = 2 * (place.warp % 2);
         const int channel = channel0 + 8 * octet + place.l;
         const int64_t row = (int64_t)channel * PN_DCONV_WIDTH + tap;
         float y[PN_DCONV_WEIGHT_COLUMNS / 8][4] = {}, sum[2] = {};
         if (column0 == 0 && to.db2)
-            pn_dconv_multiply_weights<true>(docs, tiles, at, octet, tap, y, sum);
+            pn_dconv_multiply_weights<true>(docs, tiles, at, group, octet, tap, y, sum);
         else
-            pn_dconv_multiply_weights<false>(docs, tiles, at, octet, tap, y, sum);
+            pn_dconv_multiply_weights<false>(docs, tiles, at, group, octet, tap, y, sum);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             sum[r] += __shfl_xor_sync(~0u, sum[r], 1);

@@ -78,7 +78,7 @@ pn_status pn_glin_tensor_keys_vector(const pn_glin_tensor &c);
 void pn_glin_tensor_split(pn_glin_tensor *c);
 
 /* Lets a kernel's blocks have so much shared memory. */
-template <int Bytes, class Kernel> static pn_status pn_glin_share(Kernel kernel, const char *name) {
+template <int Bytes, class Kernel> static pn_status pn_glin_allow(Kernel kernel, const char *name) {
     static_assert(Bytes <= PN_GLIN_MOST_SHARED, "as takes() asks for");
     return pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Bytes), name);
 }
