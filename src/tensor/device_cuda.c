@@ -281,6 +281,7 @@ void pn_device_unpin(void *pinned) {
 }
 
 pn_status pn_device_send(void *pinned, const void *src, size_t n_bytes) {
+    PN_TRY(not_recording("copying from the GPU"));
     TRY_CUDA(cudaMemcpyAsync(pinned, src, n_bytes, cudaMemcpyDeviceToHost, device.stream), "copying from the GPU");
     return PN_OK;
 }
