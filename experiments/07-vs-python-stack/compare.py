@@ -235,8 +235,8 @@ def main():
     parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows (see the JSON or this file for names)")
     parser.add_argument("--side", choices=("both", "python", "postnas"), default="both")
     parser.add_argument("--quick", action="store_true", help="find mistakes: the Python side untuned, with four layers")
-    parser.add_argument("--step", default="--recompute", metavar="ARGUMENTS",
-                        help="for `postnas bench step`, beside shape, tokens and stage; --recompute")
+    parser.add_argument("--step", default="--memory 60", metavar="ARGUMENTS",
+                        help="for `postnas bench step`, beside shape, tokens and stage; --memory 60")
     parser.add_argument("--limit", type=float, default=420, metavar="SECONDS",
                         help="the Python side is stopped when the whole has run so long; 420")
     parser.add_argument("--json", metavar="FILE", default="result.json", help="results; result.json")
