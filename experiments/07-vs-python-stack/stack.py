@@ -8,7 +8,6 @@ first, from an empty Triton cache, and is stamped by who reads it."""
 import argparse
 import gc
 import json
-import time
 
 import torch
 
@@ -36,16 +35,15 @@ def event_seconds(run, repeat, least=4e-3):
     return [sample(calls) for _ in range(repeat)]
 
 
-def wall_seconds(run, repeat):
-    """Of calls that each end with waiting for the GPU."""
-    times = []
-    for _ in range(repeat):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        run()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return times
+def step_seconds(run, repeat):
+    """Of steps that follow one another without waiting for the GPU, from the end of one to that of the next."""
+    ends = [torch.cuda.Event(enable_timing=True) for _ in range(repeat + 1)]
+    for at, end in enumerate(ends):
+        if at:
+            run()
+        end.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) / 1e3 for begin, end in zip(ends, ends[1:])]
 
 
 # ---- fla's refusal of its gated backward on Hopper with Triton 3.4 to 3.7.0 (its issue 640) ----
@@ -99,7 +97,7 @@ class Whole:
         torch.nn.utils.clip_grad_norm_(self.trained, 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.item()
+        return loss.detach()
 
     def step(self):
         from fla.modules import FusedLinearCrossEntropyLoss
@@ -145,16 +143,17 @@ def measured_steps(run, tokens, repeat):
     torch.cuda.reset_peak_memory_stats()
     run()
     losses = []
-    times = wall_seconds(lambda: losses.append(run()), repeat)
+    times = step_seconds(lambda: losses.append(run()), repeat)
     free, total = torch.cuda.mem_get_info()
-    return {"seconds": times, "tokens": tokens, "loss": losses[-1], "refused": refusal.said,
+    return {"seconds": times, "tokens": tokens, "loss": losses[-1].item(), "refused": refusal.said,
             "gpu_bytes": total - free, "allocated_bytes": torch.cuda.max_memory_allocated()}
 
 
 def whole_rows(rows, repeat):
     whole, steps = Whole(), min(repeat, 5)
     if "start" in rows:
-        loss = refusal.around(whole.step)
+        loss = refusal.around(whole.step).item()
+        torch.cuda.synchronize()
         emit("start", loss=loss, refused=refusal.said, parameters=sum(p.numel() for p in whole.model.parameters()))
     if "step" in rows:
         emit("step", **measured_steps(whole.step, whole.ids.numel(), steps))
