@@ -63,7 +63,7 @@ export OMP_NUM_THREADS=2
 
 # The tests, the first of which says whether there is a GPU.
 run_test() {
-    "$programs/test_gpu_$1" > "$work/$1.log" 2>&1
+    OMP_NUM_THREADS=4 "$programs/test_gpu_$1" > "$work/$1.log" 2>&1
     echo $? > "$work/$1.code"
 }
 run_test device
