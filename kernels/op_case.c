@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A small generator of its own: the checks must not depend on the program's random streams. */
+/* A small generator of its own: the checks must not depend on the program's random streams. Its state counts draws, so
+ * any value can be made without those before it. */
+static const uint64_t draw = 0x9e3779b97f4a7c15u;
 static uint64_t next_u64(uint64_t *s) {
-    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    uint64_t z = (*s += draw);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
@@ -19,32 +21,40 @@ static double normal(uint64_t *s) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
-    double scale = in->hi != 0 ? in->hi : 1.0;
-    for (int64_t i = 0; i < n; i++) {
-        switch (in->fill) {
-        case PN_FILL_NORMAL: x[i] = scale * normal(rng); break;
-        case PN_FILL_L2ROWS: x[i] = normal(rng); break;
-        case PN_FILL_ONES: x[i] = 1.0 + in->hi * normal(rng); break;
-        case PN_FILL_UNIFORM: x[i] = in->lo + (in->hi - in->lo) * uniform(rng); break;
-        case PN_FILL_INT: x[i] = floor(in->lo + (in->hi - in->lo) * uniform(rng)); break;
-        }
+enum { FEW = 1 << 15 }; /* values that are not worth a second thread */
+
+static double value(const pn_case_input *in, uint64_t rng) {
+    switch (in->fill) {
+    case PN_FILL_NORMAL: return (in->hi != 0 ? in->hi : 1.0) * normal(&rng);
+    case PN_FILL_L2ROWS: return normal(&rng);
+    case PN_FILL_ONES: return 1.0 + in->hi * normal(&rng);
+    case PN_FILL_UNIFORM: return in->lo + (in->hi - in->lo) * uniform(&rng);
+    case PN_FILL_INT: return floor(in->lo + (in->hi - in->lo) * uniform(&rng));
     }
-    if (in->fill == PN_FILL_L2ROWS) {
-        for (int64_t g = 0; g + in->group <= n; g += in->group) {
-            double sum = 0;
-            for (int64_t i = 0; i < in->group; i++) sum += x[g + i] * x[g + i];
-            for (int64_t i = 0; i < in->group; i++) x[g + i] /= sqrt(sum);
-        }
+    return NAN;
+}
+
+static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
+    const uint64_t start = *rng, each = in->fill == PN_FILL_UNIFORM || in->fill == PN_FILL_INT ? draw : 2 * draw;
+#pragma omp parallel for schedule(static) if (n > FEW)
+    for (int64_t i = 0; i < n; i++) x[i] = value(in, start + (uint64_t)i * each);
+    *rng = start + (uint64_t)n * each;
+    if (in->fill != PN_FILL_L2ROWS) return;
+#pragma omp parallel for schedule(static) if (n > FEW)
+    for (int64_t g = 0; g <= n - in->group; g += in->group) {
+        double sum = 0;
+        for (int64_t i = 0; i < in->group; i++) sum += x[g + i] * x[g + i];
+        for (int64_t i = 0; i < in->group; i++) x[g + i] /= sqrt(sum);
     }
 }
 
 static void round_to(pn_dtype type, double *x, int64_t n) {
     enum { RUN = 1024 };
-    float narrow[RUN];
-    uint16_t narrower[RUN];
+#pragma omp parallel for schedule(static) if (n > FEW)
     for (int64_t at = 0; at < n; at += RUN) {
         const int64_t some = n - at < RUN ? n - at : RUN;
+        float narrow[RUN];
+        uint16_t narrower[RUN];
         for (int64_t i = 0; i < some; i++) narrow[i] = (float)x[at + i];
         if (type == PN_BF16) {
             pn_convert(narrower, PN_BF16, narrow, PN_F32, some);

@@ -122,7 +122,13 @@ static bool step_takes(const pn_op_call *c) {
 static pn_status step_forward(const pn_op_call *c) {
     return forward(c, step_name, pn_gated_delta_cuda_step);
 }
-static const pn_op_impl step = { .name = step_name, .bf16 = true, .takes = step_takes, .forward = step_forward };
+static const pn_op_impl step = { .name = step_name,
+                                 .bf16 = true,
+                                 .renews = true,
+                                 .renewed_in = 5,
+                                 .renewed_out = 1,
+                                 .takes = step_takes,
+                                 .forward = step_forward };
 
 static pn_status general_forward(const pn_op_call *c) {
     return forward(c, general_name, pn_gated_delta_cuda_step);

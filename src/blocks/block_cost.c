@@ -21,9 +21,8 @@ static pn_status plan_open(const pn_block_spec *spec, const pn_dims *dims, plan 
     return PN_OK;
 }
 
-static pn_status plan_pass(plan *p, int64_t tokens, bool backward, pn_op_cost *out) {
-    const int64_t shape[] = { tokens, p->block->dims.hidden }, offset[] = { 0, tokens };
-    const pn_docs docs = { .n = 1, .offset = offset };
+static pn_status plan_pass(plan *p, const pn_docs *docs, bool backward, pn_op_cost *out) {
+    const int64_t shape[] = { pn_docs_tokens(docs), p->block->dims.hidden };
     pn_tensor *x, *dy, *y;
     pn_carry carry = { 0 };
     pn_tape_reset(p->tape);
@@ -31,7 +30,7 @@ static pn_status plan_pass(plan *p, int64_t tokens, bool backward, pn_op_cost *o
     pn_params_train(p->params, "*", backward);
     PN_TRY(pn_tape_new(p->tape, PN_F32, 2, shape, &x));
     x->wants_grad = backward;
-    PN_TRY(pn_block_forward(p->block, p->tape, x, &docs, &carry, &y));
+    PN_TRY(pn_block_forward(p->block, p->tape, x, docs, &carry, &y));
     if (backward && y->wants_grad) {
         PN_TRY(pn_tape_new(p->tape, PN_F32, 2, shape, &dy));
         PN_TRY(pn_tape_backward_from(p->tape, &y, &dy, 1));
@@ -40,11 +39,11 @@ static pn_status plan_pass(plan *p, int64_t tokens, bool backward, pn_op_cost *o
     return PN_OK;
 }
 
-pn_status pn_block_spec_pass_cost(const pn_block_spec *spec, const pn_dims *dims, int64_t tokens, bool backward,
+pn_status pn_block_spec_pass_cost(const pn_block_spec *spec, const pn_dims *dims, const pn_docs *docs, bool backward,
                                   pn_op_cost *out) {
     plan p;
     pn_status s = plan_open(spec, dims, &p);
-    if (!s) s = plan_pass(&p, tokens, backward, out);
+    if (!s) s = plan_pass(&p, docs, backward, out);
     plan_close(&p);
     return s;
 }
@@ -53,8 +52,10 @@ pn_status pn_block_spec_pass_cost(const pn_block_spec *spec, const pn_dims *dims
  * its row of keys, of a recurrence one step. */
 static pn_status plan_tokens(plan *p, int64_t context, pn_block_cost *out) {
     pn_op_cost all, before = { 0 };
-    PN_TRY(plan_pass(p, context, false, &all));
-    if (context > 1) PN_TRY(plan_pass(p, context - 1, false, &before));
+    const pn_docs whole = { .n = 1, .offset = (int64_t[]){ 0, context } },
+                  shorter = { .n = 1, .offset = (int64_t[]){ 0, context - 1 } };
+    PN_TRY(plan_pass(p, &whole, false, &all));
+    if (context > 1) PN_TRY(plan_pass(p, &shorter, false, &before));
     out->prompt_flops = all.flops;
     out->token_flops = all.flops - before.flops;
     return PN_OK;

@@ -17,9 +17,9 @@ typedef struct pn_block_cost {
 pn_status pn_block_spec_cost(const pn_block_spec *spec, const pn_dims *dims, int64_t context, size_t activation_bytes,
                              pn_block_cost *out);
 
-/* Flops and least bytes of a pass over one document of so many tokens, and of its backward pass to weights and input
+/* Flops and least bytes of a pass over those documents, and of its backward pass to weights and input
  * when `backward`: what a tape that runs it counts (pn_tape_cost). */
-pn_status pn_block_spec_pass_cost(const pn_block_spec *spec, const pn_dims *dims, int64_t tokens, bool backward,
+pn_status pn_block_spec_pass_cost(const pn_block_spec *spec, const pn_dims *dims, const pn_docs *docs, bool backward,
                                   pn_op_cost *out);
 
 #endif

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "add_rms_norm/add_rms_norm.h"
 #include "attention/attention.h"
 #include "causal_conv/causal_conv.h"
 #include "decay_gate/decay_gate.h"
@@ -84,8 +85,8 @@ pn_status pn_bench_shape_blocks(const pn_bench_shape *shape, pn_block_spec *bloc
     *n = shape->n_layers;
     for (int l = 0; l < *n; l++)
         PN_TRY(pn_block_arg("the shape",
-                            l == 15 || l == 20   ? "attention"
-                            : l == 21 || l == 22 ? swa
+                            l == 14 || l == 19   ? "attention"
+                            : l == 20 || l == 21 ? swa
                                                  : jet,
                             &shape->dims, &block[l]));
     return PN_OK;
@@ -210,6 +211,14 @@ static bool rms_norm(const ask *a, pn_bench_case *out) {
     out->op_case.n_in = 2;
     out->op_case.in[1] = ones_vector(a->m->hidden);
     ATTR(((pn_rms_norm_attr){ .eps = a->m->rms_norm_eps, .groups = 1 }));
+    return true;
+}
+
+static bool add_rms_norm(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 2, a->m->hidden, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = ones_vector(a->m->hidden);
+    ATTR(((pn_add_rms_norm_attr){ .eps = a->m->rms_norm_eps }));
     return true;
 }
 
@@ -418,6 +427,7 @@ static const struct {
     ROW(linear),
     ROW(embedding),
     ROW(rms_norm),
+    ROW(add_rms_norm),
     ROW(gated_rms_norm),
     ROW(l2_norm),
     ROW(swiglu),

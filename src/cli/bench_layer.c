@@ -10,13 +10,13 @@
 
 static const double most_seconds = 2; /* of one row */
 
-/* A block at work. */
+/* A block at work, on the documents of its bench. */
 typedef struct work {
     pn_params *params;
     pn_block *block;
     pn_tape *tape;
     pn_tensor *x, *dy; /* [tokens, D]; x wants a gradient when there is a backward pass */
-    int64_t offset[2];
+    const pn_docs *docs;
     bool backward;
 } work;
 
@@ -40,9 +40,10 @@ static pn_status made_up(pn_tape *t, const int64_t shape[2], pn_tensor **out) {
     return s;
 }
 
-static pn_status work_open(const pn_bench_layer_options *o, const pn_block_spec *spec, bool backward, work *w) {
+static pn_status work_open(const pn_bench_layer_options *o, const pn_docs *docs, const pn_block_spec *spec,
+                           bool backward, work *w) {
     const int64_t shape[] = { o->tokens, o->shape->dims.hidden };
-    *w = (work){ .offset = { 0, o->tokens }, .backward = backward };
+    *w = (work){ .docs = docs, .backward = backward };
     PN_TRY(pn_params_create(PN_F32, &w->params));
     PN_TRY(pn_block_create(spec, &o->shape->dims, w->params, "", &w->block));
     PN_TRY(pn_params_init(w->params, 1));
@@ -58,17 +59,18 @@ static pn_status work_open(const pn_bench_layer_options *o, const pn_block_spec 
 
 static pn_status run_once(void *ctx) {
     work *w = ctx;
-    const pn_docs docs = { .n = 1, .offset = w->offset };
     pn_carry carry = { 0 };
     pn_tensor *y;
     pn_tape_reset(w->tape);
-    PN_TRY(pn_block_forward(w->block, w->tape, w->x, &docs, &carry, &y));
+    PN_TRY(pn_block_forward(w->block, w->tape, w->x, w->docs, &carry, &y));
     if (w->backward && y->wants_grad) PN_TRY(pn_tape_backward_from(w->tape, &y, &w->dy, 1));
     return PN_OK;
 }
 
 typedef struct bench {
     const pn_bench_layer_options *o;
+    pn_docs docs;
+    int64_t offset[PN_BENCH_MOST_SEQUENCES + 1];
     pn_machine machine;
     json_t *rows;
     FILE *out;
@@ -77,7 +79,7 @@ typedef struct bench {
 static pn_status measure(bench *b, const pn_block_spec *spec, bool backward, pn_timing *t) {
     const pn_timing_rule rule = { .clock = b->machine.clock, .warm = 1, .runs = b->o->repeat, .seconds = most_seconds };
     work w;
-    pn_status s = work_open(b->o, spec, backward, &w);
+    pn_status s = work_open(b->o, &b->docs, spec, backward, &w);
     if (!s) s = pn_time_runs(&rule, run_once, &w, t);
     work_close(&w);
     PN_TRY(s);
@@ -89,7 +91,7 @@ static pn_status row(bench *b, const pn_block_spec *spec, bool backward) {
     pn_timing t;
     pn_op_cost cost;
     pn_block_cost of_block;
-    PN_TRY(pn_block_spec_pass_cost(spec, &b->o->shape->dims, b->o->tokens, backward, &cost));
+    PN_TRY(pn_block_spec_pass_cost(spec, &b->o->shape->dims, &b->docs, backward, &cost));
     PN_TRY(pn_block_spec_cost(spec, &b->o->shape->dims, b->o->tokens, 2, &of_block));
     PN_TRY(measure(b, spec, backward, &t));
     const char *direction = backward ? "both" : "fwd", *bound = pn_machine_bound_by_flops(m, &cost) ? "flops" : "bytes";
@@ -99,11 +101,12 @@ static pn_status row(bench *b, const pn_block_spec *spec, bool backward) {
             cost.flops / t.least / 1e9, cost.bytes / t.least / 1e9, bound, share);
     fflush(b->out);
     json_array_append_new(b->rows,
-                          json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "block",
+                          json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "block",
                                     spec->type->name, "direction", direction, "tokens", (json_int_t)b->o->tokens,
-                                    "parameters", of_block.parameters, "median_ms", t.median * 1e3, "min_ms",
-                                    t.least * 1e3, "tokens_per_second", tokens / t.median, "runs", (json_int_t)t.runs,
-                                    "flops", cost.flops, "bytes", cost.bytes, "bound", bound, "share_of_bound", share));
+                                    "sequences", (json_int_t)b->o->sequences, "parameters", of_block.parameters,
+                                    "median_ms", t.median * 1e3, "min_ms", t.least * 1e3, "max_ms", t.most * 1e3,
+                                    "tokens_per_second", tokens / t.median, "runs", (json_int_t)t.runs, "flops",
+                                    cost.flops, "bytes", cost.bytes, "bound", bound, "share_of_bound", share));
     return PN_OK;
 }
 
@@ -132,6 +135,8 @@ static pn_status rows(bench *b) {
 pn_status pn_bench_layer(const pn_bench_layer_options *o, FILE *out) {
     bench b = { .o = o, .out = out, .rows = json_array() };
     pn_status s = PN_OK;
+    for (int64_t i = 0; i <= o->sequences; i++) b.offset[i] = o->tokens * i / o->sequences;
+    b.docs = (pn_docs){ .n = o->sequences, .offset = b.offset };
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     PN_TRY_GOTO(s, pn_machine_open(&b.machine, o->backend, o->type), done);
     pn_machine_print(&b.machine, out);

@@ -12,8 +12,8 @@ typedef struct pn_bench_layer_options {
     const pn_bench_shape *shape;
     const pn_block_spec *block; /* (n_blocks) */
     int n_blocks;
-    int64_t tokens; /* one document */
-    int64_t repeat; /* timed runs, fewer where they take long */
+    int64_t tokens, sequences; /* documents of equal length, PN_BENCH_MOST_SEQUENCES at most */
+    int64_t repeat;            /* timed runs, fewer where they take long */
     const char *json;
 } pn_bench_layer_options;
 

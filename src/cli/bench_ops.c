@@ -125,12 +125,12 @@ static void report(bench *b, const pn_op_impl *impl, const pn_op_case *c, bool b
             median * 1e6, best * 1e6, cost->flops / best / 1e9, cost->bytes / best / 1e9, cost->flops / best / m->gemm,
             cost->bytes / best / m->stream, bound, share);
     fflush(b->out);
-    json_array_append_new(b->rows,
-                          json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "op", impl->name,
-                                    "shape", c->name, "direction", direction, "clock",
-                                    m->backend == PN_CPU && m->threads == 1 ? "thread" : "wall", "median_us",
-                                    median * 1e6, "min_us", best * 1e6, "runs", (json_int_t)t->runs, "flops",
-                                    cost->flops, "bytes", cost->bytes, "bound", bound, "share_of_bound", share));
+    json_array_append_new(b->rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "op",
+                                             impl->name, "shape", c->name, "direction", direction, "clock",
+                                             m->backend == PN_CPU && m->threads == 1 ? "thread" : "wall", "median_us",
+                                             median * 1e6, "min_us", best * 1e6, "max_us", t->most * 1e6, "runs",
+                                             (json_int_t)t->runs, "flops", cost->flops, "bytes", cost->bytes, "bound",
+                                             bound, "share_of_bound", share));
 }
 
 static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, ring *r) {
@@ -151,15 +151,17 @@ static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const p
 }
 
 static pn_status bench_case(bench *b, const pn_op *op, const pn_op_case *c) {
-    pn_status s = PN_OK;
-    for (const pn_op_impl *const *impl = op->impl[b->o->backend]; *impl && !s; impl++) {
-        ring *r = calloc(1, sizeof *r); /* too large for a stack */
-        PN_CHECK(r, PN_MEMORY, "out of memory");
-        s = ring_make(b->o, op, c, r);
-        if (!s && pn_op_takes(*impl, &r->copy[0].call)) s = measure(b, op, c, *impl, r);
-        ring_free(r);
-        free(r);
+    ring *r = calloc(1, sizeof *r); /* too large for a stack */
+    PN_CHECK(r, PN_MEMORY, "out of memory");
+    pn_status s = ring_make(b->o, op, c, r);
+    bool enough = false;
+    for (const pn_op_impl *const *impl = op->impl[b->o->backend]; *impl && !s && !enough; impl++) {
+        if (!pn_op_takes(*impl, &r->copy[0].call)) continue;
+        s = measure(b, op, c, *impl, r);
+        enough = b->o->chosen;
     }
+    ring_free(r);
+    free(r);
     b->done++;
     return s;
 }
@@ -172,9 +174,11 @@ static pn_status walk(bench *b, bool run, int64_t *count) {
     *count = 0;
     for (int i = 0; i < n_ops; i++)
         for (int t = 0; t < b->o->n_tokens; t++)
-            for (int k = 0; pn_bench_case_at(ops[i], b->o->shape, b->o->tokens[t], b->o->sequences, k, &c);
-                 k++, ++*count)
+            for (int k = 0; pn_bench_case_at(ops[i], b->o->shape, b->o->tokens[t], b->o->sequences, k, &c); k++) {
+                if (b->o->only && !strstr(c.op_case.name, b->o->only)) continue;
                 if (run) PN_TRY(bench_case(b, ops[i], &c.op_case));
+                ++*count;
+            }
     return PN_OK;
 }
 
@@ -194,10 +198,13 @@ pn_status pn_bench_ops(const pn_bench_ops_options *o, FILE *out) {
     int64_t total;
     pn_status s = PN_OK;
     if (!b.rows) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
+    PN_TRY_GOTO(s, walk(&b, false, &total), done);
+    if (!total && o->only)
+        PN_FAIL_GOTO(s, PN_USAGE, done, "postnas bench ops: no shape has %s in its name; run it without --only",
+                     o->only);
     PN_TRY_GOTO(s, pn_machine_open(&b.machine, o->backend, o->type), done);
     pn_machine_print(&b.machine, out);
     fputs(head, out);
-    PN_TRY_GOTO(s, walk(&b, false, &total), done);
     b.progress = pn_progress_begin("bench ops", 0, total, "shapes");
     PN_TRY_GOTO(s, walk(&b, true, &total), done);
     pn_progress_end(&b.progress);

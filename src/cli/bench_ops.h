@@ -15,6 +15,8 @@ typedef struct pn_bench_ops_options {
     int64_t tokens[PN_BENCH_MAX_TOKENS]; /* (n_tokens) rows; 0: one token of each of several sequences */
     int n_tokens;
     int64_t sequences;  /* that tokens are, or are decoded; 0: one of all tokens, several for decoding */
+    const char *only;   /* the shapes with this in their name; NULL: all */
+    bool chosen;        /* of the implementations the one that a run takes; else all that can */
     pn_backend backend; /* PN_CPU, in F32, or PN_CUDA */
     pn_dtype type;
     int64_t repeat;   /* timed runs, fewer where they take long */

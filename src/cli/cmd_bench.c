@@ -55,7 +55,11 @@ static pn_status run_ops(const pn_args *args) {
     enum { MOST_OPS = 64 };
     const pn_op *ops[MOST_OPS];
     pn_int_list tokens = { 3, { 512, 2048, 0 } };
-    pn_bench_ops_options o = { .ops = ops, .repeat = 15, .json = pn_args_value(args, "json") };
+    pn_bench_ops_options o = { .ops = ops,
+                               .only = pn_args_value(args, "only"),
+                               .chosen = pn_args_has(args, "chosen"),
+                               .repeat = 15,
+                               .json = pn_args_value(args, "json") };
     const char *text;
     for (; (text = pn_args_nth(args, "op", o.n_ops)); o.n_ops++) {
         PN_CHECK(o.n_ops < MOST_OPS, PN_USAGE, "postnas bench ops: --op more than %d times", (int)MOST_OPS);
@@ -102,14 +106,30 @@ static pn_status all_blocks(const pn_dims *dims, pn_block_spec block[MOST_BLOCKS
 
 static pn_status run_layer(const pn_args *args) {
     pn_block_spec block[MOST_BLOCKS];
-    pn_bench_layer_options o = { .block = block, .tokens = 2048, .repeat = 15, .json = pn_args_value(args, "json") };
+    pn_bench_layer_options o = {
+        .block = block, .tokens = 2048, .sequences = 1, .repeat = 15, .json = pn_args_value(args, "json")
+    };
     PN_TRY(shape_of(args, &o.shape));
     PN_TRY(device_of(args, &o.backend, &o.type));
     PN_TRY(pn_args_i64(args, "tokens", 1, 1 << 20, &o.tokens));
+    PN_TRY(pn_args_i64(args, "sequences", 1, PN_BENCH_MOST_SEQUENCES, &o.sequences));
+    PN_CHECK(o.sequences <= o.tokens, PN_USAGE, "postnas bench layer: %lld tokens in %lld sequences; give each one",
+             (long long)o.tokens, (long long)o.sequences);
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.repeat));
     PN_TRY(blocks_of(args, &o.shape->dims, block, &o.n_blocks));
     if (!o.n_blocks) PN_TRY(all_blocks(&o.shape->dims, block, &o.n_blocks));
     return pn_bench_layer(&o, stdout);
+}
+
+static pn_status recompute_of(const pn_args *args, int *out) {
+    const char *name = pn_args_value(args, "recompute");
+    if (!name) return PN_OK;
+    for (int i = 0; pn_recompute_names[i]; i++) {
+        if (strcmp(name, pn_recompute_names[i]) != 0) continue;
+        *out = i;
+        return PN_OK;
+    }
+    PN_FAIL(PN_USAGE, "postnas bench: --recompute %s: use none, cheap, cores, layers or auto", name);
 }
 
 static pn_status run_step(const pn_args *args) {
@@ -119,7 +139,7 @@ static pn_status run_step(const pn_args *args) {
                                 .sequences = 1,
                                 .stage = 2,
                                 .steps = 5,
-                                .recompute = pn_args_has(args, "recompute"),
+                                .recompute = PN_RECOMPUTE_AUTO,
                                 .json = pn_args_value(args, "json") };
     PN_TRY(device_of(args, &o.on.backend, &o.on.dtype));
     PN_TRY(shape_of(args, &o.shape));
@@ -127,6 +147,8 @@ static pn_status run_step(const pn_args *args) {
     PN_TRY(pn_args_i64(args, "tokens", 2, 1 << 24, &o.tokens));
     PN_TRY(pn_args_i64(args, "sequences", 1, 1 << 16, &o.sequences));
     PN_TRY(pn_args_i64(args, "stage", 1, 2, &o.stage));
+    PN_TRY(recompute_of(args, &o.recompute));
+    PN_TRY(pn_args_f64(args, "memory", 0, 1e6, &o.memory_gb));
     PN_TRY(pn_args_i64(args, "steps", 1, PN_TIMING_MOST_RUNS, &o.steps));
     PN_CHECK(o.sequences * 2 <= o.tokens, PN_USAGE, "postnas bench step: %lld tokens in %lld sequences; give each two",
              (long long)o.tokens, (long long)o.sequences);
@@ -183,20 +205,24 @@ static pn_status run_prefill(const pn_args *args) {
 }
 
 /* What can be measured, and the options that each takes. */
-enum { MOST_FLAGS = 12 };
+enum { MOST_FLAGS = 13 };
 static const struct {
     const char *word;
     pn_status (*run)(const pn_args *args);
     int operands; /* besides the word */
     const char *flag[MOST_FLAGS];
 } benches[] = {
-    { "ops", run_ops, 0, { "device", "dtype", "shape", "op", "tokens", "sequences", "repeat", "json" } },
-    { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "repeat", "json" } },
+    { "ops",
+      run_ops,
+      0,
+      { "device", "dtype", "shape", "op", "only", "chosen", "tokens", "sequences", "repeat", "json" } },
+    { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "sequences", "repeat", "json" } },
     { "train", run_train, 0, { "device", "dtype", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
     { "step",
       run_step,
       0,
-      { "device", "dtype", "shape", "layers", "block", "tokens", "sequences", "stage", "recompute", "steps", "json" } },
+      { "device", "dtype", "shape", "layers", "block", "tokens", "sequences", "stage", "recompute", "memory", "steps",
+        "json" } },
     { "prefill",
       run_prefill,
       1,
@@ -215,6 +241,8 @@ static const pn_flag flags[] = {
       .value = "NAME",
       .help = "smollm2-135m (default), qwen2.5-0.5b, qwen2.5-1.5b, jet-nemotron-2b or quickstart" },
     { .name = "op", .value = "NAME", .help = "ops: this one only; may be repeated" },
+    { .name = "only", .value = "TEXT", .help = "ops: the shapes with this in their name, as 96x256" },
+    { .name = "chosen", .help = "ops: of the implementations the one that a run takes; else all that can" },
     { .name = "block",
       .value = "BLOCK",
       .help =
@@ -222,11 +250,13 @@ static const pn_flag flags[] = {
           "of the layers in turn; attention, or those of the published hybrid" },
     { .name = "tokens",
       .value = "N",
-      .help = "ops: rows, may be repeated; 0: decoding. layer: of the document, 2048. train, step: of a "
+      .help = "ops: rows, may be repeated; 0: decoding. layer: of all documents, 2048. train, step: of a "
               "step, 512, 2048" },
     { .name = "sequences",
       .value = "N",
-      .help = "ops, step: documents that the tokens are, of equal length, 1; ops of tokens 0: sequences to decode, 8" },
+      .help =
+          "ops, layer, step: documents that the tokens are, of equal length, 1; ops of tokens 0: sequences to decode, "
+          "8" },
     { .name = "batch", .value = "N", .help = "decode: sequences at once; 1" },
     { .name = "context", .value = "N", .help = "prefill, decode: tokens, may be repeated; 4096" },
     { .name = "chunk", .value = "N", .help = "prefill: tokens of a piece; 512" },
@@ -235,7 +265,11 @@ static const pn_flag flags[] = {
     { .name = "stage",
       .value = "N",
       .help = "step: 1 trains the mixers on the losses of distillation, 2 everything on cross-entropy; 2" },
-    { .name = "recompute", .help = "step: keep only the inputs of layers and run them again in backward" },
+    { .name = "recompute",
+      .value = "WHAT",
+      .help = "step: what backward makes again to save memory: none, cheap, cores, layers or auto, which takes the "
+              "least that fits; auto" },
+    { .name = "memory", .value = "GB", .help = "step: of the GPU, that auto may use in all; what is free" },
     { .name = "layers", .value = "N", .help = "train, step, prefill, decode: of the shape; all" },
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
@@ -292,7 +326,7 @@ const pn_command pn_cmd_bench = {
         "\n"
         "ops      every implementation of every op, forward (fwd) and backward (bwd), at the sizes of a model "
         "(--shape)\n"
-        "layer    single blocks on one document: forward, and forward with backward to weights and input (both)\n"
+        "layer    single blocks: forward, and forward with backward to weights and input (both)\n"
         "train    steps of super-network training, and where their time goes; a shape gets random weights and made-up\n"
         "         text and needs no files, a configuration of `postnas search` is taken as it is\n"
         "step     training steps of a whole model with random weights, and where the time of one goes\n"
@@ -306,7 +340,7 @@ const pn_command pn_cmd_bench = {
         "    postnas bench ops --op attention --op gated_delta --tokens 2048 --threads 1\n"
         "    postnas bench layer --block attention --block \"{ type: gated_deltanet, expand_v: 1 }\"\n"
         "    postnas bench train --shape smollm2-135m --layers 6\n"
-        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4 --recompute\n"
+        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4 --memory 60\n"
         "    postnas bench decode runs/quickstart/model --batch 8 --context 4096 --context 65536\n",
     .reads = "nothing; with --config, what a search of that configuration reads; a model directory\n",
     .writes = "the tables on standard output; with --json a file\n",

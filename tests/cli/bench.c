@@ -50,6 +50,13 @@ START_TEST(ops) {
     /* 64 x 64 -> 64 by the first row: 2 n^3 */
     ck_assert(number(json_array_get(rows, 0), "flops") == 2.0 * 64 * 64 * 64);
     json_decref(root);
+
+    root = measured("bench ops --op gated_delta --op linear --shape quickstart --tokens 8 --only 96x256 --chosen "
+                    "--repeat 3");
+    rows = json_object_get(root, "rows");
+    ck_assert_uint_eq(json_array_size(rows), 2); /* there and back, of one implementation */
+    json_array_foreach(rows, i, row) holds(json_string_value(json_object_get(row, "shape")), "96x256");
+    json_decref(root);
 }
 END_TEST
 
@@ -97,6 +104,10 @@ START_TEST(layer) {
     ck_assert(number(json_array_get(rows, 0), "flops") ==
               64 * (2 * (64 * 64 * 2 + 32 * 64 * 2) + 64 + 32 * 2 + 3 * 96 + 4 * 64 * 32.5));
     json_decref(root);
+    root = measured("bench layer --shape quickstart --tokens 64 --sequences 4 --repeat 1 --block attention");
+    row = json_array_get(json_object_get(root, "rows"), 0); /* keys of the token's own sequence only */
+    ck_assert(number(row, "flops") == 64 * (2 * (64 * 64 * 2 + 32 * 64 * 2) + 64 + 32 * 2 + 3 * 96 + 4 * 64 * 8.5));
+    json_decref(root);
     root = measured("bench layer --shape quickstart --tokens 16 --repeat 1"); /* all there are */
     ck_assert_uint_ge(json_array_size(json_object_get(root, "rows")), 16);
     json_decref(root);
@@ -132,9 +143,11 @@ START_TEST(refusals) {
     refused("bench ops --shape smollm", "there is no shape smollm; ");
     refused("bench ops --device gpu", "--device gpu is neither cpu nor cuda");
     refused("bench ops --repeat 2", "--repeat");
-    refused("bench ops --layers 2",
-            "takes no --layers; it takes --device, --dtype, --shape, --op, --tokens, --sequences, --repeat, --json");
+    refused("bench ops --layers 2", "takes no --layers; it takes --device, --dtype, --shape, --op, --only, --chosen, "
+                                    "--tokens, --sequences, --repeat, --json");
     refused("bench train --op add", "takes no --op; it takes ");
+    refused("bench ops --op add --only 7x7", "no shape has 7x7 in its name");
+    refused("bench layer --tokens 4 --sequences 5", "give each one");
     refused("bench layer --context 5", "takes no --context; it takes ");
     refused("bench layer data/quickstart-base", "takes no model directory");
     refused("bench layer --block attension", "no token mixer is named \"attension\"");
@@ -154,7 +167,7 @@ START_TEST(refusals) {
 END_TEST
 
 START_TEST(step_trains_whole_models) {
-    static const char *const stages[] = { "--stage 2", "--stage 1 --block gated_deltanet --recompute" };
+    static const char *const stages[] = { "--stage 2", "--stage 1 --block gated_deltanet --recompute cores" };
     for (int i = 0; i < 2; i++) {
         char arguments[256];
         snprintf(arguments, sizeof arguments,
