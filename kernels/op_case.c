@@ -49,15 +49,18 @@ static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64
 }
 
 static void round_to(pn_dtype type, double *x, int64_t n) {
+    enum { RUN = 1024 };
 #pragma omp parallel for schedule(static) if (n > FEW)
-    for (int64_t i = 0; i < n; i++) {
-        float narrow = (float)x[i];
-        uint16_t narrower;
+    for (int64_t at = 0; at < n; at += RUN) {
+        const int64_t some = n - at < RUN ? n - at : RUN;
+        float narrow[RUN];
+        uint16_t narrower[RUN];
+        for (int64_t i = 0; i < some; i++) narrow[i] = (float)x[at + i];
         if (type == PN_BF16) {
-            pn_convert(&narrower, PN_BF16, &narrow, PN_F32, 1);
-            pn_convert(&narrow, PN_F32, &narrower, PN_BF16, 1);
+            pn_convert(narrower, PN_BF16, narrow, PN_F32, some);
+            pn_convert(narrow, PN_F32, narrower, PN_BF16, some);
         }
-        x[i] = (double)narrow;
+        for (int64_t i = 0; i < some; i++) x[at + i] = (double)narrow[i];
     }
 }
 

@@ -42,6 +42,7 @@ static int64_t elements_of(const pn_op_call *c) {
     return n;
 }
 
+/* As op.h says of pn_op_case.kind. */
 static uint64_t kind_of(const pn_op_case *c, const pn_op_call *call, const pn_op_impl *impl) {
     if (c->kind) return (uint64_t)c->kind << 32 | (impl->takes ? (uint32_t)c->size : 0);
     uint64_t there = 0;
@@ -71,7 +72,7 @@ static pn_status consider(best *b, const pn_op *op, pn_backend backend, pn_dtype
         if (!pn_op_takes(*impl, &x.call)) continue;
         candidate *old,
             new = { .sample = { at, *impl }, .kind = kind_of(c, &x.call, *impl), .elements = elements_of(&x.call) };
-        new.differentiated = (*impl)->backward &&pn_op_wants(&x.call);
+        new.differentiated = pn_op_wants(&x.call) && (*impl)->backward != NULL;
         PN_TRY_GOTO(status, find(b, *impl, new.kind, &old), done);
         if (better(&new, old)) *old = new;
     }

@@ -63,7 +63,7 @@ export OMP_NUM_THREADS=2
 
 # The tests, the first of which says whether there is a GPU.
 run_test() {
-    "$programs/test_gpu_$1" > "$work/$1.log" 2>&1
+    OMP_NUM_THREADS=4 "$programs/test_gpu_$1" > "$work/$1.log" 2>&1
     echo $? > "$work/$1.code"
 }
 run_test device
@@ -127,13 +127,21 @@ for dtype in f32 bf16; do
 done
 [ ! -e "$work/failed" ] || failed=1
 
-# These tools make everything a hundred times slower: a small case for each of an implementation's kernels.
+# These tools make everything a hundred times slower: a small case for each of an implementation's kernels. The limit
+# is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
+# reads as unwritten to initcheck: it leaves out the ops that call them.
 limit=100 # seconds for a process
+by_libraries="linear linear_cross_entropy linear_kl linear_argmax dynamic_conv attention"
 sanitize() { # sanitize TOOL DTYPE OPS...: its output in TOOL.DTYPE.OPS, its exit status in that with .code
-    local log="$work/$1.$2.${*:3}"
+    local tool=$1 dtype=$2 log="$work/$1.$2.${*:3}" not_ours=() ops=()
     log=${log// /+}
-    timeout -k 5 $limit compute-sanitizer --tool "$1" --error-exitcode 9 \
-        "$programs/postnas" check ops --each "${@:3}" --backend cuda --dtype "$2" > "$log" 2>&1
+    for op in "${@:3}"; do
+        case "$tool  $by_libraries " in "initcheck "*" $op "*) ;; *) ops+=("$op") ;; esac
+    done
+    [ ${#ops[@]} -gt 0 ] || return 0
+    [ "$tool" = racecheck ] && not_ours=(--kernel-name-exclude kns=cudnn) # it reports races inside cuDNN's own kernels
+    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 "${not_ours[@]}" timeout -k 5 $limit \
+        "$programs/postnas" check ops --each "${ops[@]}" --backend cuda --dtype "$dtype" > "$log" 2>&1
     echo $? > "$log.code"
 }
 sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did not end
@@ -199,6 +207,9 @@ fi
         table $dtype
     done
     if [ -n "$sanitized" ]; then
+        echo
+        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck, and of initcheck ops whose results libraries"
+        echo "write: $by_libraries."
         echo
         echo "| compute-sanitizer, \`postnas check ops --each\` | cases in f32 | in bf16 | errors | did not end |"
         echo "| --- | --- | --- | --- | --- |"

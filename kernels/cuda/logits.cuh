@@ -162,16 +162,8 @@ template <int N> __device__ pn_logits_sixteen<N> pn_logits_read(const float *z0,
     for (int s = 0; s < N; s++)
 #pragma unroll
         for (int i = 0; i < 16; i += 4) {
-            const int at = pn_logits_column(i); /* rows begin at whole groups of four */
-            const float *z = (s ? z1 : z0) + at;
-            float4 four = {};
-            if (at + 4 <= cols) {
-                four = *(const float4 *)z;
-            } else if (at < cols) {
-                four.x = z[0];
-                if (at + 1 < cols) four.y = z[1];
-                if (at + 2 < cols) four.z = z[2];
-            }
+            const int at = pn_logits_column(i); /* rows are padded to whole groups of four */
+            float4 four = at < cols ? *(const float4 *)((s ? z1 : z0) + at) : float4{};
             x.z[s][i] = four.x, x.z[s][i + 1] = four.y, x.z[s][i + 2] = four.z, x.z[s][i + 3] = four.w;
         }
     return x;

@@ -42,7 +42,9 @@ static const struct {
     { TUNED | S33, PN_PACK_STEPS, MILD, YES, YES, DECODE | EACH },
     { S64, PN_PACK_MIXED, MEDIUM, BOTH, YES, DECODE },
     { TINY, PN_PACK_70, ANY, NO, BOTH, CHECKED | SLOW },
-    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED, ANY, BOTH, BOTH, SLOW },
+    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED, ANY, BOTH, NO, SLOW },
+    /* Not one token alone: where its two heads cancel in dq, BF16's rounding of either is all that is left. */
+    { TUNED, (PN_PACK_SINGLE & ~PN_PACK_T1) | PN_PACK_MIXED, ANY, BOTH, YES, SLOW },
 };
 
 static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool s0, bool grouped) {

@@ -53,9 +53,11 @@ static const struct {
     { S96, PN_PACK_SINGLE, MILD | VMILD, NO, OWN, QUICK },
     { S192, PN_PACK_T65, STRONG | VSTRONG, YES, OWN, QUICK },
     { ODD, PN_PACK_MIXED, MILD | VMILD | VSTRONG, YES, KVG, QUICK },
-    { MANY, PN_PACK_MIXED, MILD | VMEDIUM, YES, FORTY, EACH },
+    { MANY, PN_PACK_MIXED, MILD | VMEDIUM, YES, FORTY, QUICK },
     { TUNED, PN_PACK_TWO, MILD | VMEDIUM, YES, KVG, EACH },
-    { S16 | S33, PN_PACK_TWO, PLAIN | MILD | VMEDIUM, YES, ALL, EACH },
+    { S16 | S33, PN_PACK_TWO, PLAIN, YES, OWN, EACH },
+    { S16 | S33, PN_PACK_TWO, MILD, YES, ALL, EACH },
+    { S16 | S33, PN_PACK_TWO, VMEDIUM, YES, KVG | SIX, EACH },
     { TUNED | S33, PN_PACK_STEPS, MILD | VMEDIUM, YES, KVG, DECODE | EACH },
     { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, MILD | VMILD, BOTH, KVG, QUICK },
     { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, PLAIN | MILD | VMEDIUM, BOTH, KVG, DECODE },
@@ -96,7 +98,7 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool 
     out->limit_din[3] = 1e-4; /* sums of differences that cancel */
     out->gradcheck = blocks[b].kind & CHECKED;
     out->slow = blocks[b].kind & SLOW;
-    out->kind = blocks[b].kind & EACH ? 1 + gate + 8 * (share % 4) + (blocks[b].kind & DECODE ? 64 : 0) : -1;
+    out->kind = blocks[b].kind & EACH ? 1 + gate + 8 * share + (blocks[b].kind & DECODE ? 64 : 0) : -1;
     out->size = shape;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_gpu.h"
 #include "bench_machine.h"
 #include "clock.h"
 #include "device.h"
@@ -101,6 +102,8 @@ static pn_status choose_recompute(bench *b) {
     b->recompute.level = b->o->recompute == PN_RECOMPUTE_AUTO ? PN_RECOMPUTE_NONE : b->o->recompute;
     if (b->o->on.backend != PN_CUDA) return PN_OK;
     PN_TRY(pn_memory_budget(b->o->memory_gb, &budget));
+    if (b->o->memory_gb == 0)
+        budget -= (double)pn_gpu_bench_bytes(b->o->on.dtype); /* which the machine is measured with, beside the step */
     if (b->o->recompute == PN_RECOMPUTE_AUTO)
         PN_TRY(pn_recompute_fit(b->student->config.n_layers, budget, planned_step, b, &b->recompute));
     const pn_recompute chosen = b->recompute;

@@ -13,6 +13,7 @@
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "op_case.h"
 #include "op_check.h"
+#include "op_each.h"
 #include "tape.h"
 
 static bool asked(const pn_op *op) {
@@ -48,11 +49,12 @@ START_TEST(bf16_against_reference) {
 }
 END_TEST
 
+/* In either type; only shapes are looked at. */
 static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
     pn_case_call x;
     bool taken = false;
     for (int i = 0; i < 2 && !taken; i++) {
-        ck_ok(pn_case_call_make(op, c, PN_CUDA, i ? PN_BF16 : PN_F32, &x));
+        ck_ok(pn_case_call_make(op, c, PN_PLAN, i ? PN_BF16 : PN_F32, &x));
         taken = pn_op_takes(impl, &x.call);
         pn_case_call_free(&x);
     }
@@ -75,6 +77,25 @@ START_TEST(every_implementation_takes_a_case) {
                 taken = takes(*impl, ops[i], &c);
             }
         }
+}
+END_TEST
+
+/* What sanitizers run must reach all that this GPU has, in one type or the other. */
+START_TEST(each_runs_every_implementation) {
+    ck_need_gpu();
+    int n, count[2];
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++) {
+        pn_op_sample *sample[2];
+        for (int k = 0; k < 2; k++) ck_ok(pn_op_each(ops[i], PN_CUDA, k ? PN_BF16 : PN_F32, &sample[k], &count[k]));
+        for (const pn_op_impl *const *impl = ops[i]->impl[PN_CUDA]; *impl; impl++) {
+            bool run = false;
+            for (int k = 0; k < 2; k++)
+                for (int s = 0; s < count[k]; s++) run = run || sample[k][s].impl == *impl;
+            ck_assert_msg(run, "%s is in no sample", (*impl)->name);
+        }
+        for (int k = 0; k < 2; k++) free(sample[k]);
+    }
 }
 END_TEST
 
@@ -250,6 +271,7 @@ START_TEST(add_rms_norm_with_some_gradients) {
 }
 END_TEST
 
-TEST_MAIN("ops", every_implementation_takes_a_case, f32_against_reference, bf16_against_reference,
-          an_id_outside_the_table_is_reported, targets_and_weights_outside_the_contract_are_reported,
-          a_large_vocabulary_takes_several_tiles, views_of_rows_need_no_alignment, add_rms_norm_with_some_gradients)
+TEST_MAIN("ops", every_implementation_takes_a_case, each_runs_every_implementation, f32_against_reference,
+          bf16_against_reference, an_id_outside_the_table_is_reported,
+          targets_and_weights_outside_the_contract_are_reported, a_large_vocabulary_takes_several_tiles,
+          views_of_rows_need_no_alignment, add_rms_norm_with_some_gradients)
