@@ -62,8 +62,8 @@ pn_status pn_tape_own(pn_tape *t, pn_tensor *x);
 /* A tensor with undefined values, owned by the current scope. */
 pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
 
-/* Zeros for the gradient of x, if it has none: as the optimizer makes them before the first step, which a plan is to see.
- */
+/* Zeros for the gradient of x, if it has none: as the optimizer makes them before the first step, which a plan is to
+ * see. */
 pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x);
 
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.

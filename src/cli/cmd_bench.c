@@ -184,9 +184,11 @@ static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     pn_bench_speed_options o = { .pass = pass, .json = pn_args_value(args, "json") };
     PN_TRY(pn_options_defaults(pn_latency_option_table, &o.latency));
     o.latency.context = (pn_int_list){ 1, { 4096 } };
+    o.latency.prompts = 1;
     PN_TRY(numbers_of(args, "context", 1, 1 << 24, &o.latency.context));
     PN_TRY(pn_args_i64(args, "batch", 1, 4096, &o.latency.batch));
     PN_TRY(pn_args_i64(args, "chunk", 1, 1 << 20, &o.latency.chunk));
+    PN_TRY(pn_args_i64(args, "prompts", 1, 4096, &o.latency.prompts));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.latency.repeat));
     PN_TRY(device_of(args, &backend, &type));
     PN_TRY(speed_model(args, &model, &o.name));
@@ -226,7 +228,7 @@ static const struct {
     { "prefill",
       run_prefill,
       1,
-      { "device", "dtype", "shape", "layers", "block", "context", "chunk", "repeat", "json" } },
+      { "device", "dtype", "shape", "layers", "block", "context", "chunk", "prompts", "repeat", "json" } },
     { "decode",
       run_decode,
       1,
@@ -260,6 +262,7 @@ static const pn_flag flags[] = {
     { .name = "batch", .value = "N", .help = "decode: sequences at once; 1" },
     { .name = "context", .value = "N", .help = "prefill, decode: tokens, may be repeated; 4096" },
     { .name = "chunk", .value = "N", .help = "prefill: tokens of a piece; 512" },
+    { .name = "prompts", .value = "N", .help = "prefill: of that many tokens, at once; 1" },
     { .name = "repeat", .value = "N", .help = "timed runs of each, 15; fewer where they take long" },
     { .name = "steps", .value = "N", .help = "train, step: how many; 8, 5" },
     { .name = "stage",

@@ -4,7 +4,8 @@
  * ends when the GPU has done it and a step of decoding is a CUDA graph (decode.h):
  *
  *     decode     `batch` sequences, each extended by the last token of a context of `context` tokens
- *     prefill    one prompt of `context` tokens, in pieces of `chunk`, through the decode state
+ *     prefill    `prompts` prompts, 1 unless somebody asks for more, of `context` tokens each, in pieces of `chunk`,
+ *                through the decode state
  *
  * A decode state starts with zeros for the context instead of computing it. Of a prompt the pieces number 0, 1, 2, 4,
  * 8, .. and the last are measured and those between interpolated: exact where a piece costs a constant and what its
@@ -31,6 +32,7 @@ typedef struct pn_latency_options {
     int64_t batch;       /* decode: sequences */
     pn_int_list context; /* tokens: one measurement each */
     int64_t chunk;       /* prefill: tokens of a piece */
+    int64_t prompts;     /* prefill: at once; no configuration's, 0 is 1 */
     int64_t repeat;      /* timed runs of each measurement */
     double seconds;      /* fewer runs where they take longer than that (timing.h) */
 } pn_latency_options;
@@ -39,7 +41,7 @@ extern const pn_option pn_latency_option_table[];
 
 typedef struct pn_latency_setting {
     pn_latency_pass pass;
-    int64_t batch, context, chunk;
+    int64_t batch, context, chunk, prompts;
     int64_t working_set; /* bytes of weights */
     int64_t layers;
     int64_t repeat; /* this and the next do not belong to the key */
@@ -51,7 +53,7 @@ typedef struct pn_latency_setting {
 /* The setting for models like `base`, whose weights count as far as they go beyond the caches. */
 pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pass, int64_t context,
                                 const pn_model_config *base, pn_latency_setting *out);
-/* Tokens of one pass: of all sequences, or of the prompt. */
+/* Tokens of one pass: of all sequences, or of the prompts. */
 double pn_latency_tokens(const pn_latency_setting *setting);
 
 /* ---- the table ---- */
