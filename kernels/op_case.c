@@ -49,15 +49,18 @@ static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64
 }
 
 static void round_to(pn_dtype type, double *x, int64_t n) {
+    enum { RUN = 4096 }; /* values: one by one, asking for a conversion would take longer than it */
 #pragma omp parallel for schedule(static) if (n > FEW)
-    for (int64_t i = 0; i < n; i++) {
-        float narrow = (float)x[i];
-        uint16_t narrower;
+    for (int64_t i = 0; i < n; i += RUN) {
+        const int64_t m = n - i < RUN ? n - i : RUN;
+        float narrow[RUN];
+        uint16_t narrower[RUN];
+        for (int64_t k = 0; k < m; k++) narrow[k] = (float)x[i + k];
         if (type == PN_BF16) {
-            pn_convert(&narrower, PN_BF16, &narrow, PN_F32, 1);
-            pn_convert(&narrow, PN_F32, &narrower, PN_BF16, 1);
+            pn_convert(narrower, PN_BF16, narrow, PN_F32, m);
+            pn_convert(narrow, PN_F32, narrower, PN_BF16, m);
         }
-        x[i] = (double)narrow;
+        for (int64_t k = 0; k < m; k++) x[i + k] = (double)narrow[k];
     }
 }
 
