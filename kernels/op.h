@@ -46,10 +46,13 @@ typedef struct pn_op_call { /* everything in it is borrowed for the duration of 
 } pn_op_call;
 
 typedef struct pn_op_impl {
-    const char *name;                   /* "gated_delta/cpu-chunk": logs, profiles, test names */
-    bool bf16;                          /* calls in BF16 too */
-    bool fresh;                         /* backward heeds call.fresh; without it no bit is set */
-    bool (*takes)(const pn_op_call *c); /* NULL: every call that infer() accepted */
+    const char *name; /* "gated_delta/cpu-chunk": logs, profiles, test names */
+    bool bf16;        /* calls in BF16 too */
+    bool fresh;       /* backward heeds call.fresh; without it no bit is set */
+    /* Forward may write out[renewed_out] over in[renewed_in] where that is a state (pn_tensor.renewable). */
+    bool renews;
+    uint8_t renewed_in, renewed_out;
+    bool (*takes)(const pn_op_call *c);                          /* NULL: every call that infer() accepted */
     size_t (*scratch_bytes)(const pn_op_call *c, bool backward); /* NULL: none */
     pn_status (*forward)(const pn_op_call *c);                   /* writes every element of out[] */
     pn_status (*backward)(const pn_op_call *c);                  /* adds to din[]; NULL: not differentiable */
@@ -101,8 +104,19 @@ typedef struct pn_op_case {
     alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
     double limit_out[PN_OP_OUT], limit_din[PN_OP_IN];
     bool gradcheck; /* small enough for finite differences of the reference */
-    bool slow;      /* left out of the quick test run, part of `check ops` */
+    bool slow;      /* left out of the quick test run, part of `check ops --slow` */
+    /* `check ops --each` takes a case of every kind, and where an implementation is for certain calls (takes) one of
+     * every kind and size. Kind 0: by which inputs there are, and whether rows are pieces of 16 bytes; -1: none. */
+    int kind, size;
 } pn_op_case;
+
+/* What an op's outputs cost to make again from its inputs, which its backward reads anyway: a tape short of memory
+ * makes them again instead of keeping them (pn_tape_again). */
+typedef enum pn_again {
+    PN_AGAIN_NEVER, /* too much: products, attention; or it saves nothing: what is read is no smaller */
+    PN_AGAIN_CHEAP, /* one pass over memory: activations, norms */
+    PN_AGAIN_CORE   /* a convolution, a recurrence: a few percent of the layer's products */
+} pn_again;
 
 typedef struct pn_op_contract {
     /* Checks attr, in[] (PN_USAGE with the op's name and the offending shape), sets *n_out and out[]. */
@@ -110,6 +124,8 @@ typedef struct pn_op_contract {
     uint32_t (*saves)(const pn_op_call *c);
     void (*cost)(const pn_op_call *c, bool backward, pn_op_cost *cost);
     bool (*case_at)(int i, pn_op_case *out); /* fills the zeroed *out; false past the last case */
+    pn_again again;
+    bool passes; /* the gradient of every input is that of the only output: they may be one tensor */
 } pn_op_contract;
 
 struct pn_op {

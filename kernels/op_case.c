@@ -49,24 +49,25 @@ static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64
 }
 
 static void round_to(pn_dtype type, double *x, int64_t n) {
-    enum { RUN = 4096 }; /* values: one by one, asking for a conversion would take longer than it */
+    enum { RUN = 1024 };
 #pragma omp parallel for schedule(static) if (n > FEW)
-    for (int64_t i = 0; i < n; i += RUN) {
-        const int64_t m = n - i < RUN ? n - i : RUN;
+    for (int64_t at = 0; at < n; at += RUN) {
+        const int64_t some = n - at < RUN ? n - at : RUN;
         float narrow[RUN];
         uint16_t narrower[RUN];
-        for (int64_t k = 0; k < m; k++) narrow[k] = (float)x[i + k];
+        for (int64_t i = 0; i < some; i++) narrow[i] = (float)x[at + i];
         if (type == PN_BF16) {
-            pn_convert(narrower, PN_BF16, narrow, PN_F32, m);
-            pn_convert(narrow, PN_F32, narrower, PN_BF16, m);
+            pn_convert(narrower, PN_BF16, narrow, PN_F32, some);
+            pn_convert(narrow, PN_F32, narrower, PN_BF16, some);
         }
-        for (int64_t k = 0; k < m; k++) x[i + k] = (double)narrow[k];
+        for (int64_t i = 0; i < some; i++) x[at + i] = (double)narrow[i];
     }
 }
 
 /* exact_in: the values are ones of this type. */
 static pn_status fill(pn_tensor *t, const pn_case_input *as, pn_dtype exact_in, uint64_t *rng) {
     int64_t n = pn_tensor_elems(t);
+    if (!t->storage->data) return PN_OK; /* shapes only */
     double *values = malloc(sizeof *values * (size_t)(n ? n : 1));
     PN_CHECK(values, PN_MEMORY, "out of memory");
     fill_values(as, rng, values, n);
@@ -76,14 +77,22 @@ static pn_status fill(pn_tensor *t, const pn_case_input *as, pn_dtype exact_in, 
     return s;
 }
 
-static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype type, uint64_t *rng) {
+/* Values of t: those of `from` where there is one. */
+static pn_status fill_or_copy(pn_tensor *t, const pn_tensor *from, const pn_case_input *as, pn_dtype exact_in,
+                              uint64_t *rng) {
+    return from ? pn_tensor_copy(t, from) : fill(t, as, exact_in, rng);
+}
+
+static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype type, const pn_op_call *from,
+                             uint64_t *rng) {
     pn_dtype real = x->call.dtype, wide = pn_wide_dtype(real);
     for (int i = 0; i < c->n_in; i++) {
         const pn_case_input *in = &c->in[i];
         if (!in->present) continue;
         pn_dtype as = in->integer ? PN_I32 : in->wide ? wide : real;
         PN_TRY(pn_tensor_create(x->pool, as, in->rank, in->shape, &x->call.in[i]));
-        PN_TRY(fill(x->call.in[i], in, in->wide || in->integer ? PN_F32 : type, rng));
+        PN_TRY(
+            fill_or_copy(x->call.in[i], from ? from->in[i] : NULL, in, in->wide || in->integer ? PN_F32 : type, rng));
         x->call.wants[i] = !in->integer && !in->no_grad;
         if (x->call.wants[i])
             PN_TRY(pn_tensor_zeros(x->pool, in->weight ? wide : as, in->rank, in->shape, &x->call.din[i]));
@@ -91,7 +100,8 @@ static pn_status make_inputs(pn_case_call *x, const pn_op_case *c, pn_dtype type
     return PN_OK;
 }
 
-pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_dtype type, pn_case_call *x) {
+static pn_status make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_dtype type, const pn_op_call *from,
+                      pn_case_call *x) {
     memset(x, 0, sizeof *x);
     pn_dtype real = backend == PN_REF ? PN_F64 : type;
     x->call.op = op;
@@ -100,7 +110,7 @@ pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend bac
     x->call.n_in = c->n_in;
     uint64_t rng = 20;
     PN_TRY(pn_pool_create(pn_backend_pool(backend), &x->pool));
-    PN_TRY(make_inputs(x, c, type, &rng));
+    PN_TRY(make_inputs(x, c, type, from, &rng));
     pn_out_spec spec[PN_OP_OUT] = { 0 };
     for (int i = 0; i < PN_OP_OUT; i++) spec[i].dtype = real;
     PN_TRY(op->contract->infer(&x->call, &x->call.n_out, spec));
@@ -108,9 +118,19 @@ pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend bac
         PN_TRY(pn_tensor_create(x->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->call.out[i]));
         if (spec[i].dtype == PN_I32 || spec[i].no_grad) continue;
         PN_TRY(pn_tensor_create(x->pool, spec[i].dtype, spec[i].rank, spec[i].shape, &x->call.dout[i]));
-        PN_TRY(fill(x->call.dout[i], &(pn_case_input){ .fill = PN_FILL_NORMAL }, type, &rng));
+        PN_TRY(fill_or_copy(x->call.dout[i], from ? from->dout[i] : NULL, &(pn_case_input){ .fill = PN_FILL_NORMAL },
+                            type, &rng));
     }
     return PN_OK;
+}
+
+pn_status pn_case_call_make(const pn_op *op, const pn_op_case *c, pn_backend backend, pn_dtype type, pn_case_call *x) {
+    return make(op, c, backend, type, NULL, x);
+}
+
+pn_status pn_case_call_like(const pn_case_call *of, const pn_op_case *c, pn_backend backend, pn_dtype type,
+                            pn_case_call *x) {
+    return make(of->call.op, c, backend, type, &of->call, x);
 }
 
 static pn_status copy_tensors(pn_pool *pool, pn_tensor *const *from, int n, pn_tensor **to) {
@@ -138,6 +158,16 @@ pn_status pn_case_call_copy(const pn_case_call *from, pn_pool_kind kind, pn_case
     return PN_OK;
 }
 
+pn_status pn_case_call_results(const pn_case_call *from, pn_case_call *x) {
+    memset(x, 0, sizeof *x);
+    x->call.n_in = from->call.n_in;
+    x->call.n_out = from->call.n_out;
+    PN_TRY(pn_pool_create(PN_POOL_HOST, &x->pool));
+    PN_TRY(copy_tensors(x->pool, from->call.din, PN_OP_IN, x->call.din));
+    PN_TRY(copy_tensors(x->pool, from->call.out, PN_OP_OUT, x->call.out));
+    return PN_OK;
+}
+
 pn_status pn_case_call_scratch(pn_case_call *x, const pn_op_impl *impl, bool backward) {
     size_t need = impl->scratch_bytes ? impl->scratch_bytes(&x->call, backward) : 0;
     pn_storage_release(&x->scratch);
@@ -146,7 +176,7 @@ pn_status pn_case_call_scratch(pn_case_call *x, const pn_op_impl *impl, bool bac
     PN_TRY(pn_storage_create(x->pool, need, &x->scratch));
     x->call.scratch = x->scratch->data;
     /* Contents are undefined by contract: an op that reads them shows. */
-    PN_TRY(pn_storage_fill(x->scratch, 0, need, 0xff));
+    if (!x->bare) PN_TRY(pn_storage_fill(x->scratch, 0, need, 0xff));
     return PN_OK;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "op_case.h"
+#include "op_each.h"
 
 /* Limits of blocks.md 13 where a case names none, and those of BF16, which cases do not name: what is wider in F32
  * (gates) is so in BF16. */
@@ -84,8 +85,9 @@ static void row_add(row *r, const char *what, double error, double limit) {
 }
 
 static void print_row(const pn_op_check_options *o, const pn_op_case *c, const char *impl, const row *r) {
-    if (o->out && (!r->ok || !o->failures_only))
-        fprintf(o->out, "%s  %-34s | %-28s |%s\n", r->ok ? "ok  " : "FAIL", c->name, impl, r->text);
+    if (!o->out || (r->ok && o->failures_only)) return;
+    fprintf(o->out, "%s  %-34s | %-28s |%s\n", r->ok ? "ok  " : "FAIL", c->name, impl, r->text);
+    fflush(o->out); /* a run that is cut short has said how far it came */
 }
 
 /* What two runs of an implementation left behind, compared bit for bit. */
@@ -101,6 +103,8 @@ static bool same_bits(const pn_case_call *a, const pn_case_call *b) {
 
 static pn_status run_both_ways(pn_case_call *s, const pn_op_impl *impl) {
     for (int i = 0; i < s->call.n_out; i++) PN_TRY(pn_tensor_fill_bytes(s->call.out[i], 0xff)); /* NaN */
+    for (int i = 0; i < s->call.n_in; i++)
+        if (s->call.din[i]) PN_TRY(pn_tensor_fill_zero(s->call.din[i]));
     PN_TRY(run(s, impl, false));
     if (impl->backward) PN_TRY(run(s, impl, true));
     return PN_OK;
@@ -110,29 +114,15 @@ static pn_status run_both_ways(pn_case_call *s, const pn_op_impl *impl) {
  * implementation knows how. */
 static pn_status run_twice(pn_case_call *s, const pn_op_impl *impl) {
     PN_TRY(run(s, impl, false));
-    for (int i = 0; i < s->call.n_in && impl->fresh; i++) {
+    if (!impl->backward) return PN_OK;
+    for (int i = 0; i < s->call.n_in; i++) {
         if (!s->call.din[i]) continue;
-        PN_TRY(pn_tensor_fill_bytes(s->call.din[i], 0xff));
-        s->call.fresh |= 1u << i;
+        PN_TRY(pn_tensor_fill_bytes(s->call.din[i], impl->fresh ? 0xff : 0));
+        if (impl->fresh) s->call.fresh |= 1u << i;
     }
     PN_TRY(run(s, impl, true));
     s->call.fresh = 0;
     return run(s, impl, true);
-}
-
-/* The case on a backend; *on_host has what it left behind. Free it either way. */
-static pn_status run_case(const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, const pn_op_check_options *o,
-                          bool twice, pn_case_call *on_host, bool *taken) {
-    pn_case_call s = { 0 };
-    pn_status status;
-    PN_TRY_GOTO(status, pn_case_call_make(op, c, o->backend, o->type, &s), done);
-    *taken = pn_op_takes(impl, &s.call);
-    if (!*taken) goto done;
-    PN_TRY_GOTO(status, twice ? run_twice(&s, impl) : run_both_ways(&s, impl), done);
-    PN_TRY_GOTO(status, pn_case_call_copy(&s, PN_POOL_HOST, on_host), done);
-done:
-    pn_case_call_free(&s);
-    return status;
 }
 
 static pn_status compare_gradients(const pn_op_case *c, const pn_case_call *s, float times, const pn_case_call *ref,
@@ -148,33 +138,55 @@ static pn_status compare_gradients(const pn_op_case *c, const pn_case_call *s, f
     return PN_OK;
 }
 
-static pn_status compare(const pn_op *op, const pn_op_case *c, const pn_case_call *ref, const pn_op_impl *impl,
-                         const pn_op_check_options *o, row *r, bool *taken) {
-    pn_case_call s = { 0 }, again = { 0 }, twice = { 0 };
-    pn_status status;
-    double error;
-    PN_TRY_GOTO(status, run_case(op, c, impl, o, false, &s, taken), done);
-    if (!*taken) goto done;
-    char what[16];
-    for (int i = 0; i < s.call.n_out; i++) {
-        const pn_tensor *x = s.call.out[i];
+static pn_status compare_outputs(const pn_op_case *c, const pn_case_call *s, const pn_case_call *ref,
+                                 const pn_op_check_options *o, row *r) {
+    for (int i = 0; i < s->call.n_out; i++) {
+        const pn_tensor *x = s->call.out[i];
+        char what[16];
+        double error;
         snprintf(what, sizeof what, "out%d", i);
         if (x->dtype == PN_I32) {
             row_add(r, what, memcmp(pn_data(x), pn_data(ref->call.out[i]), pn_tensor_bytes(x)) ? INFINITY : 0, 0);
             continue;
         }
-        PN_TRY_GOTO(status, tensor_error(x, 1, ref->call.out[i], &error), done);
+        PN_TRY(tensor_error(x, 1, ref->call.out[i], &error));
         row_add(r, what, error, limit_out(c, i, o->type));
     }
-    if (impl->backward) PN_TRY_GOTO(status, compare_gradients(c, &s, 1, ref, o, r), done);
-    PN_TRY_GOTO(status, run_case(op, c, impl, o, false, &again, taken), done);
-    if (!same_bits(&s, &again)) row_add(r, "rerun", INFINITY, 0);
+    return PN_OK;
+}
+
+/* For `each`: forward, a backward that writes where it can and one that adds. */
+static pn_status compare_once(const pn_op_case *c, pn_case_call *s, const pn_case_call *ref, const pn_op_impl *impl,
+                              const pn_op_check_options *o, row *r) {
+    pn_case_call left = { 0 };
+    pn_status status;
+    PN_TRY_GOTO(status, run_twice(s, impl), done);
+    PN_TRY_GOTO(status, pn_case_call_results(s, &left), done);
+    PN_TRY_GOTO(status, compare_outputs(c, &left, ref, o, r), done);
+    if (impl->backward) PN_TRY_GOTO(status, compare_gradients(c, &left, 2, ref, o, r), done);
+done:
+    pn_case_call_free(&left);
+    return status;
+}
+
+static pn_status compare_runs(const pn_op_case *c, pn_case_call *s, const pn_case_call *ref, const pn_op_impl *impl,
+                              const pn_op_check_options *o, row *r) {
+    pn_case_call first = { 0 }, again = { 0 }, twice = { 0 };
+    pn_status status;
+    PN_TRY_GOTO(status, run_both_ways(s, impl), done);
+    PN_TRY_GOTO(status, pn_case_call_results(s, &first), done);
+    PN_TRY_GOTO(status, compare_outputs(c, &first, ref, o, r), done);
+    if (impl->backward) PN_TRY_GOTO(status, compare_gradients(c, &first, 1, ref, o, r), done);
+    PN_TRY_GOTO(status, run_both_ways(s, impl), done);
+    PN_TRY_GOTO(status, pn_case_call_results(s, &again), done);
+    if (!same_bits(&first, &again)) row_add(r, "rerun", INFINITY, 0);
     if (!impl->backward) goto done;
-    PN_TRY_GOTO(status, run_case(op, c, impl, o, true, &twice, taken), done);
+    PN_TRY_GOTO(status, run_twice(s, impl), done);
+    PN_TRY_GOTO(status, pn_case_call_results(s, &twice), done);
     PN_TRY_GOTO(status, compare_gradients(c, &twice, 2, ref, o, r), done);
 done:
     pn_case_call_free(&twice);
-    pn_case_call_free(&s);
+    pn_case_call_free(&first);
     pn_case_call_free(&again);
     return status;
 }
@@ -221,12 +233,13 @@ done:
     return status;
 }
 
-static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_check_options *o, int *passed,
-                            int *failed) {
+/* only: the implementation that is run; NULL: all that take the case. */
+static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_check_options *o, const pn_op_impl *only,
+                            int *passed, int *failed) {
     const pn_op_impl *oracle = op->impl[PN_REF][0];
     PN_ASSERT(oracle);
     pn_status status = PN_OK;
-    pn_case_call ref = { 0 };
+    pn_case_call ref = { 0 }, s = { 0 };
     if (o->backend == PN_REF) {
         if (!c->gradcheck) return PN_OK;
         row r = { .ok = true };
@@ -237,12 +250,13 @@ static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_ch
     }
     PN_TRY_GOTO(status, pn_case_call_make(op, c, PN_REF, o->type, &ref), done);
     PN_TRY_GOTO(status, run_both_ways(&ref, oracle), done);
+    PN_TRY_GOTO(status, pn_case_call_like(&ref, c, o->backend, o->type, &s), done);
+    s.bare = o->each;
     bool some = false;
     for (const pn_op_impl *const *impl = op->impl[o->backend]; *impl; impl++) {
         row r = { .ok = true };
-        bool taken = false;
-        PN_TRY_GOTO(status, compare(op, c, &ref, *impl, o, &r, &taken), done);
-        if (!taken) continue;
+        if ((only && only != *impl) || !pn_op_takes(*impl, &s.call)) continue;
+        PN_TRY_GOTO(status, (o->each ? compare_once : compare_runs)(c, &s, &ref, *impl, o, &r), done);
         some = true;
         print_row(o, c, (*impl)->name, &r);
         *(r.ok ? passed : failed) += 1;
@@ -253,16 +267,33 @@ static pn_status check_case(const pn_op *op, const pn_op_case *c, const pn_op_ch
         *failed += 1;
     }
 done:
+    pn_case_call_free(&s);
     pn_case_call_free(&ref);
     return status;
 }
 
+static pn_status check_each(const pn_op *op, const pn_op_check_options *o, int *passed, int *failed) {
+    pn_op_sample *sample = NULL;
+    int n = 0;
+    pn_status status = PN_OK;
+    PN_TRY(pn_op_each(op, o->backend, o->type, &sample, &n));
+    for (int i = 0; i < n && !status; i++) {
+        pn_op_case c;
+        memset(&c, 0, sizeof c);
+        op->contract->case_at(sample[i].at, &c);
+        status = check_case(op, &c, o, sample[i].impl, passed, failed);
+    }
+    free(sample);
+    return status;
+}
+
 pn_status pn_op_check(const pn_op *op, const pn_op_check_options *o, int *passed, int *failed) {
+    if (o->each) return check_each(op, o, passed, failed);
     for (int i = 0;; i++) {
         pn_op_case c;
         memset(&c, 0, sizeof c);
         if (!op->contract->case_at || !op->contract->case_at(i, &c)) return PN_OK;
         if ((c.slow && !o->slow) || (o->small && !c.gradcheck) || (o->only && !strstr(c.name, o->only))) continue;
-        PN_TRY(check_case(op, &c, o, passed, failed));
+        PN_TRY(check_case(op, &c, o, NULL, passed, failed));
     }
 }

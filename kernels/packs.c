@@ -15,4 +15,5 @@ const pn_pack pn_packs[PN_PACKS] = {
     { "docs 1 1 1", { 3, (const int64_t[]){ 0, 1, 2, 3 }, NULL } },
     { "docs 64 6", { 2, (const int64_t[]){ 0, 64, 70 }, NULL } },
     { "docs 0 0", { 2, (const int64_t[]){ 0, 0, 0 }, NULL } },
+    { "docs 66 5", { 2, (const int64_t[]){ 0, 66, 71 }, NULL } },
 };

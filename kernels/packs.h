@@ -20,7 +20,8 @@ enum {
     PN_PACK_STEPS = 1 << 11, /* decoding: one token each */
     PN_PACK_70 = 1 << 12,    /* 64 and 6 tokens */
     PN_PACK_EMPTY = 1 << 13, /* two documents without tokens */
-    PN_PACKS = 14,
+    PN_PACK_TWO = 1 << 14,   /* 66 and 5 tokens: what there is to chunks, in few of them */
+    PN_PACKS = 15,
     PN_PACK_SINGLE = PN_PACK_T1 | PN_PACK_T2 | PN_PACK_T63 | PN_PACK_T64 | PN_PACK_T65 | PN_PACK_T1000
 };
 

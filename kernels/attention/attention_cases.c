@@ -4,7 +4,8 @@
 
 /* Documents: end offsets after a leading 0. */
 static const int64_t t1[] = { 0, 1 }, t2[] = { 0, 2 }, t9[] = { 0, 9 }, t40[] = { 0, 40 }, t63[] = { 0, 63 },
-                     t64[] = { 0, 64 }, t65[] = { 0, 65 }, t300[] = { 0, 300 }, t700[] = { 0, 700 };
+                     t64[] = { 0, 64 }, t65[] = { 0, 65 }, two[] = { 0, 66, 71 }, t300[] = { 0, 300 },
+                     t700[] = { 0, 700 };
 static const int64_t pair[] = { 0, 520, 1040 }, unlike[] = { 0, 30, 30, 550, 600 };
 static const int64_t tiny[] = { 0, 3, 3, 8 };                  /* one document is empty */
 static const int64_t mixed[] = { 0, 1, 64, 64, 67, 138, 338 }; /* 1, 63, 0, 3, 71, 200 tokens */
@@ -46,6 +47,9 @@ static const struct {
     { "700 tokens, group 20", { ALONE(t700), 20, 1, 16, 0, 0.25 }, .keys = 0 },
     { "40 tokens, d 256", { ALONE(t40), 2, 1, 256, 0, 0.0625 }, .keys = 0 },
     { "40 tokens, d 300, window 9", { ALONE(t40), 2, 1, 300, 9, 0.0577 }, .keys = 0 },
+    { "66 and 5 tokens, d 128", { ALONE(two), 2, 1, 128, 0, 0.09 }, .keys = 0 },
+    { "66 and 5 tokens, d 128, window 9", { ALONE(two), 2, 2, 128, 9, 0.09 }, .keys = 0 },
+    { "66 and 5 tokens, d 256", { ALONE(two), 2, 2, 256, 0, 0.0625 }, .keys = 0 },
     { "2 of 520 tokens, group 2", { ALONE(pair), 4, 2, 64, 0, 0.125 }, .keys = 0 },
     { "2 of 520 tokens, d 128, window 200", { ALONE(pair), 2, 2, 128, 200, 0.09 }, .keys = 0 },
     { "unlike documents, d 128, group 2", { ALONE(unlike), 2, 1, 128, 0, 0.09 }, .keys = 0 },
@@ -78,5 +82,9 @@ bool pn_attention_case_at(int i, pn_op_case *out) {
                              .rank = 2,
                              .shape = { k ? keys : queries, (int64_t)(k ? a->kv_heads : a->heads) * a->head_dim } };
     out->gradcheck = cases[i].gradcheck;
+    const int layout = a->key_start ? 2 : a->docs.n > 1, width = a->head_dim <= 64 ? 0 : a->head_dim <= 128 ? 1 : 2;
+    out->kind = 1 + layout;
+    const bool few_rows = queries * a->heads / a->kv_heads <= 16;
+    out->size = 8 * width + 4 * few_rows + 2 * (keys >= 1024) + (a->window > 0);
     return true;
 }

@@ -61,11 +61,7 @@ size_t pn_attention_tiles_scratch(const pn_op_call *c, bool backward) {
 /* On a GPU whose blocks may have the shared memory. The largest product must be the largest score. */
 bool pn_attention_tiles_take(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
-    int device, most;
-    if (a->head_dim > 256 || !((float)a->scale > 0) || cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
-        return false;
-    return pn_attention_tiles_shared_bytes(c) <= (size_t)most;
+    return a->head_dim <= 256 && (float)a->scale > 0 && pn_attention_tiles_shared_bytes(c) <= pn_cuda_shared_most();
 }
 
 static __global__ void __launch_bounds__(256)

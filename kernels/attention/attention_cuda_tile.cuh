@@ -55,6 +55,7 @@ __device__ static inline void pn_attention_load(T *to, const T *from, int width,
     constexpr int EACH = 16 / sizeof(T), PIECES = WIDTH / EACH;
     constexpr int ACROSS = PIECES < THREADS ? PIECES : THREADS, DOWN = THREADS / ACROSS;
     const int row = (int)threadIdx.x / ACROSS, column = (int)threadIdx.x % ACROSS * EACH;
+    if (DOWN > ROWS && row >= ROWS) return; /* a small tile does not need all threads */
     const int tokens = DOWN / l.group, heads = DOWN % l.group;
     const int64_t step = tokens * l.token_step + heads * l.head_step;
     const int64_t carry = l.token_step - l.group * l.head_step; /* from past the last head to the next token */

@@ -86,7 +86,10 @@ static bool case_at(int i, pn_op_case *out) {
     out->in[STATE] =
         (pn_case_input){ .present = cases[i].state, .rank = 3, .shape = { a->docs.n, channels, a->width } };
     out->gradcheck = cases[i].gradcheck;
+    out->kind = 1 + 2 * cases[i].state + (a->docs.n > 1);
     return true;
 }
 
-const pn_op_contract pn_causal_conv_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = case_at };
+const pn_op_contract pn_causal_conv_contract = {
+    .infer = infer, .saves = saves, .cost = cost, .case_at = case_at, .again = PN_AGAIN_CORE
+};

@@ -10,6 +10,7 @@ pn_status pn_tensor_copy_rows(pn_tensor *to, const int64_t *to_row, const pn_ten
     char *y = pn_data(to);
     const char *x = pn_data(from);
     if (pn_pool_kind_of(to->storage->pool) == PN_POOL_DEVICE) return pn_cuda_copy_rows(y, to_row, x, from_row, n, row);
-    for (int64_t i = 0; i < n; i++) memcpy(y + (size_t)to_row[i] * row, x + (size_t)from_row[i] * row, row);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(y + (size_t)to_row[i] * row, x + (size_t)(from_row ? from_row[i] : i) * row, row);
     return PN_OK;
 }

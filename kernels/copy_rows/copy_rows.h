@@ -2,7 +2,7 @@
  * recorded, and `to` changes in place.
  *
  * to, from: the same type and width, both on the host or both on the GPU; no overlap. Row to_row[i] becomes row
- * from_row[i], 0 <= i < n; the rows named in to_row differ. Of planned tensors nothing is copied. */
+ * from_row[i] (NULL: row i), 0 <= i < n; the rows named in to_row differ. Of planned tensors nothing is copied. */
 #ifndef PN_KERNELS_COPY_ROWS_H
 #define PN_KERNELS_COPY_ROWS_H
 

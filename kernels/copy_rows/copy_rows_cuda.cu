@@ -14,7 +14,7 @@ template <class PIECE>
 __global__ void __launch_bounds__(THREADS)
     copy(PIECE *to, const int32_t *to_row, const PIECE *from, const int32_t *from_row, int64_t pieces) {
     PIECE *y = to + to_row[blockIdx.x] * pieces;
-    const PIECE *x = from + from_row[blockIdx.x] * pieces;
+    const PIECE *x = from + (from_row ? from_row[blockIdx.x] : (int64_t)blockIdx.x) * pieces;
     for (int64_t i = threadIdx.x; i < pieces; i += THREADS) y[i] = x[i];
 }
 
@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(THREADS)
 
 pn_status pn_cuda_copy_rows(void *to, const int64_t *to_row, const void *from, const int64_t *from_row, int64_t n,
                             size_t n_bytes) {
-    const int32_t *y_row, *x_row;
+    const int32_t *y_row, *x_row = NULL;
     PN_TRY(pn_cuda_staged_integers(to_row, n, &y_row));
-    PN_TRY(pn_cuda_staged_integers(from_row, n, &x_row));
+    if (from_row) PN_TRY(pn_cuda_staged_integers(from_row, n, &x_row));
     cudaStream_t stream = pn_cuda_stream();
     unsigned blocks = (unsigned)n; /* staged numbers fit 31 bits, so does a count of different rows */
     if (((uintptr_t)to | (uintptr_t)from | n_bytes) % sizeof(uint4) == 0)

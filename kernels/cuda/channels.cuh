@@ -83,14 +83,6 @@ static inline pn_status pn_cuda_zero_fresh(const pn_op_call *c, int input) {
     return d && !pn_op_adds(c, input) ? pn_device_fill(pn_data(d), 0, pn_tensor_bytes(d)) : PN_OK;
 }
 
-/* To six digits, 0 where the exponential is infinite: for what is rounded to the three of BF16. */
-__device__ static inline float pn_quick_sigmoid(float x) {
-    float e, y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(-1.44269504f * x));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1 + e));
-    return y;
-}
-
 /* Whether rows of `row` elements can be taken 16 bytes at a time; NULL is fine. */
 template <class T, class... P> bool pn_in_vectors(int64_t row, const P *...p) {
     uintptr_t bits = 0;

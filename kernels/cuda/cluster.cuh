@@ -42,6 +42,16 @@ static __device__ __forceinline__ void pn_cluster_meet() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+/* A place in a ring of stages, each with a barrier that hears of its copies and one that hears when it is free: whoever
+ * fills it waits for the other parity. */
+template <int STAGES> struct pn_ring {
+    int stage = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void next() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+};
+
 /* Starts a copy of the piece at (column, row) of a tensor map into all blocks of the cluster that the mask names, to
  * the same place in each; the barrier of each hears of its own. One block: this one. */
 static __device__ __forceinline__ void pn_copy_piece(uint32_t to, const CUtensorMap *map, int column, int row,

@@ -23,6 +23,14 @@ __device__ static inline void pn_store(pn_bf16 *p, float x) {
     *p = __float2bfloat16_rn(x);
 }
 
+/* To six digits, 0 where the exponential is infinite: for what is rounded to the three of BF16. */
+__device__ static inline float pn_quick_sigmoid(float x) {
+    float e, y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(-1.44269504f * x));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1 + e));
+    return y;
+}
+
 /* 16 bytes, which a thread reads or writes at once where the address allows. */
 template <class T> struct alignas(16) pn_vector {
     enum { n = 16 / sizeof(T) };

@@ -101,15 +101,6 @@ PN_FUSED_PRODUCT(32, 256, PN_R0 ", " PN_R1 ", " PN_R2 ", " PN_R3, "%128", "%129"
 #undef PN_R3
 /* clang-format on */
 
-/* A place in the ring of stages. */
-template <int STAGES> struct pn_ring {
-    int stage = 0;
-    uint32_t parity = 0;
-    __device__ __forceinline__ void next() {
-        if (++stage == STAGES) stage = 0, parity ^= 1;
-    }
-};
-
 /* Where a block is in its cluster. */
 struct pn_fused_place {
     int row, word; /* of by_rows, of by_words */

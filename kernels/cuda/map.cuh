@@ -74,6 +74,10 @@ __device__ static inline float pn_cuda_sigmoid(float x) {
 __device__ static inline float pn_cuda_silu(float x) {
     return x * pn_cuda_sigmoid(x);
 }
+/* For what is rounded to T. */
+template <class T> __device__ float pn_sigmoid_for(float x) {
+    return sizeof(T) == 2 ? pn_quick_sigmoid(x) : pn_cuda_sigmoid(x);
+}
 __device__ static inline float pn_cuda_silu_slope(float x) {
     float s = pn_cuda_sigmoid(x);
     return s * (1 + x * (1 - s));

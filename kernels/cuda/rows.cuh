@@ -133,16 +133,19 @@ static inline unsigned pn_rows_blocks(const pn_rows &r) {
 /* The rows of this thread's team in this block: n, and d = 0 past the last. */
 struct pn_row_walk {
     const pn_rows &r;
+    unsigned group; /* of 32 bits, as a grid is: to divide 64 would take longer than a row */
     int64_t begin, end, token, n, d;
     __device__ pn_row_walk(const pn_rows &rows) : r(rows) {
-        begin = blockIdx.x / r.groups * r.run;
+        const unsigned groups = (unsigned)r.groups, of = blockIdx.x / groups;
+        group = blockIdx.x - of * groups;
+        begin = of * r.run;
         end = begin + r.run < r.tokens ? begin + r.run : r.tokens;
         go(begin + threadIdx.y);
     }
     __device__ void go(int64_t to) {
         token = to;
         d = token < end ? r.d : 0;
-        n = (d ? token : begin) * r.groups + blockIdx.x % r.groups;
+        n = (d ? token : begin) * r.groups + group;
     }
     __device__ void next() { go(token + blockDim.y); }
 };
@@ -195,19 +198,27 @@ template <class T, int W, int K, int OPERANDS> struct pn_staged_row {
         }
     }
 };
-/* load(n, d, stage) starts copying a row, use(n, d, stage) finds it there. */
+/* load(n, d, stage) starts copying a row and returns what else there is of it, in registers: statistics, or PN_NO_MORE;
+ * use(n, d, stage, more) finds both. */
+enum pn_no_more { PN_NO_MORE };
+
 template <int K, class LOAD, class USE> __device__ void pn_each_staged_row(const pn_rows &r, LOAD load, USE use) {
+    enum { AHEAD = pn_stages<K> - 1 };
     pn_row_walk at(r), ahead(r);
     int stage = 0, next = 0;
-    for (int k = 0; k < pn_stages<K> - 1; k++, ahead.next()) {
-        load(ahead.n, ahead.d, next++);
+    decltype(load(0, 0, 0)) more[AHEAD + 1];
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++, ahead.next()) {
+        more[k] = load(ahead.n, ahead.d, next++);
         pn_copies_commit();
     }
     for (int64_t first = at.begin; first < at.end; first += blockDim.y, at.next(), ahead.next()) {
-        load(ahead.n, ahead.d, next);
+        more[AHEAD] = load(ahead.n, ahead.d, next);
         pn_copies_commit();
-        pn_copies_wait<pn_stages<K> - 1>();
-        use(at.n, at.d, stage);
+        pn_copies_wait<AHEAD>();
+        use(at.n, at.d, stage, more[0]);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) more[k] = more[k + 1];
         stage = stage + 1 < pn_stages<K> ? stage + 1 : 0;
         next = next + 1 < pn_stages<K> ? next + 1 : 0;
     }
@@ -226,16 +237,18 @@ template <class T, int MOST> pn_team<T, MOST> pn_cuda_staged_team(int64_t d, boo
     const auto team = pn_cuda_team<T, MOST>(d, whole);
     return pn_stages_bytes(team, operands) <= PN_STAGES_MOST ? team : pn_cuda_team<T, MOST>(d, false);
 }
-/* Before the launch of a kernel with that much; the launch reports what goes wrong here. */
+/* Before the launch of a kernel with that much beside the little that every one has; 48 KiB of both need no asking. The
+ * launch reports what goes wrong here. */
 template <class KERNEL> void pn_cuda_allow_shared(KERNEL *kernel, size_t bytes) {
-    if (bytes > 48 << 10) (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (bytes > 40 << 10) (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
-/* Without sums over rows: a row to a team, or with `ahead` (pn_each_row_ahead) a few where there are many. */
-enum { PN_ROWS_BLOCKS = 2048, PN_ROWS_EACH = 8 };
+/* Without sums over rows. blocks 0: a row to a team. Where the next row is on its way, in registers or in shared
+ * memory, a team has a few of them if that leaves this many blocks. */
+enum { PN_ROWS_AHEAD = 2048, PN_ROWS_STAGED = 512, PN_ROWS_EACH = 8 };
 
-template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team, bool ahead) {
-    int64_t teams = team.threads.y, each = ahead ? r.tokens * r.groups / (teams * PN_ROWS_BLOCKS) : 1;
+template <class T, int MOST> pn_rows pn_cuda_rows(pn_rows r, const pn_team<T, MOST> &team, int64_t blocks) {
+    int64_t teams = team.threads.y, each = blocks ? r.tokens * r.groups / (teams * blocks) : 1;
     r.run = teams * (each < 1 ? 1 : each < PN_ROWS_EACH ? each : PN_ROWS_EACH);
     return r;
 }
@@ -293,21 +306,32 @@ template <int W, int K> struct pn_row_sums {
     }
 };
 
-enum { PN_PART_COLUMNS = 32, PN_PART_ROWS = 32 };
+enum { PN_PART_COLUMNS = 16, PN_PART_THREADS = 512 };
 
-/* The gradient of column c: the sum of part[.., c], part: [parts, columns]. */
-static __global__ void __launch_bounds__(PN_PART_COLUMNS *PN_PART_ROWS)
+/* The gradients of a block's columns: the sums of part[.., c], part: [parts, columns]. It is all waiting: of
+ * PN_SUMS_BLOCKS parts a thread loads its share, W columns of 8 rows, at once. */
+template <int W>
+__global__ void __launch_bounds__(PN_PART_THREADS)
     pn_parts_finish(pn_gradient<float> d, const float *part, int64_t parts, int64_t columns) {
-    __shared__ float row[PN_PART_ROWS][PN_PART_COLUMNS];
-    const int64_t c = (int64_t)blockIdx.x * PN_PART_COLUMNS + threadIdx.x;
-    float sum = 0;
+    enum { ACROSS = PN_PART_COLUMNS / W, ROWS = PN_PART_THREADS / ACROSS };
+    alignas(16) __shared__ float sums[ROWS * PN_PART_COLUMNS];
+    const int across = (int)threadIdx.x % ACROSS * W, row = (int)threadIdx.x / ACROSS;
+    const int64_t first = (int64_t)blockIdx.x * PN_PART_COLUMNS, c = first + across;
+    pn_lanes<W> sum = {};
 #pragma unroll 8
-    for (int64_t p = threadIdx.y; p < parts; p += PN_PART_ROWS) sum += c < columns ? part[p * columns + c] : 0;
-    row[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y > 0 || c >= columns) return;
-    for (int i = 1; i < PN_PART_ROWS; i++) sum += row[i][threadIdx.x];
-    d.put(c, pn_lanes<1>{ { sum } });
+    for (int64_t p = row; p < parts && c < columns; p += ROWS) {
+        const pn_lanes<W> v = pn_lanes_at<W>(part + p * columns + c);
+#pragma unroll
+        for (int k = 0; k < W; k++) sum.x[k] += v.x[k];
+    }
+    pn_lanes_put(sums + row * PN_PART_COLUMNS + across, sum);
+    for (int left = ROWS / 2; left > 0; left /= 2) {
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < left * PN_PART_COLUMNS; i += PN_PART_THREADS)
+            sums[i] += sums[left * PN_PART_COLUMNS + i];
+    }
+    if (threadIdx.x < PN_PART_COLUMNS && first + threadIdx.x < columns)
+        d.put(first + threadIdx.x, pn_lanes<1>{ { sums[threadIdx.x] } }); /* which this thread added up itself */
 }
 
 /* What pn_row_sums left, or `columns` values that every block left, as the gradient [groups, columns] of an input, if
@@ -316,9 +340,10 @@ static inline pn_status pn_cuda_row_sums_finish(const char *name, const pn_op_ca
                                                 int64_t columns, const float *part) {
     const pn_gradient<float> d = pn_cuda_gradient<float>(c, input);
     if (!d.to) return PN_OK;
-    dim3 threads(PN_PART_COLUMNS, PN_PART_ROWS);
-    pn_parts_finish<<<pn_cuda_blocks(r.groups * columns, PN_PART_COLUMNS), threads, 0, pn_cuda_stream()>>>(
-        d, part, pn_rows_runs(r), r.groups * columns);
+    const int64_t all = r.groups * columns;
+    auto kernel = all % 4 == 0 && pn_cuda_in_pieces<4>(part) ? pn_parts_finish<4> : pn_parts_finish<1>;
+    kernel<<<pn_cuda_blocks(all, PN_PART_COLUMNS), PN_PART_THREADS, 0, pn_cuda_stream()>>>(d, part, pn_rows_runs(r),
+                                                                                           all);
     return pn_cuda_launched(name);
 }
 

@@ -5,103 +5,30 @@
 #include <string.h>
 
 #include "device.h"
+#include "recorded_cuda.h"
 
-typedef struct table {
-    int64_t *key; /* owned; NULL: an empty place */
-    int64_t n_key;
-    int32_t *values; /* on the GPU */
-    uint64_t asked;  /* when it was asked for last */
-} table;
+/* ---- what tables are made of ---- */
 
-static table tables[PN_STAGED_TABLES];
-static uint64_t asked;
-
-static table *find(const int64_t *key, int64_t n_key) {
-    for (int i = 0; i < PN_STAGED_TABLES; i++) {
-        table *t = &tables[i];
-        if (t->key && t->n_key == n_key && !memcmp(t->key, key, (size_t)n_key * sizeof *key)) return t;
-    }
-    return NULL;
+int64_t pn_table_part_length(const pn_table_recipe *r, int part) {
+    if (!r->part[part]) return 0;
+    return r->kind == PN_TABLE_DOCS && part == 0 ? r->n + 1 : r->n;
 }
 
-/* The one not asked for the longest, emptied. What was launched before reads it to its end: memory is given back in the
- * stream's order (device.h). */
-static table *make_room(void) {
-    table *oldest = tables;
-    for (int i = 1; i < PN_STAGED_TABLES; i++)
-        if (tables[i].asked < oldest->asked) oldest = &tables[i];
-    pn_device_free(oldest->values);
-    free(oldest->key);
-    *oldest = (table){ 0 };
-    return oldest;
+static pn_docs docs_of(const pn_table_recipe *r) {
+    return (pn_docs){ .n = r->n, .offset = r->part[0], .past = r->part[1] };
 }
 
-static pn_status make(table *t, const int64_t *key, int64_t n_key, pn_staged_fill fill, int64_t n_values) {
-    int32_t *values = malloc((size_t)(n_values + 1) * sizeof *values);
-    int64_t *own = malloc((size_t)(n_key + 1) * sizeof *own);
-    void *there = pn_device_alloc((size_t)(n_values + 1) * sizeof *values);
-    pn_status s = PN_OK;
-    if (!values || !own || !there) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s memory exhausted", there ? "host" : "GPU");
-    fill(key, n_key, values);
-    PN_TRY_GOTO(s, pn_device_upload(there, values, (size_t)n_values * sizeof *values), done);
-    memcpy(own, key, (size_t)n_key * sizeof *own);
-    *t = (table){ .key = own, .n_key = n_key, .values = there };
-    own = NULL;
-    there = NULL;
-done:
-    free(values);
-    free(own);
-    pn_device_free(there);
-    return s;
+int64_t pn_table_length(const pn_table_recipe *r) {
+    if (r->kind == PN_TABLE_INTEGERS) return r->n;
+    pn_docs d = docs_of(r);
+    return 3 * d.n + 2 + 2 * pn_docs_chunks(&d, d.n) + pn_docs_tokens(&d);
 }
 
-pn_status pn_cuda_staged(const int64_t *key, int64_t n_key, pn_staged_fill fill, int64_t n_values,
-                         const int32_t **out) {
-    table *t = find(key, n_key);
-    if (!t) {
-        t = make_room();
-        PN_TRY(make(t, key, n_key, fill, n_values));
-    }
-    t->asked = ++asked;
-    *out = t->values;
-    return PN_OK;
-}
-
-/* ---- kinds of tables: the first number of a key ---- */
-
-enum { INTEGERS, DOCS };
-
-static pn_status need_int32(int64_t value) {
-    PN_CHECK(value >= 0 && value <= INT32_MAX, PN_UNSUPPORTED,
-             "%lld tokens or keys in one pass: the GPU counts them in 31 bits; use fewer per step", (long long)value);
-    return PN_OK;
-}
-
-static void fill_integers(const int64_t *key, int64_t n_key, int32_t *values) {
-    for (int64_t i = 1; i < n_key; i++) values[i - 1] = (int32_t)key[i];
-}
-
-pn_status pn_cuda_staged_integers(const int64_t *values, int64_t n, const int32_t **out) {
-    for (int64_t i = 0; i < n; i++) PN_TRY(need_int32(values[i]));
-    int64_t *key = malloc((size_t)(n + 1) * sizeof *key);
-    PN_CHECK(key, PN_MEMORY, "out of memory");
-    key[0] = INTEGERS;
-    if (n) memcpy(key + 1, values, (size_t)n * sizeof *values);
-    pn_status s = pn_cuda_staged(key, n + 1, fill_integers, n, out);
-    free(key);
-    return s;
-}
-
-/* Key: DOCS, n, offsets, pasts. Values: the arrays of pn_cuda_docs, in its order. */
-static pn_docs docs_of_key(const int64_t *key) {
-    return (pn_docs){ .n = key[1], .offset = key + 2, .past = key + 2 + key[1] + 1 };
-}
-
-static void fill_docs(const int64_t *key, int64_t n_key, int32_t *values) {
-    (void)n_key;
-    pn_docs d = docs_of_key(key);
+/* The arrays of pn_cuda_docs, in its order. */
+static void fill_docs(const pn_table_recipe *r, int32_t *values) {
+    pn_docs d = docs_of(r);
     for (int64_t i = 0; i <= d.n; i++) *values++ = (int32_t)d.offset[i];
-    for (int64_t i = 0; i < d.n; i++) *values++ = (int32_t)d.past[i];
+    for (int64_t i = 0; i < d.n; i++) *values++ = (int32_t)pn_docs_past(&d, i);
     int64_t chunks = pn_docs_chunks(&d, d.n), c = 0;
     int32_t *first = values, *doc = first + d.n + 1, *begin = doc + chunks, *of_token = begin + chunks;
     for (int64_t i = 0; i < d.n; i++) {
@@ -115,28 +42,107 @@ static void fill_docs(const int64_t *key, int64_t n_key, int32_t *values) {
     first[d.n] = (int32_t)c;
 }
 
+pn_status pn_table_fill(const pn_table_recipe *r, int32_t *values) {
+    for (int part = 0; part < 2; part++)
+        for (int64_t i = 0; i < pn_table_part_length(r, part); i++) {
+            const int64_t x = r->part[part][i];
+            PN_CHECK(x >= 0 && x <= INT32_MAX, PN_UNSUPPORTED,
+                     "%lld tokens or keys in one pass: the GPU counts them in 31 bits; use fewer per step",
+                     (long long)x);
+        }
+    if (r->kind == PN_TABLE_DOCS)
+        fill_docs(r, values);
+    else
+        for (int64_t i = 0; i < r->n; i++) values[i] = (int32_t)r->part[0][i];
+    return PN_OK;
+}
+
+/* ---- the last few ---- */
+
+typedef struct table {
+    pn_table_recipe made_of; /* its parts are owned, in one block */
+    int32_t *values;         /* on the GPU; NULL: an empty place */
+    uint64_t asked;          /* when it was asked for last */
+} table;
+
+static table tables[PN_STAGED_TABLES];
+static uint64_t asked;
+
+static bool same_part(const pn_table_recipe *a, const pn_table_recipe *b, int part) {
+    const int64_t n = pn_table_part_length(a, part);
+    return n == pn_table_part_length(b, part) &&
+           (n == 0 || !memcmp(a->part[part], b->part[part], (size_t)n * sizeof(int64_t)));
+}
+
+static table *find(const pn_table_recipe *r) {
+    for (int i = 0; i < PN_STAGED_TABLES; i++) {
+        table *t = &tables[i];
+        const pn_table_recipe *x = &t->made_of;
+        if (t->values && x->kind == r->kind && x->n == r->n && same_part(x, r, 0) && same_part(x, r, 1)) return t;
+    }
+    return NULL;
+}
+
+/* The one not asked for the longest, emptied. What was launched before reads it to its end: memory is given back in the
+ * stream's order (device.h). */
+static table *make_room(void) {
+    table *oldest = tables;
+    for (int i = 1; i < PN_STAGED_TABLES; i++)
+        if (tables[i].asked < oldest->asked) oldest = &tables[i];
+    pn_device_free(oldest->values);
+    free((void *)oldest->made_of.part[0]);
+    *oldest = (table){ 0 };
+    return oldest;
+}
+
+static pn_status make(table *t, const pn_table_recipe *r) {
+    const int64_t n_values = pn_table_length(r), n[] = { pn_table_part_length(r, 0), pn_table_part_length(r, 1) };
+    int32_t *values = malloc((size_t)(n_values + 1) * sizeof *values);
+    int64_t *own = malloc((size_t)(n[0] + n[1] + 1) * sizeof *own);
+    void *there = pn_device_alloc((size_t)(n_values + 1) * sizeof *values);
+    pn_status s = PN_OK;
+    if (!values || !own || !there) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s memory exhausted", there ? "host" : "GPU");
+    PN_TRY_GOTO(s, pn_table_fill(r, values), done);
+    PN_TRY_GOTO(s, pn_device_upload(there, values, (size_t)n_values * sizeof *values), done);
+    if (n[0]) memcpy(own, r->part[0], (size_t)n[0] * sizeof *own);
+    if (n[1]) memcpy(own + n[0], r->part[1], (size_t)n[1] * sizeof *own);
+    *t = (table){ .made_of = { r->kind, r->n, { own, r->part[1] ? own + n[0] : NULL } }, .values = there };
+    own = NULL;
+    there = NULL;
+done:
+    free(values);
+    free(own);
+    pn_device_free(there);
+    return s;
+}
+
+static pn_status stage(const pn_table_recipe *r, const int32_t **out) {
+    if (pn_graph_recording()) return pn_recorded_table(r, out);
+    pn_recorded_asked(r);
+    table *t = find(r);
+    if (!t) {
+        t = make_room();
+        PN_TRY(make(t, r));
+    }
+    t->asked = ++asked;
+    *out = t->values;
+    return PN_OK;
+}
+
+pn_status pn_cuda_staged_integers(const int64_t *values, int64_t n, const int32_t **out) {
+    PN_TRY(stage(&(pn_table_recipe){ PN_TABLE_INTEGERS, n, { values, NULL } }, out));
+    return PN_OK;
+}
+
 pn_status pn_cuda_docs_stage(const pn_docs *docs, pn_cuda_docs *out) {
     int64_t n = docs->n, tokens = pn_docs_tokens(docs), chunks = pn_docs_chunks(docs, n);
-    PN_TRY(need_int32(tokens));
-    int64_t *key = calloc((size_t)(2 * n + 3), sizeof *key);
-    PN_CHECK(key, PN_MEMORY, "out of memory");
-    key[0] = DOCS;
-    key[1] = n;
-    memcpy(key + 2, docs->offset, (size_t)(n + 1) * sizeof *key);
-    pn_status s = PN_OK;
     const int32_t *at;
-    for (int64_t i = 0; docs->past && i < n; i++) {
-        PN_TRY_GOTO(s, need_int32(docs->past[i]), done);
-        key[2 + n + 1 + i] = docs->past[i];
-    }
-    PN_TRY_GOTO(s, pn_cuda_staged(key, 2 * n + 3, fill_docs, 3 * n + 2 + 2 * chunks + tokens, &at), done);
+    PN_TRY(stage(&(pn_table_recipe){ PN_TABLE_DOCS, n, { docs->offset, docs->past } }, &at));
     *out = (pn_cuda_docs){ .tokens = tokens, .n = n, .chunks = chunks, .offset = at };
     out->past = out->offset + n + 1;
     out->first_chunk = out->past + n;
     out->chunk_doc = out->first_chunk + n + 1;
     out->chunk_begin = out->chunk_doc + chunks;
     out->doc = out->chunk_begin + chunks;
-done:
-    free(key);
-    return s;
+    return PN_OK;
 }

@@ -1,5 +1,6 @@
 /* Small tables of integers on the GPU that follow from what the host knows: where documents begin, which keys they
- * see. Every layer of a step asks for the same ones, so the last few are kept, found by their content. */
+ * see. Every layer of a step asks for the same ones, so the last few are kept, found by their content; those of work
+ * that is recorded are found by what they are made of (recorded.h). */
 #ifndef PN_KERNELS_CUDA_STAGED_CUDA_H
 #define PN_KERNELS_CUDA_STAGED_CUDA_H
 
@@ -8,13 +9,8 @@
 #include "docs.h"
 #include "status.h"
 
-/* Writes all values of the table that a key stands for. */
-typedef void (*pn_staged_fill)(const int64_t *key, int64_t n_key, int32_t *values);
-
-/* The table of n_values that fill() makes of the key; *out is an address of the GPU, for what is launched before the
- * next PN_STAGED_TABLES tables are asked for. A key says what kind of table it is of: equal keys, equal tables. */
+/* An address that is handed out serves what is launched before the next PN_STAGED_TABLES tables are asked for. */
 enum { PN_STAGED_TABLES = 32 };
-pn_status pn_cuda_staged(const int64_t *key, int64_t n_key, pn_staged_fill fill, int64_t n_values, const int32_t **out);
 
 /* n integers as they are: PN_UNSUPPORTED past 2^31 - 1. */
 pn_status pn_cuda_staged_integers(const int64_t *values, int64_t n, const int32_t **out);
@@ -32,5 +28,21 @@ typedef struct pn_cuda_docs {
 } pn_cuda_docs;
 
 pn_status pn_cuda_docs_stage(const pn_docs *docs, pn_cuda_docs *out);
+
+/* ---- what tables are made of ---- */
+
+typedef enum pn_table_kind { PN_TABLE_INTEGERS, PN_TABLE_DOCS } pn_table_kind;
+
+/* Arrays of the host, borrowed: the integers; or offsets, and pasts (NULL: zeros). */
+typedef struct pn_table_recipe {
+    pn_table_kind kind;
+    int64_t n; /* integers, or documents */
+    const int64_t *part[2];
+} pn_table_recipe;
+
+int64_t pn_table_part_length(const pn_table_recipe *r, int part); /* 0 for a part that is not there */
+int64_t pn_table_length(const pn_table_recipe *r);
+/* PN_UNSUPPORTED past 2^31 - 1. */
+pn_status pn_table_fill(const pn_table_recipe *r, int32_t *values);
 
 #endif

@@ -3,6 +3,7 @@
 #define PN_KERNELS_CUDA_TENSOR_MAP_CUDA_H
 
 #include <cuda.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "status.h"
@@ -12,5 +13,14 @@
  * swizzle. name: the implementation's, for messages. PN_DEVICE: the driver refuses. */
 pn_status pn_tensor_map(const char *name, const void *matrix, int64_t rows, int64_t cols, int box_rows,
                         CUtensorMap *out);
+
+typedef struct pn_tensor_pieces {
+    int64_t rows, cols, row; /* row: elements from one row to the next, a multiple of 8; 0: they are tight */
+    int box_rows, box_cols;  /* box_cols: 64 with the swizzle, else a multiple of 8 */
+    bool plain;              /* in shared memory rows follow each other as they are, from a multiple of 128 bytes on */
+} pn_tensor_pieces;
+
+/* The same of any matrix and pieces. */
+pn_status pn_tensor_map_of(const char *name, const void *matrix, const pn_tensor_pieces *p, CUtensorMap *out);
 
 #endif

@@ -10,7 +10,7 @@ static const struct {
     int dk, dv;
 } shapes[] = { { 64, 64 }, { 64, 128 }, { 128, 128 }, { 32, 32 }, /* RWKV-7 and wider values or heads */
                { 16, 24 }, { 12, 24 },  { 3, 4 },     { 33, 7 },  { 260, 40 } };
-enum { TUNED = 0xf, SMALL = 0x30, TINY = 0x40, ODD = 0x180, S64 = 1, S64W = 2, S128 = 4 };
+enum { TUNED = 0xf, SMALL = 0x30, TINY = 0x40, ODD = 0x180, S64 = 1, S64W = 2, S128 = 4, S33 = 0x80 };
 
 static const struct {
     const char *name;
@@ -23,7 +23,8 @@ enum { NO = 1, YES = 2, BOTH = 3 }; /* S0 absent, given */
 
 static const struct {
     int shapes, packs, gates, s0;
-    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
+    /* Finite differences; no gradients; left out by default; for `check ops --each`. */
+    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4, EACH = 8 } kind;
 } blocks[] = {
     { TINY, PN_PACK_T5, MILD | RWKV7 | MEDIUM, BOTH, CHECKED },
     { TINY, PN_PACK_T5, STRONG, NO, CHECKED }, /* little of S0 would be left to differentiate */
@@ -38,6 +39,8 @@ static const struct {
     { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, RWKV7, BOTH, QUICK },
     { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, RWKV7 | STRONG, BOTH, DECODE },
     { S64, PN_PACK_MIXED, RWKV7, BOTH, DECODE },
+    { S64 | S64W | S128 | ODD, PN_PACK_TWO, RWKV7, YES, EACH },
+    { S64 | S33, PN_PACK_STEPS, RWKV7, YES, DECODE | EACH },
     { TINY, PN_PACK_70, ANY & ~STEEP, BOTH, CHECKED | SLOW },
     { TUNED, PN_PACK_SINGLE | PN_PACK_T4097 | PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, SLOW },
 };
@@ -66,6 +69,7 @@ static void fill(pn_op_case *out, size_t block, int shape, int pack, int gate, b
     for (int i = 3; i < 6; i++) out->limit_din[i] = 1e-4; /* a, b and the decay: blocks.md 13 */
     out->gradcheck = blocks[block].kind & CHECKED;
     out->slow = blocks[block].kind & SLOW;
+    out->kind = blocks[block].kind & EACH ? 1 + shape + (blocks[block].kind & DECODE ? 16 : 0) : -1;
 }
 
 bool pn_dplr_case(int i, pn_op_case *out) {

@@ -1,13 +1,6 @@
 /* dplr on CUDA: how a call becomes kernels (dplr_cuda.cuh). */
 #include "dplr_cuda_chunk.cuh"
 
-bool pn_dplr_cuda_fits(size_t shared_bytes) {
-    int device, most;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
-           shared_bytes <= (size_t)most;
-}
-
 static size_t whole_pieces(size_t bytes) {
     return (bytes + 15) / 16 * 16;
 }

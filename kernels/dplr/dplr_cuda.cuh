@@ -50,9 +50,6 @@ template <class T> pn_status pn_dplr_cuda_answers(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_reverse(const pn_dplr_cuda<T> *c);
 template <class T> pn_status pn_dplr_cuda_gradient(const pn_dplr_cuda<T> *c);
 
-/* Whether a block may have so many bytes of shared memory: GPUs differ in that. */
-bool pn_dplr_cuda_fits(size_t shared_bytes);
-
 /* Lets a kernel's blocks have so many bytes, and as many of them as fit a multiprocessor, not the driver's guess. */
 template <class Kernel> pn_status pn_dplr_cuda_share(Kernel kernel, size_t shared_bytes, const char *name) {
     PN_TRY(pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes),

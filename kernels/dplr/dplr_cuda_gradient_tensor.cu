@@ -557,8 +557,8 @@ template <int DV> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned bloc
 
 bool pn_dplr_cuda_tensor_takes(int dk, int dv) {
     return dk % CHANNELS == 0 && dk >= 64 &&
-           ((dv == 64 && pn_dplr_cuda_fits(sizeof(shared<64>))) ||
-            (dv == 128 && pn_dplr_cuda_fits(sizeof(shared<128>))));
+           ((dv == 64 && sizeof(shared<64>) <= pn_cuda_shared_most()) ||
+            (dv == 128 && sizeof(shared<128>) <= pn_cuda_shared_most()));
 }
 
 pn_status pn_dplr_cuda_gradient_tensor(const pn_dplr_cuda<pn_bf16> *c) {

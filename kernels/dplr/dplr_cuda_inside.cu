@@ -170,8 +170,8 @@ template <int D> pn_status launch(const pn_dplr_cuda<pn_bf16> *c, unsigned block
 
 /* Of the chunkwise kernels, this one's blocks need the most shared memory. */
 bool pn_dplr_cuda_chunk_takes(int dk, int dv) {
-    return dk == dv && ((dk == 64 && pn_dplr_cuda_fits(sizeof(shared<64>))) ||
-                        (dk == 128 && pn_dplr_cuda_fits(sizeof(shared<128>))));
+    return dk == dv && ((dk == 64 && sizeof(shared<64>) <= pn_cuda_shared_most()) ||
+                        (dk == 128 && sizeof(shared<128>) <= pn_cuda_shared_most()));
 }
 pn_status pn_dplr_cuda_inside(const pn_dplr_cuda<pn_bf16> *c) {
     const int64_t blocks = c->docs.chunks * c->heads;

@@ -49,4 +49,6 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
     cost->bytes = width * ((backward ? 2 : 1) * in + o + states);
 }
 
-const pn_op_contract pn_dplr_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = pn_dplr_case };
+const pn_op_contract pn_dplr_contract = {
+    .infer = infer, .saves = saves, .cost = cost, .case_at = pn_dplr_case, .again = PN_AGAIN_CORE
+};

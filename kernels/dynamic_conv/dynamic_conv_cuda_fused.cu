@@ -1,15 +1,14 @@
 /* Taps that never leave the registers of those who use them (dynamic_conv_cuda_taps.cuh).
  *
- * Forward is then one product with w2. Backward makes the taps again and writes their gradients, for a run of tokens at
- * a time, from which cuBLASLt makes dw2 and dh. */
+ * Forward is then one product with w2. Backward makes the taps again for the gradient of the values and for p = dv
+ * silu'(y), all that it writes; from p and the values come dh and dw2, one product each. */
 #include "cuda/channels.cuh"
-#include "cuda/reduce.cuh"
 #include "cuda/window.cuh"
 #include "dynamic_conv_cuda_convolve.cuh"
 #include "dynamic_conv_cuda_gradients.cuh"
+#include "dynamic_conv_cuda_products.cuh"
 
 extern "C" {
-#include "cuda/matmul_cuda.h"
 #include "cuda/tensor_map_cuda.h"
 #include "dynamic_conv_cuda.h"
 }
@@ -22,10 +21,9 @@ enum { VALUES, HIDDEN, W2, B2, STATE };
 enum {
     WIDTH = PN_DCONV_WIDTH,
     TILE = PN_DCONV_TILE,
-    BLOCKS = 132,            /* that run at once on an H100: sums are cut by it on any GPU */
-    MOST_SHARED = 227 << 10, /* bytes that a block may have */
-    MOST_TOKENS = 8192,      /* of a run of backward, and */
-    MOST_TAPS = 104 << 20    /* numbers of one */
+    CLUSTER = PN_DCONV_CLUSTER,
+    BLOCKS = 132,           /* that run at once on an H100 */
+    MOST_SHARED = 227 << 10 /* bytes that a block may have */
 };
 
 /* Blocks that share out the tokens of the same channels: as many as keep most of the GPU busy, the fewer the better,
@@ -45,16 +43,9 @@ int64_t tiles_of(int64_t tokens) {
     return (tokens + TILE - 1) / TILE;
 }
 
-pn_status call_of(const pn_op_call *c, pn_dconv_cuda *v, CUtensorMap *h) {
-    PN_TRY(pn_window_docs(&((const pn_dynamic_conv_attr *)c->attr)->docs, &v->docs));
-    v->c = pn_values<pn_bf16>(c->in[VALUES]);
-    v->h = pn_values<pn_bf16>(c->in[HIDDEN]);
-    v->w2 = pn_values<pn_bf16>(c->in[W2]);
-    v->state = pn_values_or_null<pn_bf16>(c->in[STATE]);
-    v->b2 = pn_f32(c->in[B2]);
-    v->channels = c->in[VALUES]->shape[1];
-    v->rank = c->in[HIDDEN]->shape[1];
-    return pn_tensor_map(name, v->h, v->docs.tokens, v->rank, TILE, h);
+/* n pieces, as many to a block, in whole clusters. */
+unsigned blocks_of(int64_t n, int each) {
+    return pn_cuda_blocks(n, each * CLUSTER) * CLUSTER;
 }
 
 /* Channels of a block: 48, or 32 where the rows of w2 are long; 0: they are too long for either. */
@@ -65,116 +56,121 @@ int block_channels(int64_t rank) {
     return pn_dconv_shared<32>{ steps }.bytes(true) <= MOST_SHARED ? 32 : 0;
 }
 
-template <class... P> pn_status allow(void (*kernel)(P...), int bytes) {
-    return pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
+/* Clusters along x. */
+template <class... P, class... A>
+pn_status launch(void (*kernel)(P...), dim3 blocks, int threads, int shared_bytes, const A &...arguments) {
+    PN_TRY(
+        pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name));
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = CLUSTER, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = blocks;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)shared_bytes;
+    config.stream = pn_cuda_stream();
+    config.attrs = &attribute, config.numAttrs = 1;
+    PN_TRY(pn_cuda_status(cudaLaunchKernelEx(&config, kernel, arguments...), name));
+    return pn_cuda_launched(name);
 }
 
-template <int C> pn_status convolve_by(const pn_op_call *c, const pn_dconv_cuda &v, const CUtensorMap &h) {
-    const int bytes = pn_dconv_shared<C>{ pn_dconv_steps(v.rank) }.bytes(false);
-    const int64_t columns = (v.channels + C - 1) / C;
-    const dim3 blocks((unsigned)columns, (unsigned)parts_of(columns, tiles_of(v.docs.tokens)));
-    PN_TRY(allow(pn_dconv_convolve<C>, bytes));
-    pn_dconv_convolve<C><<<blocks, PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, pn_values<pn_bf16>(c->out[0]));
-    return pn_cuda_launched(name);
+typedef struct call {
+    pn_dconv_cuda v;
+    pn_dconv_maps maps;
+    const pn_bf16 *c, *h;
+    int each; /* channels of a block */
+} call;
+
+pn_status call_of(const pn_op_call *c, call *k) {
+    PN_TRY(pn_window_docs(&((const pn_dynamic_conv_attr *)c->attr)->docs, &k->v.docs));
+    k->c = pn_values<pn_bf16>(c->in[VALUES]);
+    k->h = pn_values<pn_bf16>(c->in[HIDDEN]);
+    k->v.w2 = pn_values<pn_bf16>(c->in[W2]);
+    k->v.state = pn_values_or_null<pn_bf16>(c->in[STATE]);
+    k->v.b2 = pn_f32(c->in[B2]);
+    k->v.channels = c->in[VALUES]->shape[1];
+    k->v.rank = c->in[HIDDEN]->shape[1];
+    k->each = block_channels(k->v.rank);
+    for (int odd = 0; odd < 2; odd++) {
+        const int64_t tokens = k->v.docs.tokens, first = odd && tokens > 1; /* nothing looks at a second of one */
+        const int64_t rows = tokens > 1 ? (tokens + !odd) / 2 : 1;
+        const pn_tensor_pieces h = { rows, k->v.rank, 2 * k->v.rank, 8, PN_DCONV_STEP, false };
+        const pn_tensor_pieces of_c = { rows,    k->v.channels, 2 * k->v.channels, pn_dconv_shared<48>::value_rows,
+                                        k->each, true };
+        PN_TRY(pn_tensor_map_of(name, k->h + first * k->v.rank, &h, &k->maps.h[odd]));
+        PN_TRY(pn_tensor_map_of(name, k->c + first * k->v.channels, &of_c, &k->maps.c[odd]));
+    }
+    return PN_OK;
+}
+
+template <int C, class G, class... P> pn_status walk_by(void (*kernel)(P...), const call &k, bool backward, G out) {
+    const int bytes = pn_dconv_shared<C>{ pn_dconv_steps(k.v.rank) }.bytes(backward);
+    const unsigned columns = blocks_of(k.v.channels, C);
+    const unsigned parts = (unsigned)parts_of(columns, tiles_of(k.v.docs.tokens));
+    return launch(kernel, dim3(columns, parts), PN_DCONV_THREADS, bytes, k.v, k.maps, out);
 }
 
 pn_status forward(const pn_op_call *c) {
-    pn_dconv_cuda v;
-    CUtensorMap h;
-    PN_TRY(call_of(c, &v, &h));
-    PN_TRY(block_channels(v.rank) == 48 ? convolve_by<48>(c, v, h) : convolve_by<32>(c, v, h));
-    return pn_cuda_window_new_state(name, pn_window<pn_bf16>{ v.docs, v.c, v.state, v.channels, WIDTH },
+    call k;
+    PN_TRY(call_of(c, &k));
+    pn_bf16 *out = pn_values<pn_bf16>(c->out[0]);
+    PN_TRY(k.each == 48 ? walk_by<48>(pn_dconv_convolve<48>, k, false, out)
+                        : walk_by<32>(pn_dconv_convolve<32>, k, false, out));
+    return pn_cuda_window_new_state(name, pn_window<pn_bf16>{ k.v.docs, k.c, k.v.state, k.v.channels, WIDTH },
                                     pn_values<pn_bf16>(c->out[1]));
 }
 
-/* Scratch of backward: the products' workspace, the taps' gradients, the sums of db2. */
-struct layout {
-    int64_t run, runs, columns, rows; /* tokens of a run; blocks across; rows of sums of a run */
-    int parts;
-    size_t dtaps, part, end;
-};
-
-layout layout_of(const pn_op_call *c) {
-    const int64_t tokens = c->in[VALUES]->shape[0], channels = c->in[VALUES]->shape[1];
-    const int each = block_channels(c->in[HIDDEN]->shape[1]);
-    layout l = {};
-    l.run = MOST_TAPS / (channels * WIDTH) / TILE * TILE;
-    l.run = l.run < TILE ? TILE : l.run > MOST_TOKENS ? MOST_TOKENS : l.run;
-    l.runs = (tokens + l.run - 1) / l.run;
-    l.columns = (channels + each - 1) / each;
-    l.parts = parts_of(l.columns, tiles_of(tokens < l.run ? tokens : l.run));
-    l.rows = (int64_t)l.parts * PN_DCONV_GROUPS * 4;
-    const int64_t stored = tokens < l.run ? tokens : l.run;
-    l.dtaps = PN_MATMUL_WORKSPACE;
-    l.part = l.dtaps + ((size_t)(stored * channels * WIDTH) * sizeof(pn_bf16) / 256 + 1) * 256;
-    l.end = l.part + (size_t)(l.runs * l.rows * channels * WIDTH) * sizeof(float);
-    return l;
+/* Tiles of p and c, `rows` tokens each. */
+pn_status product_maps(const call &k, const pn_bf16 *p, int rows, pn_dconv_product_maps *m) {
+    PN_TRY(pn_tensor_map(name, p, k.v.docs.tokens, k.v.channels, rows, &m->p));
+    return pn_tensor_map(name, k.c, k.v.docs.tokens, k.v.channels, rows + PN_DCONV_BACK, &m->c);
 }
 
-template <int C>
-pn_status add_by(const pn_dconv_cuda &v, const CUtensorMap &h, const pn_dconv_gradients &g, const layout &l) {
-    const int bytes = pn_dconv_shared<C>{ pn_dconv_steps(v.rank) }.bytes(true);
-    PN_TRY(allow(pn_dconv_add_gradients<C>, bytes));
-    pn_dconv_add_gradients<C>
-        <<<dim3((unsigned)l.columns, (unsigned)l.parts), PN_DCONV_THREADS, bytes, pn_cuda_stream()>>>(v, h, g);
-    return pn_cuda_launched(name);
+pn_status add_hidden(const pn_op_call *c, const call &k, const pn_bf16 *p) {
+    pn_dconv_product_maps m;
+    PN_TRY(product_maps(k, p, PN_DCONV_HIDDEN_TOKENS, &m));
+    /* A row is all taps of a channel. */
+    PN_TRY(pn_tensor_map(name, k.v.w2, k.v.channels, WIDTH * k.v.rank, PN_DCONV_HIDDEN_CHANNELS, &m.right));
+    return launch(
+        pn_dconv_add_hidden,
+        dim3(blocks_of(k.v.docs.tokens, PN_DCONV_HIDDEN_TOKENS), pn_cuda_blocks(k.v.rank, PN_DCONV_HIDDEN_COLUMNS)),
+        PN_DCONV_THREADS, pn_dconv_hidden_shared::bytes, m, k.v.docs, k.v.channels, k.v.rank,
+        pn_values<pn_bf16>(c->din[HIDDEN]), pn_op_adds(c, HIDDEN));
 }
 
-/* dh += dK w2 and dw2 += dK^T h, of n tokens from token0 on. */
-pn_status add_products(const pn_op_call *c, const pn_dconv_cuda &v, const pn_bf16 *dtaps, int64_t token0, int64_t n) {
-    pn_matmul m = {};
-    m.name = name;
-    m.a = dtaps;
-    m.a_type = m.b_type = PN_BF16;
-    if (c->din[HIDDEN]) {
-        m.add = pn_op_adds(c, HIDDEN);
-        m.m = n, m.n = v.rank, m.k = v.channels * WIDTH;
-        m.b = v.w2;
-        m.c = pn_values<pn_bf16>(c->din[HIDDEN]) + token0 * v.rank, m.c_type = PN_BF16;
-        PN_TRY(pn_cuda_matmul(&m, c->scratch));
-    }
-    if (!c->din[W2]) return PN_OK;
-    m.add = pn_op_adds(c, W2) || token0 > 0;
-    m.m = v.channels * WIDTH, m.n = v.rank, m.k = n;
-    m.a_turned = true;
-    m.b = v.h + token0 * v.rank;
-    m.c = pn_f32(c->din[W2]), m.c_type = PN_F32;
-    return pn_cuda_matmul(&m, c->scratch);
+pn_status add_weights(const pn_op_call *c, const call &k, const pn_bf16 *p) {
+    pn_dconv_product_maps m;
+    PN_TRY(product_maps(k, p, TILE, &m));
+    PN_TRY(pn_tensor_map(name, k.h, k.v.docs.tokens, k.v.rank, TILE / CLUSTER, &m.right));
+    const pn_dconv_weights to = { pn_f32_or_null(c->din[W2]), pn_f32_or_null(c->din[B2]), pn_op_adds(c, W2),
+                                  pn_op_adds(c, B2) };
+    return launch(
+        pn_dconv_add_weights,
+        dim3(blocks_of(k.v.channels, PN_DCONV_WEIGHT_CHANNELS), pn_cuda_blocks(k.v.rank, PN_DCONV_WEIGHT_COLUMNS)),
+        PN_DCONV_WEIGHT_THREADS, pn_dconv_weight_shared::bytes, m, k.v.docs, k.v.channels, k.v.rank, to);
 }
 
+/* Scratch: p. */
 pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
-    if (c->din[STATE]) return pn_dynamic_conv_cuda_backward(c); /* never in training */
-    pn_dconv_cuda v;
-    CUtensorMap h;
-    PN_TRY(call_of(c, &v, &h));
-    const layout l = layout_of(c);
-    const bool products = c->din[HIDDEN] || c->din[W2];
-    const int each = block_channels(v.rank);
-    char *scratch = (char *)c->scratch;
+    if (c->in[STATE]) return pn_dynamic_conv_cuda_backward(c); /* never in training */
+    call k;
+    PN_TRY(call_of(c, &k));
+    const bool weights = c->din[W2] || c->din[B2];
     pn_dconv_gradients g = {};
     g.dv = pn_values<pn_bf16>(c->dout[0]);
     g.dc = pn_values_or_null<pn_bf16>(c->din[VALUES]);
-    g.dtaps = products ? (pn_bf16 *)(scratch + l.dtaps) : NULL;
+    g.p = c->din[HIDDEN] || weights ? (pn_bf16 *)c->scratch : NULL;
     g.adds = pn_op_adds(c, VALUES);
-    PN_TRY(pn_cuda_zero_fresh(c, B2));
-    for (int64_t run = 0; run < l.runs; run++) {
-        const int64_t left = v.docs.tokens - run * l.run, n = left < l.run ? left : l.run;
-        g.token0 = run * l.run;
-        g.tiles = (int)tiles_of(n);
-        if (c->din[B2]) g.part = (float *)(scratch + l.part) + run * l.rows * v.channels * WIDTH;
-        PN_TRY(each == 48 ? add_by<48>(v, h, g, l) : add_by<32>(v, h, g, l));
-        if (products) PN_TRY(add_products(c, v, g.dtaps, g.token0, n));
-    }
-    if (!c->din[B2]) return PN_OK;
-    return pn_cuda_runs_sum(name, (const float *)(scratch + l.part), l.runs * l.rows, v.channels * WIDTH,
-                            pn_add_to{ pn_f32(c->din[B2]) });
+    PN_TRY(k.each == 48 ? walk_by<48>(pn_dconv_add_gradients<48>, k, true, g)
+                        : walk_by<32>(pn_dconv_add_gradients<32>, k, true, g));
+    if (c->din[HIDDEN]) PN_TRY(add_hidden(c, k, g.p));
+    return weights ? add_weights(c, k, g.p) : PN_OK;
 }
 
 size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     if (!backward_pass) return 0;
-    const size_t any = c->wants[STATE] ? pn_dynamic_conv_cuda_scratch(c, true) : 0, own = layout_of(c).end;
-    return any > own ? any : own;
+    return c->in[STATE] ? pn_dynamic_conv_cuda_scratch(c, true) : pn_tensor_bytes(c->in[VALUES]);
 }
 
 /* Whether the GPU at hand has the kernels. */

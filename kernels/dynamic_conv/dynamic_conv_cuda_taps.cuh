@@ -1,16 +1,19 @@
 /* The taps of 64 tokens and C channels, K = h w2^T, by the tensor cores of compute capability 9.0a, from shared memory
  * into the registers of a warpgroup.
  *
- * A block of two warpgroups keeps the rows of w2 of its channels for as long as it lives, and h flows through slots of
- * 64 columns in shared memory, four for each of them. They take turns with the tensor cores: while one multiplies, the
- * other uses its taps. (Left to themselves they would multiply together and then use their taps together.)
+ * A block keeps the rows of w2 of its channels for as long as it lives. h flows through a ring of slots of 64 columns,
+ * and c comes by tiles, as the copying warpgroup asks the copy engine for them; two blocks of neighbouring channels
+ * are a cluster, of which each fetches half of h for both. Two warpgroups take turns with the tensor cores: while one
+ * multiplies, the other uses its taps. (Left to themselves they would multiply together and then use their taps
+ * together.)
  *
  * Which row of w2 is which column of the product is ours to say. Here a thread gets all four taps of a channel, and
- * four neighbouring channels of every 16: those of its token and of the one 8 further on. */
+ * four neighbouring channels of every 16; and which token is which row: its two tokens are neighbours. So even and odd
+ * tokens are copied apart, of h to every other eight rows, of c to one half each. */
 #ifndef PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 #define PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 
-#include "cuda/copy_engine.cuh"
+#include "cuda/cluster.cuh"
 #include "cuda/element.cuh"
 #include "cuda/tensor_core.cuh"
 #include "cuda/warpgroup.cuh"
@@ -24,19 +27,27 @@ enum {
     PN_DCONV_BACK = PN_DCONV_WIDTH - 1,
     PN_DCONV_TILE = 64, /* tokens */
     PN_DCONV_STEP = 64, /* columns of h in a slot: rows of 128 bytes */
-    PN_DCONV_SLOTS = 4,
-    PN_DCONV_GROUPS = 2, /* warpgroups of a block */
-    PN_DCONV_THREADS = 128 * PN_DCONV_GROUPS,
+    PN_DCONV_SLOTS = 7,
+    PN_DCONV_CLUSTER = 2, /* blocks */
+    PN_DCONV_GROUPS = 2,  /* warpgroups of a block that multiply, after the one that copies */
+    PN_DCONV_MULTIPLY = 128 * PN_DCONV_GROUPS,
+    PN_DCONV_THREADS = 128 + PN_DCONV_MULTIPLY,
     /* A kernel without the instructions it needs says so by its launch bounds, which the host asks. */
     PN_DCONV_BOUNDS = PN_HAVE_WARPGROUP ? PN_DCONV_THREADS : 32
 };
 
 typedef struct pn_dconv_cuda {
     pn_cuda_docs docs;
-    const pn_bf16 *c, *h, *w2, *state; /* state may be NULL */
+    const pn_bf16 *w2, *state; /* state may be NULL */
     const float *b2;
     int64_t channels, rank; /* multiples of 8 */
 } pn_dconv_cuda;
+
+/* Of the even tokens and of the odd ones: pieces of h, 8 tokens and 64 columns; of c, a tile's and the two before, C
+ * channels. */
+typedef struct pn_dconv_maps {
+    CUtensorMap h[2], c[2];
+} pn_dconv_maps;
 
 /* Slots for all columns of h. */
 static __host__ __device__ inline int pn_dconv_steps(int64_t rank) {
@@ -48,21 +59,31 @@ template <int C> struct pn_dconv_shared {
     static constexpr int columns = C * PN_DCONV_WIDTH;
     static constexpr int strip = columns * 128; /* rows of w2, 64 columns of them */
     static constexpr int slot = PN_DCONV_TILE * 128;
-    static constexpr int value_row = 96; /* of c: C channels; 8 neighbouring rows meet every bank as often */
-    static constexpr int values = (PN_DCONV_TILE + PN_DCONV_BACK) * value_row;
+    static constexpr int value_row = 2 * C; /* of c; 8 neighbouring rows of 96 bytes meet every bank as often */
+    static constexpr int value_rows = PN_DCONV_TILE / 2 + 2;
+    static constexpr int half = (value_rows * value_row + 127) / 128 * 128; /* even tokens, then odd ones */
     static constexpr int bias = columns * 4;
     static constexpr int halo = PN_DCONV_BACK * C * 4; /* three tokens of floats: backward */
-    static_assert(C % 16 == 0 && 2 * C <= value_row, "whole rows");
+    static_assert(C % 16 == 0, "whole fragments");
 
     int steps; /* strips of w2 */
-    __host__ __device__ int slots() const { return steps * strip; }
-    __host__ __device__ int values_at() const { return slots() + PN_DCONV_GROUPS * PN_DCONV_SLOTS * slot; }
-    __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * values; }
-    __host__ __device__ int arrivals_at() const { return bias_at() + bias; }
-    __host__ __device__ int halo_at() const { return arrivals_at() + PN_DCONV_GROUPS * PN_DCONV_SLOTS * 8; }
+    __host__ __device__ int slots_at() const { return steps * strip; }
+    __host__ __device__ int values_at() const { return slots_at() + PN_DCONV_SLOTS * slot; }
+    __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * 2 * half; }
+    __host__ __device__ int barriers_at() const { return bias_at() + bias; }
+    __host__ __device__ int halo_at() const { return barriers_at() + 2 * (PN_DCONV_SLOTS + PN_DCONV_GROUPS) * 8; }
     __host__ __device__ int bytes(bool backward) const {
         return halo_at() + (backward ? PN_DCONV_GROUPS * 5 * halo : 0);
     }
+};
+
+/* The tiles of a block: warpgroup g has count[g] of them, first[g], first[g] + step, ... The warpgroups alternate for
+ * as long as both have some; the blocks of a cluster have the same tiles. */
+struct pn_dconv_tiles {
+    int first[PN_DCONV_GROUPS], count[PN_DCONV_GROUPS], step;
+    __device__ __forceinline__ int rounds() const { return max(count[0], count[1]); }
+    __device__ __forceinline__ int of(int group) const { return group ? count[1] : count[0]; }
+    __device__ __forceinline__ int tile(int group, int k) const { return (group ? first[1] : first[0]) + k * step; }
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -70,6 +91,15 @@ template <int C> struct pn_dconv_shared {
 /* All threads of the warpgroup. */
 static __device__ __forceinline__ void pn_dconv_sync(int group) {
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+}
+
+/* All threads that multiply: this one waits for the others, or only lets them go on. */
+static_assert(PN_DCONV_MULTIPLY == 256, "as many threads");
+static __device__ __forceinline__ void pn_dconv_meet(int barrier) {
+    asm volatile("bar.sync %0, 256;" ::"r"(barrier) : "memory");
+}
+static __device__ __forceinline__ void pn_dconv_let(int barrier) {
+    asm volatile("bar.arrive %0, 256;" ::"r"(barrier) : "memory");
 }
 
 /* clang-format off */
@@ -124,38 +154,96 @@ static __device__ __forceinline__ int pn_dconv_tap_of(int column) {
     return 2 * (column / 8 % 2) + column % 2;
 }
 
-/* A warpgroup's way through tiles first, first + step, .. (count of them) of 64 tokens from token0 on. */
+/* Where a block's barriers are: of slots of h, and of the values of each warpgroup. */
+struct pn_dconv_barriers {
+    uint32_t full, empty, values_full, values_empty;
+    __device__ explicit pn_dconv_barriers(uint32_t at)
+        : full(at), empty(full + 8 * PN_DCONV_SLOTS), values_full(empty + 8 * PN_DCONV_SLOTS),
+          values_empty(values_full + 8 * PN_DCONV_GROUPS) {}
+    /* By one thread. */
+    __device__ __forceinline__ void make() const {
+        for (int i = 0; i < PN_DCONV_SLOTS; i++) {
+            pn_barrier_make(full + 8 * i, 1);
+            pn_barrier_make(empty + 8 * i, 4 * PN_DCONV_CLUSTER); /* the warps that multiply */
+        }
+        for (int i = 0; i < PN_DCONV_GROUPS; i++) {
+            pn_barrier_make(values_full + 8 * i, 1);
+            pn_barrier_make(values_empty + 8 * i, 4);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+};
+
+/* One thread: all slots of h, in the order of turns. */
+static __device__ __forceinline__ void pn_dconv_copy_hidden(const pn_dconv_maps &maps, const pn_dconv_tiles &tiles,
+                                                            int steps, uint32_t slots, const pn_dconv_barriers &bar) {
+    constexpr int slot = PN_DCONV_TILE * 128, share = PN_DCONV_TILE / PN_DCONV_CLUSTER;
+    const int rank = (int)pn_cluster_rank();
+    pn_ring<PN_DCONV_SLOTS> at;
+    for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
+        const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
+        if (k >= tiles.of(group)) continue;
+        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 + share / 2 * rank;
+        for (int s = 0; s < steps; s++, at.next()) {
+            pn_barrier_wait(bar.empty + 8 * at.stage, at.parity ^ 1);
+            pn_barrier_expect(bar.full + 8 * at.stage, slot);
+            for (int i = 0; i < share / 8; i++)
+                pn_copy_piece(slots + (uint32_t)(at.stage * slot + rank * share * 128 + i * 1024), &maps.h[i % 2],
+                              s * PN_DCONV_STEP, pair + i / 2 * 8, bar.full + 8 * at.stage,
+                              (1u << PN_DCONV_CLUSTER) - 1);
+        }
+    }
+}
+/* Another: the values of all tiles. */
+template <int C>
+static __device__ __forceinline__ void pn_dconv_copy_values(const pn_dconv_maps &maps, const pn_dconv_tiles &tiles,
+                                                            int64_t channel0, uint32_t values,
+                                                            const pn_dconv_barriers &bar) {
+    typedef pn_dconv_shared<C> shared;
+    for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
+        const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
+        if (k >= tiles.of(group)) continue;
+        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 - 2;
+        pn_barrier_wait(bar.values_empty + 8 * group, k % 2 ^ 1);
+        pn_barrier_expect(bar.values_full + 8 * group, 2 * shared::value_rows * shared::value_row);
+        for (int odd = 0; odd < 2; odd++)
+            pn_copy_piece(values + (uint32_t)((2 * group + odd) * shared::half), &maps.c[odd], (int)channel0, pair,
+                          bar.values_full + 8 * group, 1);
+    }
+}
+
+/* Position of a token in its document; those that do not exist are far from its start. */
+static __device__ __forceinline__ int pn_dconv_position(const pn_cuda_docs &docs, int64_t token) {
+    return token < docs.tokens ? (int)token - docs.offset[docs.doc[token]] : PN_DCONV_TILE;
+}
+
+/* What a thread that multiplies has. */
 template <int C> struct pn_dconv_walk {
     typedef pn_dconv_shared<C> shared;
 
     const pn_dconv_cuda &v;
-    const CUtensorMap *h;                       /* pieces of 64 tokens and 64 columns */
-    const int group, id, steps;                 /* id: of the thread in its warpgroup */
-    const int64_t channel0;                     /* of the block */
-    const uint32_t w2, slots, values, arrivals; /* addresses */
-    const unsigned char *value_rows;            /* what is at `values` */
-    int64_t token0;
-    int first, step, count;                 /* tiles */
-    int asked_tile, asked_step, asked_slot; /* what is copied next */
-    int slot;                               /* what is multiplied next */
-    uint32_t parity;                        /* of its copy */
+    const pn_dconv_tiles &tiles;
+    const int group, id, steps; /* id: of the thread in its warpgroup */
+    const int64_t channel0;     /* of the block */
+    const uint32_t w2, slots;   /* addresses */
+    const pn_dconv_barriers bar;
+    const unsigned char *value_rows;
+    pn_ring<PN_DCONV_SLOTS> at; /* what is multiplied next */
 
-    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const CUtensorMap *of_h, unsigned char *memory,
-                             int64_t first_channel, int64_t first_token)
-        : v(of), h(of_h), group((int)threadIdx.x / 128), id((int)threadIdx.x % 128), steps(pn_dconv_steps(of.rank)),
-          channel0(first_channel), w2(pn_shared(memory)),
-          slots(w2 + (uint32_t)(shared{ steps }.slots() + group * PN_DCONV_SLOTS * shared::slot)),
-          values(w2 + (uint32_t)(shared{ steps }.values_at() + group * shared::values)),
-          arrivals(w2 + (uint32_t)(shared{ steps }.arrivals_at() + group * PN_DCONV_SLOTS * 8)),
-          value_rows(memory + shared{ steps }.values_at() + group * shared::values), token0(first_token) {}
+    __device__ pn_dconv_walk(const pn_dconv_cuda &of, const pn_dconv_tiles &of_tiles, unsigned char *memory,
+                             int64_t first_channel)
+        : v(of), tiles(of_tiles), group((int)threadIdx.x / 128 - 1), id((int)threadIdx.x % 128),
+          steps(pn_dconv_steps(of.rank)), channel0(first_channel), w2(pn_shared(memory)),
+          slots(w2 + (uint32_t)shared{ steps }.slots_at()), bar(w2 + (uint32_t)shared{ steps }.barriers_at()),
+          value_rows(memory + shared{ steps }.values_at() + group * 2 * shared::half) {}
 
-    __device__ __forceinline__ int64_t token_of(int tile) const { return token0 + (int64_t)tile * PN_DCONV_TILE; }
+    __device__ __forceinline__ int tile(int k) const { return tiles.tile(group, k); }
 
-    /* By all threads of the block, before anything else: its rows of w2. */
-    __device__ __forceinline__ void open() const {
+    /* Before anything else: the block's rows of w2, and b2 of its channels. */
+    __device__ __forceinline__ void open(float *bias) {
         const int64_t rows = v.channels * PN_DCONV_WIDTH;
-        const int piece = (int)threadIdx.x % 8;
-        for (int column = (int)threadIdx.x / 8; column < shared::columns; column += PN_DCONV_THREADS / 8) {
+        const int first = (int)threadIdx.x - 128, piece = first % 8;
+        for (int column = first / 8; column < shared::columns; column += PN_DCONV_MULTIPLY / 8) {
             const int64_t row = (channel0 + pn_dconv_channel_of(column)) * PN_DCONV_WIDTH + pn_dconv_tap_of(column);
             const pn_bf16 *from = v.w2 + row * v.rank;
             const uint32_t to = w2 + pn_dconv_piece(column, piece);
@@ -165,96 +253,89 @@ template <int C> struct pn_dconv_walk {
                 pn_copy16(to + (uint32_t)(s * shared::strip), there ? from + at : v.w2, there);
             }
         }
-        if (id == 0) {
-            for (int i = 0; i < PN_DCONV_SLOTS; i++) pn_arrivals_make(arrivals + 8 * i, 1);
-            pn_arrivals_made();
-        }
         pn_copies_commit();
+        for (int i = first; i < shared::columns; i += PN_DCONV_MULTIPLY) {
+            const int64_t row = channel0 * PN_DCONV_WIDTH + i;
+            bias[i] = row < rows ? v.b2[row] : 0;
+        }
         pn_copies_wait<0>();
         pn_warpgroup_see();
-        __syncthreads();
-    }
-    /* Starts the copy of the next slot of h, where there is one left. */
-    __device__ __forceinline__ void ask() {
-        if (asked_tile == count) return;
-        if (id == 0) {
-            const uint32_t arrival = arrivals + 8 * asked_slot;
-            pn_arrivals_expect(arrival, shared::slot);
-            pn_arrivals_copy(slots + (uint32_t)(asked_slot * shared::slot), h, asked_step * PN_DCONV_STEP,
-                             (int)token_of(first + asked_tile * step), arrival);
+        pn_dconv_meet(1 + PN_DCONV_GROUPS);
+        if (group) {
+            pass_turn();
+            if (tiles.count[0]) skip_slots();
         }
-        asked_slot = (asked_slot + 1) % PN_DCONV_SLOTS;
-        if (++asked_step == steps) asked_step = 0, asked_tile++;
     }
-    /* Starts the copy of a part of the values of a tile and of the three tokens before it. */
-    static constexpr int value_pieces = (PN_DCONV_TILE + PN_DCONV_BACK) * (C / 8),
-                         value_parts = (value_pieces + 127) / 128;
-    __device__ __forceinline__ void ask_values(int tile, int part) const {
-        const int i = id + 128 * part, row = i / (C / 8), piece = i % (C / 8);
-        if (i >= value_pieces) return;
-        const int64_t token = token_of(tile) - PN_DCONV_BACK + row;
-        const bool there = token >= 0 && token < v.docs.tokens && channel0 + 8 * piece < v.channels;
-        pn_copy16(values + (uint32_t)(row * shared::value_row + piece * 16),
-                  v.c + (there ? token * v.channels + channel0 + 8 * piece : 0), there);
-    }
-    __device__ __forceinline__ void start(int first_tile, int tile_step, int tiles) {
-        first = first_tile, step = tile_step, count = tiles;
-        asked_tile = asked_step = asked_slot = slot = 0;
-        parity = 0;
-        for (int i = 1; i < PN_DCONV_SLOTS; i++) ask();
-        if (group) pass_turn();
+    __device__ __forceinline__ void skip_slots() {
+        for (int s = 0; s < steps; s++) at.next();
     }
     /* Turns with the tensor cores. Each warpgroup takes as many, with or without a tile, and the first one more. */
-    __device__ __forceinline__ void wait_turn() const { asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory"); }
-    __device__ __forceinline__ void pass_turn() const {
-        asm volatile("bar.arrive %0, 256;" ::"r"(4 - group) : "memory");
-    }
-    __device__ __forceinline__ void finish() const {
-        if (!group) wait_turn();
-    }
-    /* y = the taps of a tile, the walk's next one, less b2; its values are in shared memory then. */
-    __device__ __forceinline__ void taps(int tile, float (*y)[4]) {
-        wait_turn();
-        for (int s = 0; s < steps; s++) {
-            pn_arrivals_wait(arrivals + 8 * slot, parity);
-            const uint64_t a = pn_dconv_operand(slots + (uint32_t)(slot * shared::slot));
-            const uint64_t b = pn_dconv_operand(w2 + (uint32_t)(s * shared::strip));
-            pn_warpgroup_begin();
-#pragma unroll
-            for (int k = 0; k < PN_DCONV_STEP / 16; k++) /* of 32 bytes */
-                pn_dconv_product<shared::columns>::add(y, a + 2 * k, b + 2 * k, s + k);
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-            if (s + 1 == steps) pass_turn();
-            /* The products before these are done: their slot is free once everybody has seen it. */
-            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-            pn_dconv_sync(group);
-            ask();
-            /* A part at a time, lest the next products wait for it. */
-            for (int part = s; part < value_parts; part += steps) ask_values(tile, part);
-            if (++slot == PN_DCONV_SLOTS) slot = 0, parity ^= 1;
-        }
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-        pn_warpgroup_keep(y, shared::columns / 8);
-        pn_copies_commit();
-        pn_copies_wait<0>();
-        pn_dconv_sync(group);
-    }
+    __device__ __forceinline__ void wait_turn() const { pn_dconv_meet(2 + PN_DCONV_GROUPS + group); }
+    __device__ __forceinline__ void pass_turn() const { pn_dconv_let(3 + PN_DCONV_GROUPS - group); }
     __device__ __forceinline__ void skip() const {
         wait_turn();
         pass_turn();
     }
-    /* c at tokens row - 3 .. row of the tile, four channels from `channel` (of the block) on. Near: s, the token's
-     * position in its document, may be below 3, and what is before the document comes from the state. */
-    template <bool Near>
-    __device__ __forceinline__ void window(int tile, int row, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
+    __device__ __forceinline__ void finish() const {
+        if (!group) wait_turn();
+    }
+    /* y = the taps of this warpgroup's tile number k, less b2. */
+    __device__ __forceinline__ void taps(int k, float (*y)[4]) {
+        int last = 0; /* the slot of products under way */
+        wait_turn();
+        for (int s = 0; s < steps; s++, at.next()) {
+            pn_barrier_wait(bar.full + 8 * at.stage, at.parity);
+            const uint64_t a = pn_dconv_operand(slots + (uint32_t)(at.stage * shared::slot));
+            const uint64_t b = pn_dconv_operand(w2 + (uint32_t)(s * shared::strip));
+            pn_warpgroup_begin();
 #pragma unroll
-        for (int w = 0; w < PN_DCONV_WIDTH; w++) {
-            const uint2 pairs = *(const uint2 *)(value_rows + (row + w) * shared::value_row + channel * 2);
-            x[w][0] = pn_bf16_first(pairs.x), x[w][1] = pn_bf16_second(pairs.x);
-            x[w][2] = pn_bf16_first(pairs.y), x[w][3] = pn_bf16_second(pairs.y);
+            for (int q = 0; q < PN_DCONV_STEP / 16; q++) /* of 32 bytes */
+                pn_dconv_product<shared::columns>::add(y, a + 2 * q, b + 2 * q, s + q);
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            if (s + 1 == steps) pass_turn();
+            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            if (s) release(last);
+            last = at.stage;
         }
-        if (!Near || s >= PN_DCONV_BACK) return;
-        const int64_t doc = v.docs.doc[token_of(tile) + row];
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        release(last);
+        pn_warpgroup_keep(y, shared::columns / 8);
+        if (k + group < tiles.of(1 - group)) skip_slots();
+    }
+    /* In both blocks: either fills the other's slots. */
+    __device__ __forceinline__ void release(int slot) const {
+        if (id % 32 < PN_DCONV_CLUSTER) pn_barrier_arrive(bar.empty + 8 * slot, (uint32_t)(id % 32));
+    }
+    __device__ __forceinline__ void wait_values(int k) const {
+        pn_barrier_wait(bar.values_full + 8 * group, k % 2);
+    }
+    __device__ __forceinline__ void release_values() const {
+        __syncwarp();
+        if (id % 32 == 0) pn_barrier_arrive(bar.values_empty + 8 * group, pn_cluster_rank());
+    }
+    /* The windows of `token`, which is row `row` of the tile, and of the next, four channels from `channel` (of the
+     * block) on. Near: their positions s in their documents may be below 3, and what is before comes from the state. */
+    template <bool Near>
+    __device__ __forceinline__ void windows(int64_t token, int row, int channel, const int s[2],
+                                            float x[2][PN_DCONV_WIDTH][4]) const {
+#pragma unroll
+        for (int m = 0; m <= PN_DCONV_WIDTH; m++) { /* from the third token before on, an odd one */
+            const unsigned char *from = value_rows + (1 - m % 2) * shared::half;
+            const uint2 pairs = *(const uint2 *)(from + (row / 2 + (m + 1) / 2) * shared::value_row + channel * 2);
+            const float of_token[4] = { pn_bf16_first(pairs.x), pn_bf16_second(pairs.x), pn_bf16_first(pairs.y),
+                                        pn_bf16_second(pairs.y) };
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (m < PN_DCONV_WIDTH) x[0][m][i] = of_token[i];
+                if (m > 0) x[1][m - 1][i] = of_token[i];
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (Near && s[r] < PN_DCONV_BACK) begin_window(token + r, channel, s[r], x[r]);
+    }
+    __device__ __forceinline__ void begin_window(int64_t token, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
+        const int64_t doc = v.docs.doc[token];
 #pragma unroll
         for (int w = 0; w < PN_DCONV_BACK; w++) {
             if (s + w >= PN_DCONV_BACK) continue;
@@ -264,10 +345,6 @@ template <int C> struct pn_dconv_walk {
                 x[w][i] = v.state && channel0 + channel + i < v.channels ? pn_load(v.state + at) : 0;
             }
         }
-    }
-    /* The position of a token in its document; those that do not exist are far from its start. */
-    __device__ __forceinline__ int position(int64_t token) const {
-        return token < v.docs.tokens ? (int)token - v.docs.offset[v.docs.doc[token]] : PN_DCONV_TILE;
     }
     /* The documents of a token and of the third before it: asked for ahead, and looked at after the products. */
     __device__ __forceinline__ int2 ask_documents(int64_t token) const {
@@ -281,22 +358,36 @@ template <int C> struct pn_dconv_walk {
     }
 };
 
-/* b2 of the block's channels. */
+/* The copying warpgroup. */
 template <int C>
-static __device__ void pn_dconv_copy_biases(const pn_dconv_cuda &v, const pn_dconv_walk<C> &walk, float *bias) {
-    for (int i = (int)threadIdx.x; i < C * PN_DCONV_WIDTH; i += PN_DCONV_THREADS) {
-        const int64_t at = walk.channel0 * PN_DCONV_WIDTH + i;
-        bias[i] = at < v.channels * PN_DCONV_WIDTH ? v.b2[at] : 0;
-    }
+static __device__ __forceinline__ void pn_dconv_copy(const pn_dconv_cuda &v, const pn_dconv_maps &maps,
+                                                     const pn_dconv_tiles &tiles, unsigned char *memory,
+                                                     int64_t channel0) {
+    const pn_dconv_shared<C> shared = { pn_dconv_steps(v.rank) };
+    const uint32_t at = pn_shared(memory);
+    const pn_dconv_barriers bar(at + (uint32_t)shared.barriers_at());
+    if (threadIdx.x == 0) pn_dconv_copy_hidden(maps, tiles, shared.steps, at + (uint32_t)shared.slots_at(), bar);
+    if (threadIdx.x == 32) pn_dconv_copy_values<C>(maps, tiles, channel0, at + (uint32_t)shared.values_at(), bar);
+    __syncwarp();
+}
+/* By all threads, before and after everything else. */
+template <int C> static __device__ __forceinline__ void pn_dconv_begin(const pn_dconv_cuda &v, unsigned char *memory) {
+    const pn_dconv_shared<C> shared = { pn_dconv_steps(v.rank) };
+    if (threadIdx.x == 0) pn_dconv_barriers(pn_shared(memory) + (uint32_t)shared.barriers_at()).make();
+    pn_cluster_meet();
+}
+static __device__ __forceinline__ void pn_dconv_end() {
+    pn_cluster_meet(); /* the other block may still arrive here */
 }
 
-/* Where a thread's tokens (this one and the one 8 further on) and channels are in a tile. */
+/* Where a thread's two tokens, from `row` on, and channels are in a tile. */
 struct pn_dconv_place {
     int warp, lane, l, t, row;
-    __device__ pn_dconv_place(int id) : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + l) {}
+    __device__ pn_dconv_place(int id)
+        : warp(id / 32), lane(id % 32), l(lane / 4), t(lane % 4), row(16 * warp + 2 * l) {}
 };
 
-/* K[channel i of 4][tap] of row 8 r + .. of the accumulators, for channels 16 u + 4 t + i. */
+/* K[channel i of 4][tap] of token r of the two, for channels 16 u + 4 t + i. */
 static __device__ __forceinline__ void pn_dconv_taps_of(const float (*y)[4], int u, int r, const float4 b[4],
                                                         float K[4][PN_DCONV_WIDTH]) {
 #pragma unroll

@@ -54,6 +54,7 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 static bool case_at(int i, pn_op_case *out) {
     static const int64_t one[] = { 0, 1 }, tiny[] = { 0, 3, 3, 5, 10 }, mixed[] = { 0, 1, 4, 71, 71, 142, 144 };
     static const int64_t borders[] = { 0, 126, 129, 257, 300 }, steps[] = { 0, 1, 2, 3 }, long_one[] = { 0, 600 };
+    static const int64_t many[] = { 0, 700, 701, 2500 };
     static const struct {
         const char *name;
         pn_dynamic_conv_attr attr;
@@ -76,6 +77,8 @@ static bool case_at(int i, pn_op_case *out) {
         { "whole vectors", { { 6, mixed, NULL }, 4 }, 104, 24, true, false, false },
         { "whole vectors, frozen state", { { 6, mixed, NULL }, 4 }, 104, 136, true, false, true },
         { "whole vectors, long rows of w2", { { 4, borders, NULL }, 4 }, 40, 520, false, false, false },
+        { "whole vectors, JetBlock's rank", { { 4, borders, NULL }, 4 }, 104, 384, false, false, false },
+        { "whole vectors, several tiles to a share", { { 3, many, NULL }, 4 }, 120, 72, false, false, false },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     const pn_dynamic_conv_attr *a = &cases[i].attr;
@@ -93,7 +96,10 @@ static bool case_at(int i, pn_op_case *out) {
         .present = cases[i].state, .no_grad = cases[i].frozen, .rank = 3, .shape = { a->docs.n, channels, a->width }
     };
     out->gradcheck = cases[i].gradcheck;
+    out->kind = 1 + 2 * cases[i].state + (a->docs.n > 1);
     return true;
 }
 
-const pn_op_contract pn_dynamic_conv_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = case_at };
+const pn_op_contract pn_dynamic_conv_contract = {
+    .infer = infer, .saves = saves, .cost = cost, .case_at = case_at, .again = PN_AGAIN_CORE
+};

@@ -10,7 +10,8 @@ static const struct {
     int dk, dv;
 } shapes[] = { { 96, 256 }, { 128, 256 }, { 128, 128 }, { 192, 384 }, { 64, 64 }, /* the tuned ones */
                { 16, 24 },  { 16, 32 },   { 12, 24 },   { 3, 4 },     { 33, 7 },  { 256, 40 } };
-enum { TUNED = 0x1f, SMALL = 0xe0, TINY = 0x100, ODD = 0x600, S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16 };
+enum { TUNED = 0x1f, SMALL = 0xe0, TINY = 0x100, ODD = 0x600, S33 = 0x200, S256 = 0x400 };
+enum { S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16 };
 
 static const struct {
     const char *name;
@@ -22,7 +23,8 @@ enum { NO = 1, YES = 2, BOTH = 3 }; /* S0 absent, given; Hv = H, Hv = 2 H */
 
 static const struct {
     int shapes, packs, decays, s0, grouped;
-    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
+    /* Finite differences; no gradients; left out by default; for `check ops --each`. */
+    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4, EACH = 8 } kind;
 } blocks[] = {
     { TINY, PN_PACK_T5 | PN_PACK_TINY, ANY, BOTH, BOTH, CHECKED },
     { SMALL, PN_PACK_MIXED, ANY, BOTH, BOTH, QUICK },
@@ -35,9 +37,14 @@ static const struct {
     { ODD, PN_PACK_MIXED, MILD, YES, YES, QUICK },
     { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, MILD, BOTH, YES, QUICK },
     { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, PLAIN | MEDIUM, BOTH, YES, DECODE },
+    { TUNED | S33 | S256, PN_PACK_TWO, MILD, YES, YES, EACH },
+    { S64 | S33, PN_PACK_TWO, PLAIN | MILD, NO, NO, EACH },
+    { TUNED | S33, PN_PACK_STEPS, MILD, YES, YES, DECODE | EACH },
     { S64, PN_PACK_MIXED, MEDIUM, BOTH, YES, DECODE },
     { TINY, PN_PACK_70, ANY, NO, BOTH, CHECKED | SLOW },
-    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED, ANY, BOTH, BOTH, SLOW },
+    { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED, ANY, BOTH, NO, SLOW },
+    /* Not one token alone: where its two heads cancel in dq, BF16's rounding of either is all that is left. */
+    { TUNED, (PN_PACK_SINGLE & ~PN_PACK_T1) | PN_PACK_MIXED, ANY, BOTH, YES, SLOW },
 };
 
 static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool s0, bool grouped) {
@@ -72,6 +79,8 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int decay, bool
     out->limit_din[3] = out->limit_din[4] = 1e-4; /* differences of row and column sums that cancel */
     out->gradcheck = blocks[b].kind & CHECKED;
     out->slow = blocks[b].kind & SLOW;
+    out->kind = blocks[b].kind & EACH ? 1 + decay + 4 * grouped + (blocks[b].kind & DECODE ? 8 : 0) : -1;
+    out->size = shape;
 }
 
 bool pn_gated_delta_case(int i, pn_op_case *out) {

@@ -75,13 +75,16 @@ static pn_status backward(const pn_op_call *c, const char *name, backward_of *ru
 
 static const char chunk_name[] = "gated_delta/cuda-chunk";
 
+static bool has_shared(int dk, bool backward_pass) {
+    return (size_t)pn_gated_delta_cuda_shared(dk, backward_pass) <= pn_cuda_shared_most();
+}
 static bool chunk_takes(const pn_op_call *c) {
     const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
-    return c->dtype == PN_BF16 && pn_gated_delta_cuda_takes(a->dk, a->dv);
+    return c->dtype == PN_BF16 && pn_gated_delta_cuda_takes(a->dk, a->dv) && has_shared(a->dk, false);
 }
 static bool chunk_takes_backward(const pn_op_call *c) {
     const pn_gated_delta_attr *a = (const pn_gated_delta_attr *)c->attr;
-    return pn_gated_delta_cuda_backward_takes(a->dk, a->dv);
+    return has_shared(a->dk, true);
 }
 static size_t general_scratch(const pn_op_call *c, bool backward_pass) {
     const pn_gated_delta_cuda x = sizes_of(c);
@@ -119,7 +122,13 @@ static bool step_takes(const pn_op_call *c) {
 static pn_status step_forward(const pn_op_call *c) {
     return forward(c, step_name, pn_gated_delta_cuda_step);
 }
-static const pn_op_impl step = { .name = step_name, .bf16 = true, .takes = step_takes, .forward = step_forward };
+static const pn_op_impl step = { .name = step_name,
+                                 .bf16 = true,
+                                 .renews = true,
+                                 .renewed_in = 5,
+                                 .renewed_out = 1,
+                                 .takes = step_takes,
+                                 .forward = step_forward };
 
 static pn_status general_forward(const pn_op_call *c) {
     return forward(c, general_name, pn_gated_delta_cuda_step);

@@ -54,6 +54,8 @@ typedef struct pn_gated_delta_cuda_grads {
 /* Whether the chunkwise kernels take these head widths: dk one of 64, 96, 128, 192, 256, dv a multiple of 8. (With
  * narrower keys tokens share more of them, and rounding to bf16 inside a chunk would pass the limits.) */
 bool pn_gated_delta_cuda_takes(int dk, int dv);
+/* Bytes of shared memory that the largest block of a direction needs, for widths that are taken. */
+int pn_gated_delta_cuda_shared(int dk, bool backward);
 size_t pn_gated_delta_cuda_scratch(int64_t chunks, int v_heads);
 /* Forward by chunks. cudaErrorInvalidValue for widths that are not taken and for float; otherwise what the launches
  * said. */
@@ -62,8 +64,7 @@ cudaError_t pn_gated_delta_cuda_forward(const pn_gated_delta_cuda *c, cudaStream
  * 256, any dv >= 1. Needs no scratch, and `chunk` only for `states`. */
 cudaError_t pn_gated_delta_cuda_step(const pn_gated_delta_cuda *c, cudaStream_t stream);
 
-/* Backward by chunks, for the same widths, where a multiprocessor has the shared memory for it. */
-bool pn_gated_delta_cuda_backward_takes(int dk, int dv);
+/* Backward by chunks, for the same widths. */
 size_t pn_gated_delta_cuda_backward_scratch(int64_t tokens, int64_t chunks, int v_heads, int dk, int dv);
 cudaError_t pn_gated_delta_cuda_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                          cudaStream_t stream);

@@ -18,11 +18,10 @@ cudaError_t pn_gated_delta_cuda_forward(const pn_gated_delta_cuda *c, cudaStream
     return status == cudaSuccess ? pn_delta_sweep_launch(c, stream) : status;
 }
 
-bool pn_gated_delta_cuda_backward_takes(int dk, int dv) {
-    int device, most, needed = pn_delta_grad_keys_shared(dk);
-    return needed > 0 && pn_gated_delta_cuda_takes(dk, dv) && cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
-           needed <= most;
+int pn_gated_delta_cuda_shared(int dk, bool backward) {
+    if (!backward) return pn_delta_sweep_shared(dk);
+    const int sweep = pn_delta_grad_sweep_shared(dk), keys = pn_delta_grad_keys_shared(dk);
+    return sweep > keys ? sweep : keys;
 }
 
 pn_delta_grad_work pn_delta_grad_work_at(void *scratch, int64_t tokens, int64_t chunks, int v_heads, int dk, int dv) {
@@ -38,7 +37,7 @@ size_t pn_gated_delta_cuda_backward_scratch(int64_t tokens, int64_t chunks, int 
 
 cudaError_t pn_gated_delta_cuda_backward(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                          cudaStream_t stream) {
-    if (!fits(c) || !pn_gated_delta_cuda_backward_takes(c->dk, c->dv)) return cudaErrorInvalidValue;
+    if (!fits(c)) return cudaErrorInvalidValue;
     pn_delta_grad_work w = pn_delta_grad_work_at(c->scratch, c->tokens, c->chunks, c->v_heads, c->dk, c->dv);
     pn_gated_delta_cuda_grads rest = *d;
     if (d->dv && d->fresh & PN_FRESH_DV) { /* dR is dV */

@@ -56,6 +56,11 @@ template <class Launch> cudaError_t pn_delta_for_width(int dk, Launch launch) {
 cudaError_t pn_delta_system_launch(const pn_gated_delta_cuda *c, cudaStream_t stream);
 cudaError_t pn_delta_sweep_launch(const pn_gated_delta_cuda *c, cudaStream_t stream);
 
+/* Bytes of shared memory that a block of the walks and of the gradients of keys needs (one of the system less). */
+int pn_delta_sweep_shared(int dk);
+int pn_delta_grad_sweep_shared(int dk);
+int pn_delta_grad_keys_shared(int dk);
+
 /* Backward's scratch and its three parts. */
 struct pn_delta_grad_work {
     pn_delta_packed_grad *packed; /* [chunks, v_heads] */
@@ -67,8 +72,6 @@ pn_delta_grad_work pn_delta_grad_work_at(void *scratch, int64_t tokens, int64_t 
 cudaError_t pn_delta_grad_system_launch(const pn_gated_delta_cuda *c, const pn_delta_grad_work *w, cudaStream_t stream);
 cudaError_t pn_delta_grad_sweep_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                        const pn_delta_grad_work *w, cudaStream_t stream);
-/* Shared memory of one block of it; 0: not built for keys this wide. */
-int pn_delta_grad_keys_shared(int dk);
 cudaError_t pn_delta_grad_keys_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                       const pn_delta_grad_work *w, cudaStream_t stream);
 

@@ -167,6 +167,15 @@ template <int DK> cudaError_t launch(const call *x, int64_t blocks, cudaStream_t
 
 } // namespace
 
+int pn_delta_grad_sweep_shared(int dk) {
+    int bytes = 0;
+    pn_delta_for_width(dk, [&](auto width) {
+        bytes = shared<decltype(width)::value>::bytes;
+        return cudaSuccess;
+    });
+    return bytes;
+}
+
 cudaError_t pn_delta_grad_sweep_launch(const pn_gated_delta_cuda *c, const pn_gated_delta_cuda_grads *d,
                                        const pn_delta_grad_work *w, cudaStream_t stream) {
     const int64_t blocks = c->docs * c->v_heads * ((c->dv + COLUMNS - 1) / COLUMNS);

@@ -180,6 +180,15 @@ template <int DK> cudaError_t launch(const pn_gated_delta_cuda *c, int64_t block
 
 } // namespace
 
+int pn_delta_sweep_shared(int dk) {
+    int bytes = 0;
+    pn_delta_for_width(dk, [&](auto width) {
+        bytes = shared<decltype(width)::value>::bytes;
+        return cudaSuccess;
+    });
+    return bytes;
+}
+
 cudaError_t pn_delta_sweep_launch(const pn_gated_delta_cuda *c, cudaStream_t stream) {
     int64_t blocks = c->docs * c->v_heads * ((c->dv + COLUMNS - 1) / COLUMNS);
     if (blocks == 0) return cudaSuccess;

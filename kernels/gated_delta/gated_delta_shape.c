@@ -53,5 +53,5 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 }
 
 const pn_op_contract pn_gated_delta_contract = {
-    .infer = infer, .saves = saves, .cost = cost, .case_at = pn_gated_delta_case
+    .infer = infer, .saves = saves, .cost = cost, .case_at = pn_gated_delta_case, .again = PN_AGAIN_CORE
 };

@@ -9,8 +9,9 @@
 static const struct {
     int dk, dv;
 } shapes[] = { { 96, 256 }, { 128, 256 }, { 128, 128 }, { 192, 384 }, { 64, 64 }, /* the tuned ones */
-               { 16, 24 },  { 12, 24 },   { 3, 4 },     { 33, 7 },    { 260, 40 } };
-enum { TUNED = 0x1f, SMALL = 0x60, TINY = 0x80, ODD = 0x300, S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16 };
+               { 16, 24 },  { 12, 24 },   { 3, 4 },     { 33, 7 },    { 260, 40 }, { 16, 136 } };
+enum { TUNED = 0x1f, SMALL = 0x60, TINY = 0x80, ODD = 0x300, MANY = 0x400 };
+enum { S96 = 1, S128 = 2, S128Q = 4, S192 = 8, S64 = 16, S16 = 0x20, S33 = 0x100 };
 
 static const struct {
     const char *name;
@@ -28,21 +29,23 @@ static const struct {
 } sharing[] = { { "", 2, 2, 2, 2, 2 },
                 { " shared kvg", 2, 2, 1, 1, 1 },
                 { " shared qk", 2, 1, 1, 2, 2 },
-                { " 6 heads", 6, 6, 2, 3, 1 } };
-enum { OWN = 1, KVG = 2, QK = 4, SIX = 8, EACH = 15 };
+                { " 6 heads", 6, 6, 2, 3, 1 },
+                { " 40 heads", 40, 40, 8, 40, 40 } }; /* more than a GPU runs at once, in narrow pieces of a state */
+enum { OWN = 1, KVG = 2, QK = 4, SIX = 8, ALL = 15, FORTY = 16 };
 
 enum { NO = 1, YES = 2, BOTH = 3 }; /* S0 absent, given */
 
 static const struct {
     int shapes, packs, gates, s0, sharing;
-    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4 } kind; /* finite differences; no gradients; left out by default */
+    /* Finite differences; no gradients; left out by default; for `check ops --each`. */
+    enum { QUICK, CHECKED = 1, DECODE = 2, SLOW = 4, EACH = 8 } kind;
 } blocks[] = {
     { TINY, PN_PACK_T5, ANY & ~(STRONG | VSTRONG | VSTEEP), BOTH, OWN | KVG, CHECKED },
     { TINY, PN_PACK_T5, STRONG | VSTRONG, NO, OWN | KVG, CHECKED }, /* little of S0 would be left to differentiate */
     { TINY, PN_PACK_TINY, ANY & ~VSTEEP, BOTH, OWN | KVG, CHECKED },
     { TINY, PN_PACK_TINY, MILD | VMEDIUM, YES, QK | SIX, CHECKED },
     { SMALL, PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, OWN | KVG, QUICK },
-    { SMALL, PN_PACK_MIXED, MILD | VMEDIUM, YES, EACH, QUICK },
+    { SMALL, PN_PACK_MIXED, MILD | VMEDIUM, YES, ALL, QUICK },
     { S64, PN_PACK_SINGLE | PN_PACK_MIXED, MILD | STRONG | VMILD | VSTRONG, YES, OWN, QUICK },
     { S64, PN_PACK_MIXED | PN_PACK_T1000, ANY, NO, KVG | QK, QUICK },
     { TUNED & ~S64, PN_PACK_MIXED, MILD | VMEDIUM, YES, OWN, QUICK },
@@ -50,10 +53,16 @@ static const struct {
     { S96, PN_PACK_SINGLE, MILD | VMILD, NO, OWN, QUICK },
     { S192, PN_PACK_T65, STRONG | VSTRONG, YES, OWN, QUICK },
     { ODD, PN_PACK_MIXED, MILD | VMILD | VSTRONG, YES, KVG, QUICK },
+    { MANY, PN_PACK_MIXED, MILD | VMEDIUM, YES, FORTY, QUICK },
+    { TUNED, PN_PACK_TWO, MILD | VMEDIUM, YES, KVG, EACH },
+    { S16 | S33, PN_PACK_TWO, PLAIN, YES, OWN, EACH },
+    { S16 | S33, PN_PACK_TWO, MILD, YES, ALL, EACH },
+    { S16 | S33, PN_PACK_TWO, VMEDIUM, YES, KVG | SIX, EACH },
+    { TUNED | S33, PN_PACK_STEPS, MILD | VMEDIUM, YES, KVG, DECODE | EACH },
     { SMALL, PN_PACK_EMPTY | PN_PACK_STEPS, MILD | VMILD, BOTH, KVG, QUICK },
     { TUNED | SMALL | ODD, PN_PACK_T1 | PN_PACK_STEPS, PLAIN | MILD | VMEDIUM, BOTH, KVG, DECODE },
     { S64, PN_PACK_MIXED, VMEDIUM, BOTH, KVG, DECODE },
-    { TINY, PN_PACK_70, ANY & ~VSTEEP, NO, EACH, CHECKED | SLOW },
+    { TINY, PN_PACK_70, ANY & ~VSTEEP, NO, ALL, CHECKED | SLOW },
     { TUNED, PN_PACK_SINGLE | PN_PACK_MIXED | PN_PACK_BLOCKS, ANY, BOTH, OWN | KVG, SLOW },
 };
 
@@ -89,6 +98,8 @@ static void fill(pn_op_case *out, size_t b, int shape, int pack, int gate, bool 
     out->limit_din[3] = 1e-4; /* sums of differences that cancel */
     out->gradcheck = blocks[b].kind & CHECKED;
     out->slow = blocks[b].kind & SLOW;
+    out->kind = blocks[b].kind & EACH ? 1 + gate + 8 * share + (blocks[b].kind & DECODE ? 64 : 0) : -1;
+    out->size = shape;
 }
 
 bool pn_gated_linear_case(int i, pn_op_case *out) {

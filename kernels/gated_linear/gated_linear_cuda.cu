@@ -12,6 +12,9 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
 
 static const pn_op_impl step = { .name = "gated_linear/cuda-step",
                                  .bf16 = true,
+                                 .renews = true,
+                                 .renewed_in = 4,
+                                 .renewed_out = 1,
                                  .takes = is_step,
                                  .scratch_bytes = scratch_bytes,
                                  .forward = pn_glin_cuda_step_forward };

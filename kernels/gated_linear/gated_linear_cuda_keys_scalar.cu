@@ -217,8 +217,7 @@ template <int Width, bool Grouped> pn_status launch(const pn_glin_tensor &c) {
     typedef shared<Width, Grouped> in;
     int64_t blocks = c.s.docs.chunks * c.s.heads / c.group * ((c.s.dk + Width - 1) / Width);
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(
-        cudaFuncSetAttribute(keys<Width, Grouped>, cudaFuncAttributeMaxDynamicSharedMemorySize, in::bytes), name));
+    PN_TRY((pn_glin_allow<in::bytes>(keys<Width, Grouped>, name)));
     keys<Width, Grouped><<<(unsigned)blocks, THREADS, in::bytes, pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }

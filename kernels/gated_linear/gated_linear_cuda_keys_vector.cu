@@ -246,7 +246,7 @@ pn_status pn_glin_tensor_keys_vector(const pn_glin_tensor &c) {
     const char *name = "gated_linear/cuda-tensor keys";
     int64_t blocks = c.s.docs.chunks * c.s.heads * ((c.s.dk + WIDTH - 1) / WIDTH);
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(keys, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)BYTES), name));
+    PN_TRY((pn_glin_allow<(int)BYTES>(keys, name)));
     keys<<<(unsigned)blocks, THREADS, BYTES, pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }

@@ -152,9 +152,7 @@ template <int DK, bool Vector, bool Values> pn_status launch(const pn_glin_tenso
     const char *name = "gated_linear/cuda-tensor output";
     int64_t blocks = c.s.docs.chunks * c.s.heads / c.group;
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(cudaFuncSetAttribute(output<DK, Vector, Values>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                               shared<DK>::bytes),
-                          name));
+    PN_TRY((pn_glin_allow<shared<DK>::bytes>(output<DK, Vector, Values>, name)));
     output<DK, Vector, Values><<<(unsigned)blocks, THREADS, shared<DK>::bytes, pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }

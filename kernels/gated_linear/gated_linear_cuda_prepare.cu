@@ -195,8 +195,7 @@ pn_status pn_glin_tensor_prepare(const pn_glin_tensor &c) {
     const char *name = "gated_linear/cuda-tensor prepare";
     int64_t blocks = c.s.docs.chunks * c.s.heads;
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(
-        cudaFuncSetAttribute(prepare, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(prepare_memory)), name));
+    PN_TRY((pn_glin_allow<(int)sizeof(prepare_memory)>(prepare, name)));
     prepare<<<(unsigned)blocks, THREADS, sizeof(prepare_memory), pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }

@@ -155,9 +155,7 @@ template <int N, int Stages, bool Vector, bool Reverse> pn_status launch(const p
     typedef shared<N, Stages> in;
     int64_t blocks = s.docs.n * s.heads * ((s.dk + ROWS - 1) / ROWS) * ((s.dv + N - 1) / N);
     if (blocks == 0) return PN_OK;
-    PN_TRY(pn_cuda_status(
-        cudaFuncSetAttribute(sweep<N, Stages, Vector, Reverse>, cudaFuncAttributeMaxDynamicSharedMemorySize, in::bytes),
-        name));
+    PN_TRY((pn_glin_allow<in::bytes>(sweep<N, Stages, Vector, Reverse>, name)));
     sweep<N, Stages, Vector, Reverse><<<(unsigned)blocks, THREADS, in::bytes, pn_cuda_stream()>>>(c);
     return pn_cuda_launched(name);
 }

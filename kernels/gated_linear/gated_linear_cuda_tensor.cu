@@ -5,21 +5,11 @@
 
 static const char name[] = "gated_linear/cuda-tensor";
 
-/* What the largest block needs; GPUs for desktops have less. */
-static bool has_shared_memory(void) {
-    enum { NEEDED = 163 << 10 };
-    static int bytes = -1;
-    int device;
-    if (bytes < 0 && (cudaGetDevice(&device) != cudaSuccess ||
-                      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess))
-        bytes = 0;
-    return bytes >= NEEDED;
-}
-
 /* Rows are of whole 16-byte pieces throughout. */
 static bool takes(const pn_op_call *c) {
     const pn_gated_linear_attr *a = (const pn_gated_linear_attr *)c->attr;
-    return c->dtype == PN_BF16 && a->dk % 8 == 0 && a->dv % 8 == 0 && a->dk <= PN_GLIN_MOST_DK && has_shared_memory();
+    return c->dtype == PN_BF16 && a->dk % 8 == 0 && a->dv % 8 == 0 && a->dk <= PN_GLIN_MOST_DK &&
+           pn_cuda_shared_most() >= PN_GLIN_MOST_SHARED;
 }
 
 /* Bytes of scratch from its start. */

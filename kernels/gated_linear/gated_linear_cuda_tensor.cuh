@@ -20,7 +20,12 @@
 #include "cuda/tensor_core.cuh"
 #include "cuda/warpgroup.cuh"
 
-enum { PN_GLIN_BLOCK = 16, PN_GLIN_BLOCKS = PN_GLIN_CHUNK / PN_GLIN_BLOCK, PN_GLIN_MOST_DK = 256 };
+enum {
+    PN_GLIN_BLOCK = 16,
+    PN_GLIN_BLOCKS = PN_GLIN_CHUNK / PN_GLIN_BLOCK,
+    PN_GLIN_MOST_DK = 256,
+    PN_GLIN_MOST_SHARED = 163 << 10 /* bytes of any block: compute capability 8.0 has these, GPUs for desktops less */
+};
 
 /* Scalar gates of a chunk and head. */
 struct pn_glin_gates {
@@ -71,6 +76,12 @@ pn_status pn_glin_tensor_keys_scalar(const pn_glin_tensor &c);
 pn_status pn_glin_tensor_keys_vector(const pn_glin_tensor &c);
 /* Sets group and key_channels from the sizes. */
 void pn_glin_tensor_split(pn_glin_tensor *c);
+
+/* Lets a kernel's blocks have so much shared memory. */
+template <int Bytes, class Kernel> static pn_status pn_glin_allow(Kernel kernel, const char *name) {
+    static_assert(Bytes <= PN_GLIN_MOST_SHARED, "as takes() asks for");
+    return pn_cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Bytes), name);
+}
 
 /* ---- products of tiles (pn_tile) by a warpgroup: warp w of the four has rows 16 w .. of the result ---- */
 

@@ -68,5 +68,5 @@ static void cost(const pn_op_call *c, bool backward, pn_op_cost *cost) {
 }
 
 const pn_op_contract pn_gated_linear_contract = {
-    .infer = infer, .saves = saves, .cost = cost, .case_at = pn_gated_linear_case
+    .infer = infer, .saves = saves, .cost = cost, .case_at = pn_gated_linear_case, .again = PN_AGAIN_CORE
 };

@@ -18,6 +18,7 @@ template <class T, int W, int K> struct inputs { pn_row<T, W, K> o, z; /* z wher
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, float eps, const T *o, const T *z, const float *w, T *y) {
+    const float share = 1 / (float)r.d;
     pn_row<float, W, K> ws(w);
     pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     auto load = [&](int64_t n, int64_t d) {
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
         });
         pn_team_sum(sum);
-        float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps);
+        float rstd = rsqrtf(sum[0] * share + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.o.get(j, i), u = ws.get(j, i);
 #pragma unroll
@@ -44,7 +45,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             if (z) {
                 u = row.z.get(j, i);
 #pragma unroll
-                for (int k = 0; k < W; k++) v.x[k] *= pn_cuda_silu(u.x[k]);
+                for (int k = 0; k < W; k++) v.x[k] *= u.x[k] * pn_sigmoid_for<T>(u.x[k]);
             }
             pn_lanes_put(y + n * r.d + i, v);
         });
@@ -64,6 +65,7 @@ template <class T, int W, int K> struct operands { pn_staged_row<T, W, K, OPERAN
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     add_gradients(pn_rows r, float eps, const T *o, const T *z, const T *dy, gradients<T> g) {
+    const float share = 1 / (float)r.d;
     pn_row<float, W, K> ws(g.w);
     pn_row_sums<W, K> dw(g.part, r.d);
     if (g.w) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
@@ -77,14 +79,15 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             row.o.load(j, i), row.dy.load(j, i);
             if (z) row.z.load(j, i);
         });
+        return PN_NO_MORE;
     };
-    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage) {
+    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage, pn_no_more) {
         const operands<T, W, K> row = row_at(n, stage);
         pn_lanes<W> s[K > 0 ? K : 1]; /* sig(z) */
         auto open = [&](int j, int64_t i) {
             pn_lanes<W> v = z ? row.z.get(j, i) : pn_lanes<W>{};
 #pragma unroll
-            for (int k = 0; z && k < W; k++) s[j].x[k] = pn_cuda_sigmoid(v.x[k]);
+            for (int k = 0; z && k < W; k++) s[j].x[k] = pn_sigmoid_for<T>(v.x[k]);
             return v;
         };
         float sum[2] = {}; /* of o^2 and c * o */
@@ -99,7 +102,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             }
         });
         pn_team_sum(sum);
-        float rstd = 1 / sqrtf(sum[0] / (float)r.d + eps), mean = rstd * rstd * sum[1] / (float)r.d;
+        float rstd = rsqrtf(sum[0] * share + eps), mean = rstd * rstd * sum[1] * share;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.o.get(j, i), q = row.dy.get(j, i);
             pn_lanes<W> gate = K == 0 ? open(j, i) : z ? row.z.get(j, i) : q;
@@ -135,7 +138,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const float *w = pn_f32(c->in[WEIGHT]), eps = (float)((const pn_gated_rms_norm_attr *)c->attr)->eps;
     T *y = pn_values<T>(c->out[0]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(o, z, w, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, PN_ROWS_AHEAD);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, eps, o, z, w, y);

@@ -7,6 +7,7 @@ namespace { /* templates that take these must not be one with those of another o
 const char name[] = "group_norm/cuda";
 
 enum { MOST = 2 }; /* pieces of an operand that a thread keeps */
+enum { OPERANDS = 2 };
 
 enum { X, SCALE, SHIFT };
 enum { Y, MEAN, RSTD };
@@ -15,7 +16,8 @@ enum { Y, MEAN, RSTD };
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, float eps, const T *x, const float *w, const float *b, T *y, float *mean, float *rstd) {
-    const int64_t first = blockIdx.x % r.groups * r.d;
+    const float share = 1 / (float)r.d;
+    const int64_t first = blockIdx.x % (unsigned)r.groups * r.d;
     pn_row<float, W, K> ws(w + first), bs(b + first);
     pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i), bs.load(j, i); });
     auto load = [&](int64_t n, int64_t d) {
@@ -31,14 +33,14 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             for (int k = 0; k < W; k++) sum[0] += v.x[k];
         });
         pn_team_sum(sum);
-        float m = sum[0] / (float)r.d;
+        float m = sum[0] * share;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.get(j, i);
 #pragma unroll
             for (int k = 0; k < W; k++) square[0] += (v.x[k] - m) * (v.x[k] - m);
         });
         pn_team_sum(square);
-        float s = 1 / sqrtf(square[0] / (float)r.d + eps);
+        float s = rsqrtf(square[0] * share + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.get(j, i), u = ws.get(j, i), shift = bs.get(j, i);
 #pragma unroll
@@ -57,34 +59,38 @@ template <class T> struct gradients {
     float *dw, *db; /* parts of the sums */
 };
 
-/* dx: what it holds before. */
-template <class T, int W, int K> struct operands {
-    pn_row<T, W, K> x, dy, dx;
+template <class T, int W, int K> struct operands { pn_staged_row<T, W, K, OPERANDS> x, dy; };
+
+struct statistics {
     float mean, rstd;
 };
 
 /* With z = (x - mean) r and c = w * dy: dx += r (c - mean(c) - z mean(c * z)), dw += dy * z, db += dy. */
 template <class T, int W, int K>
-__global__ void __launch_bounds__(pn_team_threads<W, K>)
+__global__ void __launch_bounds__(pn_team_threads<W, K>, K == 1 ? 4 : 1)
     add_gradients(pn_rows r, const T *dy, const float *mean, const float *rstd, gradients<T> g) {
-    pn_row<float, W, K> ws(g.w + blockIdx.x % r.groups * r.d);
+    const float share = 1 / (float)r.d;
+    pn_row<float, W, K> ws(g.w + blockIdx.x % (unsigned)r.groups * r.d);
     pn_row_sums<W, K> dw(g.dw, r.d), db(g.db, r.d);
     if (g.dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
-    auto load = [&](int64_t n, int64_t d) {
+    auto row_at = [&](int64_t n, int stage) {
         const int64_t at = n * r.d;
-        operands<T, W, K> row = { g.x + at, dy + at, g.dx.to + at, mean[n], rstd[n] };
+        return operands<T, W, K>{ { g.x + (g.x ? at : 0), stage, 0 }, { dy + at, stage, 1 } };
+    };
+    auto load = [&](int64_t n, int64_t d, int stage) {
+        const operands<T, W, K> row = row_at(n, stage);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             row.dy.load(j, i);
             if (g.x) row.x.load(j, i);
-            if (g.dx.to && !g.dx.fresh) row.dx.load(j, i);
         });
-        return row;
+        return statistics{ mean[n], rstd[n] };
     };
-    pn_each_row(r, load, [&](int64_t n, int64_t d, const operands<T, W, K> &row) {
+    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage, const statistics &at) {
+        const operands<T, W, K> row = row_at(n, stage);
         auto normal = [&](int j, int64_t i) {
             pn_lanes<W> z = row.x.get(j, i);
 #pragma unroll
-            for (int k = 0; k < W; k++) z.x[k] = (z.x[k] - row.mean) * row.rstd;
+            for (int k = 0; k < W; k++) z.x[k] = (z.x[k] - at.mean) * at.rstd;
             return z;
         };
         float sum[2] = {}; /* of c and c * z */
@@ -103,18 +109,16 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         });
         if (!g.dx.to) return;
         pn_team_sum(sum);
-        float mean_c = sum[0] / (float)r.d, mean_cz = sum[1] / (float)r.d;
+        float mean_c = sum[0] * share, mean_cz = sum[1] * share;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.dy.get(j, i), z = normal(j, i), u = ws.get(j, i);
 #pragma unroll
-            for (int k = 0; k < W; k++) v.x[k] = row.rstd * (u.x[k] * v.x[k] - mean_c - z.x[k] * mean_cz);
-            if (!g.dx.fresh) v = pn_lanes_sum<T>(row.dx.get(j, i), v);
-            pn_lanes_put(g.dx.to + n * r.d + i, v);
+            for (int k = 0; k < W; k++) v.x[k] = at.rstd * (u.x[k] * v.x[k] - mean_c - z.x[k] * mean_cz);
+            g.dx.put(n * r.d + i, v);
         });
     });
-    alignas(16) __shared__ float memory[pn_row_sums<W, K>::elements];
-    dw.finish(r.d, memory);
-    db.finish(r.d, memory);
+    dw.finish(r.d, (float *)pn_staged);
+    db.finish(r.d, (float *)pn_staged);
 }
 
 pn_rows rows_of(const pn_op_call *c) {
@@ -129,7 +133,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[Y]);
     float *mean = pn_f32(c->out[MEAN]), *rstd = pn_f32(c->out[RSTD]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, w, b, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, PN_ROWS_AHEAD);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K>
@@ -148,11 +152,14 @@ template <class T> pn_status backward_of(const pn_op_call *c) {
     g.dx = pn_cuda_gradient<T>(c, X);
     g.dw = c->din[SCALE] ? part : NULL;
     g.db = c->din[SHIFT] ? part + pn_row_sums_elems(r, r.d) : NULL;
-    const auto team = pn_cuda_team<T, MOST>(r.d, pn_cuda_in_pieces<pn_vector<T>::n>(dy, g.x, g.w, g.dx.to));
+    const bool whole = pn_cuda_in_pieces<pn_vector<T>::n>(dy, g.x, g.w, g.dx.to);
+    const auto team = pn_cuda_staged_team<T, MOST>(r.d, whole, OPERANDS);
     if (r.tokens > 0 && (g.x || g.db))
         PN_TRY(pn_cuda_with_team(name, team, [&](auto kind) {
-            add_gradients<T, kind.W, kind.K>
-                <<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, dy, mean, rstd, g);
+            const size_t bytes = pn_stages_bytes(team, OPERANDS);
+            auto kernel = add_gradients<T, kind.W, kind.K>;
+            pn_cuda_allow_shared(kernel, bytes);
+            kernel<<<pn_rows_blocks(r), team.threads, bytes, pn_cuda_stream()>>>(r, dy, mean, rstd, g);
         }));
     PN_TRY(pn_cuda_row_sums_finish(name, c, SCALE, r, r.d, g.dw));
     return pn_cuda_row_sums_finish(name, c, SHIFT, r, r.d, g.db);

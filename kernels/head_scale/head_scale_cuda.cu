@@ -102,7 +102,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const T *x = pn_values<T>(c->in[X]), *a = pn_values_or_null<T>(c->in[A]);
     T *y = pn_values<T>(c->out[0]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<pn_vector<T>::n>(x, a, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, false);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, 0);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         apply<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, f, x, a, y);

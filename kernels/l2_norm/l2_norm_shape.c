@@ -43,4 +43,6 @@ static bool case_at(int i, pn_op_case *out) {
     return true;
 }
 
-const pn_op_contract pn_l2_norm_contract = { .infer = infer, .saves = saves, .cost = cost, .case_at = case_at };
+const pn_op_contract pn_l2_norm_contract = {
+    .infer = infer, .saves = saves, .cost = cost, .case_at = case_at, .again = PN_AGAIN_CHEAP
+};

@@ -1,8 +1,8 @@
-#include <math.h>
 #include <string.h>
 
 #include "cpu/reduce.h"
 #include "rms_norm.h"
+#include "rms_norm_cpu.h"
 
 static pn_status forward(const pn_op_call *c) {
     const pn_rms_norm_attr *attr = c->attr;
@@ -10,27 +10,8 @@ static pn_status forward(const pn_op_call *c) {
     float *y = pn_f32(c->out[0]), *rstd = pn_f32(c->out[1]), eps = (float)attr->eps;
     int64_t M = attr->groups, d = c->in[0]->shape[1] / M, rows = c->in[0]->shape[0] * M; /* a row: one group */
 #pragma omp parallel for schedule(static) if (rows * d > 65536)
-    for (int64_t n = 0; n < rows; n++) {
-        const float *xn = x + n * d, *wn = w + n % M * d;
-        float *yn = y + n * d, sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < d; i++) sum += xn[i] * xn[i];
-        float r = 1 / sqrtf(sum / (float)d + eps);
-#pragma omp simd
-        for (int64_t i = 0; i < d; i++) yn[i] = wn[i] * xn[i] * r;
-        rstd[n] = r;
-    }
+    for (int64_t n = 0; n < rows; n++) rstd[n] = pn_rms_norm_row(y + n * d, x + n * d, w + n % M * d, eps, d);
     return PN_OK;
-}
-
-/* dx += r (c - x r^2 mean(c * x)) with c = w * dy. */
-static void add_dx(float *dx, const float *x, const float *w, const float *dy, float r, int64_t d) {
-    float dot = 0;
-#pragma omp simd reduction(+ : dot)
-    for (int64_t i = 0; i < d; i++) dot += w[i] * dy[i] * x[i];
-    float k = r * r * dot / (float)d;
-#pragma omp simd
-    for (int64_t i = 0; i < d; i++) dx[i] += r * (w[i] * dy[i] - x[i] * k);
 }
 
 static pn_status backward(const pn_op_call *c) {
@@ -48,11 +29,8 @@ static pn_status backward(const pn_op_call *c) {
         if (dw) memset(partial + b * D, 0, (size_t)D * sizeof *partial);
         for (int64_t n = b * PN_REDUCE_ROWS * M; n < end * M; n++) {
             const float *xn = x + n * d, *dyn = dy + n * d;
-            if (dx) add_dx(dx + n * d, xn, w + n % M * d, dyn, rstd[n], d);
-            if (!dw) continue;
-            float *dwb = partial + b * D + n % M * d, r = rstd[n];
-#pragma omp simd
-            for (int64_t i = 0; i < d; i++) dwb[i] += dyn[i] * xn[i] * r;
+            if (dx) pn_rms_norm_add_dx(dx + n * d, xn, w + n % M * d, dyn, rstd[n], d);
+            if (dw) pn_rms_norm_add_dw(partial + b * D + n % M * d, xn, dyn, rstd[n], d);
         }
     }
     if (dw) pn_add_row_sum(dw, partial, n_blocks, D);

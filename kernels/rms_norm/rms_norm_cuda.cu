@@ -12,7 +12,8 @@ enum { OPERANDS = 3 };
 template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     normalise(pn_rows r, const T *x, const float *w, float eps, T *y, float *rstd) {
-    pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
+    const float share = 1 / (float)r.d;
+    pn_row<float, W, K> ws(w + blockIdx.x % (unsigned)r.groups * r.d);
     pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     auto load = [&](int64_t n, int64_t d) {
         pn_row<T, W, K> row(x + n * r.d);
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             for (int k = 0; k < W; k++) sum[0] += v.x[k] * v.x[k];
         });
         pn_team_sum(sum);
-        float s = 1 / sqrtf(sum[0] / (float)r.d + eps);
+        float s = rsqrtf(sum[0] * share + eps);
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.get(j, i), u = ws.get(j, i);
 #pragma unroll
@@ -46,7 +47,8 @@ template <class T, int W, int K>
 __global__ void __launch_bounds__(pn_team_threads<W, K>)
     add_gradients(pn_rows r, const T *x, const float *w, const T *dy, const float *rstd, pn_gradient<T> dx,
                   float *part) {
-    pn_row<float, W, K> ws(w + blockIdx.x % r.groups * r.d);
+    const float share = 1 / (float)r.d;
+    pn_row<float, W, K> ws(w + blockIdx.x % (unsigned)r.groups * r.d);
     pn_row_sums<W, K> dw(part, r.d);
     if (dx.to) pn_pieces<W, K>(r.d, [&](int j, int64_t i) { ws.load(j, i); });
     auto row_at = [&](int64_t n, int stage) {
@@ -59,10 +61,10 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
             row.x.load(j, i), row.dy.load(j, i);
             if (dx.to && !dx.fresh) row.dx.load(j, i);
         });
+        return rstd[n];
     };
-    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage) {
+    pn_each_staged_row<K>(r, load, [&](int64_t n, int64_t d, int stage, float s) {
         const operands<T, W, K> row = row_at(n, stage);
-        const float s = rstd[n];
         float dot[1] = {};
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.x.get(j, i), g = row.dy.get(j, i), u = dx.to ? ws.get(j, i) : pn_lanes<W>{};
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(pn_team_threads<W, K>)
         });
         if (!dx.to) return;
         pn_team_sum(dot);
-        float mean = s * s * dot[0] / (float)r.d;
+        float mean = s * s * dot[0] * share;
         pn_pieces<W, K>(d, [&](int j, int64_t i) {
             pn_lanes<W> v = row.x.get(j, i), g = row.dy.get(j, i), u = ws.get(j, i);
 #pragma unroll
@@ -100,7 +102,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     T *y = pn_values<T>(c->out[0]);
     float *rstd = pn_f32(c->out[1]);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, pn_cuda_in_pieces<V>(x, w, y));
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, true);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, PN_ROWS_AHEAD);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         normalise<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, x, w, eps, y, rstd);

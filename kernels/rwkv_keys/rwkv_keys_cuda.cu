@@ -153,7 +153,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     p.add = pn_values<T>(c->out[ADD]);
     const bool whole = pn_cuda_in_pieces<pn_vector<T>::n>(p.k, p.a, p.k_k, p.k_a, p.key, p.rem, p.add);
     const auto team = pn_cuda_team<T, MOST>(rows_of(c).d, whole);
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, false);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, 0);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         make<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, bound_of(c), p);

@@ -123,7 +123,7 @@ template <class T> pn_status forward_of(const pn_op_call *c) {
     const inputs<T> p = inputs_of<T>(c);
     T *y = pn_values<T>(c->out[0]);
     const auto team = team_of(c, p, y);
-    const pn_rows r = pn_cuda_rows(rows_of(c), team, false);
+    const pn_rows r = pn_cuda_rows(rows_of(c), team, 0);
     if (r.tokens == 0) return PN_OK;
     return pn_cuda_with_team(name, team, [&](auto kind) {
         apply<T, kind.W, kind.K><<<pn_rows_blocks(r), team.threads, 0, pn_cuda_stream()>>>(r, p, y);

@@ -65,6 +65,7 @@ static bool case_at(int i, pn_op_case *out) {
                                     .hi = 1 };
     if (cases[i].previous) out->in[PREVIOUS] = pn_case_matrix(docs->n, D);
     out->gradcheck = cases[i].gradcheck;
+    out->kind = 1 + 4 * (D % 8 == 0) + 2 * cases[i].previous + (docs->n > 1);
     return true;
 }
 

@@ -2,12 +2,16 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "master.h"
 #include "optim_gpu.h"
 #include "profile.h"
+#include "readback.h"
 
 typedef struct slot {
-    pn_tensor *value, *master, *moment[2]; /* master: the value itself when that is F32 */
+    pn_tensor *value, *moment[2];
+    pn_storage *low; /* of the masters of a BF16 value (master.h), int16; NULL: an F32 value is its own master */
     bool decay;
     const char *name;
 } slot;
@@ -20,6 +24,12 @@ struct pn_adamw {
     double *block;     /* on the host: sums of the blocks of the largest gradient */
     pn_adamw_gpu *gpu; /* NULL: on the host */
     int64_t steps;
+    bool begun;           /* a step, which is not finished */
+    pn_readback *reading; /* of the GPU: its norm, and whether it was made */
+    struct {              /* of the host: the same, and the first slot with a gradient that is not finite, -1: none */
+        double norm, made;
+        int row;
+    } found;
 };
 
 enum { SUM_BLOCK = 4096 };
@@ -33,10 +43,11 @@ static pn_status open_slot(pn_adamw *o, const pn_adamw_slot *from, slot *x) {
     x->value = pn_tensor_retain(v);
     x->decay = from->decay;
     x->name = from->name;
-    if (v->dtype == PN_F32)
-        x->master = pn_tensor_retain(v);
-    else
-        PN_TRY(pn_tensor_create(o->pool, PN_F32, v->rank, v->shape, &x->master));
+    if (v->dtype == PN_BF16) {
+        const size_t n_bytes = (size_t)pn_tensor_elems(v) * sizeof(uint16_t);
+        PN_TRY(pn_storage_create(o->pool, n_bytes, &x->low));
+        PN_TRY(pn_storage_fill(x->low, 0, n_bytes, 0)); /* a master starts as its value */
+    }
     for (int k = 0; k < 2; k++) PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &x->moment[k]));
     pn_tensor_release(&v->grad);
     PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &v->grad));
@@ -48,15 +59,15 @@ static pn_status open_gpu(pn_adamw *o) {
     PN_CHECK(rows, PN_MEMORY, "out of memory");
     for (int i = 0; i < o->n; i++) {
         const slot *x = &o->slots[i];
-        rows[i] = (pn_adamw_row){ .master = pn_f32(x->master),
+        rows[i] = (pn_adamw_row){ .value = pn_data(x->value),
+                                  .low = x->low ? x->low->data : NULL,
                                   .grad = pn_f32(x->value->grad),
                                   .moment = { pn_f32(x->moment[0]), pn_f32(x->moment[1]) },
-                                  .narrow = x->master == x->value ? NULL : pn_data(x->value),
                                   .n = pn_tensor_elems(x->value),
                                   .decay = x->decay };
     }
     pn_status s = pn_adamw_gpu_create(o->pool, rows, o->n, &o->gpu);
-    if (!s) s = pn_adamw_gpu_copy(o->gpu, true);
+    if (!s) s = pn_readback_create(PN_POOL_DEVICE, &o->reading);
     free(rows);
     return s;
 }
@@ -76,7 +87,7 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
     o->block = malloc((size_t)most * sizeof *o->block);
     if (!o->block) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
     const pn_pool_kind kind = n ? pn_pool_kind_of(slots[0].value->storage->pool) : PN_POOL_HOST;
-    PN_TRY_GOTO(s, pn_pool_create(kind, &o->pool), fail);
+    PN_TRY_GOTO(s, pn_pool_create_exact(kind, &o->pool), fail);
     for (int i = 0; i < n; i++) {
         PN_ASSERT(pn_pool_kind_of(slots[i].value->storage->pool) == kind);
         PN_TRY_GOTO(s, open_slot(o, &slots[i], &o->slots[o->n++]), fail);
@@ -95,10 +106,12 @@ void pn_adamw_destroy(pn_adamw **op) {
     for (int i = 0; i < o->n; i++) {
         pn_tensor_release(&o->slots[i].moment[0]);
         pn_tensor_release(&o->slots[i].moment[1]);
-        pn_tensor_release(&o->slots[i].master);
+        pn_storage_release(&o->slots[i].low);
         pn_tensor_release(&o->slots[i].value->grad);
+        o->slots[i].value->grad_blank = false;
         pn_tensor_release(&o->slots[i].value);
     }
+    pn_readback_destroy(&o->reading);
     pn_adamw_gpu_destroy(&o->gpu);
     free(o->slots);
     free(o->block);
@@ -108,7 +121,10 @@ void pn_adamw_destroy(pn_adamw **op) {
 }
 
 pn_status pn_adamw_zero_grad(pn_adamw *o) {
-    for (int i = 0; i < o->n; i++) PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
+    for (int i = 0; i < o->n; i++) {
+        PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
+        o->slots[i].value->grad_blank = false;
+    }
     return PN_OK;
 }
 
@@ -138,18 +154,12 @@ static double sum_of_squares(const float *x, int64_t n, double *block) {
 static pn_op_cost step_cost(const pn_adamw *o) {
     pn_op_cost cost = { 0 };
     for (int i = 0; i < o->n; i++) {
-        cost.flops += 14.0 * (double)pn_tensor_elems(o->slots[i].value);
-        cost.bytes += 8.0 * (double)pn_tensor_bytes(o->slots[i].master);
+        const pn_tensor *v = o->slots[i].value;
+        const double n = (double)pn_tensor_elems(v);
+        cost.flops += 14 * n;
+        cost.bytes += 2 * ((double)pn_tensor_bytes(v) + pn_adamw_bytes(n, v->dtype)) - (o->gpu ? 4 * n : 0);
     }
     return cost;
-}
-
-/* row: of the first gradient that is not finite, -1: none of them. */
-static pn_status check_norm(const pn_adamw *o, double norm, int row) {
-    PN_CHECK(isfinite(norm) || row < 0, PN_NUMERIC,
-             "the gradient of %s is not finite: lower the learning rate or check the data", o->slots[row].name);
-    PN_CHECK(isfinite(norm), PN_NUMERIC, "the gradient norm is not finite: lower the learning rate or check the data");
-    return PN_OK;
 }
 
 /* What the step after the present one works with, on the host and on the GPU. */
@@ -165,14 +175,8 @@ static pn_adamw_rates next_rates(const pn_adamw *o, double learning_rate) {
                              .shrink = (float)(1 - learning_rate * o->set.weight_decay) };
 }
 
-static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, double *norm) {
-    int row = -1;
-    PN_TRY(pn_adamw_gpu_step(o->gpu, rates, norm, &row));
-    return check_norm(o, *norm, row);
-}
-
-static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, double *norm_out) {
-    double squares = 0;
+static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_tensor *loss) {
+    double squares = 0, total = 0;
     int row = -1;
     for (int i = 0; i < o->n; i++) {
         const pn_tensor *v = o->slots[i].value;
@@ -180,8 +184,13 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, double *nor
         if (row < 0 && !isfinite(own)) row = i;
         squares += own;
     }
-    double norm = *norm_out = sqrt(squares);
-    PN_TRY(check_norm(o, norm, row));
+    if (loss) PN_TRY(pn_tensor_read(loss, &total, PN_F64));
+    const double norm = sqrt(squares);
+    const bool made = isfinite(norm) && isfinite(total);
+    o->found.norm = norm;
+    o->found.made = made;
+    o->found.row = row;
+    if (!made) return PN_OK;
     const float gs = (float)(rates->clip > 0 && norm > rates->clip ? rates->clip / norm : 1.0);
     const float b1 = rates->beta1, b2 = rates->beta2, rate = rates->rate, root = rates->root, eps = rates->epsilon;
     for (int i = 0; i < o->n; i++) {
@@ -202,15 +211,52 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, double *nor
     return PN_OK;
 }
 
-pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm_out) {
-    double began = pn_profile_begin(), norm = 0;
+/* Gradients that nobody wrote since the last step are zero; those of this one are blank when it has read them, so that
+ * backward writes where it would else add to zeros. */
+static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_tensor *loss) {
+    for (int i = 0; i < o->n; i++) {
+        pn_tensor *v = o->slots[i].value;
+        if (v->grad_blank) PN_TRY(pn_tensor_fill_zero(v->grad));
+        v->grad_blank = true;
+    }
+    PN_TRY(pn_adamw_gpu_step(o->gpu, rates, pn_f32_or_null(loss)));
+    PN_TRY(pn_readback_add(o->reading, pn_adamw_gpu_found(o->gpu)));
+    return PN_OK;
+}
+
+pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *loss) {
+    PN_ASSERT(!o->begun);
+    const double began = pn_profile_begin();
     const pn_adamw_rates rates = next_rates(o, learning_rate);
-    pn_status s = o->gpu ? gpu_step(o, &rates, &norm) : host_step(o, &rates, &norm);
-    if (norm_out) *norm_out = norm;
-    PN_TRY(s);
-    o->steps++;
-    pn_op_cost cost = step_cost(o);
+    PN_TRY(o->gpu ? gpu_step(o, &rates, loss) : host_step(o, &rates, loss));
+    const pn_op_cost cost = step_cost(o);
     pn_profile_end(began, "adamw", false, &cost);
+    o->begun = true;
+    return PN_OK;
+}
+
+pn_status pn_adamw_finish(pn_adamw *o, double *norm_out) {
+    PN_ASSERT(o->begun);
+    double found[PN_ADAMW_FOUND] = { [PN_ADAMW_NORM] = o->found.norm, [PN_ADAMW_MADE] = o->found.made };
+    int row = o->found.row;
+    o->begun = false;
+    if (o->gpu) PN_TRY(pn_readback_wait(o->reading, found));
+    const double norm = found[PN_ADAMW_NORM];
+    if (norm_out) *norm_out = norm;
+    if (found[PN_ADAMW_MADE] != 0) {
+        o->steps++;
+        return PN_OK;
+    }
+    if (o->gpu) PN_TRY(pn_adamw_gpu_row(o->gpu, &row));
+    PN_CHECK(row < 0, PN_NUMERIC, "the gradient of %s is not finite: lower the learning rate or check the data",
+             o->slots[row].name);
+    PN_FAIL(PN_NUMERIC, "the %s is not finite: lower the learning rate or check the data",
+            isfinite(norm) ? "loss" : "gradient norm");
+}
+
+pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm) {
+    PN_TRY(pn_adamw_begin(o, learning_rate, NULL));
+    PN_TRY(pn_adamw_finish(o, norm));
     return PN_OK;
 }
 
@@ -220,17 +266,76 @@ int pn_adamw_slots(const pn_adamw *o) {
 int64_t *pn_adamw_steps(pn_adamw *o) {
     return &o->steps;
 }
-pn_tensor *pn_adamw_master(pn_adamw *o, int i) {
-    return o->slots[i].master;
+const char *pn_adamw_name(const pn_adamw *o, int i) {
+    return o->slots[i].name;
+}
+pn_tensor *pn_adamw_value(pn_adamw *o, int i) {
+    return o->slots[i].value;
 }
 pn_tensor *pn_adamw_moment(pn_adamw *o, int i, int which) {
     return o->slots[i].moment[which];
 }
-pn_status pn_adamw_restored(pn_adamw *o) {
-    return o->gpu ? pn_adamw_gpu_copy(o->gpu, false) : PN_OK;
+
+/* ---- masters ---- */
+
+/* On the host, the two halves of the masters of a BF16 value. */
+typedef struct halves {
+    int64_t n;
+    uint16_t *value, *low;
+} halves;
+
+static pn_status open_halves(const slot *x, halves *h) {
+    *h = (halves){ .n = pn_tensor_elems(x->value) };
+    h->value = malloc(((size_t)h->n + 1) * 2 * sizeof *h->value);
+    PN_CHECK(h->value, PN_MEMORY, "out of memory");
+    h->low = h->value + h->n;
+    return PN_OK;
+}
+
+static void join(const halves *h, float *masters) {
+#pragma omp parallel for simd schedule(static) if (h->n > 1 << 20)
+    for (int64_t i = 0; i < h->n; i++) {
+        const uint32_t bits = pn_master_join((pn_master_halves){ h->value[i], h->low[i] });
+        memcpy(&masters[i], &bits, sizeof bits);
+    }
+}
+
+static void split(const halves *h, const float *masters) {
+#pragma omp parallel for simd schedule(static) if (h->n > 1 << 20)
+    for (int64_t i = 0; i < h->n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &masters[i], sizeof bits);
+        const pn_master_halves x = pn_master_split(bits);
+        h->value[i] = x.value;
+        h->low[i] = x.low;
+    }
+}
+
+pn_status pn_adamw_read_master(const pn_adamw *o, int i, float *masters) {
+    const slot *x = &o->slots[i];
+    if (!x->low) return pn_tensor_read(x->value, masters, PN_F32);
+    halves h;
+    PN_TRY(open_halves(x, &h));
+    pn_status s = pn_tensor_read(x->value, h.value, PN_BF16);
+    if (!s) s = pn_storage_read(h.low, x->low, 0, (size_t)h.n * sizeof *h.low);
+    if (!s) join(&h, masters);
+    free(h.value);
+    return s;
+}
+
+pn_status pn_adamw_write_master(pn_adamw *o, int i, const float *masters) {
+    slot *x = &o->slots[i];
+    if (!x->low) return pn_tensor_write(x->value, masters, PN_F32);
+    halves h;
+    PN_TRY(open_halves(x, &h));
+    split(&h, masters);
+    pn_status s = pn_tensor_write(x->value, h.value, PN_BF16);
+    if (!s) s = pn_storage_write(x->low, 0, h.low, (size_t)h.n * sizeof *h.low);
+    free(h.value);
+    return s;
 }
 
 double pn_adamw_bytes(double n, pn_dtype type) {
-    const int copies = 3 + (type != PN_F32); /* gradient, moments, master */
-    return copies * sizeof(float) * n;
+    const double low = type == PN_F32 ? 0 : sizeof(uint16_t);
+    return (3 * sizeof(float) + low) * n; /* gradient, two moments, what a master has beside its value */
 }

@@ -1,7 +1,8 @@
 /* AdamW (decoupled weight decay, arXiv:1711.05101) with global-norm clipping, where the values are.
  *
- * Masters, moments and gradients are F32. The master of an F32 value is the value itself; a BF16 value, on the GPU, has
- * one beside it, made from the value, and is its rounding after every step. */
+ * Masters, moments and gradients are F32. The master of an F32 value is the value itself. That of a BF16 value, on the
+ * GPU, starts as the value, which is its rounding after every step; what it has beyond the value takes 16 bits beside
+ * it (master.h). */
 #ifndef PN_AUTOGRAD_OPTIM_H
 #define PN_AUTOGRAD_OPTIM_H
 
@@ -23,20 +24,29 @@ typedef struct pn_adamw_settings {
 /* Also gives every value a zero gradient that lives as long as the optimizer. */
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out);
 void pn_adamw_destroy(pn_adamw **o);
-/* Clips, updates, zeroes the gradients; waits for the GPU once. *norm (NULL ok): the gradient norm before clipping.
- * PN_NUMERIC, naming the first value with such a gradient, when it is not finite: nothing was updated. */
+/* Clips, updates, makes the gradients zero (on the GPU: blank, tensor.h); waits for the GPU once. *norm (NULL ok): the
+ * gradient norm before clipping. PN_NUMERIC, naming the first value with such a gradient, when it is not finite:
+ * nothing was updated. */
 pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm);
+/* The same in two parts, for who has other work to ask the GPU for in between: begin asks for the step, finish waits
+ * for it and says what came of it. loss (NULL: none): [1], F32 on the GPU; where it is not finite nothing is updated
+ * either. Nor is anything where an input was outside its contract (device.h). Gradients stay as they are in between. */
+pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *loss);
+pn_status pn_adamw_finish(pn_adamw *o, double *norm);
 pn_status pn_adamw_zero_grad(pn_adamw *o);
 
-/* For checkpoints: the step count, and of slot i the master and the moments, [0] first, [1] second; borrowed. After
- * masters were written, pn_adamw_restored gives the values their roundings. */
+/* For checkpoints: the step count, and of slot i its name, the moments, [0] first, [1] second, borrowed, and the
+ * masters: as many as the value has elements. Written, they also make the value. */
 int pn_adamw_slots(const pn_adamw *o);
 int64_t *pn_adamw_steps(pn_adamw *o);
-pn_tensor *pn_adamw_master(pn_adamw *o, int i);
+const char *pn_adamw_name(const pn_adamw *o, int i);
+pn_tensor *pn_adamw_value(pn_adamw *o, int i);
 pn_tensor *pn_adamw_moment(pn_adamw *o, int i, int which);
-pn_status pn_adamw_restored(pn_adamw *o);
+pn_status pn_adamw_read_master(const pn_adamw *o, int i, float *masters);
+pn_status pn_adamw_write_master(pn_adamw *o, int i, const float *masters);
 
-/* Bytes that an optimizer of n values takes beside them: gradients, moments, and masters of values of that type. */
+/* Bytes that an optimizer of n values takes beside them: gradients, moments, and what masters of values of that type
+ * have beyond them. */
 double pn_adamw_bytes(double n, pn_dtype type);
 
 #endif

@@ -1,6 +1,6 @@
 /* AdamW on the GPU. Work is cut into parts of PART elements of one row, a block each, whatever the GPU: sums of squares
  * per part are added in a fixed order, so a step gives the same bits every time. Limited by memory: a part goes through
- * as vectors of four. */
+ * as vectors of four, with which neighbouring threads touch neighbouring bytes in arrays of either width. */
 #include "cuda/element.cuh"
 #include "cuda/reduce.cuh"
 
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 extern "C" {
+#include "master.h"
 #include "optim_gpu.h"
 }
 
@@ -21,11 +22,8 @@ struct part {
     int32_t at; /* PART elements each */
 };
 
-struct summary { /* of all gradients, made by the GPU */
-    double norm;
-    float scale;
-    int finite;
-};
+/* Of all gradients: pn_adamw_gpu_found's values, and what a step scales gradients by. */
+enum { SCALE = PN_ADAMW_FOUND, SUMMARY };
 
 /* f(whole vectors of four elements from i on) over the part of this block, then f of single ones. */
 template <class V, class E> __device__ void walk(const part &p, int64_t n, V vectors, E element) {
@@ -51,74 +49,94 @@ __global__ void __launch_bounds__(THREADS) sum_squares(const part *parts, const 
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(SUM_THREADS) summarise(const double *sums, int64_t n, double clip, summary *out) {
+__global__ void __launch_bounds__(SUM_THREADS)
+    summarise(const double *sums, int64_t n, double clip, const float *loss, const pn_cuda_bad *bad, double *summary) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += SUM_THREADS) sum += sums[i];
     sum = pn_block_sum<SUM_THREADS>(sum);
     if (threadIdx.x) return;
     const double norm = sqrt(sum);
-    out->norm = norm;
-    out->finite = isfinite(norm);
-    out->scale = (float)(clip > 0 && norm > clip ? clip / norm : 1.0);
+    summary[PN_ADAMW_NORM] = norm;
+    summary[PN_ADAMW_MADE] = isfinite(norm) && (!loss || isfinite(*loss)) && !*(const volatile int *)&bad->taken;
+    summary[SCALE] = clip > 0 && norm > clip ? clip / norm : 1.0;
 }
 
 struct rule {
     pn_adamw_rates r;
     float shrink, scale;
-    __device__ void operator()(float &w, float &g, float &m, float &v) const {
+    __device__ void operator()(float &w, float g, float &m, float &v) const {
         const float gk = g * scale;
         m = r.beta1 * m + (1 - r.beta1) * gk;
         v = r.beta2 * v + (1 - r.beta2) * gk * gk;
         w = shrink * w - r.rate * m / (sqrtf(v) * r.root + r.epsilon);
-        g = 0;
     }
 };
 
-struct alignas(8) narrow4 {
-    pn_bf16 x[WIDTH];
+/* The masters of a row as floats, in vectors and single. */
+struct whole {
+    float *w;
+    __device__ explicit whole(const pn_adamw_row &row) : w((float *)row.value) {}
+    __device__ float4 load4(int64_t i) const { return *(const float4 *)(w + i); }
+    __device__ float load(int64_t i) const { return w[i]; }
+    __device__ void store4(int64_t i, const float4 &x) const { *(float4 *)(w + i) = x; }
+    __device__ void store(int64_t i, float x) const { w[i] = x; }
 };
-__device__ narrow4 rounded(const float4 &w) {
-    narrow4 y;
-    pn_store(&y.x[0], w.x), pn_store(&y.x[1], w.y), pn_store(&y.x[2], w.z), pn_store(&y.x[3], w.w);
-    return y;
-}
 
-__global__ void __launch_bounds__(THREADS)
-    update(const part *parts, const pn_adamw_row *rows, const summary *all, pn_adamw_rates rates) {
-    if (!all->finite) return;
-    const part p = parts[blockIdx.x];
-    const pn_adamw_row row = rows[p.row];
-    const rule f = { rates, row.decay ? rates.shrink : 1.0f, all->scale };
-    float *w = row.master, *g = row.grad, *m = row.moment[0], *v = row.moment[1];
-    pn_bf16 *y = (pn_bf16 *)row.narrow;
+struct halved {
+    uint16_t *value, *low;
+    __device__ explicit halved(const pn_adamw_row &row) : value((uint16_t *)row.value), low(row.low) {}
+    __device__ static float join(uint16_t value, uint16_t low) {
+        return __uint_as_float(pn_master_join(pn_master_halves{ value, low }));
+    }
+    __device__ static pn_master_halves split(float x) { return pn_master_split(__float_as_uint(x)); }
+    __device__ float4 load4(int64_t i) const {
+        const ushort4 v = *(const ushort4 *)(value + i), l = *(const ushort4 *)(low + i);
+        return make_float4(join(v.x, l.x), join(v.y, l.y), join(v.z, l.z), join(v.w, l.w));
+    }
+    __device__ float load(int64_t i) const { return join(value[i], low[i]); }
+    __device__ void store4(int64_t i, const float4 &x) const {
+        const pn_master_halves a = split(x.x), b = split(x.y), c = split(x.z), d = split(x.w);
+        *(ushort4 *)(value + i) = make_ushort4(a.value, b.value, c.value, d.value);
+        *(ushort4 *)(low + i) = make_ushort4(a.low, b.low, c.low, d.low);
+    }
+    __device__ void store(int64_t i, float x) const {
+        const pn_master_halves h = split(x);
+        value[i] = h.value, low[i] = h.low;
+    }
+};
+
+template <class MASTERS>
+__device__ void update_part(const part &p, const pn_adamw_row &row, const rule &f, const MASTERS &masters) {
+    const float *g = row.grad;
+    float *m = row.moment[0], *v = row.moment[1];
     walk(
         p, row.n,
         [&](int64_t i) {
-            float4 w4 = *(float4 *)(w + i), g4 = *(float4 *)(g + i), m4 = *(float4 *)(m + i), v4 = *(float4 *)(v + i);
+            float4 w4 = masters.load4(i);
+            const float4 g4 = *(const float4 *)(g + i);
+            float4 m4 = *(float4 *)(m + i), v4 = *(float4 *)(v + i);
             f(w4.x, g4.x, m4.x, v4.x), f(w4.y, g4.y, m4.y, v4.y);
             f(w4.z, g4.z, m4.z, v4.z), f(w4.w, g4.w, m4.w, v4.w);
-            *(float4 *)(w + i) = w4, *(float4 *)(g + i) = g4, *(float4 *)(m + i) = m4, *(float4 *)(v + i) = v4;
-            if (y) *(narrow4 *)(y + i) = rounded(w4);
+            *(float4 *)(m + i) = m4, *(float4 *)(v + i) = v4;
+            masters.store4(i, w4);
         },
         [&](int64_t i) {
-            f(w[i], g[i], m[i], v[i]);
-            if (y) pn_store(y + i, w[i]);
+            float w = masters.load(i);
+            f(w, g[i], m[i], v[i]);
+            masters.store(i, w);
         });
 }
 
-__global__ void __launch_bounds__(THREADS) copy(const part *parts, const pn_adamw_row *rows, bool to_masters) {
+__global__ void __launch_bounds__(THREADS)
+    update(const part *parts, const pn_adamw_row *rows, const double *summary, pn_adamw_rates rates) {
+    if (summary[PN_ADAMW_MADE] == 0) return;
     const part p = parts[blockIdx.x];
-    float *w = rows[p.row].master;
-    pn_bf16 *y = (pn_bf16 *)rows[p.row].narrow;
-    if (!y) return;
-    auto one = [&](int64_t i) {
-        if (to_masters)
-            w[i] = pn_load(y + i);
-        else
-            pn_store(y + i, w[i]);
-    };
-    walk(
-        p, rows[p.row].n, [&](int64_t i) { one(i), one(i + 1), one(i + 2), one(i + 3); }, one);
+    const pn_adamw_row row = rows[p.row];
+    const rule f = { rates, row.decay ? rates.shrink : 1.0f, (float)summary[SCALE] };
+    if (row.low)
+        update_part(p, row, f, halved(row));
+    else
+        update_part(p, row, f, whole(row));
 }
 
 } // namespace
@@ -126,7 +144,8 @@ __global__ void __launch_bounds__(THREADS) copy(const part *parts, const pn_adam
 struct pn_adamw_gpu {
     int64_t n_parts;
     part *part_of; /* the table on the host too: which row a sum belongs to */
-    pn_storage *rows, *parts, *sums, *all;
+    pn_storage *rows, *parts, *sums;
+    pn_tensor *summary, *found; /* found: its first values */
 };
 
 static int64_t parts_of(int64_t n) {
@@ -148,7 +167,9 @@ static pn_status fill(pn_adamw_gpu *g, pn_pool *pool, const pn_adamw_row *rows, 
     PN_TRY(table(pool, rows, (size_t)n * sizeof *rows, &g->rows));
     PN_TRY(table(pool, g->part_of, (size_t)g->n_parts * sizeof *g->part_of, &g->parts));
     PN_TRY(table(pool, NULL, (size_t)g->n_parts * sizeof(double), &g->sums));
-    PN_TRY(table(pool, NULL, sizeof(summary), &g->all));
+    const int64_t values = SUMMARY;
+    PN_TRY(pn_tensor_zeros(pool, PN_F64, 1, &values, &g->summary));
+    PN_TRY(pn_tensor_rows(g->summary, 0, PN_ADAMW_FOUND, &g->found));
     return PN_OK;
 }
 
@@ -170,15 +191,38 @@ extern "C" void pn_adamw_gpu_destroy(pn_adamw_gpu **gp) {
     pn_storage_release(&g->rows);
     pn_storage_release(&g->parts);
     pn_storage_release(&g->sums);
-    pn_storage_release(&g->all);
+    pn_tensor_release(&g->found);
+    pn_tensor_release(&g->summary);
     free(g->part_of);
     free(g);
     *gp = NULL;
 }
 
-/* The row of the first sum that is not finite. */
-static pn_status find_row(const pn_adamw_gpu *g, int *row) {
-    double *sum = (double *)malloc((size_t)g->n_parts * sizeof *sum);
+extern "C" pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss) {
+    const part *parts = (const part *)g->parts->data;
+    const pn_adamw_row *rows = (const pn_adamw_row *)g->rows->data;
+    double *sums = (double *)g->sums->data, *summary = pn_f64(g->summary);
+    const unsigned blocks = (unsigned)g->n_parts;
+    if (blocks) {
+        sum_squares<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, sums);
+        PN_TRY(pn_cuda_launched(name));
+    }
+    summarise<<<1, SUM_THREADS, 0, pn_cuda_stream()>>>(sums, g->n_parts, rates->clip, loss, pn_cuda_bad_slot(),
+                                                       summary);
+    PN_TRY(pn_cuda_launched(name));
+    if (blocks) {
+        update<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, summary, *rates);
+        PN_TRY(pn_cuda_launched(name));
+    }
+    return PN_OK;
+}
+
+extern "C" const pn_tensor *pn_adamw_gpu_found(const pn_adamw_gpu *g) {
+    return g->found;
+}
+
+extern "C" pn_status pn_adamw_gpu_row(const pn_adamw_gpu *g, int *row) {
+    double *sum = (double *)malloc((size_t)(g->n_parts + 1) * sizeof *sum);
     PN_CHECK(sum, PN_MEMORY, "out of memory");
     pn_status s = pn_storage_read(sum, g->sums, 0, (size_t)g->n_parts * sizeof *sum);
     *row = -1;
@@ -186,30 +230,4 @@ static pn_status find_row(const pn_adamw_gpu *g, int *row) {
         if (!isfinite(sum[k])) *row = g->part_of[k].row;
     free(sum);
     return s;
-}
-
-extern "C" pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, double *norm, int *row) {
-    const part *parts = (const part *)g->parts->data;
-    const pn_adamw_row *rows = (const pn_adamw_row *)g->rows->data;
-    summary *all = (summary *)g->all->data, seen;
-    double *sums = (double *)g->sums->data;
-    const unsigned blocks = (unsigned)g->n_parts;
-    *norm = 0;
-    if (!blocks) return PN_OK;
-    sum_squares<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, sums);
-    PN_TRY(pn_cuda_launched(name));
-    summarise<<<1, SUM_THREADS, 0, pn_cuda_stream()>>>(sums, g->n_parts, rates->clip, all);
-    PN_TRY(pn_cuda_launched(name));
-    update<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, all, *rates);
-    PN_TRY(pn_cuda_launched(name));
-    PN_TRY(pn_storage_read(&seen, g->all, 0, sizeof seen));
-    *norm = seen.norm;
-    return seen.finite ? PN_OK : find_row(g, row);
-}
-
-extern "C" pn_status pn_adamw_gpu_copy(pn_adamw_gpu *g, bool to_masters) {
-    if (!g->n_parts) return PN_OK;
-    copy<<<(unsigned)g->n_parts, THREADS, 0, pn_cuda_stream()>>>((const part *)g->parts->data,
-                                                                 (const pn_adamw_row *)g->rows->data, to_masters);
-    return pn_cuda_launched(name);
 }

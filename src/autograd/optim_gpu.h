@@ -11,8 +11,9 @@ typedef struct pn_adamw_gpu pn_adamw_gpu;
 
 /* Addresses of the GPU, 16-byte aligned, n elements each. */
 typedef struct pn_adamw_row {
-    float *master, *grad, *moment[2];
-    void *narrow; /* BF16: the rounding of the master; NULL: none */
+    void *value;   /* F32, or the upper halves of the masters (master.h), BF16 */
+    uint16_t *low; /* their lower halves; NULL: the value is F32 */
+    float *grad, *moment[2];
     int64_t n;
     bool decay;
 } pn_adamw_row;
@@ -23,13 +24,18 @@ typedef struct pn_adamw_rates {
     float shrink; /* of rows with decay */
 } pn_adamw_rates;
 
+/* What a step finds. */
+enum { PN_ADAMW_NORM, PN_ADAMW_MADE, PN_ADAMW_FOUND };
+
 /* pool: of the GPU, for the tables. Rows are copied. */
 pn_status pn_adamw_gpu_create(pn_pool *pool, const pn_adamw_row *rows, int n, pn_adamw_gpu **out);
 void pn_adamw_gpu_destroy(pn_adamw_gpu **g);
-/* Norm, update, zero gradients; waits for the norm. Where it is not finite nothing was updated, and *row is the first
- * whose gradient is not, or -1 when each is but their sum is not. */
-pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, double *norm, int *row);
-/* Narrow values from masters, or masters from narrow values. */
-pn_status pn_adamw_gpu_copy(pn_adamw_gpu *g, bool to_masters);
+/* Asks for norm and update: for nothing but the norm where that or the loss (an address of the GPU,
+ * NULL: none) is not finite, or an input was outside its contract. */
+pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss);
+/* F64 [PN_ADAMW_FOUND] of the last step: the norm before clipping, and 0 where nothing was updated. Borrowed. */
+const pn_tensor *pn_adamw_gpu_found(const pn_adamw_gpu *g);
+/* The first row whose gradient was not finite in the last step, -1: none. Waits for the GPU. */
+pn_status pn_adamw_gpu_row(const pn_adamw_gpu *g, int *row);
 
 #endif

@@ -18,6 +18,10 @@ void pn_profile_stop(void) {
     now = NULL;
 }
 
+bool pn_profile_runs(void) {
+    return now != NULL;
+}
+
 double pn_profile_begin(void) {
     return now ? now() : 0;
 }

@@ -19,6 +19,7 @@ typedef struct pn_profile_row {
 /* Forgets everything and begins; clock gives seconds (pn_seconds, or pn_thread_cpu_seconds for one thread). */
 void pn_profile_start(double (*clock)(void));
 void pn_profile_stop(void);
+bool pn_profile_runs(void);
 /* What was measured since the start, the longest first; valid until the next start. */
 const pn_profile_row *pn_profile_rows(int *n);
 

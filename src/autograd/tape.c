@@ -5,16 +5,23 @@
 #include <string.h>
 
 #include "add/add.h"
+#include "device.h"
 #include "profile.h"
+#include "range.h"
 
-/* One recorded call. Shells of every input and output are retained, values only where the op declared to save them. */
+/* One recorded call. Shells of every input and output are retained, values only where the op declared to save them; and
+ * of these, what an `again` record makes is not held but awaited: `ensure` makes it when it is read. */
 typedef struct node {
     const pn_op_impl *impl; /* backward uses the implementation that ran forward; NULL: a recompute node */
     pn_tape_body body;
     pn_op_call call;
-    uint32_t saved;
+    uint32_t saved;   /* PN_SAVE_* of what it needs */
+    uint32_t awaited; /* of these, what nobody holds for it */
+    bool again;       /* its outputs are made again; so it needs all of its inputs */
     _Alignas(16) unsigned char attr[PN_OP_ATTR_BYTES];
 } node;
+
+enum { HELD = 32 };
 
 struct pn_tape {
     pn_backend backend;
@@ -24,6 +31,7 @@ struct pn_tape {
     bool recording;
     bool
         rehearsing; /* inside a recompute's forward: nothing is recorded, but outputs say whether they want gradients */
+    pn_again most;  /* that is made again rather than kept */
     node *nodes;
     int n_nodes, cap_nodes;
     pn_tensor **owned; /* the scope stack: one reference and hold each */
@@ -31,6 +39,9 @@ struct pn_tape {
     pn_tensor **planned; /* shells whose gradients a plan made: they have no memory and must not outlive it */
     int n_planned, cap_planned;
     pn_op_cost cost;
+    bool side_by_side, branching; /* whether branches are kept apart, and whether one is open */
+    pn_storage *scratch[HELD];    /* of open branches: nothing else may have it */
+    int n_scratch;
 };
 
 static pn_status create(pn_backend backend, pn_backend planned_for, pn_dtype compute, pn_tape **out) {
@@ -61,19 +72,36 @@ pn_status pn_tape_create_plan(pn_backend of, pn_dtype compute, pn_tape **out) {
     return create(PN_PLAN, of, compute, out);
 }
 
+/* Values that record n no longer needs. Awaited ones have a hold per record that waits, from when they are made on. */
+static void drop(const node *n, uint32_t bit, pn_tensor *x) {
+    if (!(n->saved & bit)) return;
+    if (n->awaited & bit) {
+        x->awaited--;
+        if (!x->remade) return;
+    }
+    pn_tensor_unhold(x);
+}
+
 static void node_free(node *n) {
     for (int i = 0; i < n->call.n_in; i++) {
         if (!n->call.in[i]) continue;
-        if (n->saved & PN_SAVE_IN(i)) pn_tensor_unhold(n->call.in[i]);
+        drop(n, PN_SAVE_IN(i), n->call.in[i]);
         pn_tensor_release_shell(&n->call.in[i]);
     }
     for (int i = 0; i < n->call.n_out; i++) {
-        if (n->saved & PN_SAVE_OUT(i)) pn_tensor_unhold(n->call.out[i]);
+        drop(n, PN_SAVE_OUT(i), n->call.out[i]);
+        n->call.out[i]->maker = 0;
         pn_tensor_release_shell(&n->call.out[i]);
     }
 }
 
+static void release_scratch(pn_tape *t) {
+    while (t->n_scratch > 0) pn_storage_release(&t->scratch[--t->n_scratch]);
+    t->branching = false;
+}
+
 void pn_tape_reset(pn_tape *t) {
+    release_scratch(t); /* of work that failed */
     while (t->n_nodes > 0) node_free(&t->nodes[--t->n_nodes]);
     while (t->n_owned > 0) pn_tensor_release(&t->owned[--t->n_owned]);
     while (t->n_planned > 0) {
@@ -112,10 +140,51 @@ bool pn_tape_recording(const pn_tape *t) {
     return t->recording;
 }
 
+bool pn_tape_differentiates(const pn_tape *t) {
+    return t->recording || t->rehearsing;
+}
+
 bool pn_tape_record(pn_tape *t, bool recording) {
     bool before = t->recording;
     t->recording = recording;
     return before;
+}
+
+pn_again pn_tape_again(pn_tape *t, pn_again most) {
+    pn_again before = t->most;
+    t->most = most;
+    return before;
+}
+
+/* ---- branches ---- */
+
+void pn_tape_side_by_side(pn_tape *t, bool on) {
+    t->side_by_side = on;
+}
+
+pn_status pn_tape_branch(pn_tape *t) {
+    if (!t->side_by_side) return PN_OK;
+    t->branching = true;
+    return pn_graph_branch();
+}
+
+pn_status pn_tape_join(pn_tape *t) {
+    if (!t->branching) return PN_OK;
+    PN_TRY(pn_graph_join());
+    release_scratch(t);
+    return PN_OK;
+}
+
+/* What a call had may be taken again: at once, for that comes later in the stream, or after the branches that are open,
+ * all of them if there are too many. */
+static pn_status give_back(pn_tape *t, pn_storage **scratch) {
+    if (t->branching && *scratch && t->n_scratch < HELD) {
+        t->scratch[t->n_scratch++] = *scratch;
+        return PN_OK;
+    }
+    pn_status s = *scratch ? pn_tape_join(t) : PN_OK;
+    pn_storage_release(scratch);
+    return s;
 }
 
 /* ---- scopes ---- */
@@ -125,7 +194,7 @@ pn_scope pn_scope_open(pn_tape *t) {
 }
 
 void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep) {
-    PN_ASSERT(s.mark <= t->n_owned);
+    PN_ASSERT(s.mark <= t->n_owned && !t->branching);
     int kept = s.mark;
     for (int i = s.mark; i < t->n_owned; i++) {
         bool stays = false;
@@ -161,6 +230,16 @@ pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape,
 
 /* ---- recording ---- */
 
+static void need(pn_tape *t, node *n, uint32_t bit, pn_tensor *x) {
+    if (!(n->saved & bit)) return;
+    if (x->maker > 0 && t->nodes[x->maker - 1].again) {
+        n->awaited |= bit;
+        x->awaited++;
+        if (!x->remade) return;
+    }
+    pn_tensor_hold(x);
+}
+
 static pn_status push_node(pn_tape *t, const node *n) {
     if (t->n_nodes == t->cap_nodes) {
         int cap = t->cap_nodes ? 2 * t->cap_nodes : 64;
@@ -177,13 +256,14 @@ static pn_status push_node(pn_tape *t, const node *n) {
             continue;
         }
         pn_tensor_retain_shell(n->call.in[i]);
-        if (n->saved & PN_SAVE_IN(i)) pn_tensor_hold(n->call.in[i]);
-    }
-    for (int i = 0; i < n->call.n_out; i++) {
-        pn_tensor_retain_shell(n->call.out[i]);
-        if (n->saved & PN_SAVE_OUT(i)) pn_tensor_hold(n->call.out[i]);
+        need(t, slot, PN_SAVE_IN(i), n->call.in[i]);
     }
     t->n_nodes++;
+    for (int i = 0; i < n->call.n_out; i++) {
+        pn_tensor_retain_shell(n->call.out[i]);
+        n->call.out[i]->maker = t->n_nodes;
+        need(t, slot, PN_SAVE_OUT(i), n->call.out[i]);
+    }
     return PN_OK;
 }
 
@@ -200,12 +280,26 @@ static pn_status run_impl(pn_tape *t, const pn_op_impl *impl, pn_op_call *c, boo
     c->op->contract->cost(c, backward, &cost);
     t->cost.flops += cost.flops;
     t->cost.bytes += cost.bytes;
+    pn_range_begin(impl->name, -1);
     double began = pn_profile_begin();
     pn_status s = backward ? impl->backward(c) : impl->forward(c);
     pn_profile_end(began, impl->name, backward, &cost);
+    pn_range_end();
     c->scratch = NULL;
-    pn_storage_release(&scratch);
-    return s;
+    pn_status given = give_back(t, &scratch);
+    return s ? s : given;
+}
+
+/* Where it may be, the next state is made in the memory of the last: half the traffic of decoding. */
+static void renew_in_place(const pn_op_impl *impl, const pn_op_call *c) {
+    const pn_tensor *from = c->in[impl->renewed_in];
+    pn_tensor *to = c->out[impl->renewed_out];
+    if (!impl->renews || !from || !from->renewable) return;
+    PN_ASSERT(pn_tensor_same_shape(from, to) && from->dtype == to->dtype);
+    pn_storage_release(&to->storage);
+    to->storage = from->storage;
+    to->storage->refs++;
+    to->offset = from->offset;
 }
 
 pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t attr_bytes, pn_tensor *const *in, int n_in,
@@ -235,10 +329,13 @@ pn_status pn_tape_call(pn_tape *t, const pn_op *op, const void *attr, size_t att
         c->out[i]->wants_grad = any && spec[i].dtype != PN_I32 && !spec[i].no_grad;
     }
     PN_TRY(pn_op_pick(c, t->backend, &n.impl));
+    if (!t->recording && !t->rehearsing) renew_in_place(n.impl, c);
     PN_TRY(run_impl(t, n.impl, c, false));
     if (any && t->recording) {
         PN_CHECK(n.impl->backward, PN_UNSUPPORTED, "%s has no backward: call it without gradients", op->name);
         n.saved = op->contract->saves(c);
+        n.again = op->contract->again != PN_AGAIN_NEVER && op->contract->again <= t->most;
+        for (int i = 0; i < n_in && n.again; i++) n.saved |= PN_SAVE_IN(i);
         PN_TRY(push_node(t, &n));
         t->nodes[t->n_nodes - 1].call.attr = NULL; /* set again to the node's own copy when it runs */
     }
@@ -259,9 +356,22 @@ static pn_status accumulate(const pn_tape *t, pn_tensor *dst, pn_tensor *src) {
     return PN_OK;
 }
 
-/* A gradient for x if it has none: zeros, or undefined. */
+/* A gradient for x if it has none: zeros, or undefined; and one that is x's alone, for it will be added to. */
 static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
-    if (x->grad) return PN_OK;
+    if (x->grad && (x->grad->refs == 1 || !x->maker)) {
+        if (t->backend == PN_PLAN) return PN_OK; /* of a leaf, which may be real */
+        if (x->grad_blank && zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
+        x->grad_blank = false;
+        return PN_OK;
+    }
+    if (x->grad) {
+        pn_tensor *own;
+        PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &own));
+        pn_status s = pn_tensor_copy(own, x->grad);
+        pn_tensor_release(&x->grad);
+        x->grad = own;
+        return s;
+    }
     PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &x->grad));
     if (zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
     if (t->backend != PN_PLAN) return PN_OK;
@@ -276,49 +386,100 @@ static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
     return PN_OK;
 }
 
-static pn_status want_gradient(pn_tape *t, pn_tensor *x) {
+pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x) {
     return make_gradient(t, x, true);
+}
+
+/* Adds g to the gradient of x. Where x has none yet it may take g itself, unless it outlives the pass: whoever adds to
+ * it later makes it its own first. */
+static pn_status give_gradient(pn_tape *t, pn_tensor *x, pn_tensor *g) {
+    if (!x->grad && x->maker && x->grad_dtype == g->dtype) {
+        x->grad = pn_tensor_retain(g);
+        return PN_OK;
+    }
+    PN_TRY(make_gradient(t, x, true));
+    return accumulate(t, x->grad, g);
+}
+
+/* Values of x, which a record made that makes them again: all outputs that somebody waits for are made, from inputs
+ * that are made first where they have to be. */
+static pn_status ensure(pn_tape *t, pn_tensor *x) {
+    if (x->storage) return PN_OK;
+    PN_ASSERT(x->maker > 0 && x->maker <= t->n_nodes + 1); /* the record that backward is at has been taken off */
+    node *n = &t->nodes[x->maker - 1];
+    pn_op_call *c = &n->call;
+    PN_ASSERT(n->again);
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i]) PN_TRY(ensure(t, c->in[i]));
+    bool spare[PN_OP_OUT] = { false };
+    for (int i = 0; i < c->n_out; i++) {
+        pn_tensor *y = c->out[i];
+        if (y->storage) continue;
+        spare[i] = !y->awaited;
+        PN_TRY(pn_tensor_refill(y, t->pool, spare[i] ? 1 : y->awaited));
+        y->remade = !spare[i];
+    }
+    c->attr = n->attr;
+    PN_TRY(run_impl(t, n->impl, c, false));
+    for (int i = 0; i < c->n_out; i++)
+        if (spare[i]) pn_tensor_unhold(c->out[i]);
+    return PN_OK;
 }
 
 static pn_status backward_to(pn_tape *t, int base);
 
 static pn_status recompute_backward(pn_tape *t, node *n) {
     bool before = pn_tape_record(t, true);
+    pn_again most = pn_tape_again(t, PN_AGAIN_NEVER); /* backward follows at once */
     int base = t->n_nodes;
     pn_scope scope = pn_scope_open(t);
     pn_tensor *leaf[PN_OP_IN] = { 0 }, *out[PN_OP_OUT] = { 0 };
     for (int i = 0; i < n->call.n_in; i++) {
         if (!n->call.in[i]) continue;
+        PN_TRY(ensure(t, n->call.in[i]));
         PN_TRY(pn_tensor_detach(n->call.in[i], &leaf[i]));
         PN_TRY(pn_tape_own(t, leaf[i]));
         leaf[i]->wants_grad = n->call.wants[i];
+        leaf[i]->maker = -1;
     }
     PN_TRY(n->body(t, n->attr, leaf, n->call.n_in, out, n->call.n_out));
     for (int i = 0; i < n->call.n_out; i++) {
         if (!n->call.out[i]->grad || !out[i]->wants_grad) continue;
-        PN_TRY(want_gradient(t, out[i]));
-        PN_TRY(accumulate(t, out[i]->grad, n->call.out[i]->grad));
+        PN_TRY(give_gradient(t, out[i], n->call.out[i]->grad));
     }
     PN_TRY(backward_to(t, base));
     for (int i = 0; i < n->call.n_in; i++) {
         if (!leaf[i] || !leaf[i]->grad) continue;
-        PN_TRY(want_gradient(t, n->call.in[i]));
-        PN_TRY(accumulate(t, n->call.in[i]->grad, leaf[i]->grad));
+        PN_TRY(give_gradient(t, n->call.in[i], leaf[i]->grad));
         pn_tensor_release(&leaf[i]->grad); /* a plan keeps shells until its reset: not what hangs on these */
     }
     pn_scope_close(t, scope, NULL, 0);
+    pn_tape_again(t, most);
     pn_tape_record(t, before);
+    return PN_OK;
+}
+
+/* Only the gradient of the output is needed, and only handed on. */
+static pn_status pass_backward(pn_tape *t, const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->wants[i]) PN_TRY(give_gradient(t, c->in[i], c->out[0]->grad));
     return PN_OK;
 }
 
 static pn_status op_backward(pn_tape *t, node *n) {
     pn_op_call *c = &n->call;
+    if (c->op->contract->passes) return pass_backward(t, c);
     c->attr = n->attr;
+    const uint32_t read = c->op->contract->saves(c);
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i] && read & PN_SAVE_IN(i)) PN_TRY(ensure(t, c->in[i]));
+    for (int i = 0; i < c->n_out; i++)
+        if (read & PN_SAVE_OUT(i)) PN_TRY(ensure(t, c->out[i]));
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
         if (!c->wants[i]) continue;
         /* A tensor that is two inputs of one call has its gradient from the first of them on. */
-        bool fresh = n->impl->fresh && !c->in[i]->grad;
+        bool fresh = n->impl->fresh && (!c->in[i]->grad || c->in[i]->grad_blank);
         for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
         PN_TRY(make_gradient(t, c->in[i], !fresh));
         c->din[i] = c->in[i]->grad;
@@ -350,28 +511,33 @@ pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor
         PN_CHECK(pn_tensor_same_shape(outputs[i], grads[i]), PN_USAGE,
                  "backward: gradient %s for an output of shape %s", pn_tensor_shape_text(grads[i]),
                  pn_tensor_shape_text(outputs[i]));
-        PN_TRY(want_gradient(t, outputs[i]));
-        PN_TRY(accumulate(t, outputs[i]->grad, grads[i]));
+        PN_TRY(give_gradient(t, outputs[i], grads[i]));
     }
     bool before = pn_tape_record(t, true);
+    pn_range_begin("backward", -1);
     pn_status s = backward_to(t, 0);
+    pn_range_end();
     pn_tape_record(t, before);
     return s;
 }
 
-pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
+pn_status pn_tape_backward_unchecked(pn_tape *t, pn_tensor *loss) {
     PN_CHECK(pn_tensor_elems(loss) == 1, PN_USAGE, "backward: a loss has one element, this has shape %s",
              pn_tensor_shape_text(loss));
     pn_tensor *one;
     PN_TRY(pn_tape_new(t, loss->dtype, loss->rank, loss->shape, &one));
     const double gradient = 1;
     PN_TRY(pn_tensor_write(one, &gradient, PN_F64));
-    if (t->backend != PN_PLAN) {
+    return pn_tape_backward_from(t, &loss, &one, 1);
+}
+
+pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss) {
+    if (t->backend != PN_PLAN && pn_tensor_elems(loss) == 1) {
         double value;
         PN_TRY(pn_tensor_read(loss, &value, PN_F64));
         PN_CHECK(isfinite(value), PN_NUMERIC, "the loss is %g: lower the learning rate or check the data", value);
     }
-    return pn_tape_backward_from(t, &loss, &one, 1);
+    return pn_tape_backward_unchecked(t, loss);
 }
 
 /* ---- recompute ---- */

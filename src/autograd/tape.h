@@ -37,6 +37,20 @@ pn_pool *pn_tape_pool(pn_tape *t);
 /* Sets recording and returns what it was. A new tape records. */
 bool pn_tape_record(pn_tape *t, bool recording);
 bool pn_tape_recording(const pn_tape *t);
+/* Whether what runs now has a backward: it is recorded, or run for the first time by pn_tape_recompute. */
+bool pn_tape_differentiates(const pn_tape *t);
+/* What is recorded from now on and costs at most `most` to make again (op.h) is not kept for backward, which makes it
+ * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first.
+ */
+pn_again pn_tape_again(pn_tape *t, pn_again most);
+
+/* Branches: what follows one needs nothing that the others since the last join make, and no scope that was opened
+ * before them closes until they are joined. Recorded work (replay.h) runs them side by side; elsewhere they say
+ * nothing. */
+pn_status pn_tape_branch(pn_tape *t);
+pn_status pn_tape_join(pn_tape *t);
+/* For replay.c: whether branches are kept apart, each with scratch of its own. */
+void pn_tape_side_by_side(pn_tape *t, bool on);
 
 typedef struct pn_scope {
     int mark;
@@ -48,9 +62,15 @@ pn_status pn_tape_own(pn_tape *t, pn_tensor *x);
 /* A tensor with undefined values, owned by the current scope. */
 pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
 
+/* Zeros for the gradient of x, if it has none: as the optimizer makes them before the first step, which a plan is to see.
+ */
+pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x);
+
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.
  * `loss` has one element. PN_NUMERIC when the loss is not finite. */
 pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss);
+/* Without that check, which waits for the GPU: the caller makes it before anything comes of the gradients. */
+pn_status pn_tape_backward_unchecked(pn_tape *t, pn_tensor *loss);
 /* The same from n outputs with given gradients (same shapes), which are added. */
 pn_status pn_tape_backward_from(pn_tape *t, pn_tensor *const *outputs, pn_tensor *const *grads, int n);
 

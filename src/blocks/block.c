@@ -125,7 +125,8 @@ pn_status pn_state_create(const pn_block *b, int64_t n_sequences, pn_pool *pool,
     s->past = calloc((size_t)n_sequences + 1, sizeof *s->past);
     s->key_start = calloc((size_t)n_sequences + 1, sizeof *s->key_start);
     s->key_len = calloc((size_t)n_sequences + 1, sizeof *s->key_len);
-    if (!s->past || !s->key_start || !s->key_len) PN_FAIL_GOTO(status, PN_MEMORY, fail, "out of memory");
+    s->row = calloc((size_t)n_sequences + 1, sizeof *s->row);
+    if (!s->past || !s->key_start || !s->key_len || !s->row) PN_FAIL_GOTO(status, PN_MEMORY, fail, "out of memory");
     if (b->spec.type->state_create) PN_TRY_GOTO(status, b->spec.type->state_create(b, s), fail);
     *out = s;
     return PN_OK;
@@ -140,6 +141,7 @@ void pn_state_destroy(pn_state **s) {
     free((*s)->past);
     free((*s)->key_start);
     free((*s)->key_len);
+    free((*s)->row);
     free(*s);
     *s = NULL;
 }
@@ -151,6 +153,7 @@ void pn_state_assume_past(pn_state *s, int64_t past) {
 static pn_status add(pn_state *s, const char *name, pn_dtype type, int rank, const int64_t *shape) {
     PN_ASSERT(s->n_tensors < PN_STATE_TENSORS);
     PN_TRY(pn_tensor_zeros(s->pool, type, rank, shape, &s->tensor[s->n_tensors]));
+    s->tensor[s->n_tensors]->renewable = true;
     s->name[s->n_tensors++] = name;
     return PN_OK;
 }

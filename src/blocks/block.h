@@ -56,8 +56,10 @@ typedef struct pn_state {
     int n_tensors;
     const char *name[PN_STATE_TENSORS]; /* as in blocks.md: "S", "k", "conv", ... */
     pn_tensor *tensor[PN_STATE_TENSORS];
-    int64_t capacity;             /* key/value cache: rows per sequence, token p in row p mod capacity; else 0 */
-    int64_t *key_start, *key_len; /* n each: of the attention that runs now (attention.h); owned */
+    int64_t capacity;             /* key/value cache: rows per sequence, token p in row p mod capacity; else 0 ... */
+    int64_t window;               /* ... and the most that it may have, 0: any number */
+    int64_t *key_start, *key_len; /* n each: of the attention that runs now (attention.h); owned ... */
+    int64_t *row;                 /* ... and, where that is one token each, its row in the cache */
     pn_pool *pool;                /* borrowed */
     pn_dtype dtype;               /* the compute type (op.h): of every tensor but recurrent states, which are wide */
 } pn_state;

@@ -76,11 +76,16 @@ static pn_status step_size(const pn_delta_rule *w, const pn_delta_shape *s, pn_t
 pn_status pn_delta_mix(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape *t, pn_tensor *x, pn_tensor *q,
                        pn_tensor *k, pn_tensor *v, const pn_docs *docs, pn_state *state, int s_index, pn_tensor **y) {
     pn_tensor *beta, *o, *final_state, *g = NULL, *z = NULL;
+    PN_TRY(pn_tape_branch(t)); /* beside what makes q, k and v */
     PN_TRY(step_size(w, s, t, x, &beta));
     if (w->wa) {
+        PN_TRY(pn_tape_branch(t));
         PN_TRY(pn_linear(t, x, w->wa, NULL, &g));
         PN_TRY(pn_decay_gate(t, g, w->a_log, w->dt_bias, &g));
     }
+    PN_TRY(pn_tape_branch(t));
+    if (w->wg && state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
+    PN_TRY(pn_tape_join(t));
     const pn_gated_delta_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
                                        .heads = (int)s->heads,
                                        .v_heads = (int)s->v_heads,
@@ -89,7 +94,7 @@ pn_status pn_delta_mix(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape 
                                        .scale = 1 / sqrt((double)s->dk) };
     PN_TRY(pn_gated_delta(t, &attr, q, k, v, g, beta, state ? state->tensor[s_index] : NULL, &o, &final_state));
     if (state) PN_TRY(pn_state_replace(state, s_index, final_state));
-    if (w->wg) PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
+    if (w->wg && !state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z)); /* later: it is as large as the values */
     PN_TRY(pn_gated_rms_norm(t, o, z, w->o_norm, s->dv, s->norm_eps, &o));
     PN_TRY(pn_linear(t, o, w->wo, NULL, y));
     return PN_OK;

@@ -95,6 +95,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const bool silu = o->qk_activation == SILU;
     pn_tensor *in[3];
     for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_tape_branch(t));
         PN_TRY(pn_qkv_apply(&a->qkv, i, i == PN_V || silu, t, x, docs, state, &in[i]));
         if (i != PN_V) {
             PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, silu && !o->use_short_conv, &in[i]));

@@ -81,6 +81,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const options *o = (const options *)b->spec.options;
     pn_tensor *in[3];
     for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_tape_branch(t));
         PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
         if (i == PN_V) continue;
         PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, false, &in[i]));

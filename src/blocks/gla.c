@@ -92,7 +92,11 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const gla *a = b->data;
     const options *o = (const options *)b->spec.options;
     pn_tensor *in[3], *g;
-    for (int i = 0; i < 3; i++) PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
+    for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_tape_branch(t));
+        PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
+    }
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, a->w0, NULL, &g));
     PN_TRY(pn_linear(t, g, a->w1, a->b1, &g));
     PN_TRY(pn_log_sigmoid(t, g, 1 / o->gate_logit_normalizer, o->clamp_min, &g));

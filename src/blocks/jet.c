@@ -93,13 +93,17 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const options *o = (const options *)b->spec.options;
     pn_tensor *in[3], *h, *v, *window;
     for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_tape_branch(t));
         PN_TRY(pn_qkv_apply(&a->qkv, i, false, t, x, docs, NULL, &in[i]));
         if (i == PN_V) continue;
         PN_TRY(pn_l2_norm(t, in[i], a->shape.dk, true, &in[i]));
         PN_TRY(pn_extension_rope(b, o->rope, a->shape.heads, a->shape.dk, t, docs, &in[i]));
     }
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, a->w1, NULL, &h));
     PN_TRY(pn_silu(t, h, &h));
+    PN_TRY(pn_tape_join(t));
+    PN_TRY(pn_tape_branch(t));
     const pn_dynamic_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset }, .width = (int)o->conv_size };
     PN_TRY(pn_dynamic_conv(t, in[PN_V], h, a->w2, a->b2, state ? state->tensor[STATE_CONV] : NULL, &attr, &v, &window));
     if (state) PN_TRY(pn_state_replace(state, STATE_CONV, window));

@@ -21,6 +21,7 @@ static int64_t row_of(const pn_state *s, int64_t d, int64_t position) {
 
 pn_status pn_kv_cache_create(pn_state *s, int64_t width, int64_t window) {
     s->capacity = window ? least(FIRST_CAPACITY, window) : FIRST_CAPACITY;
+    s->window = window;
     const int64_t shape[] = { s->n * s->capacity, width };
     PN_TRY(pn_state_add(s, "k", 2, shape));
     PN_TRY(pn_state_add(s, "v", 2, shape));
@@ -64,7 +65,8 @@ static pn_status grow_to(pn_state *s, int64_t capacity, const moves *m) {
 }
 
 /* Makes room for `rows` rows per sequence, no more than the window, keeping what the cache holds. */
-static pn_status grow(pn_state *s, int64_t rows, int64_t window) {
+static pn_status grow(pn_state *s, int64_t rows) {
+    const int64_t window = s->window;
     int64_t capacity = s->capacity;
     while (capacity < rows && capacity != window) capacity = window ? least(2 * capacity, window) : 2 * capacity;
     if (capacity == s->capacity) return PN_OK;
@@ -123,8 +125,38 @@ done:
     return status;
 }
 
+pn_status pn_kv_cache_reserve(pn_state *s) {
+    int64_t longest = 0;
+    for (int64_t d = 0; d < s->n; d++) longest = s->past[d] > longest ? s->past[d] : longest;
+    return grow(s, longest + 1);
+}
+
+void pn_kv_cache_place(pn_state *s) {
+    for (int64_t d = 0; d < s->n; d++) {
+        s->row[d] = row_of(s, d, s->past[d]);
+        s->key_start[d] = d * s->capacity;
+        s->key_len[d] = least(s->past[d] + 1, s->capacity);
+    }
+}
+
+/* One token each: it sees the whole cache, a ring in whatever order. */
+static pn_status extend_by_one(pn_state *s, pn_tensor **k, pn_tensor **v, pn_attention_attr *attr) {
+    PN_TRY(pn_kv_cache_reserve(s));
+    pn_kv_cache_place(s);
+    PN_TRY(pn_tensor_copy_rows(s->tensor[KEYS], s->row, *k, NULL, s->n));
+    PN_TRY(pn_tensor_copy_rows(s->tensor[VALUES], s->row, *v, NULL, s->n));
+    *k = s->tensor[KEYS];
+    *v = s->tensor[VALUES];
+    attr->window = 0;
+    attr->key_start = s->key_start;
+    attr->key_len = s->key_len;
+    return PN_OK;
+}
+
 pn_status pn_kv_cache_extend(pn_state *s, pn_tape *t, const pn_docs *docs, pn_tensor **k, pn_tensor **v,
                              pn_attention_attr *attr) {
+    PN_ASSERT(attr->window == s->window);
+    if (pn_docs_one_each(docs)) return extend_by_one(s, k, v, attr);
     int64_t longest = 0;
     bool overwrites = false;
     for (int64_t d = 0; d < s->n; d++) {
@@ -132,7 +164,7 @@ pn_status pn_kv_cache_extend(pn_state *s, pn_tape *t, const pn_docs *docs, pn_te
         if (rows > longest) longest = rows;
         overwrites = overwrites || (attr->window && n > 1 && rows > attr->window);
     }
-    PN_TRY(grow(s, longest, attr->window));
+    PN_TRY(grow(s, longest));
     pn_tensor *new_k = *k, *new_v = *v;
     if (overwrites) PN_TRY(gather(s, t, docs, k, v, attr->window));
     PN_TRY(store(s, docs, new_k, new_v));
@@ -143,7 +175,7 @@ pn_status pn_kv_cache_extend(pn_state *s, pn_tape *t, const pn_docs *docs, pn_te
         }
         *k = s->tensor[KEYS];
         *v = s->tensor[VALUES];
-        attr->window = 0; /* one query sees the whole ring, in whatever order; a longer piece has not filled it */
+        attr->window = 0; /* one query sees the whole ring; a longer piece has not filled it */
     }
     attr->key_start = s->key_start;
     attr->key_len = s->key_len;

@@ -13,6 +13,12 @@
 
 /* Adds the two tensors to an empty state. window 0: none. */
 pn_status pn_kv_cache_create(pn_state *s, int64_t width, int64_t window);
+/* For one more token of every sequence: room for it, which may move the tensors; where it goes and which keys it sees
+ * (s->row, s->key_start, s->key_len). Both are part of pn_kv_cache_extend, and for those who do its other part again as
+ * it was recorded (decode.h). */
+pn_status pn_kv_cache_reserve(pn_state *s);
+void pn_kv_cache_place(pn_state *s);
+
 /* Stores the new rows *k and *v [tokens, width] of docs, and makes *k, *v and attr what the attention op needs for its
  * queries: the cache itself, or rows of the tape where a piece overwrites keys that its own first queries see.
  * attr->window: the window, 0 none; set to 0 where every key of *k is seen. */

@@ -61,9 +61,12 @@ pn_status pn_linear_rule_mix(const pn_linear_rule *w, const pn_linear_shape *s, 
                                         .vector_gate = vector_gate,
                                         .scale = 1 / sqrt((double)s->dk) };
     pn_tensor *o, *z, *final_state;
+    PN_TRY(pn_tape_branch(t)); /* beside what makes q, k, v and g */
+    if (state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
+    PN_TRY(pn_tape_join(t));
     PN_TRY(pn_gated_linear(t, &attr, q, k, v, g, state ? state->tensor[s_index] : NULL, &o, &final_state));
     if (state) PN_TRY(pn_state_replace(state, s_index, final_state));
-    PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
+    if (!state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z)); /* later: it is as large as the values */
     PN_TRY(pn_gated_rms_norm(t, o, z, w->g_norm, s->dv, s->norm_eps, &o));
     PN_TRY(pn_linear(t, o, w->wo, NULL, y));
     return PN_OK;

@@ -25,8 +25,11 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     (void)docs, (void)state, (void)carry;
     const mlp *w = b->data;
     pn_tensor *gate, *up, *mixed;
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, w->gate, NULL, &gate));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, w->up, NULL, &up));
+    PN_TRY(pn_tape_join(t));
     PN_TRY(pn_swiglu(t, gate, up, &mixed));
     PN_TRY(pn_linear(t, mixed, w->down, NULL, y));
     return PN_OK;

@@ -13,7 +13,7 @@ static pn_status create(pn_backend backend, pn_dtype dtype, pn_params **out) {
     PN_CHECK(p, PN_MEMORY, "out of memory");
     p->backend = backend;
     p->dtype = dtype;
-    pn_status s = pn_pool_create(pn_backend_pool(backend), &p->pool);
+    pn_status s = pn_pool_create_exact(pn_backend_pool(backend), &p->pool);
     if (s) {
         free(p);
         return s;
@@ -125,7 +125,7 @@ pn_status pn_params_move(pn_params *p, pn_backend backend, pn_dtype dtype) {
     const pn_pool_kind kind = pn_backend_pool(backend);
     if (pn_pool_kind_of(p->pool) != kind) {
         pn_pool *pool;
-        PN_TRY(pn_pool_create(kind, &pool));
+        PN_TRY(pn_pool_create_exact(kind, &pool));
         pn_pool_destroy(&p->pool);
         p->pool = pool;
     }
@@ -148,6 +148,11 @@ uint64_t pn_params_fingerprint(const pn_params *p, uint64_t hash) {
 
 pn_status pn_params_tape(const pn_params *p, pn_tape **out) {
     PN_TRY(pn_tape_create_typed(p->backend, p->dtype, out));
+    return PN_OK;
+}
+
+pn_status pn_params_tape_plan(const pn_params *p, pn_tape **out) {
+    PN_TRY(pn_tape_create_plan(p->backend, p->dtype, out));
     return PN_OK;
 }
 

@@ -56,6 +56,8 @@ pn_status pn_params_move(pn_params *p, pn_backend backend, pn_dtype dtype);
 uint64_t pn_params_fingerprint(const pn_params *p, uint64_t hash);
 /* A tape that runs models of these weights. */
 pn_status pn_params_tape(const pn_params *p, pn_tape **out);
+/* A plan of what such a tape does. */
+pn_status pn_params_tape_plan(const pn_params *p, pn_tape **out);
 
 pn_param *pn_params_find(const pn_params *p, const char *name); /* NULL if absent; borrowed */
 

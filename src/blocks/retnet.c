@@ -87,9 +87,11 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const int heads[] = { (int)a->shape.heads, (int)a->shape.kv_heads };
     pn_tensor *in[3], *g;
     for (int i = 0; i < 3; i++) {
+        PN_TRY(pn_tape_branch(t));
         PN_TRY(pn_qkv_apply(&a->qkv, i, true, t, x, docs, state, &in[i]));
         if (i != PN_V) PN_TRY(pn_rope(t, in[i], &(pn_rope_attr){ *docs, heads[i], (int)a->shape.dk, theta }, &in[i]));
     }
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_fixed_gates(t, x->shape[0], a->shape.heads, log_decay, &g));
     const int s = pn_qkv_state_index(&a->qkv);
     PN_TRY(pn_linear_rule_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], in[PN_V], g, false, docs, state, s, y));

@@ -213,15 +213,24 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     pn_tensor *in[INPUTS], *r, *k, *v, *decay, *rate, *gate, *mixed, *final_state;
     pn_rwkv_keys_out keys;
     PN_TRY(shifted_inputs(a, t, x, docs, state, in));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, in[R], a->w_r, NULL, &r));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, in[K], a->w_k, NULL, &k));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, in[V], a->w_v, NULL, &v));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(apply(&a->decay, TANH, t, in[W], &decay));
     PN_TRY(pn_sigmoid_gate(t, decay, -exp(-0.5), &decay));
+    PN_TRY(pn_tape_join(t));
+    PN_TRY(pn_tape_branch(t));
     if (o->use_v_first) PN_TRY(residual(a, t, in[V], carry, &v));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(apply(&a->rate, NOTHING, t, in[A], &rate));
     PN_TRY(pn_sigmoid(t, rate, 1, &rate));
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(apply(&a->gate, SIGMOID, t, in[G], &gate));
+    PN_TRY(pn_tape_join(t));
     const pn_rwkv_keys_attr unit = { .head_dim = N, .eps = o->fuse_norm ? 1e-6 : 0, .floor = o->fuse_norm ? 0 : 1e-12 };
     PN_TRY(pn_rwkv_keys(t, &unit, k, rate, a->k_k, a->k_a, &keys));
     const pn_dplr_attr core = {

@@ -38,11 +38,15 @@ pn_status pn_softmax_attention_mix(pn_block *b, int64_t window, pn_tape *t, pn_t
     const pn_softmax_attention *a = b->data;
     const pn_dims *m = &b->dims;
     pn_tensor *q, *k, *v, *o;
+    PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, a->wq, a->bq, &q));
-    PN_TRY(pn_linear(t, x, a->wk, a->bk, &k));
-    PN_TRY(pn_linear(t, x, a->wv, a->bv, &v));
     PN_TRY(pn_rope(t, q, &(pn_rope_attr){ *docs, (int)m->heads, (int)m->head_dim, m->rope_theta }, &q));
+    PN_TRY(pn_tape_branch(t));
+    PN_TRY(pn_linear(t, x, a->wk, a->bk, &k));
     PN_TRY(pn_rope(t, k, &(pn_rope_attr){ *docs, (int)m->kv_heads, (int)m->head_dim, m->rope_theta }, &k));
+    PN_TRY(pn_tape_branch(t));
+    PN_TRY(pn_linear(t, x, a->wv, a->bv, &v));
+    PN_TRY(pn_tape_join(t));
     pn_attention_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
                                .heads = (int)m->heads,
                                .kv_heads = (int)m->kv_heads,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "add_rms_norm/add_rms_norm.h"
 #include "attention/attention.h"
 #include "causal_conv/causal_conv.h"
 #include "decay_gate/decay_gate.h"
@@ -213,6 +214,14 @@ static bool rms_norm(const ask *a, pn_bench_case *out) {
     return true;
 }
 
+static bool add_rms_norm(const ask *a, pn_bench_case *out) {
+    if (!a->tokens || !matrices(a, 2, a->m->hidden, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = ones_vector(a->m->hidden);
+    ATTR(((pn_add_rms_norm_attr){ .eps = a->m->rms_norm_eps }));
+    return true;
+}
+
 static bool gated_rms_norm(const ask *a, pn_bench_case *out) {
     if (!a->tokens || !matrices(a, 2, a->m->heads * a->m->head_dim, out)) return false;
     out->op_case.n_in = 3;
@@ -418,6 +427,7 @@ static const struct {
     ROW(linear),
     ROW(embedding),
     ROW(rms_norm),
+    ROW(add_rms_norm),
     ROW(gated_rms_norm),
     ROW(l2_norm),
     ROW(swiglu),

@@ -3,13 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_gpu.h"
 #include "bench_machine.h"
 #include "clock.h"
 #include "device.h"
 #include "distill.h"
+#include "memory.h"
 #include "json.h"
-#include "optim.h"
+#include "optimizer.h"
 #include "profile.h"
+#include "step.h"
 
 enum { SHOWN = 28 };
 
@@ -19,15 +22,19 @@ typedef struct bench {
     pn_model *student, *teacher;
     pn_tape *tape;
     pn_adamw *optim;
+    pn_step pass;
     pn_batch batch;
     pn_timing step;
-    double first; /* seconds from the start to the end of the first step */
-    double used;  /* bytes of the GPU, at the most */
+    pn_recompute recompute;
+    double planned; /* bytes of a step; 0: not asked for */
+    double first;   /* seconds from the start to the end of the first step */
+    double used;    /* bytes of the GPU, at the most */
     FILE *out;
 } bench;
 
 static void bench_free(bench *b) {
     pn_batch_free(&b->batch);
+    pn_step_close(&b->pass);
     pn_adamw_destroy(&b->optim);
     pn_tape_destroy(&b->tape);
     pn_model_destroy(&b->teacher);
@@ -49,16 +56,10 @@ static pn_status make_models(bench *b) {
 
 static pn_status make_optimizer(bench *b) {
     static const pn_adamw_settings settings = { 0.9, 0.95, 1e-8, 0.01, 1 };
-    const pn_params *p = b->student->params;
-    pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
-    PN_CHECK(slots, PN_MEMORY, "out of memory");
-    int n = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->item[i]->value->wants_grad)
-            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
-    pn_status s = pn_adamw_create(slots, n, &settings, &b->optim);
-    free(slots);
-    return s;
+    PN_TRY(pn_params_tape(b->student->params, &b->tape));
+    PN_TRY(pn_optimizer_create(b->student->params, NULL, &settings, &b->optim));
+    PN_TRY(pn_step_open(&b->pass, b->tape, b->optim));
+    return PN_OK;
 }
 
 static pn_status make_batch(bench *b) {
@@ -76,33 +77,68 @@ done:
     return s;
 }
 
-static pn_status run_step(void *ctx) {
-    bench *b = ctx;
+static pn_distill pass_of(const bench *b) {
     static const pn_loss_weights stage1 = { .kl = 1, .feature = 1, .temperature = 1 }, stage2 = { .ce = 1 };
     const pn_distill pass = { .student = b->student,
                               .teacher = b->teacher,
                               .weights = b->teacher ? &stage1 : &stage2,
-                              .recompute = b->o->recompute };
-    pn_distill_losses losses;
-    pn_loss_parts parts;
+                              .recompute = b->recompute };
+    return pass;
+}
+
+static pn_status planned_step(void *ctx, const pn_recompute *r, double *bytes) {
+    bench *b = ctx;
+    pn_tape *plan;
+    b->recompute = *r;
+    const pn_distill pass = pass_of(b);
+    PN_TRY(pn_params_tape_plan(b->student->params, &plan));
+    pn_status s = pn_pass_plan(plan, &pass, &b->batch, bytes);
+    pn_tape_destroy(&plan);
+    return s;
+}
+
+static pn_status choose_recompute(bench *b) {
+    double budget;
+    b->recompute.level = b->o->recompute == PN_RECOMPUTE_AUTO ? PN_RECOMPUTE_NONE : b->o->recompute;
+    if (b->o->on.backend != PN_CUDA) return PN_OK;
+    PN_TRY(pn_memory_budget(b->o->memory_gb, &budget));
+    if (b->o->memory_gb == 0)
+        budget -= (double)pn_gpu_bench_bytes(b->o->on.dtype); /* which the machine is measured with, beside the step */
+    if (b->o->recompute == PN_RECOMPUTE_AUTO)
+        PN_TRY(pn_recompute_fit(b->student->config.n_layers, budget, planned_step, b, &b->recompute));
+    const pn_recompute chosen = b->recompute;
+    return planned_step(b, &chosen, &b->planned);
+}
+
+static pn_status settle(bench *b) {
+    pn_loss_parts losses;
     double norm;
+    return b->pass.open ? pn_step_settle(&b->pass, &losses, &norm) : PN_OK;
+}
+
+/* As the trainer does it: the step before is waited for when the forward pass has been asked for. */
+static pn_status run_step(void *ctx) {
+    bench *b = ctx;
+    const pn_distill pass = pass_of(b);
     pn_tape_reset(b->tape);
-    PN_TRY(pn_distill_forward(b->tape, &pass, &b->batch, &losses));
-    PN_TRY(pn_tape_backward(b->tape, losses.total));
-    PN_TRY(pn_distill_read(&losses, &parts));
-    return pn_adamw_step(b->optim, 1e-5, &norm);
+    PN_TRY(pn_step_forward(&b->pass, &pass, &b->batch));
+    PN_TRY(settle(b));
+    PN_TRY(pn_step_update(&b->pass, 1e-5));
+    return PN_OK;
 }
 
 static pn_status measure(bench *b, double began) {
     const pn_compute *on = &b->o->on;
     pn_device_info gpu;
     PN_TRY(run_step(b));
+    PN_TRY(settle(b));
     b->first = pn_seconds() - began;
     fprintf(b->out, "first step done %.1f s after the start\n", b->first); /* now: a reader can time the process */
     fflush(b->out);
-    /* A step ends with reading its gradient norm, so the clock on the wall will do, and each is timed alone. */
-    const pn_timing_rule rule = { .clock = pn_seconds, .warm = 1, .runs = b->o->steps, .seconds = 3600 };
+    /* From one wait to the next is a step, so the clock on the wall will do, once the pipeline is full. */
+    const pn_timing_rule rule = { .clock = pn_seconds, .warm = 2, .runs = b->o->steps, .seconds = 3600 };
     PN_TRY(pn_time_runs(&rule, run_step, b, &b->step));
+    PN_TRY(settle(b));
     if (on->backend == PN_CUDA) {
         PN_TRY(pn_device_describe(&gpu));
         b->used = (double)(gpu.memory_bytes - gpu.free_bytes);
@@ -110,6 +146,7 @@ static pn_status measure(bench *b, double began) {
     PN_TRY(pn_machine_open(&b->machine, on->backend, on->dtype)); /* takes memory of its own */
     pn_profile_start(b->machine.clock);                           /* waits after every op, so it is a step of its own */
     pn_status s = run_step(b);
+    if (!s) s = settle(b);
     pn_profile_stop();
     PN_TRY(s);
     return pn_machine_measure(&b->machine);
@@ -136,26 +173,27 @@ static void print(const bench *b) {
     double parameters = (double)pn_params_count(b->student->params, false);
     fprintf(b->out,
             "sum of the ops, each waited for: %.1f ms\n"
-            "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters%s: step median %.1f ms (%.1f .. %.1f, "
+            "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters: step median %.1f ms (%.1f .. %.1f, "
             "%lld steps), %.0f tokens/s\n"
             "useful work %.1f TFLOP/s, %.3f of the product",
             inside * 1e3, o->shape->name, (long long)o->stage, (long long)o->tokens, (long long)o->sequences,
-            parameters, o->recompute ? ", recompute" : "", b->step.median * 1e3, b->step.least * 1e3,
-            b->step.most * 1e3, (long long)b->step.runs, tokens / b->step.median, useful / b->step.median / 1e12,
-            useful / b->step.median / m->gemm);
-    if (b->used > 0) fprintf(b->out, "; %.1f GB of the GPU in use", b->used / 1e9);
+            parameters, b->step.median * 1e3, b->step.least * 1e3, b->step.most * 1e3, (long long)b->step.runs,
+            tokens / b->step.median, useful / b->step.median / 1e12, useful / b->step.median / m->gemm);
+    if (b->used > 0)
+        fprintf(b->out, "; %.1f GB of the GPU in use, %.1f planned for activations\nbackward makes again: %s",
+                b->used / 1e9, b->planned / 1e9, pn_recompute_text(&b->recompute));
     fputc('\n', b->out);
 }
 
 static pn_status write_json(const bench *b) {
     const pn_bench_step_options *o = b->o;
     if (!o->json) return PN_OK;
-    json_t *root =
-        json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
-                  pn_machine_json(&b->machine), "shape", o->shape->name, "stage", (json_int_t)o->stage, "tokens",
-                  (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "median_ms", b->step.median * 1e3,
-                  "min_ms", b->step.least * 1e3, "max_ms", b->step.most * 1e3, "tokens_per_second",
-                  (double)o->tokens / b->step.median, "gpu_bytes", b->used, "first_step_seconds", b->first);
+    json_t *root = json_pack(
+        "{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
+        pn_machine_json(&b->machine), "shape", o->shape->name, "stage", (json_int_t)o->stage, "tokens",
+        (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "recompute", pn_recompute_text(&b->recompute),
+        "median_ms", b->step.median * 1e3, "min_ms", b->step.least * 1e3, "max_ms", b->step.most * 1e3,
+        "tokens_per_second", (double)o->tokens / b->step.median, "gpu_bytes", b->used, "first_step_seconds", b->first);
     PN_CHECK(root, PN_MEMORY, "out of memory");
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);
@@ -169,7 +207,7 @@ pn_status pn_bench_step(const pn_bench_step_options *o, FILE *out) {
     PN_TRY_GOTO(s, make_models(&b), done);
     PN_TRY_GOTO(s, make_optimizer(&b), done);
     PN_TRY_GOTO(s, make_batch(&b), done);
-    PN_TRY_GOTO(s, pn_params_tape(b.student->params, &b.tape), done);
+    PN_TRY_GOTO(s, choose_recompute(&b), done);
     PN_TRY_GOTO(s, measure(&b, began), done);
     print(&b);
     PN_TRY_GOTO(s, write_json(&b), done);

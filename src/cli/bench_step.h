@@ -6,6 +6,7 @@
 
 #include "bench_cases.h"
 #include "compute.h"
+#include "recompute.h"
 
 typedef struct pn_bench_step_options {
     pn_compute on;
@@ -17,8 +18,9 @@ typedef struct pn_bench_step_options {
     /* 1: the mixers train, on KL and feature losses against a teacher of softmax attention that shares the rest;
      * 2: everything trains, on cross-entropy. */
     int64_t stage;
-    int64_t steps; /* timed, after one that is not */
-    bool recompute;
+    int64_t steps;    /* timed, after one that is not */
+    int recompute;    /* pn_recompute_level or PN_RECOMPUTE_AUTO */
+    double memory_gb; /* of the GPU, at most; 0: what is free */
     const char *json; /* file for the result; NULL: none */
 } pn_bench_step_options;
 

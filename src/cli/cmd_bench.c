@@ -121,6 +121,17 @@ static pn_status run_layer(const pn_args *args) {
     return pn_bench_layer(&o, stdout);
 }
 
+static pn_status recompute_of(const pn_args *args, int *out) {
+    const char *name = pn_args_value(args, "recompute");
+    if (!name) return PN_OK;
+    for (int i = 0; pn_recompute_names[i]; i++) {
+        if (strcmp(name, pn_recompute_names[i]) != 0) continue;
+        *out = i;
+        return PN_OK;
+    }
+    PN_FAIL(PN_USAGE, "postnas bench: --recompute %s: use none, cheap, cores, layers or auto", name);
+}
+
 static pn_status run_step(const pn_args *args) {
     pn_block_spec block[MOST_BLOCKS];
     pn_bench_step_options o = { .block = block,
@@ -128,7 +139,7 @@ static pn_status run_step(const pn_args *args) {
                                 .sequences = 1,
                                 .stage = 2,
                                 .steps = 5,
-                                .recompute = pn_args_has(args, "recompute"),
+                                .recompute = PN_RECOMPUTE_AUTO,
                                 .json = pn_args_value(args, "json") };
     PN_TRY(device_of(args, &o.on.backend, &o.on.dtype));
     PN_TRY(shape_of(args, &o.shape));
@@ -136,6 +147,8 @@ static pn_status run_step(const pn_args *args) {
     PN_TRY(pn_args_i64(args, "tokens", 2, 1 << 24, &o.tokens));
     PN_TRY(pn_args_i64(args, "sequences", 1, 1 << 16, &o.sequences));
     PN_TRY(pn_args_i64(args, "stage", 1, 2, &o.stage));
+    PN_TRY(recompute_of(args, &o.recompute));
+    PN_TRY(pn_args_f64(args, "memory", 0, 1e6, &o.memory_gb));
     PN_TRY(pn_args_i64(args, "steps", 1, PN_TIMING_MOST_RUNS, &o.steps));
     PN_CHECK(o.sequences * 2 <= o.tokens, PN_USAGE, "postnas bench step: %lld tokens in %lld sequences; give each two",
              (long long)o.tokens, (long long)o.sequences);
@@ -192,7 +205,7 @@ static pn_status run_prefill(const pn_args *args) {
 }
 
 /* What can be measured, and the options that each takes. */
-enum { MOST_FLAGS = 12 };
+enum { MOST_FLAGS = 13 };
 static const struct {
     const char *word;
     pn_status (*run)(const pn_args *args);
@@ -208,7 +221,8 @@ static const struct {
     { "step",
       run_step,
       0,
-      { "device", "dtype", "shape", "layers", "block", "tokens", "sequences", "stage", "recompute", "steps", "json" } },
+      { "device", "dtype", "shape", "layers", "block", "tokens", "sequences", "stage", "recompute", "memory", "steps",
+        "json" } },
     { "prefill",
       run_prefill,
       1,
@@ -251,7 +265,11 @@ static const pn_flag flags[] = {
     { .name = "stage",
       .value = "N",
       .help = "step: 1 trains the mixers on the losses of distillation, 2 everything on cross-entropy; 2" },
-    { .name = "recompute", .help = "step: keep only the inputs of layers and run them again in backward" },
+    { .name = "recompute",
+      .value = "WHAT",
+      .help = "step: what backward makes again to save memory: none, cheap, cores, layers or auto, which takes the "
+              "least that fits; auto" },
+    { .name = "memory", .value = "GB", .help = "step: of the GPU, that auto may use in all; what is free" },
     { .name = "layers", .value = "N", .help = "train, step, prefill, decode: of the shape; all" },
     PN_FLAG_CONFIG,
     PN_FLAG_SET,
@@ -322,7 +340,7 @@ const pn_command pn_cmd_bench = {
         "    postnas bench ops --op attention --op gated_delta --tokens 2048 --threads 1\n"
         "    postnas bench layer --block attention --block \"{ type: gated_deltanet, expand_v: 1 }\"\n"
         "    postnas bench train --shape smollm2-135m --layers 6\n"
-        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4 --recompute\n"
+        "    postnas bench step --device cuda --shape jet-nemotron-2b --tokens 16384 --sequences 4 --memory 60\n"
         "    postnas bench decode runs/quickstart/model --batch 8 --context 4096 --context 65536\n",
     .reads = "nothing; with --config, what a search of that configuration reads; a model directory\n",
     .writes = "the tables on standard output; with --json a file\n",

@@ -21,7 +21,8 @@ static pn_status run_ops(const pn_args *args) {
     pn_check_ops_options o = { .names = args->operand + 1, .n = args->n_operands - 1 };
     o.slow = pn_args_has(args, "slow");
     o.small = pn_args_has(args, "small");
-    PN_CHECK(!o.slow || !o.small, PN_USAGE, "postnas check ops: --slow and --small; leave one out");
+    o.each = pn_args_has(args, "each");
+    PN_CHECK(o.slow + o.small + o.each < 2, PN_USAGE, "postnas check ops: one of --slow, --small and --each");
     PN_TRY(pn_args_backend(args, "backend", &o.on));
     return pn_check_ops(&o, stdout);
 }
@@ -80,7 +81,8 @@ static const pn_flag flags[] = {
       .value = "SHARE",
       .help = "model: at least this share of tokens with the expected first choice; without it, any" },
     { .name = "slow", .help = "ops: also the large cases" },
-    { .name = "small", .help = "ops: only the smallest cases, as for sanitizers" },
+    { .name = "small", .help = "ops: only the smallest cases" },
+    { .name = "each", .help = "ops: one small case for each of an implementation's kernels, run once; for sanitizers" },
     { .name = "backend", .value = "NAME", .def = "cpu", .help = "ops, vectors: whose implementations, cpu or cuda" },
     { .name = "dtype", .value = "TYPE", .def = "f32", .help = "ops, vectors: what cuda computes in, f32 or bf16" },
     PN_FLAG_END,
@@ -91,7 +93,7 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow] [--small] [--backend NAME] [--dtype TYPE]\n"
+        "    postnas check ops [NAME...] [--slow | --small | --each] [--backend NAME] [--dtype TYPE]\n"
         "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH... [--backend NAME] [--dtype TYPE]\n"

@@ -36,19 +36,26 @@ static hid_t memory_type(pn_dtype t) {
 static pn_status place_of(const pn_checkpoint_array *a, void **buffer, void **place) {
     const pn_tensor *t = a->tensor;
     *buffer = NULL;
-    *place = a->data;
-    if (!t) return PN_OK;
-    *place = pn_data(t);
-    if (t->dtype == a->dtype && pn_pool_kind_of(t->storage->pool) == PN_POOL_HOST) return PN_OK;
+    *place = t ? pn_data(t) : a->data;
+    if (!t && !a->source) return PN_OK;
+    if (t && t->dtype == a->dtype && pn_pool_kind_of(t->storage->pool) == PN_POOL_HOST) return PN_OK;
     *place = *buffer = malloc((size_t)a->n * pn_dtype_bytes(a->dtype) + 1);
     PN_CHECK(*buffer, PN_MEMORY, "out of memory");
     return PN_OK;
 }
 
+/* Through the buffer, which is there. */
+static pn_status fetch(const pn_checkpoint_array *a, void *buffer) {
+    return a->source ? a->source->read(a->of, a->index, buffer) : pn_tensor_read(a->tensor, buffer, a->dtype);
+}
+static pn_status give(const pn_checkpoint_array *a, const void *buffer) {
+    return a->source ? a->source->write(a->of, a->index, buffer) : pn_tensor_write(a->tensor, buffer, a->dtype);
+}
+
 static pn_status write_array(hid_t dataset, const char *path, const pn_checkpoint_array *a) {
     void *buffer, *from;
     PN_TRY(place_of(a, &buffer, &from));
-    pn_status s = buffer ? pn_tensor_read(a->tensor, buffer, a->dtype) : PN_OK;
+    pn_status s = buffer ? fetch(a, buffer) : PN_OK;
     if (!s) s = pn_h5_append(dataset, path, a->name, memory_type(a->dtype), 0, a->n, from);
     free(buffer);
     return s;
@@ -58,7 +65,7 @@ static pn_status read_array(hid_t dataset, const char *path, const pn_checkpoint
     void *buffer, *to;
     PN_TRY(place_of(a, &buffer, &to));
     pn_status s = pn_h5_read(dataset, path, a->name, memory_type(a->dtype), 0, a->n, to);
-    if (!s && buffer) s = pn_tensor_write(a->tensor, buffer, a->dtype);
+    if (!s && buffer) s = give(a, buffer);
     free(buffer);
     return s;
 }

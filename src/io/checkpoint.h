@@ -12,19 +12,32 @@
 
 #include "tensor.h"
 
+/* Values that are kept otherwise than as an array is: all n of part `index` of something. */
+typedef struct pn_checkpoint_source {
+    pn_status (*read)(const void *of, int index, void *values);
+    pn_status (*write)(void *of, int index, const void *values);
+} pn_checkpoint_source;
+
 typedef struct pn_checkpoint_array {
     const char *name;
-    pn_dtype dtype;    /* F32, F64, I32 or I64: as which it is kept */
-    int64_t n;         /* elements */
-    void *data;        /* read by save, written by load */
-    pn_tensor *tensor; /* in place of data: its values, wherever they are; borrowed */
+    pn_dtype dtype;                     /* F32, F64, I32 or I64: as which it is kept */
+    int64_t n;                          /* elements */
+    void *data;                         /* read by save, written by load */
+    pn_tensor *tensor;                  /* in place of data: its values, wherever they are; borrowed */
+    const pn_checkpoint_source *source; /* in place of both; borrowed, and so is `of` */
+    void *of;
+    int index;
 } pn_checkpoint_array;
 
 static inline pn_checkpoint_array pn_checkpoint_data(const char *name, pn_dtype dtype, int64_t n, void *data) {
-    return (pn_checkpoint_array){ name, dtype, n, data, NULL };
+    return (pn_checkpoint_array){ .name = name, .dtype = dtype, .n = n, .data = data };
 }
 static inline pn_checkpoint_array pn_checkpoint_tensor(const char *name, pn_dtype dtype, pn_tensor *t) {
-    return (pn_checkpoint_array){ name, dtype, pn_tensor_elems(t), NULL, t };
+    return (pn_checkpoint_array){ .name = name, .dtype = dtype, .n = pn_tensor_elems(t), .tensor = t };
+}
+static inline pn_checkpoint_array pn_checkpoint_from(const char *name, pn_dtype dtype, int64_t n,
+                                                     const pn_checkpoint_source *source, void *of, int index) {
+    return (pn_checkpoint_array){ .name = name, .dtype = dtype, .n = n, .source = source, .of = of, .index = index };
 }
 
 /* fingerprint: identifies the job; a state of another job is refused on load, which comes before any save. */

@@ -1,7 +1,7 @@
 /* How fast blocks are on this machine, measured: the latency table, and what it predicts of a whole model.
  *
  * Two passes are measured, on the threads there are with weights and activations in F32, or on the GPU, where a pass
- * ends when the GPU has done it:
+ * ends when the GPU has done it and a step of decoding is a CUDA graph (decode.h):
  *
  *     decode     `batch` sequences, each extended by the last token of a context of `context` tokens
  *     prefill    one prompt of `context` tokens, in pieces of `chunk`, through the decode state

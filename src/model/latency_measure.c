@@ -12,6 +12,7 @@ typedef struct frame {
     pn_latency_step step;
     int64_t *offset; /* of step.docs; owned */
     int64_t runs;
+    pn_decoder *decoder[PN_LATENCY_MOST_COPIES]; /* of each copy, for one token each; else NULL */
 } frame;
 
 int64_t pn_latency_sequences(const pn_latency_setting *setting) {
@@ -19,6 +20,7 @@ int64_t pn_latency_sequences(const pn_latency_setting *setting) {
 }
 
 static void frame_close(frame *f) {
+    for (int i = 0; i < f->subject->copies; i++) pn_decoder_destroy(&f->decoder[i]);
     if (f->step.tape) pn_tape_reset(f->step.tape);
     pn_tensor_release(&f->step.ids);
     pn_tensor_release(&f->step.x);
@@ -52,16 +54,37 @@ static pn_status frame_open(const pn_latency_subject *s, const pn_latency_settin
     PN_CHECK(f->offset, PN_MEMORY, "out of memory");
     for (int64_t i = 0; i <= n; i++) f->offset[i] = i * length;
     f->step.docs = (pn_docs){ .n = n, .offset = f->offset };
-    PN_TRY(pn_params_tape(s->params, &f->step.tape));
+    PN_TRY(pn_params_tape(s->copy(s->ctx, 0).params, &f->step.tape));
     pn_tape_record(f->step.tape, false);
     PN_TRY(made_up(s, shape, &f->step));
+    for (int i = 0; i < s->copies && setting->pass == PN_LATENCY_DECODE; i++) {
+        const pn_latency_copy c = s->copy(s->ctx, i);
+        const pn_decode_parts parts = {
+            .params = c.params, .state = c.state, .n_states = c.n_states, .n = n, .offset = f->offset
+        };
+        PN_TRY(pn_decoder_create(f->step.tape, &parts, &f->decoder[i]));
+    }
+    return PN_OK;
+}
+
+static pn_status run_copy(void *ctx) {
+    frame *f = ctx;
+    pn_tape_reset(f->step.tape);
+    PN_TRY(f->subject->run(f->subject->ctx, (int)(f->runs % f->subject->copies), &f->step));
     return PN_OK;
 }
 
 static pn_status run_frame(void *ctx) {
     frame *f = ctx;
-    pn_tape_reset(f->step.tape);
-    PN_TRY(f->subject->run(f->subject->ctx, (int)(f->runs++ % f->subject->copies), &f->step));
+    const pn_latency_subject *s = f->subject;
+    const int copy = (int)(f->runs % s->copies);
+    const pn_latency_copy c = s->copy(s->ctx, copy);
+    for (int i = 0; i < c.n_states; i++) pn_state_assume_past(c.state[i], f->step.past);
+    if (f->decoder[copy])
+        PN_TRY(pn_decoder_step(f->decoder[copy], run_copy, f));
+    else
+        PN_TRY(run_copy(f));
+    f->runs++;
     if (pn_tape_backend(f->step.tape) == PN_CUDA) PN_TRY(pn_device_sync());
     return PN_OK;
 }
@@ -71,7 +94,7 @@ static pn_status time_frame(frame *f, pn_timing *out) {
     const int64_t runs = f->setting->repeat * copies; /* as often through each as through a whole model's layers */
     const bool gpu = pn_tape_backend(f->step.tape) == PN_CUDA; /* its time is nobody's processor time */
     const pn_timing_rule rule = { .clock = gpu ? pn_seconds : pn_timing_clock(),
-                                  .warm = copies,
+                                  .warm = gpu ? 2 * copies : copies, /* the second time may be recorded */
                                   .runs = runs < PN_TIMING_MOST_RUNS ? runs : PN_TIMING_MOST_RUNS,
                                   .seconds = f->setting->seconds };
     PN_TRY(pn_time_runs(&rule, run_frame, f, out));

@@ -2,6 +2,7 @@
 #ifndef PN_MODEL_LATENCY_MEASURE_H
 #define PN_MODEL_LATENCY_MEASURE_H
 
+#include "decode.h"
 #include "latency.h"
 
 /* What is run once. Tensors are borrowed and stay as they are. */
@@ -13,11 +14,19 @@ typedef struct pn_latency_step {
     bool body, head;    /* without body, only logits of x; without head, no logits */
 } pn_latency_step;
 
+/* What a copy has: borrowed. */
+typedef struct pn_latency_copy {
+    const pn_params *params;
+    pn_state *const *state; /* n_states of them, NULL: no state; the past is said before every run */
+    int n_states;
+} pn_latency_copy;
+
+enum { PN_LATENCY_MOST_COPIES = 64 };
 typedef struct pn_latency_subject {
-    const pn_params *params; /* of what runs: tapes are made for it */
-    int64_t hidden, vocab;   /* of the ids */
-    int copies;              /* used in turn */
+    int64_t hidden, vocab; /* of the ids */
+    int copies;            /* used in turn */
     bool has_head;
+    pn_latency_copy (*copy)(void *ctx, int copy);
     pn_status (*run)(void *ctx, int copy, const pn_latency_step *step);
     void *ctx;
 } pn_latency_subject;

@@ -2,12 +2,11 @@
 
 #include <math.h>
 
-#include "add/add.h"
 #include "device.h"
 #include "latency_measure.h"
 #include "machine.h"
 
-enum { MOST_COPIES = 64 };
+enum { MOST_COPIES = PN_LATENCY_MOST_COPIES };
 
 /* Copies of one part: either a block with its state, or a model that has nothing but the part. */
 typedef struct copies {
@@ -66,13 +65,18 @@ static pn_status fill(pn_params *first, pn_params *p, const pn_latency_setting *
     return PN_OK;
 }
 
+static pn_latency_copy copy_at(void *ctx, int copy) {
+    const copies *c = ctx;
+    if (c->at[copy].model) return (pn_latency_copy){ .params = c->at[copy].model->params };
+    return (pn_latency_copy){ .params = c->at[copy].params, .state = &c->at[copy].state, .n_states = 1 };
+}
+
 /* ---- a block ---- */
 
 static pn_status run_block(void *ctx, int copy, const pn_latency_step *step) {
     copies *c = ctx;
     pn_carry carry = { 0 };
     pn_tensor *y;
-    pn_state_assume_past(c->at[copy].state, step->past);
     PN_TRY(pn_block_extend(c->at[copy].block, step->tape, step->x, &step->docs, c->at[copy].state, &carry, &y));
     return PN_OK;
 }
@@ -104,13 +108,9 @@ static pn_status make_blocks(copies *c, const pn_block_spec *spec, const pn_dims
 static pn_status measure(copies *c, const pn_dims *dims, int64_t vocab, bool head,
                          pn_status (*run)(void *ctx, int copy, const pn_latency_step *step),
                          const pn_latency_setting *setting, pn_timing *out) {
-    const pn_latency_subject subject = { .params = c->at[0].model ? c->at[0].model->params : c->at[0].params,
-                                         .hidden = dims->hidden,
-                                         .vocab = vocab,
-                                         .copies = c->n,
-                                         .has_head = head,
-                                         .run = run,
-                                         .ctx = c };
+    const pn_latency_subject subject = {
+        .hidden = dims->hidden, .vocab = vocab, .copies = c->n, .has_head = head, .copy = copy_at, .run = run, .ctx = c
+    };
     PN_TRY(pn_latency_measure(&subject, setting, out));
     return PN_OK;
 }
@@ -129,10 +129,9 @@ pn_status pn_latency_time_block(const pn_block_spec *spec, const pn_dims *dims, 
 static pn_status run_rest(void *ctx, int copy, const pn_latency_step *step) {
     const copies *c = ctx;
     const pn_model *m = c->at[copy].model;
-    pn_tensor *x, *h, *y;
+    pn_tensor *x, *y;
     PN_TRY(pn_model_mixer_input(m, 0, step->tape, step->x, &x));
-    PN_TRY(pn_add(step->tape, step->x, x, &h)); /* as if x were what the mixer made of it */
-    PN_TRY(pn_model_mlp_half(m, 0, step->tape, h, &y));
+    PN_TRY(pn_model_mlp_half(m, 0, step->tape, step->x, x, &y)); /* as if x were what the mixer made of it */
     return PN_OK;
 }
 
@@ -191,14 +190,17 @@ typedef struct whole {
     pn_cache *cache;
 } whole;
 
+static pn_latency_copy whole_copy(void *ctx, int copy) {
+    const whole *w = ctx;
+    (void)copy;
+    return (pn_latency_copy){ .params = w->m->params, .state = w->cache->layer, .n_states = w->cache->n_layers };
+}
+
 static pn_status run_model(void *ctx, int copy, const pn_latency_step *step) {
     const whole *w = ctx;
     pn_tensor *hidden = step->x, *logits;
     (void)copy;
-    if (step->body) {
-        for (int l = 0; l < w->cache->n_layers; l++) pn_state_assume_past(w->cache->layer[l], step->past);
-        PN_TRY(pn_model_extend(w->m, w->cache, step->tape, step->ids, &step->docs, &hidden));
-    }
+    if (step->body) PN_TRY(pn_model_extend(w->m, w->cache, step->tape, step->ids, &step->docs, &hidden));
     if (step->head) PN_TRY(pn_model_logits(w->m, step->tape, hidden, &logits));
     return PN_OK;
 }
@@ -209,11 +211,11 @@ pn_status pn_latency_model(const pn_model *m, const pn_path *path, const pn_late
     PN_TRY(check_memory(m->params->backend, "the model's state", 2 * state, setting));
     whole w = { .m = m };
     PN_TRY(pn_cache_create(m, path, n, &w.cache));
-    const pn_latency_subject subject = { .params = m->params,
-                                         .hidden = m->config.dims.hidden,
+    const pn_latency_subject subject = { .hidden = m->config.dims.hidden,
                                          .vocab = m->config.vocab,
                                          .copies = 1,
                                          .has_head = true,
+                                         .copy = whole_copy,
                                          .run = run_model,
                                          .ctx = &w };
     pn_status s = pn_latency_measure(&subject, setting, out);

@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "add/add.h"
+#include "add_rms_norm/add_rms_norm.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
+#include "range.h"
 #include "rms_norm/rms_norm.h"
 
 /* Sizes no machine has: refused before anything is multiplied or allocated. */
@@ -172,12 +174,19 @@ pn_status pn_model_mixer_input(const pn_model *m, int l, pn_tape *t, pn_tensor *
     return PN_OK;
 }
 
-pn_status pn_model_mlp_half(const pn_model *m, int l, pn_tape *t, pn_tensor *h, pn_tensor **out) {
-    pn_tensor *x, *y;
-    PN_TRY(pn_rms_norm(t, h, m->layer[l].post_norm, m->config.dims.rms_norm_eps, &x));
+pn_status pn_model_mlp_half(const pn_model *m, int l, pn_tape *t, pn_tensor *h, pn_tensor *y, pn_tensor **out) {
+    pn_tensor *x, *z, *w = m->layer[l].post_norm;
+    const double eps = m->config.dims.rms_norm_eps;
+    /* In backward one op gains nothing, and a norm alone can be made again from its input. */
+    if (y && !pn_tape_differentiates(t)) {
+        PN_TRY(pn_add_rms_norm(t, h, y, w, eps, &h, &x));
+    } else {
+        if (y) PN_TRY(pn_add(t, h, y, &h));
+        PN_TRY(pn_rms_norm(t, h, w, eps, &x));
+    }
     pn_docs none = { 0 };
-    PN_TRY(m->layer[l].mlp->spec.type->forward(m->layer[l].mlp, t, x, &none, NULL, NULL, &y));
-    PN_TRY(pn_add(t, h, y, out));
+    PN_TRY(m->layer[l].mlp->spec.type->forward(m->layer[l].mlp, t, x, &none, NULL, NULL, &z));
+    PN_TRY(pn_add(t, h, z, out));
     return PN_OK;
 }
 
@@ -187,24 +196,33 @@ static pn_status layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tens
     PN_ASSERT(choice < m->layer[l].n_candidates);
     pn_scope scope = pn_scope_open(t);
     pn_block *mixer = m->layer[l].candidate[choice];
+    pn_tensor *y = NULL;
     if (mixer->spec.type != &pn_block_none) {
-        pn_tensor *x, *y;
+        pn_tensor *x;
         PN_TRY(pn_model_mixer_input(m, l, t, h, &x));
         if (state)
             PN_TRY(pn_block_extend(mixer, t, x, docs, state, carry, &y));
         else
             PN_TRY(pn_block_forward(mixer, t, x, docs, carry, &y));
-        PN_TRY(pn_add(t, h, y, &h));
     }
-    PN_TRY(pn_model_mlp_half(m, l, t, h, out));
+    PN_TRY(pn_model_mlp_half(m, l, t, h, y, out));
     pn_tensor *keep[] = { *out, carry ? carry->v_first : NULL };
     pn_scope_close(t, scope, keep, 2);
     return PN_OK;
 }
 
+/* The same, with a name in profilers. */
+static pn_status named_layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tensor *h, const pn_docs *docs,
+                             pn_state *state, pn_carry *carry, pn_tensor **out) {
+    pn_range_begin("layer", l);
+    pn_status s = layer(m, l, choice, t, h, docs, state, carry, out);
+    pn_range_end();
+    return s;
+}
+
 pn_status pn_model_layer(const pn_model *m, int l, int choice, pn_tape *t, pn_tensor *h, const pn_docs *docs,
                          pn_carry *carry, pn_tensor **out) {
-    return layer(m, l, choice, t, h, docs, NULL, carry, out);
+    return named_layer(m, l, choice, t, h, docs, NULL, carry, out);
 }
 
 pn_status pn_model_final(const pn_model *m, pn_tape *t, pn_tensor *h, pn_tensor **hidden) {
@@ -220,7 +238,8 @@ static pn_status hidden_states(const pn_model *m, const pn_path *path, pn_cache 
     PN_TRY(pn_model_embed(m, t, ids, &h));
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_tensor *next;
-        PN_TRY(layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry, &next));
+        PN_TRY(
+            named_layer(m, l, path ? path->choice[l] : 0, t, h, docs, cache ? cache->layer[l] : NULL, &carry, &next));
         pn_tensor *keep[] = { next, carry.v_first };
         pn_scope_close(t, scope, keep, 2);
         h = next;

@@ -60,9 +60,10 @@ void pn_model_path_config(const pn_model *m, const pn_path *path, pn_model_confi
 
 /* ids: [tokens] I32. h: the residual stream [tokens, D], owned by the tape like every output below. */
 pn_status pn_model_embed(const pn_model *m, pn_tape *t, pn_tensor *ids, pn_tensor **h);
-/* The mixer's input rms(h), and its output with the residual added, and the MLP half: pn_model_layer is all three. */
+/* The mixer's input rms(h), and the MLP half of h + y, y what the mixer made of it (NULL: there is none):
+ * pn_model_layer is both and the mixer. */
 pn_status pn_model_mixer_input(const pn_model *m, int layer, pn_tape *t, pn_tensor *h, pn_tensor **x);
-pn_status pn_model_mlp_half(const pn_model *m, int layer, pn_tape *t, pn_tensor *h, pn_tensor **out);
+pn_status pn_model_mlp_half(const pn_model *m, int layer, pn_tape *t, pn_tensor *h, pn_tensor *y, pn_tensor **out);
 pn_status pn_model_layer(const pn_model *m, int layer, int choice, pn_tape *t, pn_tensor *h, const pn_docs *docs,
                          pn_carry *carry, pn_tensor **out);
 /* After the final norm. */

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "decode.h"
+
 typedef struct candidate {
     float logit;
     int32_t token;
@@ -46,7 +48,7 @@ pn_status pn_sampler_pick(pn_sampler *s, const float *logits, int64_t n, int32_t
     return PN_OK;
 }
 
-/* One piece of tokens into the cache; the logits of its last token, [vocab]. */
+/* The prompt into the cache; the logits of its last token, [vocab]. */
 static pn_status advance(const pn_model *m, pn_cache *cache, pn_tape *t, const int32_t *ids, int64_t n, float *logits) {
     pn_tensor *tokens, *hidden, *last, *out;
     pn_tape_reset(t);
@@ -67,6 +69,8 @@ pn_status pn_generate(const pn_model *m, const pn_path *path, const int32_t *pro
     PN_CHECK(n_prompt > 0, PN_USAGE, "generate: the prompt is empty");
     pn_cache *cache = NULL;
     pn_tape *t = NULL;
+    pn_model_decoder *decoder = NULL;
+    pn_tensor *out;
     pn_status s;
     float *logits = malloc((size_t)m->config.vocab * sizeof *logits);
     if (!logits) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
@@ -74,14 +78,18 @@ pn_status pn_generate(const pn_model *m, const pn_path *path, const int32_t *pro
     PN_TRY_GOTO(s, pn_params_tape(m->params, &t), done);
     pn_tape_record(t, false);
     PN_TRY_GOTO(s, advance(m, cache, t, prompt, n_prompt, logits), done);
+    PN_TRY_GOTO(s, pn_model_decoder_create(m, cache, t, &decoder), done);
     for (int64_t i = 0; i < max_tokens; i++) {
         int32_t token;
         PN_TRY_GOTO(s, pn_sampler_pick(sampler, logits, m->config.vocab, &token), done);
         if (token == stop || !emit(ctx, token)) break;
-        if (i + 1 < max_tokens) PN_TRY_GOTO(s, advance(m, cache, t, &token, 1, logits), done);
+        if (i + 1 == max_tokens) break;
+        PN_TRY_GOTO(s, pn_model_decoder_step(decoder, &token, &out), done);
+        PN_TRY_GOTO(s, pn_tensor_read(out, logits, PN_F32), done);
     }
 done:
     free(logits);
+    pn_model_decoder_destroy(&decoder);
     pn_tape_destroy(&t);
     pn_cache_destroy(&cache);
     return s;

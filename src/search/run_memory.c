@@ -1,7 +1,6 @@
 /* Whether the GPU's memory holds what the run will train. */
 #include <stdlib.h>
 
-#include "device.h"
 #include "plan.h"
 #include "run_phases.h"
 
@@ -12,7 +11,7 @@ static bool on_path(const pn_model *m, const pn_path *path, const char *name) {
 }
 
 /* The hybrid of a path has copies of its mixers, and trains them: planned in the super-network, where these train. */
-static pn_status plan_distillation(pn_run *r, pn_memory_need *need) {
+static pn_status plan_distillation(pn_run *r, double budget, pn_memory_need *need) {
     const pn_path path = pn_space_all_linear(&r->space), teacher = pn_model_own_path(r->net);
     const pn_train_job job = { .name = "distil",
                                .options = &r->config.distill_train,
@@ -31,7 +30,7 @@ static pn_status plan_distillation(pn_run *r, pn_memory_need *need) {
         value->wants_grad = on_path(r->net, &path, p->item[i]->name);
         if (value->wants_grad) copies += (double)pn_tensor_bytes(value);
     }
-    pn_status s = pn_train_plan(&job, need);
+    pn_status s = pn_train_plan(&job, budget - copies, NULL, need);
     need->weights = copies;
     for (int i = 0; i < p->n; i++) p->item[i]->value->wants_grad = trained[i];
     free(trained);
@@ -42,12 +41,12 @@ pn_status pn_run_check_memory(pn_run *r) {
     const pn_search_config *c = &r->config;
     const pn_supernet_job job = { .config = &c->supernet, .mixture = r->mixture, .seed = (uint64_t)c->top.seed };
     pn_memory_need need;
-    pn_device_info gpu;
+    double budget;
     if (r->on.backend != PN_CUDA) return PN_OK;
     PN_TRY(pn_supernet_fits(r->net, &job));
     if (!c->distill_tokens) return PN_OK;
-    PN_TRY(pn_device_describe(&gpu));
-    PN_TRY(plan_distillation(r, &need));
-    PN_TRY(pn_memory_check(&need, (double)gpu.free_bytes, "distillation"));
+    PN_TRY(pn_memory_budget(c->distill_train.memory_gb, &budget));
+    PN_TRY(plan_distillation(r, budget, &need));
+    PN_TRY(pn_memory_check(&need, budget, "distillation"));
     return PN_OK;
 }

@@ -8,17 +8,18 @@
  *     order: layer   for each layer, walk all steps over an activation store that holds h of every token; afterwards
  *                    the store holds the next layer's h: one layer's optimizer in memory, the data read once
  *
- * Both do the same updates in the same order per layer, from the same batches: with an F32 store the weights agree bit
- * for bit. Layers do not depend on each other's candidates, so each keeps a state of its own (local_internal.h): a run
- * that goes on updates nothing that has been updated. The activation store is not part of the state, for it is as large
- * as the data: the teacher's pass over the layers before, without their candidates, fills it again. */
+ * Both do the same updates in the same order per layer, from the same batches: with a store as wide as what is computed
+ * in the weights agree bit for bit. Layers do not depend on each other's candidates, so each keeps a state of its own
+ * (local_internal.h): a run that goes on updates nothing that has been updated. The activation store is not part of the
+ * state, for it is as large as the data: the teacher's pass over the layers before, without their candidates, fills it
+ * again. */
 #include "local.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include <xxhash.h>
 
-#include "add/add.h"
 #include "clock.h"
 #include "device.h"
 #include "feature_loss/feature_loss.h"
@@ -26,6 +27,7 @@
 #include "log.h"
 #include "machine.h"
 #include "monitor.h"
+#include "optimizer.h"
 #include "signals.h"
 #include "start.h"
 
@@ -62,18 +64,18 @@ bool pn_local_owns(const local *r, const learner *x, const pn_param *p) {
 }
 
 static pn_status start_learner(local *r, learner *x) {
-    pn_params *p = r->m->params;
-    pn_adamw_slot *slots = calloc((size_t)p->n, sizeof *slots);
-    PN_CHECK(slots, PN_MEMORY, "out of memory");
-    int n = 0;
-    for (int i = 0; i < p->n; i++)
-        if (pn_local_owns(r, x, p->item[i]))
-            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
     const pn_train_options *o = r->train;
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
-    pn_status s = pn_adamw_create(slots, n, &set, &x->optim);
-    free(slots);
-    return s;
+    const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
+    PN_TRY(pn_optimizer_create(r->m->params, prefix, &set, &x->optim));
+    PN_TRY(pn_readback_create(pn_backend_pool(r->m->params->backend), &x->sent));
+    return PN_OK;
+}
+
+static void end_learner(learner *x) {
+    pn_readback_destroy(&x->sent);
+    pn_adamw_destroy(&x->optim);
+    x->open = false;
 }
 
 static void show_error(const local *r, const learner *x, int64_t step, double error) {
@@ -91,6 +93,32 @@ pn_status pn_local_start(local *r, int layer) {
     return PN_OK;
 }
 
+static pn_status settle(local *r, learner *x) {
+    double error;
+    char block[64];
+    const int64_t step = x->step, tenth = (r->steps + 9) / 10;
+    if (!x->open) return PN_OK;
+    x->open = false;
+    PN_TRY(pn_readback_wait(x->sent, &error));
+    const pn_status updated = pn_adamw_finish(x->optim, NULL);
+    PN_CHECK(isfinite(error), PN_NUMERIC,
+             "layer %d, step %lld: the error of %s is %g: lower the learning rate or check the data", x->layer,
+             (long long)step + 1, pn_candidate_text(r->m, x->layer, x->choice, block, sizeof block), error);
+    PN_TRY(updated);
+    if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
+    if (step == 0) x->error_sums[2] = error;
+    if (step < tenth) x->error_sums[0] += error / (double)tenth;
+    if (step >= r->steps - tenth) x->error_sums[1] += error / (double)tenth;
+    r->error = r->error == 0 ? error : 0.98 * r->error + 0.02 * error;
+    return PN_OK;
+}
+
+pn_status pn_local_settle(local *r, int layer) {
+    for (int i = 0; i < r->n_learners; i++)
+        if (r->learner[i].layer == layer) PN_TRY(settle(r, &r->learner[i]));
+    return PN_OK;
+}
+
 static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn_tensor *target, const pn_docs *docs) {
     pn_tensor *y, *loss;
     pn_carry carry = { 0 };
@@ -98,19 +126,15 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
     pn_tape_record(r->tape, true);
     PN_TRY(pn_block_forward(r->m->layer[x->layer].candidate[x->choice], r->tape, input, docs, &carry, &y));
     PN_TRY(pn_feature_loss(r->tape, y, target, &loss));
-    PN_TRY(pn_tape_backward(r->tape, loss));
-    PN_TRY(pn_adamw_step(x->optim, pn_schedule_rate(&r->train->schedule, step, r->steps), NULL));
-    double error;
-    PN_TRY(pn_tensor_read(loss, &error, PN_F64)); /* now that the GPU has been waited for */
+    PN_TRY(settle(r, x));
+    PN_TRY(pn_tape_backward_unchecked(r->tape, loss));
+    PN_TRY(pn_adamw_begin(x->optim, pn_schedule_rate(&r->train->schedule, step, r->steps), loss));
+    PN_TRY(pn_readback_add(x->sent, loss));
+    x->open = true;
+    x->step = step;
     pn_tape_record(r->tape, false);
     pn_scope_close(r->tape, scope, NULL, 0);
-    if (pn_monitor_due(step + 1, r->steps)) show_error(r, x, step + 1, error);
-    int64_t tenth = (r->steps + 9) / 10;
-    if (step == 0) x->error_sums[2] = error;
-    if (step < tenth) x->error_sums[0] += error / (double)tenth;
-    if (step >= r->steps - tenth) x->error_sums[1] += error / (double)tenth;
-    r->error = r->error == 0 ? error : 0.98 * r->error + 0.02 * error;
-    return PN_OK;
+    return r->m->params->backend == PN_CUDA ? PN_OK : settle(r, x);
 }
 
 /* Asked after every layer of every step. State is written where a signal stops the run, and now and then on the way. */
@@ -127,7 +151,7 @@ static pn_status keep(local *r, int first, int end) {
 /* One layer on one batch: teaches its candidates, unless an earlier run has, and returns the teacher's next h (NULL
  * out: not wanted). */
 static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const pn_docs *docs, pn_tensor **next) {
-    pn_tensor *x, *y, *sum;
+    pn_tensor *x, *y;
     pn_carry carry = { 0 };
     bool teach = step >= r->trained[l];
     r->done += docs->offset[docs->n];
@@ -137,17 +161,15 @@ static pn_status layer_step(local *r, int l, int64_t step, pn_tensor *h, const p
     for (int i = 0; i < r->n_learners && teach; i++)
         if (r->learner[i].layer == l) PN_TRY(update(r, &r->learner[i], step, x, y, docs));
     if (teach) r->trained[l] = step + 1;
-    if (next) {
-        PN_TRY(pn_add(r->tape, h, y, &sum));
-        PN_TRY(pn_model_mlp_half(r->m, l, r->tape, sum, next));
-    }
+    if (next) PN_TRY(pn_model_mlp_half(r->m, l, r->tape, h, y, next));
     pn_progress_update(&r->progress, r->done, "layer %d  error %.3f", l, r->error);
     return PN_OK;
 }
 
 static pn_status finish_layer(local *r, int l) {
+    PN_TRY(pn_local_settle(r, l));
     for (int i = 0; i < r->n_learners; i++)
-        if (r->learner[i].layer == l) pn_adamw_destroy(&r->learner[i].optim);
+        if (r->learner[i].layer == l) end_learner(&r->learner[i]);
     return pn_local_save(r, l);
 }
 
@@ -273,7 +295,7 @@ static pn_status train_all(local *r, const pn_supernet_phase *phase, pn_mixture 
     r->progress = pn_progress_begin("local training", 0, r->steps * r->train->batch_tokens * r->m->config.n_layers,
                                     "layer tokens");
     if (phase->order == PN_ORDER_LAYER)
-        PN_TRY(layer_order(r, mixture, phase->store ? PN_BF16 : PN_F32));
+        PN_TRY(layer_order(r, mixture, pn_local_store_dtype(r->m, phase)));
     else
         PN_TRY(step_order(r, mixture));
     pn_progress_end(&r->progress);
@@ -327,7 +349,7 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
     if (!finished(&r)) PN_TRY_GOTO(s, train_all(&r, phase, job->mixture), done);
     PN_TRY_GOTO(s, report(&r, out), done);
 done:
-    for (int i = 0; r.learner && i < r.n_learners; i++) pn_adamw_destroy(&r.learner[i].optim);
+    for (int i = 0; r.learner && i < r.n_learners; i++) end_learner(&r.learner[i]);
     free(r.learner);
     pn_tape_destroy(&r.tape);
     return s;

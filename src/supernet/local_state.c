@@ -6,18 +6,17 @@
 #include "files.h"
 #include "local_internal.h"
 #include "log.h"
-
-enum { NAME_ROOM = PN_NAME_MAX + 32 };
+#include "optimizer.h"
 
 /* The arrays of a checkpoint, with room for their names. */
 typedef struct listing {
     pn_checkpoint_array *array;
-    char (*name)[NAME_ROOM];
+    char (*name)[PN_OPTIMIZER_NAME];
     int n;
 } listing;
 
 static const char *add_name(listing *s, const char *part, const char *of) {
-    snprintf(s->name[s->n], NAME_ROOM, "%s/%s", part, of);
+    snprintf(s->name[s->n], sizeof *s->name, "%s/%s", part, of);
     return s->name[s->n];
 }
 
@@ -26,23 +25,18 @@ static void add(listing *s, const char *part, const char *of, pn_dtype dtype, in
     s->n++;
 }
 
-static void add_tensor(listing *s, const char *part, const char *of, pn_tensor *t) {
-    s->array[s->n] = pn_checkpoint_tensor(add_name(s, part, of), PN_F32, t);
-    s->n++;
-}
-
 static void add_learner(listing *s, local *r, learner *x) {
     const char *prefix = r->m->layer[x->layer].candidate[x->choice]->prefix;
-    int slot = 0;
-    for (int i = 0; i < r->m->params->n; i++) {
+    if (x->optim) {
+        s->n += pn_optimizer_arrays(x->optim, s->array + s->n, s->name + s->n);
+        add(s, "optimizer_steps", prefix, PN_I64, 1, pn_adamw_steps(x->optim));
+    }
+    for (int i = 0; i < r->m->params->n && !x->optim; i++) {
         pn_param *p = r->m->params->item[i];
         if (!pn_local_owns(r, x, p)) continue;
-        add_tensor(s, "weight", p->name, x->optim ? pn_adamw_master(x->optim, slot) : p->value);
-        for (int k = 0; x->optim && k < 2; k++)
-            add_tensor(s, k ? "moment2" : "moment1", p->name, pn_adamw_moment(x->optim, slot, k));
-        slot++;
+        s->array[s->n] = pn_checkpoint_tensor(add_name(s, "weight", p->name), PN_F32, p->value);
+        s->n++;
     }
-    if (x->optim) add(s, "optimizer_steps", prefix, PN_I64, 1, pn_adamw_steps(x->optim));
     add(s, "error_sums", prefix, PN_F64, 3, x->error_sums);
 }
 
@@ -57,8 +51,6 @@ static pn_status transfer(local *r, int layer, const char *dir, bool save) {
         status = pn_checkpoint_save(dir, r->trained[layer], r->fingerprint, s.array, s.n);
     else if (!status)
         status = pn_checkpoint_load(dir, r->fingerprint, s.array, s.n, &r->trained[layer]);
-    for (int k = 0; k < r->n_learners && !status && !save; k++)
-        if (r->learner[k].layer == layer && r->learner[k].optim) status = pn_adamw_restored(r->learner[k].optim);
     free(s.array);
     free(s.name);
     return status;
@@ -72,6 +64,7 @@ static pn_status layer_dir(const local *r, int layer, char *dir) {
 
 pn_status pn_local_save(local *r, int layer) {
     r->saved = pn_seconds();
+    PN_TRY(pn_local_settle(r, layer));
     if (!r->state_dir || !r->trained[layer]) return PN_OK;
     char dir[PN_PATH_MAX];
     PN_TRY(layer_dir(r, layer, dir));

@@ -1,6 +1,5 @@
 #include "plan.h"
 
-#include "device.h"
 #include "feature_loss/feature_loss.h"
 #include "local.h"
 
@@ -64,7 +63,7 @@ static pn_status plan_layer(const pn_model *m, int l, pn_tape *t, const pn_batch
     PN_TRY(pn_model_embed(m, t, ids, &h));
     PN_TRY(pn_model_mixer_input(m, l, t, h, &x));
     PN_TRY(pn_block_forward(m->layer[l].candidate[0], t, x, &batch->docs, &carry, &y));
-    PN_TRY(pn_model_mlp_half(m, l, t, h, &next));
+    PN_TRY(pn_model_mlp_half(m, l, t, h, y, &next));
     const double teacher = (double)pn_pool_peak_bytes(pool), live = (double)pn_pool_live_bytes(pool);
     for (int c = 1; c < m->layer[l].n_candidates; c++)
         if (trains(m, m->layer[l].candidate[c]))
@@ -84,7 +83,7 @@ static pn_status plan_local(pn_model *m, const pn_supernet_phase *phase, const p
     *out = (pn_memory_need){ .optimizer = phase->order == PN_ORDER_LAYER ? optimizer_of_layer(m, widest)
                                                                          : pn_optimizer_need(m->params) };
     pn_status s;
-    PN_TRY_GOTO(s, pn_tape_create_plan(m->params->backend, m->params->dtype, &t), done);
+    PN_TRY_GOTO(s, pn_params_tape_plan(m->params, &t), done);
     pn_tape_record(t, false);
     PN_TRY_GOTO(s,
                 pn_batch_load(job->mixture, 0, phase->train.batch_tokens / pn_mixture_row_tokens(job->mixture), &batch),
@@ -100,7 +99,7 @@ double pn_supernet_store_bytes(const pn_model *m, const pn_supernet_phase *phase
     if (phase->mode != PN_SUPERNET_LOCAL || phase->order != PN_ORDER_LAYER) return 0;
     const int64_t steps = phase->train.tokens / phase->train.batch_tokens;
     return (double)steps * (double)phase->train.batch_tokens * (double)m->config.dims.hidden *
-           (double)pn_dtype_bytes(phase->store ? PN_BF16 : PN_F32);
+           (double)pn_dtype_bytes(pn_local_store_dtype(m, phase));
 }
 
 /* ---- along paths ---- */
@@ -131,7 +130,7 @@ static pn_status planned_gates(void *ctx, pn_tape *t, int64_t step, pn_distill *
     return PN_OK;
 }
 
-pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, double free_bytes,
                            pn_memory_need *out) {
     if (phase->mode == PN_SUPERNET_LOCAL) return plan_local(m, phase, job, out);
     pn_path teacher = pn_model_own_path(m);
@@ -144,21 +143,21 @@ pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn
                                  .teacher_path = &teacher,
                                  .before = phase->mode == PN_SUPERNET_GATED ? planned_gates : planned_path,
                                  .ctx = &p };
-    PN_TRY(pn_train_plan(&train, out));
+    PN_TRY(pn_train_plan(&train, free_bytes, NULL, out));
     return PN_OK;
 }
 
 pn_status pn_supernet_fits(pn_model *m, const pn_supernet_job *job) {
-    pn_device_info gpu;
     if (m->params->backend != PN_CUDA) return PN_OK;
-    PN_TRY(pn_device_describe(&gpu));
     for (int i = 0; i < job->config->n_phases; i++) {
         const pn_supernet_phase *phase = &job->config->phase[i];
         const double store = pn_supernet_store_bytes(m, phase);
         pn_memory_need need;
-        PN_TRY(pn_supernet_plan(m, phase, job, &need));
-        if (store < pn_local_store_share * (double)gpu.free_bytes) need.data = store;
-        PN_TRY(pn_memory_check(&need, (double)gpu.free_bytes, job->name ? job->name : "super-network"));
+        double budget;
+        PN_TRY(pn_memory_budget(phase->train.memory_gb, &budget));
+        PN_TRY(pn_supernet_plan(m, phase, job, budget, &need));
+        if (store < pn_local_store_share * budget) need.data = store;
+        PN_TRY(pn_memory_check(&need, budget, job->name ? job->name : "super-network"));
     }
     return PN_OK;
 }

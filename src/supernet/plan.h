@@ -5,8 +5,8 @@
 #include "memory.h"
 #include "supernet.h"
 
-/* Of one phase, whose activation store (local.c) stays on the host. */
-pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+/* Of one phase, whose activation store (local.c) stays on the host; free_bytes as in pn_train_plan. */
+pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, double free_bytes,
                            pn_memory_need *out);
 /* Bytes of a phase's activation store; 0: it has none. */
 double pn_supernet_store_bytes(const pn_model *m, const pn_supernet_phase *phase);

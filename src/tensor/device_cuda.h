@@ -11,6 +11,7 @@
 /* Valid once the device is open: whoever holds a tensor on the GPU may call these. */
 cudaStream_t pn_cuda_stream(void);
 int pn_cuda_multiprocessors(void);
+size_t pn_cuda_shared_most(void); /* bytes of shared memory that a block may have */
 
 /* After a kernel's launch. kernel: "silu/cuda", a literal. PN_DEVICE when it could not start. */
 pn_status pn_cuda_launched(const char *kernel);

@@ -22,8 +22,23 @@ pn_status pn_device_upload(void *dst, const void *src, size_t n_bytes) {
     (void)dst, (void)src, (void)n_bytes;
     return pn_device_open();
 }
+pn_status pn_device_upload_constant(void *dst, const void *src, size_t n_bytes) {
+    (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
 pn_status pn_device_download(void *dst, const void *src, size_t n_bytes) {
     (void)dst, (void)src, (void)n_bytes;
+    return pn_device_open();
+}
+pn_status pn_device_pin(size_t n_bytes, void **out) {
+    (void)n_bytes, (void)out;
+    return pn_device_open();
+}
+void pn_device_unpin(void *pinned) {
+    PN_ASSERT(!pinned);
+}
+pn_status pn_device_send(void *pinned, const void *src, size_t n_bytes) {
+    (void)pinned, (void)src, (void)n_bytes;
     return pn_device_open();
 }
 pn_status pn_device_copy(void *dst, const void *src, size_t n_bytes) {
@@ -38,6 +53,33 @@ pn_status pn_device_sync(void) {
     return pn_device_open();
 }
 
+bool pn_graphs_wanted(void) {
+    return false;
+}
+bool pn_graph_recording(void) {
+    return false;
+}
+pn_status pn_graph_begin(void) {
+    return pn_device_open();
+}
+pn_status pn_graph_end(pn_graph **out) {
+    (void)out;
+    return pn_device_open();
+}
+pn_status pn_graph_branch(void) {
+    return pn_device_open();
+}
+pn_status pn_graph_join(void) {
+    return pn_device_open();
+}
+pn_status pn_graph_launch(const pn_graph *g) {
+    (void)g;
+    return pn_device_open();
+}
+void pn_graph_destroy(pn_graph **g) {
+    PN_ASSERT(!g || !*g);
+}
+
 pn_status pn_event_create(pn_event **out) {
     (void)out;
     return pn_device_open();
@@ -46,6 +88,10 @@ void pn_event_destroy(pn_event **e) {
     PN_ASSERT(!e || !*e);
 }
 pn_status pn_event_record(pn_event *e) {
+    (void)e;
+    return pn_device_open();
+}
+pn_status pn_event_wait(pn_event *e) {
     (void)e;
     return pn_device_open();
 }

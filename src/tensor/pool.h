@@ -27,6 +27,9 @@ typedef struct pn_storage {
 
 /* A device pool opens the GPU: PN_UNSUPPORTED where there is none. */
 pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out);
+/* For what stays, weights and optimizers: nothing is rounded up to a size class, and nothing kept of what comes back.
+ */
+pn_status pn_pool_create_exact(pn_pool_kind kind, pn_pool **out);
 /* The pool itself goes when the last storage taken from it has come back. */
 void pn_pool_destroy(pn_pool **pool);
 
@@ -36,10 +39,13 @@ void pn_storage_release(pn_storage **s);
 size_t pn_pool_live_bytes(const pn_pool *pool);
 size_t pn_pool_peak_bytes(const pn_pool *pool);
 void pn_pool_reset_peak(pn_pool *pool);
-/* Bytes taken from the system: those of live storages and of cached blocks. It stays still in a steady step. */
+/* Bytes taken from the system, or that would have been: those of live storages and of cached blocks. It stays still in a
+ * steady step. */
 size_t pn_pool_system_bytes(const pn_pool *pool);
 /* Gives cached blocks back to the system. */
 void pn_pool_trim(pn_pool *pool);
+/* How many blocks went back so far: while it stays, addresses that were ever handed out are still the pool's. */
+size_t pn_pool_given_back(const pn_pool *pool);
 pn_pool_kind pn_pool_kind_of(const pn_pool *pool);
 
 /* Bytes into, out of, within and between storages of any kind, at byte offsets. Where a counting pool is involved they

@@ -130,6 +130,14 @@ void pn_tensor_unhold(pn_tensor *t) {
     if (--t->holds == 0) pn_storage_release(&t->storage);
 }
 
+pn_status pn_tensor_refill(pn_tensor *t, pn_pool *pool, int holds) {
+    PN_ASSERT(!t->storage && !t->holds && holds > 0);
+    PN_TRY(pn_storage_create(pool, pn_tensor_bytes(t), &t->storage));
+    t->offset = 0;
+    t->holds = holds;
+    return PN_OK;
+}
+
 pn_tensor *pn_tensor_retain(pn_tensor *t) {
     pn_tensor_hold(t);
     return pn_tensor_retain_shell(t);

@@ -45,9 +45,14 @@ struct pn_tensor {
     int64_t shape[PN_MAX_RANK];
     pn_dtype dtype;
     bool wants_grad;
+    bool renewable;      /* a decode state: what makes the next one may write it over this (pn_op_impl.renews) */
     pn_dtype grad_dtype; /* dtype, unless somebody says otherwise: weights in BF16 gather their gradient in F32 */
     pn_tensor *grad;     /* owned; same shape; NULL until backward first reaches this tensor */
+    bool grad_blank;     /* grad is there and holds nothing: zero, and undefined in memory */
     int refs, holds;
+    int maker;   /* the tape's: index of the record that made it + 1; -1: a stand-in of the tape's own; 0: a leaf */
+    int awaited; /* the tape's: records that want its values and could have them made again (pn_tape_again) */
+    bool remade; /* the tape's: they were; so each of these has a hold on them */
 };
 
 /* Values are undefined (create) or zero (zeros). The caller owns one reference to *out, here and wherever a function
@@ -65,6 +70,8 @@ pn_tensor *pn_tensor_retain_shell(pn_tensor *t); /* reference only: shape and gr
 void pn_tensor_release_shell(pn_tensor **t);
 void pn_tensor_hold(pn_tensor *t); /* values only */
 void pn_tensor_unhold(pn_tensor *t);
+/* New storage, of undefined values, for a tensor that lost its own; `holds` holds on it. */
+pn_status pn_tensor_refill(pn_tensor *t, pn_pool *pool, int holds);
 
 int64_t pn_tensor_elems(const pn_tensor *t);
 size_t pn_tensor_bytes(const pn_tensor *t);

@@ -46,7 +46,7 @@ static pn_status mixture(pn_tape *t, const layer_call *c, pn_tensor *x, pn_tenso
 static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
     PN_ASSERT(n_in == LAYER_IN);
     const layer_call *c = ctx;
-    pn_tensor *h = in[IN_H], *y = in[IN_H], *gates = in[IN_GATES];
+    pn_tensor *h = in[IN_H], *y = NULL, *gates = in[IN_GATES];
     pn_block *mixer = c->model->layer[c->layer].candidate[c->choice];
     pn_carry carry = { .v_first = in[IN_V_FIRST] };
     pn_scope scope = pn_scope_open(t);
@@ -57,10 +57,9 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
             PN_TRY(mixture(t, c, x, gates, &y));
         else
             PN_TRY(pn_block_forward(mixer, t, x, &c->docs, &carry, &y));
-        PN_TRY(pn_add(t, h, y, &h));
     }
-    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, &out[OUT_H]));
-    out[OUT_Y] = y;
+    PN_TRY(pn_model_mlp_half(c->model, c->layer, t, h, y, &out[OUT_H]));
+    out[OUT_Y] = y ? y : h; /* of which no loss is made */
     if (n_out > OUT_V_FIRST) out[OUT_V_FIRST] = carry.v_first;
     pn_scope_close(t, scope, out, n_out);
     return PN_OK;
@@ -69,15 +68,19 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
 /* ids to hidden along a path or with gates (NULL: the path), collecting the mixers' outputs into features[layer] (NULL:
  * not wanted). */
 static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *gates, pn_tensor *ids,
-                           const pn_docs *docs, bool recompute, pn_tensor **features, pn_tensor **hidden) {
+                           const pn_docs *docs, const pn_recompute *recompute, pn_tensor **features,
+                           pn_tensor **hidden) {
     pn_tensor *h, *v_first = NULL;
     PN_TRY(pn_model_embed(m, t, ids, &h));
+    const pn_again before = pn_tape_again(t, PN_AGAIN_NEVER);
     for (int l = 0; l < m->config.n_layers; l++) {
         pn_scope scope = pn_scope_open(t);
         layer_call call = { .model = m, .docs = *docs, .layer = l, .choice = path ? path->choice[l] : 0 };
         pn_tensor *in[LAYER_IN] = { h, gates, v_first }, *out[LAYER_OUT] = { NULL };
         const int n_out = makes_v_first(&call, in) ? LAYER_OUT : OUT_V_FIRST;
-        if (recompute && pn_tape_recording(t))
+        const pn_recompute_level level = pn_recompute_at(recompute, l);
+        pn_tape_again(t, pn_recompute_again(level));
+        if (level == PN_RECOMPUTE_LAYERS)
             PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, in, LAYER_IN, out, n_out));
         else
             PN_TRY(run_layer(t, &call, in, LAYER_IN, out, n_out));
@@ -87,6 +90,7 @@ static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, p
         pn_scope_close(t, scope, keep, 3);
         h = out[OUT_H];
     }
+    pn_tape_again(t, before);
     PN_TRY(pn_model_final(m, t, h, hidden));
     return PN_OK;
 }
@@ -124,11 +128,11 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
     if (w->kl > 0 || w->feature > 0) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &batch->docs, false,
+        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &batch->docs, &(pn_recompute){ 0 },
                          w->feature > 0 ? features_t : NULL, &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &batch->docs, pass->recompute,
+    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &batch->docs, &pass->recompute,
                      w->feature > 0 ? features : NULL, &hidden));
 
     pn_tensor *term[4];

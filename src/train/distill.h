@@ -11,6 +11,7 @@
 
 #include "batch.h"
 #include "model.h"
+#include "recompute.h"
 
 typedef struct pn_loss_weights {
     double ce, kl, feature; /* 0: not computed */
@@ -31,7 +32,7 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     const pn_model *teacher; /* may be NULL when kl and feature are 0 */
     const pn_path *teacher_path;
     const pn_loss_weights *weights;
-    bool recompute; /* keep only each layer's input and run the layer again in backward */
+    pn_recompute recompute;
 } pn_distill;
 
 typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */

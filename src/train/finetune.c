@@ -209,7 +209,7 @@ static pn_status check_memory(finetune *f) {
                                    .options = &f->stages[i].train,
                                    .mixture = mixture,
                                    .student = f->model };
-        pn_status s = pn_train_fits(&job);
+        pn_status s = pn_train_fits(&job, &(pn_recompute){ 0 });
         pn_mixture_destroy(&mixture);
         PN_TRY(s);
     }

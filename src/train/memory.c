@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include "device.h"
+#include "log.h"
 
 enum { PLANNED_STEPS = 4 }; /* sampled paths and packed documents differ from step to step */
 
@@ -16,47 +17,67 @@ double pn_optimizer_need(const pn_params *p) {
     return bytes;
 }
 
-/* Gradients that the plan gave to weights: the optimizer has these. */
-static double planned_gradients(const pn_params *p) {
-    double bytes = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->item[i]->value->grad) bytes += (double)pn_tensor_bytes(p->item[i]->value->grad);
-    return bytes;
-}
-
-static pn_status plan_step(const pn_train_job *job, pn_tape *t, int64_t step, const pn_batch *batch, double *bytes) {
-    pn_distill pass = { .student = job->student,
-                        .path = job->path,
-                        .teacher = job->teacher,
-                        .teacher_path = job->teacher_path,
-                        .weights = &job->options->loss,
-                        .recompute = job->options->recompute };
+pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes) {
+    const pn_params *p = pass->student->params;
+    pn_pool *pool = pn_tape_pool(plan);
     pn_distill_losses losses;
-    pn_tape_reset(t);
-    pn_pool_reset_peak(pn_tape_pool(t));
-    if (job->before) PN_TRY(job->before(job->ctx, t, step, &pass));
-    PN_TRY(pn_distill_forward(t, &pass, batch, &losses));
-    PN_TRY(pn_tape_backward(t, losses.total));
-    const double peak = (double)pn_pool_peak_bytes(pn_tape_pool(t)) - planned_gradients(job->student->params);
-    if (peak > *bytes) *bytes = peak;
+    const size_t live = pn_pool_live_bytes(pool);
+    for (int i = 0; i < p->n; i++) /* the optimizer's */
+        if (p->item[i]->value->wants_grad) PN_TRY(pn_tape_gradient(plan, p->item[i]->value));
+    const size_t gradients = pn_pool_live_bytes(pool) - live;
+    PN_TRY(pn_distill_forward(plan, pass, batch, &losses));
+    PN_TRY(pn_tape_backward(plan, losses.total));
+    *bytes = (double)(pn_pool_system_bytes(pool) - gradients);
     return PN_OK;
 }
 
-pn_status pn_train_plan(const pn_train_job *job, pn_memory_need *out) {
-    const pn_params *p = job->student->params;
+typedef struct planned_steps {
+    const pn_train_job *job;
+    pn_tape *plan;
+    pn_batch batch;
+} planned_steps;
+
+/* The most of some steps. */
+static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
+    planned_steps *c = ctx;
+    const pn_train_job *job = c->job;
     const int64_t rows = job->options->batch_tokens / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
-    pn_batch batch = { 0 };
-    pn_tape *t;
-    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) };
-    PN_TRY(pn_tape_create_plan(p->backend, p->dtype, &t));
-    pn_status s = PN_OK;
-    for (int64_t step = 0; step < steps && step < PLANNED_STEPS && !s; step++) {
-        s = pn_batch_load(job->mixture, step * rows, rows, &batch);
-        if (!s) s = plan_step(job, t, step, &batch, &out->step);
+    *bytes = 0;
+    pn_tape_reset(c->plan);
+    pn_pool_trim(pn_tape_pool(c->plan));
+    for (int64_t step = 0; step < steps && step < PLANNED_STEPS; step++) {
+        pn_distill pass = { .student = job->student,
+                            .path = job->path,
+                            .teacher = job->teacher,
+                            .teacher_path = job->teacher_path,
+                            .weights = &job->options->loss,
+                            .recompute = *recompute };
+        double one;
+        PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
+        pn_tape_reset(c->plan);
+        if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
+        PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
+        if (one > *bytes) *bytes = one;
     }
-    pn_tape_destroy(&t);
-    pn_batch_free(&batch);
+    return PN_OK;
+}
+
+pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute *how, pn_memory_need *out) {
+    const pn_params *p = job->student->params;
+    pn_recompute r = { .level = job->options->recompute };
+    planned_steps c = { .job = job };
+    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) };
+    PN_TRY(pn_params_tape_plan(p, &c.plan));
+    pn_status s = PN_OK;
+    if (job->options->recompute == PN_RECOMPUTE_AUTO)
+        PN_TRY_GOTO(s, pn_recompute_fit(job->student->config.n_layers, free_bytes - out->optimizer, plan_steps, &c, &r),
+                    done);
+    PN_TRY_GOTO(s, plan_steps(&c, &r, &out->step), done);
+    if (how) *how = r;
+done:
+    pn_tape_destroy(&c.plan);
+    pn_batch_free(&c.batch);
     return s;
 }
 
@@ -65,18 +86,32 @@ pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const c
     PN_CHECK(
         sum <= free_bytes, PN_USAGE,
         "%s: training needs %.2f GB of the GPU's memory (weights to make %.2f, optimizer %.2f, a step %.2f, stored "
-        "activations %.2f), and %.2f are free: lower batch_tokens, set recompute: true, or train fewer candidates",
+        "activations %.2f), and %.2f are free: lower batch_tokens, set recompute: layers, or train fewer candidates",
         where, sum / 1e9, need->weights / 1e9, need->optimizer / 1e9, need->step / 1e9, need->data / 1e9,
         free_bytes / 1e9);
     return PN_OK;
 }
 
-pn_status pn_train_fits(const pn_train_job *job) {
-    pn_memory_need need;
+pn_status pn_memory_budget(double memory_gb, double *bytes) {
     pn_device_info gpu;
-    if (job->student->params->backend != PN_CUDA) return PN_OK;
-    PN_TRY(pn_train_plan(job, &need));
     PN_TRY(pn_device_describe(&gpu));
-    PN_TRY(pn_memory_check(&need, (double)gpu.free_bytes, job->name));
+    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 1e9;
+    *bytes = (double)gpu.free_bytes - libraries;
+    if (memory_gb > 0 && memory_gb * 1e9 - used - libraries < *bytes) *bytes = memory_gb * 1e9 - used - libraries;
+    return PN_OK;
+}
+
+pn_status pn_train_fits(const pn_train_job *job, pn_recompute *how) {
+    const int asked = job->options->recompute;
+    pn_memory_need need;
+    double budget;
+    *how = (pn_recompute){ .level = asked == PN_RECOMPUTE_AUTO ? PN_RECOMPUTE_NONE : asked };
+    if (job->student->params->backend != PN_CUDA) return PN_OK;
+    PN_TRY(pn_memory_budget(job->options->memory_gb, &budget));
+    PN_TRY(pn_train_plan(job, budget, how, &need));
+    PN_TRY(pn_memory_check(&need, budget, job->name));
+    if (asked == PN_RECOMPUTE_AUTO && (how->level || how->more))
+        pn_info("%s: backward makes again: %s; %.1f of %.1f GB are needed", job->name, pn_recompute_text(how),
+                pn_memory_sum(&need) / 1e9, budget / 1e9);
     return PN_OK;
 }

@@ -14,16 +14,23 @@ typedef struct pn_memory_need {
 
 double pn_memory_sum(const pn_memory_need *need);
 
-/* Of the job's first steps, which are walked through and not run (backend `plan`). PN_UNSUPPORTED when an op has no
- * implementation for what it meets there. job->before is called; state and checkpoints are not looked at. */
-pn_status pn_train_plan(const pn_train_job *job, pn_memory_need *out);
+/* Of the job's first steps, which are walked through and not run (backend `plan`); where its options leave recompute to
+ * us, with the least that is within free_bytes. *how (NULL ok) is what recompute it is. PN_UNSUPPORTED when an op has
+ * no implementation for what it meets there. job->before is called; state and checkpoints are not looked at. */
+pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute *how, pn_memory_need *out);
+/* What the pool of a tape takes from the system by the end of a pass over a batch, for this and all it planned before;
+ * without the gradients of weights. */
+pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes);
 /* Of the optimizer of the weights that train. */
 double pn_optimizer_need(const pn_params *p);
 
 /* PN_USAGE, starting with `where`, when it is more than free_bytes; it says how much of what, and which settings make
  * it less. */
 pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const char *where);
-/* Plans and checks the job where its student is on the GPU, whose memory is asked for. */
-pn_status pn_train_fits(const pn_train_job *job);
+/* What a plan may still take of the GPU: what is free, or what is left of memory_gb (0: no such limit), less what
+ * libraries load and keep for themselves when they first run. */
+pn_status pn_memory_budget(double memory_gb, double *bytes);
+/* Plans and checks the job where its student is on the GPU; *how: the recompute to train with. */
+pn_status pn_train_fits(const pn_train_job *job, pn_recompute *how);
 
 #endif

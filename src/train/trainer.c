@@ -9,8 +9,11 @@
 #include "log.h"
 #include "memory.h"
 #include "monitor.h"
+#include "optimizer.h"
 #include "progress.h"
+#include "range.h"
 #include "signals.h"
+#include "step.h"
 
 enum { CURVE_POINTS = 400, POINT_VALUES = 8 };
 
@@ -43,7 +46,14 @@ const pn_option pn_train_option_table[] = {
     ROW_FLOAT("kl", loss.kl, "1", 0, 1e6, "weight of KL(teacher || student)"),
     ROW_FLOAT("feature", loss.feature, "1", 0, 1e6, "weight of the per-layer feature loss"),
     ROW_FLOAT("temperature", loss.temperature, "1", 0.01, 100, "of the KL term"),
-    PN_OPT_BOOL(pn_train_options, recompute, false, "keep only layer inputs and run layers again in backward"),
+    { .name = "recompute",
+      .kind = PN_OPTION_ENUM,
+      .offset = offsetof(pn_train_options, recompute),
+      .def = "auto",
+      .choices = pn_recompute_names,
+      .help = "what backward makes again, to save memory: activations and norms (cheap), convolutions and recurrences "
+              "too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU" },
+    PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free"),
     PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9, "seconds between checkpoints; 0: at the end only"),
     PN_OPT_END,
 };
@@ -65,14 +75,22 @@ typedef struct trainer {
     const pn_train_job *job;
     pn_tape *tape;
     pn_adamw *optim;
-    pn_batch batch[2]; /* that of the present step, and the one after it */
-    int64_t step, steps, rows;
-    int64_t loaded;              /* the step that has its batch */
+    pn_step pass;
+    pn_recompute recompute;
+    pn_batch batch[2];    /* that of the step asked for last, and the one before or after it */
+    int64_t step, steps;  /* made, and in all */
+    int64_t asked;        /* steps asked for: `step`, or one more */
+    int64_t rows, loaded; /* of a step; the last step that has its batch */
+    bool ahead;           /* a step is settled when the next one's forward has been asked for, not at its own end */
     pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps, the curve */
+    char (*names)[PN_OPTIMIZER_NAME];
     int n_arrays;
     uint64_t fingerprint;
     int64_t stride, n_points; /* a point of the curve every `stride` steps and at the end; n_points in all */
     double *points;           /* n_points x POINT_VALUES: part of the state, so that a resumed run has them all */
+    pn_progress progress;
+    int64_t first, shown_tokens; /* where this run began, and the last point on the monitor */
+    double shown, saved, smooth; /* when a point was shown and a checkpoint written; the loss on the progress line */
 } trainer;
 
 void pn_curve_free(pn_curve *c) {
@@ -127,47 +145,25 @@ static pn_status curve_copy(const trainer *r, pn_curve *out) {
 }
 
 static pn_status make_optimizer(trainer *r) {
-    pn_params *p = r->job->student->params;
     const pn_train_options *o = r->job->options;
-    pn_adamw_slot *slots = calloc((size_t)p->n + 1, sizeof *slots);
-    r->arrays = calloc((size_t)p->n * 3 + 2 + (size_t)r->job->n_arrays, sizeof *r->arrays);
-    if (!slots || !r->arrays) {
-        free(slots);
-        PN_FAIL(PN_MEMORY, "out of memory");
-    }
-    int n = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->item[i]->value->wants_grad)
-            slots[n++] = (pn_adamw_slot){ p->item[i]->value, p->item[i]->decay, p->item[i]->name };
-    pn_status s = n ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_USAGE, "%s: nothing trains", r->job->name);
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
-    if (!s) s = pn_adamw_create(slots, n, &set, &r->optim);
-    free(slots);
-    return s;
+    PN_TRY(pn_optimizer_create(r->job->student->params, NULL, &set, &r->optim));
+    PN_CHECK(pn_adamw_slots(r->optim) > 0, PN_USAGE, "%s: nothing trains", r->job->name);
+    PN_TRY(pn_step_open(&r->pass, r->tape, r->optim));
+    return PN_OK;
 }
 
-/* What a checkpoint holds. Names are kept in one block freed with the trainer. */
-static pn_status list_arrays(trainer *r, char **names) {
-    pn_params *p = r->job->student->params;
-    enum { ROOM = PN_NAME_MAX + 16 };
-    *names = calloc((size_t)p->n * 3 + 1, ROOM);
-    PN_CHECK(*names, PN_MEMORY, "out of memory");
-    static const char *const parts[] = { "weight", "moment1", "moment2" };
-    int slot = 0, k = 0;
-    for (int i = 0; i < p->n; i++) {
-        if (!p->item[i]->value->wants_grad) continue;
-        for (int part = 0; part < 3; part++, k++) {
-            char *name = *names + (size_t)k * ROOM;
-            snprintf(name, ROOM, "%s/%s", parts[part], p->item[i]->name);
-            pn_tensor *t = part ? pn_adamw_moment(r->optim, slot, part - 1) : pn_adamw_master(r->optim, slot);
-            r->arrays[k] = pn_checkpoint_tensor(name, PN_F32, t);
-        }
-        slot++;
-    }
-    r->arrays[k] = pn_checkpoint_data("optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim));
-    r->arrays[k + 1] = pn_checkpoint_data("curve", PN_F64, r->n_points * POINT_VALUES, r->points);
-    r->n_arrays = k + 2;
-    for (int i = 0; i < r->job->n_arrays; i++) r->arrays[r->n_arrays++] = r->job->arrays[i];
+/* What a checkpoint holds. */
+static pn_status list_arrays(trainer *r) {
+    const size_t n = (size_t)pn_adamw_slots(r->optim) * PN_OPTIMIZER_ARRAYS;
+    r->arrays = calloc(n + 2 + (size_t)r->job->n_arrays, sizeof *r->arrays);
+    r->names = calloc(n, sizeof *r->names);
+    PN_CHECK(r->arrays && r->names, PN_MEMORY, "out of memory");
+    int k = pn_optimizer_arrays(r->optim, r->arrays, r->names);
+    r->arrays[k++] = pn_checkpoint_data("optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim));
+    r->arrays[k++] = pn_checkpoint_data("curve", PN_F64, r->n_points * POINT_VALUES, r->points);
+    for (int i = 0; i < r->job->n_arrays; i++) r->arrays[k++] = r->job->arrays[i];
+    r->n_arrays = k;
     return PN_OK;
 }
 
@@ -212,52 +208,27 @@ static pn_status load_batch(trainer *r, int64_t step) {
     return PN_OK;
 }
 
-/* For people: where it went wrong, and what is left. The failure that brought us here is still to be told. */
-static void explain(trainer *r, const pn_distill *pass) {
+static pn_distill plain_pass(const trainer *r) {
+    const pn_train_job *job = r->job;
+    return (pn_distill){ .student = job->student,
+                         .path = job->path,
+                         .teacher = job->teacher,
+                         .teacher_path = job->teacher_path,
+                         .weights = &job->options->loss,
+                         .recompute = r->recompute };
+}
+
+/* For people: where the step after those that were made went wrong, and what is left. The failure that brought us here
+ * is still to be told. */
+static void explain(trainer *r) {
     char where[PN_DISTILL_WHERE] = "";
-    pn_distill again = *pass;
+    pn_distill again = plain_pass(r);
     pn_tape_reset(r->tape);
     pn_status s = r->job->before ? r->job->before(r->job->ctx, r->tape, r->step, &again) : PN_OK;
     if (!s) s = pn_distill_locate(r->tape, &again, &r->batch[r->step % 2], where);
     if (!s && *where) pn_warn("%s: step %lld: not finite in %s", r->job->name, (long long)r->step + 1, where);
     pn_warn("%s: stopped before step %lld changed anything%s%s", r->job->name, (long long)r->step + 1,
             r->job->state_dir ? "; what was saved before is in " : "", r->job->state_dir ? r->job->state_dir : "");
-}
-
-static pn_status run_pass(trainer *r, pn_distill *pass, pn_curve_point *p) {
-    const pn_train_job *job = r->job;
-    const pn_train_options *o = job->options;
-    pn_distill_losses losses;
-    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->step, pass));
-    PN_TRY(pn_distill_forward(r->tape, pass, &r->batch[r->step % 2], &losses));
-    PN_TRY(pn_tape_backward(r->tape, losses.total));
-    p->learning_rate = pn_schedule_rate(&o->schedule, r->step, r->steps);
-    if (r->step + 1 < r->steps) PN_TRY(load_batch(r, r->step + 1)); /* while the GPU is at work: the next line waits */
-    PN_TRY(pn_adamw_step(r->optim, p->learning_rate, &p->norm));
-    PN_TRY(pn_distill_read(&losses, &p->loss));
-    return PN_OK;
-}
-
-static pn_status one_step(trainer *r, pn_curve_point *p) {
-    const pn_train_job *job = r->job;
-    const pn_train_options *o = job->options;
-    pn_tape_reset(r->tape);
-    PN_TRY(load_batch(r, r->step));
-    pn_distill pass = { .student = job->student,
-                        .path = job->path,
-                        .teacher = job->teacher,
-                        .teacher_path = job->teacher_path,
-                        .weights = &o->loss,
-                        .recompute = o->recompute };
-    const pn_distill plain = pass;
-    pn_status s = run_pass(r, &pass, p);
-    if (s == PN_NUMERIC) explain(r, &plain);
-    PN_TRY(s);
-    r->step++;
-    p->step = r->step;
-    p->tokens = r->step * o->batch_tokens;
-    if (job->after) PN_TRY(job->after(job->ctx, r->step - 1, on_curve(r) ? curve_index(r) : -1));
-    return PN_OK;
 }
 
 /* `seconds` of work since the point before, which was `tokens` ago. */
@@ -279,36 +250,86 @@ static pn_status save(trainer *r) {
     return PN_OK;
 }
 
-static pn_status loop(trainer *r) {
-    const pn_train_options *o = r->job->options;
-    pn_progress progress =
-        pn_progress_begin(r->job->name, r->step * o->batch_tokens, r->steps * o->batch_tokens, "tokens");
-    double saved = pn_seconds(), shown = saved, smooth = 0;
-    int64_t first = r->step, shown_tokens = first * o->batch_tokens;
-    while (r->step < r->steps) {
-        pn_curve_point p = { 0 };
-        PN_TRY(one_step(r, &p));
-        smooth = smooth == 0 ? p.loss.total : 0.95 * smooth + 0.05 * p.loss.total;
-        if (on_curve(r)) {
-            double now = pn_seconds();
-            show_point(r, &p, p.tokens - shown_tokens, now - shown);
-            shown = now;
-            shown_tokens = p.tokens;
-            curve_add(r, &p);
-        }
-        pn_progress_update(&progress, p.tokens, "loss %.4f  step %lld/%lld", smooth, (long long)r->step,
-                           (long long)r->steps);
-        bool asked = pn_interrupted() || (r->job->stop_after && r->step - first == r->job->stop_after);
-        bool stop = asked && r->step < r->steps;
-        if (stop || (o->checkpoint_seconds > 0 && pn_seconds() - saved > o->checkpoint_seconds)) {
-            PN_TRY(save(r));
-            saved = pn_seconds();
-        }
-        PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by a signal at step %lld of %lld%s", r->job->name,
-                 (long long)r->step, (long long)r->steps,
-                 r->job->state_dir ? "; state saved: the same command goes on from here" : "");
+static double rate_of(const trainer *r, int64_t step) {
+    return pn_schedule_rate(&r->job->options->schedule, step, r->steps);
+}
+
+/* What is told and kept of a step that was made. */
+static void record(trainer *r, const pn_curve_point *p) {
+    r->smooth = r->smooth == 0 ? p->loss.total : 0.95 * r->smooth + 0.05 * p->loss.total;
+    if (on_curve(r)) {
+        const double now = pn_seconds();
+        show_point(r, p, p->tokens - r->shown_tokens, now - r->shown);
+        r->shown = now;
+        r->shown_tokens = p->tokens;
+        curve_add(r, p);
     }
-    pn_progress_end(&progress);
+    pn_progress_update(&r->progress, p->tokens, "loss %.4f  step %lld/%lld", r->smooth, (long long)r->step,
+                       (long long)r->steps);
+}
+
+/* Between two updates: state is written where somebody asked to stop, and now and then. */
+static pn_status keep(trainer *r) {
+    const pn_train_job *job = r->job;
+    const double interval = job->options->checkpoint_seconds;
+    const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
+    const bool stop = asked && r->step < r->steps;
+    if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
+        PN_TRY(save(r));
+        r->saved = pn_seconds();
+    }
+    PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by a signal at step %lld of %lld%s", job->name, (long long)r->step,
+             (long long)r->steps, job->state_dir ? "; state saved: the same command goes on from here" : "");
+    return PN_OK;
+}
+
+/* Waits for the step that was asked for, if there is one. */
+static pn_status settle(trainer *r) {
+    const pn_train_job *job = r->job;
+    pn_curve_point p = { .learning_rate = rate_of(r, r->step) };
+    if (r->asked == r->step) return PN_OK;
+    const pn_status s = pn_step_settle(&r->pass, &p.loss, &p.norm);
+    if (s == PN_NUMERIC) explain(r);
+    PN_TRY(s);
+    p.step = ++r->step;
+    p.tokens = r->step * job->options->batch_tokens;
+    if (job->after) PN_TRY(job->after(job->ctx, r->step - 1, on_curve(r) ? curve_index(r) : -1));
+    record(r, &p);
+    PN_TRY(keep(r));
+    return PN_OK;
+}
+
+/* Asks for a step. The next batch is made while the GPU is at work. */
+static pn_status ask(trainer *r) {
+    const pn_train_job *job = r->job;
+    pn_distill pass = plain_pass(r);
+    pn_tape_reset(r->tape);
+    PN_TRY(load_batch(r, r->asked));
+    if (job->before) PN_TRY(job->before(job->ctx, r->tape, r->asked, &pass));
+    pn_range_begin("forward of step", r->asked);
+    PN_TRY(pn_step_forward(&r->pass, &pass, &r->batch[r->asked % 2]));
+    pn_range_end();
+    PN_TRY(settle(r));
+    pn_range_begin("update of step", r->asked);
+    PN_TRY(pn_step_update(&r->pass, rate_of(r, r->asked)));
+    pn_range_end();
+    r->asked++;
+    if (r->asked < r->steps) PN_TRY(load_batch(r, r->asked));
+    if (!r->ahead) PN_TRY(settle(r));
+    return PN_OK;
+}
+
+static pn_status loop(trainer *r) {
+    const int64_t batch = r->job->options->batch_tokens;
+    r->progress = pn_progress_begin(r->job->name, r->step * batch, r->steps * batch, "tokens");
+    r->saved = r->shown = pn_seconds();
+    r->first = r->asked = r->step;
+    r->shown_tokens = r->first * batch;
+    /* What is done after a step may decide how the next one goes. On the CPU there is nothing to win. */
+    r->ahead = r->job->student->params->backend == PN_CUDA && !r->job->after;
+    while (r->asked < r->steps) PN_TRY(ask(r));
+    PN_TRY(settle(r));
+    pn_progress_end(&r->progress);
     return PN_OK;
 }
 
@@ -319,19 +340,17 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture),
                   .steps = o->tokens / o->batch_tokens,
                   .loaded = -1 };
-    char *names = NULL;
     pn_status s;
     PN_TRY_GOTO(s, pn_params_tape(job->student->params, &r.tape), done);
     PN_TRY_GOTO(s, curve_start(&r), done);
-    PN_TRY_GOTO(s, pn_train_fits(job), done);
+    PN_TRY_GOTO(s, pn_train_fits(job, &r.recompute), done);
     PN_TRY_GOTO(s, make_optimizer(&r), done);
-    PN_TRY_GOTO(s, list_arrays(&r, &names), done);
+    PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
     if (job->state_dir) {
         int64_t step;
         PN_TRY_GOTO(s, pn_checkpoint_load(job->state_dir, r.fingerprint, r.arrays, r.n_arrays, &step), done);
         if (step >= 0) {
-            PN_TRY_GOTO(s, pn_adamw_restored(r.optim), done);
             r.step = step;
             pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
         }
@@ -343,10 +362,11 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
+    pn_step_close(&r.pass);
     pn_adamw_destroy(&r.optim);
     pn_tape_destroy(&r.tape);
     free(r.arrays);
     free(r.points);
-    free(names);
+    free(r.names);
     return s;
 }

@@ -17,7 +17,8 @@ typedef struct pn_train_options {
     pn_schedule schedule;
     double weight_decay, beta1, beta2, epsilon, clip;
     pn_loss_weights loss;
-    bool recompute;
+    int recompute;             /* pn_recompute_level, or PN_RECOMPUTE_AUTO */
+    double memory_gb;          /* of the GPU, at most; 0: what is free */
     double checkpoint_seconds; /* between checkpoints; 0: none but the last */
 } pn_train_options;
 

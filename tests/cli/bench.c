@@ -167,7 +167,7 @@ START_TEST(refusals) {
 END_TEST
 
 START_TEST(step_trains_whole_models) {
-    static const char *const stages[] = { "--stage 2", "--stage 1 --block gated_deltanet --recompute" };
+    static const char *const stages[] = { "--stage 2", "--stage 1 --block gated_deltanet --recompute cores" };
     for (int i = 0; i < 2; i++) {
         char arguments[256];
         snprintf(arguments, sizeof arguments,

@@ -451,7 +451,7 @@ static void check_backward(const char *layout, const std::vector<int64_t> &lengt
     snprintf(name, sizeof name, "%s decay %g beta %g%s%s%s", layout, decay, beta, S0 ? " S0" : "", dO ? " dO" : "",
              dS_T ? " dS_T" : "");
     run(p, pn_gated_delta_cuda_takes(dk, dv) ? pn_gated_delta_cuda_forward : pn_gated_delta_cuda_step);
-    if (pn_gated_delta_cuda_backward_takes(dk, dv)) check_gradients(name, p, y, 0, pn_gated_delta_cuda_backward, refs);
+    if (pn_gated_delta_cuda_takes(dk, dv)) check_gradients(name, p, y, 0, pn_gated_delta_cuda_backward, refs);
     check_gradients(name, p, y, 1, pn_gated_delta_cuda_general_backward, refs);
     free_all();
 }
@@ -545,7 +545,7 @@ static void bench_backward(int batch, int T, int H, int dk, int dv, bool general
     double bytes = 2.0 * p.tokens * H * (4 * dk + 3 * dv) + 2.0 * p.states + 16.0 * p.tokens * H;
     char name[99];
     snprintf(name, sizeof name, "backward B%d T%d H%d %dx%d", batch, T, H, dk, dv);
-    if (pn_gated_delta_cuda_backward_takes(dk, dv)) {
+    if (pn_gated_delta_cuda_takes(dk, dv)) {
         pn_delta_grad_work w = pn_delta_grad_work_at(p.c.scratch, p.tokens, p.c.chunks, H, dk, dv);
         time_of(name, bytes, [&] { return pn_gated_delta_cuda_backward(&p.c, &y.d, 0); });
         w.dR = (uint16_t *)y.d.dv, y.d.dv = nullptr; /* as backward does */

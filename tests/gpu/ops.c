@@ -7,11 +7,13 @@
 #include <string.h>
 
 #include "add/add.h"
+#include "add_rms_norm/add_rms_norm.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "op_case.h"
 #include "op_check.h"
+#include "op_each.h"
 #include "tape.h"
 
 static bool asked(const pn_op *op) {
@@ -47,11 +49,12 @@ START_TEST(bf16_against_reference) {
 }
 END_TEST
 
+/* In either type; only shapes are looked at. */
 static bool takes(const pn_op_impl *impl, const pn_op *op, const pn_op_case *c) {
     pn_case_call x;
     bool taken = false;
     for (int i = 0; i < 2 && !taken; i++) {
-        ck_ok(pn_case_call_make(op, c, PN_CUDA, i ? PN_BF16 : PN_F32, &x));
+        ck_ok(pn_case_call_make(op, c, PN_PLAN, i ? PN_BF16 : PN_F32, &x));
         taken = pn_op_takes(impl, &x.call);
         pn_case_call_free(&x);
     }
@@ -74,6 +77,25 @@ START_TEST(every_implementation_takes_a_case) {
                 taken = takes(*impl, ops[i], &c);
             }
         }
+}
+END_TEST
+
+/* What sanitizers run must reach all that this GPU has, in one type or the other. */
+START_TEST(each_runs_every_implementation) {
+    ck_need_gpu();
+    int n, count[2];
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++) {
+        pn_op_sample *sample[2];
+        for (int k = 0; k < 2; k++) ck_ok(pn_op_each(ops[i], PN_CUDA, k ? PN_BF16 : PN_F32, &sample[k], &count[k]));
+        for (const pn_op_impl *const *impl = ops[i]->impl[PN_CUDA]; *impl; impl++) {
+            bool run = false;
+            for (int k = 0; k < 2; k++)
+                for (int s = 0; s < count[k]; s++) run = run || sample[k][s].impl == *impl;
+            ck_assert_msg(run, "%s is in no sample", (*impl)->name);
+        }
+        for (int k = 0; k < 2; k++) free(sample[k]);
+    }
 }
 END_TEST
 
@@ -222,6 +244,34 @@ START_TEST(views_of_rows_need_no_alignment) {
 }
 END_TEST
 
-TEST_MAIN("ops", every_implementation_takes_a_case, f32_against_reference, bf16_against_reference,
-          an_id_outside_the_table_is_reported, targets_and_weights_outside_the_contract_are_reported,
-          a_large_vocabulary_takes_several_tiles, views_of_rows_need_no_alignment)
+/* Whichever of its outputs gradients come to, and where its inputs are one tensor: against the CPU. */
+START_TEST(add_rms_norm_with_some_gradients) {
+    ck_need_gpu();
+    enum { N = 70, D = 48, S = 1, Y = 2 };
+    float got[2][2 * N * D];
+    for (int k = 0; k < 6; k++) {
+        const int used = k % 3 + 1;
+        for (int gpu = 0; gpu < 2; gpu++) {
+            pn_tape *t;
+            ck_ok(pn_tape_create(gpu ? PN_CUDA : PN_CPU, &t));
+            pn_tensor *x = made(t, N, D, -1, 0.07), *r = k < 3 ? made(t, N, D, 0.8, -0.09) : x, *s, *y;
+            pn_tensor *w = made(t, D, 0, 0.5, 0.04), *grad[] = { made(t, N, D, 0.3, 0.02), made(t, N, D, -0.2, 0.03) };
+            x->wants_grad = r->wants_grad = true;
+            ck_ok(pn_add_rms_norm(t, x, r, w, 1e-6, &s, &y));
+            pn_tensor *out[] = { used & S ? s : y, y };
+            ck_ok(pn_tape_backward_from(t, out, grad, used == (S | Y) ? 2 : 1));
+            ck_ok(pn_tensor_read(x->grad, got[gpu], PN_F32));
+            ck_ok(pn_tensor_read(r->grad, got[gpu] + N * D, PN_F32));
+            pn_tensor_release(&x->grad);
+            pn_tensor_release(&r->grad);
+            pn_tape_destroy(&t);
+        }
+        for (int i = 0; i < 2 * N * D; i++) ck_assert_float_eq_tol(got[1][i], got[0][i], 1e-5f);
+    }
+}
+END_TEST
+
+TEST_MAIN("ops", every_implementation_takes_a_case, each_runs_every_implementation, f32_against_reference,
+          bf16_against_reference, an_id_outside_the_table_is_reported,
+          targets_and_weights_outside_the_contract_are_reported, a_large_vocabulary_takes_several_tiles,
+          views_of_rows_need_no_alignment, add_rms_norm_with_some_gradients)

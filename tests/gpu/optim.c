@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "master.h"
 #include "optim.h"
 #include "rng.h"
 
@@ -53,9 +54,11 @@ static void rig_close(rig *r) {
 }
 
 static void give_gradients(rig *r, int step) {
-    for (int i = 0; i < SLOTS; i++)
+    for (int i = 0; i < SLOTS; i++) {
         ck_ok(pn_tensor_write(r->value[i]->grad, draw("gradient", step * SLOTS + i, sizes[i], step < 3 ? 1 : 1e-3),
                               PN_F32));
+        r->value[i]->grad_blank = false;
+    }
 }
 
 static void run(rig *r, int first, int steps) {
@@ -67,6 +70,11 @@ static void run(rig *r, int first, int steps) {
 
 static const float *read(const pn_tensor *t, float *into) {
     ck_ok(pn_tensor_read(t, into, PN_F32));
+    return into;
+}
+
+static const float *masters(const rig *r, int i, float *into) {
+    ck_ok(pn_adamw_read_master(r->optim, i, into));
     return into;
 }
 
@@ -82,10 +90,9 @@ START_TEST(steps_agree_with_the_cpu) {
         ck_assert_double_eq_tol(gpu.norm, cpu.norm, 1e-6 * cpu.norm);
         for (int i = 0; i < SLOTS; i++) {
             read(cpu.value[i], a);
-            read(pn_adamw_master(gpu.optim, i), b);
+            masters(&gpu, i, b);
             for (int64_t k = 0; k < sizes[i]; k++) ck_assert_double_eq_tol(b[k], a[k], 2e-6);
-            read(gpu.value[i]->grad, b);
-            for (int64_t k = 0; k < sizes[i]; k++) ck_assert(b[k] == 0);
+            ck_assert(gpu.value[i]->grad_blank);
         }
         rig_close(&cpu);
         rig_close(&gpu);
@@ -106,19 +113,18 @@ START_TEST(going_on_gives_the_same_bits) {
         run(&first, 0, 2);
         rig_open(&second, PN_POOL_DEVICE, type);
         for (int i = 0; i < SLOTS; i++) {
-            ck_ok(pn_tensor_write(pn_adamw_master(second.optim, i), read(pn_adamw_master(first.optim, i), a), PN_F32));
+            ck_ok(pn_adamw_write_master(second.optim, i, masters(&first, i, a)));
             for (int k = 0; k < 2; k++)
                 ck_ok(pn_tensor_write(pn_adamw_moment(second.optim, i, k), read(pn_adamw_moment(first.optim, i, k), a),
                                       PN_F32));
         }
         *pn_adamw_steps(second.optim) = *pn_adamw_steps(first.optim);
-        ck_ok(pn_adamw_restored(second.optim));
         run(&second, 2, STEPS - 2);
         ck_assert_double_eq(second.norm, whole.norm);
         for (int i = 0; i < SLOTS; i++) {
             const size_t bytes = (size_t)sizes[i] * sizeof(float);
-            read(pn_adamw_master(whole.optim, i), a);
-            ck_assert_mem_eq(a, read(pn_adamw_master(second.optim, i), b), bytes);
+            masters(&whole, i, a);
+            ck_assert_mem_eq(a, masters(&second, i, b), bytes);
             ck_assert_mem_eq(read(whole.value[i], a), read(second.value[i], b), bytes);
             ck_assert_mem_eq(read(pn_adamw_moment(whole.optim, i, 1), a), read(pn_adamw_moment(second.optim, i, 1), b),
                              bytes);
@@ -133,22 +139,113 @@ END_TEST
 START_TEST(a_bf16_value_is_the_rounding_of_its_master) {
     ck_need_gpu();
     static float master[MOST], value[MOST];
-    static uint16_t rounded[MOST];
     rig r;
     rig_open(&r, PN_POOL_DEVICE, PN_BF16);
     for (int step = 0; step < 3; step++) {
         int64_t moved = 0;
         for (int i = 0; i < SLOTS; i++) {
-            read(pn_adamw_master(r.optim, i), master);
+            masters(&r, i, master);
             read(r.value[i], value);
-            for (int64_t k = 0; k < sizes[i]; k++) moved += master[k] != value[k];
-            pn_convert(rounded, PN_BF16, master, PN_F32, sizes[i]);
-            pn_convert(master, PN_F32, rounded, PN_BF16, sizes[i]);
-            ck_assert_mem_eq(master, value, (size_t)sizes[i] * sizeof(float));
+            for (int64_t k = 0; k < sizes[i]; k++) {
+                uint32_t bits[2];
+                memcpy(&bits[0], &master[k], sizeof *bits);
+                memcpy(&bits[1], &value[k], sizeof *bits);
+                ck_assert_uint_eq(bits[1], (uint32_t)pn_master_split(bits[0]).value << 16);
+                moved += bits[0] != bits[1];
+            }
         }
         ck_assert(step ? moved > 0 : moved == 0); /* a master starts as its value */
         run(&r, step, 1);
     }
+    rig_close(&r);
+}
+END_TEST
+
+/* A step that moves nothing takes every master apart and puts it together: all upper halves, with lower halves around
+ * 0, around the tie, and at random. */
+START_TEST(every_master_goes_through_a_step) {
+    ck_need_gpu();
+    enum { LOWS = 12, N = 65536 * LOWS };
+    static const uint32_t lows[] = { 0, 1, 0x7fff, 0x8000, 0x8001, 0xffff };
+    static float before[N], after[N];
+    static uint16_t value[N];
+    const int64_t n = N;
+    pn_pool *pool;
+    pn_tensor *v;
+    pn_adamw *o;
+    uint64_t random = 1;
+    for (uint32_t i = 0; i < N; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const uint32_t low = i % LOWS < 6 ? lows[i % LOWS] : (uint32_t)(random >> 48), bits = i / LOWS << 16 | low;
+        memcpy(&before[i], &bits, sizeof bits);
+    }
+    ck_ok(pn_pool_create(PN_POOL_DEVICE, &pool));
+    ck_ok(pn_tensor_zeros(pool, PN_BF16, 1, &n, &v));
+    v->wants_grad = true;
+    ck_ok(pn_adamw_create(&(pn_adamw_slot){ v, true, "all" }, 1, &settings, &o));
+    ck_ok(pn_adamw_write_master(o, 0, before));
+    for (int step = 0; step < 2; step++) {
+        ck_ok(pn_adamw_step(o, 0, NULL));
+        ck_ok(pn_adamw_read_master(o, 0, after));
+        ck_ok(pn_tensor_read(v, value, PN_BF16));
+        for (int64_t i = 0; i < N; i++) {
+            uint32_t bits;
+            memcpy(&bits, &before[i], sizeof bits);
+            const bool good = isnan(before[i]) ? isnan(after[i]) && (value[i] & 0x7fff) > 0x7f80
+                                               : !memcmp(&before[i], &after[i], sizeof bits) &&
+                                                     value[i] == pn_master_split(bits).value;
+            if (!good) ck_abort_msg("step %d: %08x", step, bits);
+        }
+    }
+    pn_adamw_destroy(&o);
+    pn_tensor_release(&v);
+    pn_pool_destroy(&pool);
+}
+END_TEST
+
+/* What nobody writes between two steps is a gradient of zeros, whatever the memory holds. */
+START_TEST(blank_gradients_are_zeros) {
+    ck_need_gpu();
+    static float a[MOST], b[MOST];
+    rig blank, zeros;
+    rig_open(&blank, PN_POOL_DEVICE, PN_BF16);
+    rig_open(&zeros, PN_POOL_DEVICE, PN_BF16);
+    run(&blank, 0, 1);
+    run(&zeros, 0, 1);
+    for (int i = 0; i < SLOTS; i++) ck_ok(pn_tensor_fill_bytes(blank.value[i]->grad, 0xff));
+    ck_ok(pn_adamw_zero_grad(zeros.optim));
+    ck_ok(pn_adamw_step(blank.optim, 0.01, &blank.norm));
+    ck_ok(pn_adamw_step(zeros.optim, 0.01, &zeros.norm));
+    ck_assert_double_eq(blank.norm, 0);
+    for (int i = 0; i < SLOTS; i++)
+        ck_assert_mem_eq(masters(&blank, i, a), masters(&zeros, i, b), (size_t)sizes[i] * sizeof *a);
+    rig_close(&blank);
+    rig_close(&zeros);
+}
+END_TEST
+
+/* Asked for in two parts, with a loss that decides too and other work in between. */
+START_TEST(a_loss_that_is_not_finite_changes_nothing) {
+    ck_need_gpu();
+    static float a[MOST], b[MOST];
+    rig r;
+    pn_tensor *loss;
+    rig_open(&r, PN_POOL_DEVICE, PN_BF16);
+    ck_ok(pn_tensor_zeros(r.pool, PN_F32, 1, (int64_t[]){ 1 }, &loss));
+    masters(&r, 5, a);
+    for (int finite = 0; finite < 2; finite++) {
+        double norm = 0;
+        give_gradients(&r, 0);
+        ck_ok(pn_tensor_write(loss, &(float){ finite ? 3 : NAN }, PN_F32));
+        ck_ok(pn_adamw_begin(r.optim, 0.01, loss));
+        ck_ok(pn_tensor_write(loss, &(float){ finite ? NAN : 3 }, PN_F32)); /* comes after it */
+        ck_assert_int_eq(pn_adamw_finish(r.optim, &norm), finite ? PN_OK : PN_NUMERIC);
+        ck_assert(isfinite(norm) && norm > 0);
+        ck_assert_int_eq(*pn_adamw_steps(r.optim), finite);
+        ck_assert(!memcmp(a, masters(&r, 5, b), sizeof a) == !finite);
+        if (!finite) ck_assert_ptr_nonnull(strstr(pn_error_message(), "the loss is not finite"));
+    }
+    pn_tensor_release(&loss);
     rig_close(&r);
 }
 END_TEST
@@ -163,15 +260,16 @@ START_TEST(a_gradient_that_is_not_finite_is_named_and_changes_nothing) {
     memcpy(a, draw("gradient", 3, sizes[3], 1), (size_t)sizes[3] * sizeof *a);
     a[8191] = NAN;
     ck_ok(pn_tensor_write(r.value[3]->grad, a, PN_F32));
-    read(pn_adamw_master(r.optim, 5), a);
+    masters(&r, 5, a);
     double norm;
     ck_assert_int_eq(pn_adamw_step(r.optim, 0.01, &norm), PN_NUMERIC);
     ck_assert_ptr_nonnull(strstr(pn_error_message(), "the gradient of d is not finite"));
-    ck_assert_mem_eq(a, read(pn_adamw_master(r.optim, 5), b), sizeof a);
+    ck_assert_mem_eq(a, masters(&r, 5, b), sizeof a);
     ck_assert_int_eq(*pn_adamw_steps(r.optim), 1);
     rig_close(&r);
 }
 END_TEST
 
 TEST_MAIN("optim", steps_agree_with_the_cpu, going_on_gives_the_same_bits, a_bf16_value_is_the_rounding_of_its_master,
+          every_master_goes_through_a_step, blank_gradients_are_zeros, a_loss_that_is_not_finite_changes_nothing,
           a_gradient_that_is_not_finite_is_named_and_changes_nothing)

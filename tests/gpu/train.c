@@ -21,11 +21,13 @@ typedef struct run {
 typedef struct place {
     pn_backend backend;
     pn_dtype dtype;
+    pn_recompute_level recompute;
 } place;
-static const place cpu = { PN_CPU, PN_F32 }, gpu = { PN_CUDA, PN_F32 }, gpu_bf16 = { PN_CUDA, PN_BF16 };
+static const place cpu = { PN_CPU, PN_F32, 0 }, gpu = { PN_CUDA, PN_F32, 0 }, gpu_bf16 = { PN_CUDA, PN_BF16, 0 };
 
 static pn_status run_on(const place *on, pn_supernet_mode mode, const char *state_dir, int64_t stop_after, run *r) {
     pn_supernet_config c = one_phase(mode, TOKENS);
+    c.phase[0].train.recompute = (int)on->recompute;
     *r = (run){ .m = tiny_supernet() };
     ck_ok(pn_params_move(r->m->params, on->backend, on->dtype));
     return train(r->m, &c, state_dir, stop_after, &r->result);
@@ -125,6 +127,24 @@ START_TEST(training_has_the_same_bits_every_time) {
 }
 END_TEST
 
+START_TEST(recompute_changes_no_bit) {
+    ck_need_gpu();
+    setup();
+    for (int mode = 1; mode < 3; mode++) {
+        run kept, again;
+        ck_ok(run_on(&gpu_bf16, modes[mode].mode, NULL, 0, &kept));
+        for (pn_recompute_level level = PN_RECOMPUTE_CHEAP; level <= PN_RECOMPUTE_LAYERS; level++) {
+            const place on = { PN_CUDA, PN_BF16, level };
+            ck_ok(run_on(&on, modes[mode].mode, NULL, 0, &again));
+            ck_same_bits(&kept, &again, pn_recompute_names[level]);
+            run_free(&again);
+        }
+        run_free(&kept);
+    }
+    teardown();
+}
+END_TEST
+
 START_TEST(a_stopped_run_ends_as_if_undisturbed) {
     ck_need_gpu();
     setup();
@@ -143,6 +163,15 @@ START_TEST(a_stopped_run_ends_as_if_undisturbed) {
         run_free(&other);
         ck_ok(pn_remove_tree(dir));
     }
+    teardown();
+}
+END_TEST
+
+START_TEST(a_run_keeps_what_it_had_before_the_bad_step) {
+    ck_need_gpu();
+    setup();
+    ck_stops_before_a_bad_step(PN_CUDA, PN_F32);
+    ck_stops_before_a_bad_step(PN_CUDA, PN_BF16);
     teardown();
 }
 END_TEST
@@ -236,5 +265,6 @@ START_TEST(the_hybrid_goes_everywhere) {
 END_TEST
 
 TEST_MAIN("train", local_training_is_near_the_cpus, sampled_training_is_near_the_cpus, gated_training_is_near_the_cpus,
-          training_has_the_same_bits_every_time, a_stopped_run_ends_as_if_undisturbed, local_training_is_read_back,
-          both_orders_agree, the_hybrid_goes_everywhere)
+          training_has_the_same_bits_every_time, recompute_changes_no_bit, a_stopped_run_ends_as_if_undisturbed,
+          a_run_keeps_what_it_had_before_the_bad_step, local_training_is_read_back, both_orders_agree,
+          the_hybrid_goes_everywhere)

@@ -88,12 +88,14 @@ START_TEST(a_model_is_its_layers) {
     pn_carry carry = { 0 };
     ck_ok(pn_model_embed(m, t, ids_of(t, 0, TOKENS), &h));
     for (int l = 0; l < LAYERS; l++) {
-        pn_tensor *x, *y, *sum;
+        pn_tensor *x, *y, *z, *sum;
         ck_ok(pn_model_mixer_input(m, l, t, h, &x));
         ck_ok(pn_block_forward(m->layer[l].candidate[0], t, x, &one_document, &carry, &y));
         ck_ok(pn_tape_new(t, PN_F32, 2, h->shape, &sum));
         for (int64_t i = 0; i < pn_tensor_elems(h); i++) pn_f32(sum)[i] = pn_f32(h)[i] + pn_f32(y)[i];
-        ck_ok(pn_model_mlp_half(m, l, t, sum, &y));
+        ck_ok(pn_model_mlp_half(m, l, t, sum, NULL, &z));
+        ck_ok(pn_model_mlp_half(m, l, t, h, y, &y));
+        ck_assert_mem_eq(pn_f32(y), pn_f32(z), pn_tensor_bytes(z));
         ck_ok(pn_model_layer(m, l, 0, t, h, &one_document, &carry, &x));
         ck_assert_double_lt(distance(y, x), 1e-6);
         h = x;
@@ -358,7 +360,7 @@ START_TEST(a_plan_knows_a_steps_peak) {
     static const int64_t offset[] = { 0, 5, TOKENS };
     pn_model *m = model_of(mixed, true, PN_F32);
     pn_params_train(m->params, "*.self_attn.*", true);
-    size_t peak[2];
+    size_t peak[2], took[2];
     for (int plan = 1; plan >= 0; plan--) {
         pn_tape *t, *memory;
         pn_tensor *hidden, *loss;
@@ -369,11 +371,12 @@ START_TEST(a_plan_knows_a_steps_peak) {
         ck_ok(pn_linear_cross_entropy(t, hidden, m->head, targets, NULL, &loss, NULL));
         ck_ok(pn_tape_backward(t, loss));
         peak[plan] = pn_pool_peak_bytes(pn_tape_pool(t));
-        ck_assert_int_eq(pn_pool_system_bytes(pn_tape_pool(t)) == 0, plan);
+        took[plan] = pn_pool_system_bytes(pn_tape_pool(t));
         pn_tape_destroy(&t);
         pn_tape_destroy(&memory);
     }
     ck_assert_uint_eq(peak[0], peak[1]);
+    ck_assert_uint_eq(took[0], took[1]);
     pn_model_destroy(&m);
 }
 END_TEST

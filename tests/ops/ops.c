@@ -3,6 +3,8 @@
 #include "harness.h"
 #include "op_case.h"
 #include "op_check.h"
+#include "op_each.h"
+#include <stdlib.h>
 #include <string.h>
 
 static void check_all(pn_backend backend) {
@@ -55,4 +57,30 @@ START_TEST(every_implementation_takes_a_case) {
 }
 END_TEST
 
-TEST_MAIN("ops", every_implementation_takes_a_case, reference_against_finite_differences, cpu_against_reference)
+/* What sanitizers run must reach all of them, backward too. */
+START_TEST(each_runs_every_implementation) {
+    int n, n_samples;
+    const pn_op *const *ops = pn_op_list(&n);
+    for (int i = 0; i < n; i++) {
+        pn_op_sample *sample;
+        ck_ok(pn_op_each(ops[i], PN_CPU, PN_F32, &sample, &n_samples));
+        for (const pn_op_impl *const *impl = ops[i]->impl[PN_CPU]; *impl; impl++) {
+            bool run = false, backward = false;
+            for (int k = 0; k < n_samples; k++) {
+                pn_op_case c;
+                memset(&c, 0, sizeof c);
+                if (sample[k].impl != *impl) continue;
+                ck_assert(ops[i]->contract->case_at(sample[k].at, &c) && takes(*impl, ops[i], &c));
+                run = true;
+                for (int x = 0; x < c.n_in; x++)
+                    backward = backward || (c.in[x].present && !c.in[x].integer && !c.in[x].no_grad);
+            }
+            ck_assert_msg(run && (backward || !(*impl)->backward), "%s is in no sample", (*impl)->name);
+        }
+        free(sample);
+    }
+}
+END_TEST
+
+TEST_MAIN("ops", every_implementation_takes_a_case, each_runs_every_implementation,
+          reference_against_finite_differences, cpu_against_reference)

@@ -34,11 +34,11 @@ static pn_tensor *logits_of(pn_pool *pool, pn_dtype type, int L, int C) {
 
 /* The loss of one batch with gates of these logits, and its gradients when asked. */
 static double gated_pass(pn_tape *t, const pn_model *m, pn_tensor *logits, const pn_batch *batch, double budget,
-                         bool recompute, bool backward) {
+                         int recompute, bool backward) {
     const pn_loss_weights weights = { .ce = 0.3, .kl = 1, .feature = 0.5, .temperature = 1 };
     pn_path teacher = pn_model_own_path(m);
     pn_distill pass = {
-        .student = m, .teacher = m, .teacher_path = &teacher, .weights = &weights, .recompute = recompute
+        .student = m, .teacher = m, .teacher_path = &teacher, .weights = &weights, .recompute = { .level = recompute }
     };
     pn_distill_losses losses;
     pn_loss_parts parts;
@@ -108,9 +108,10 @@ START_TEST(recompute_gives_the_same_gradients_and_a_plan_the_same_memory) {
     pn_batch batch = first_batch();
     pn_tensor *a = logits_of(m->params->pool, PN_F32, m->config.n_layers, m->layer[0].n_candidates);
     pn_tensor *w = pn_params_find(m->params, "model.layers.0.candidates.gated_deltanet.q_proj.weight")->value;
-    size_t most[2], planned[2];
-    float gates[2][16], weights[2][4];
-    for (int recompute = 0; recompute < 2; recompute++) {
+    enum { LEVELS = PN_RECOMPUTE_LAYERS + 1 };
+    size_t most[LEVELS], planned[LEVELS];
+    float gates[LEVELS][16], weights[LEVELS][4];
+    for (int recompute = 0; recompute < LEVELS; recompute++) {
         gated_pass(plan, m, a, &batch, 1, recompute, true);
         planned[recompute] = pn_pool_peak_bytes(pn_tape_pool(plan));
         pn_tape_destroy(&plan);
@@ -125,9 +126,11 @@ START_TEST(recompute_gives_the_same_gradients_and_a_plan_the_same_memory) {
         pn_tensor_release(&a->grad);
         ck_assert_uint_eq(most[recompute], planned[recompute]);
     }
-    ck_assert_mem_eq(gates[0], gates[1], pn_tensor_bytes(a));
-    ck_assert_mem_eq(weights[0], weights[1], sizeof weights[0]);
-    ck_assert_uint_lt(most[1], most[0]);
+    for (int i = 1; i < LEVELS; i++) {
+        ck_assert_mem_eq(gates[0], gates[i], pn_tensor_bytes(a));
+        ck_assert_mem_eq(weights[0], weights[i], sizeof weights[0]);
+        ck_assert_uint_lt(most[i], most[i - 1]);
+    }
     pn_tensor_release(&a);
     pn_batch_free(&batch);
     pn_tape_destroy(&t);
@@ -270,7 +273,7 @@ START_TEST(layers_may_differ_in_their_candidates) {
     ck_ok(pn_supernet_build(m, &gdn, 1, false, 5));
     ck_ok(pn_model_add_candidate(m, 1, &none, &index));
     pn_supernet_config c = one_phase(PN_SUPERNET_GATED, 256 * 6);
-    c.phase[0].train.recompute = true;
+    c.phase[0].train.recompute = PN_RECOMPUTE_LAYERS;
     pn_supernet_result r = { 0 };
     ck_ok(train(m, &c, NULL, 0, &r));
     ck_assert_int_eq(r.gates.n_candidates, 3);

@@ -4,6 +4,7 @@
 
 #include "harness.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "supernet.h"
@@ -60,7 +61,7 @@ static inline pn_model *tiny_supernet(void) {
     return m;
 }
 
-static pn_train_options options(int64_t tokens) {
+static inline pn_train_options options(int64_t tokens) {
     pn_train_options o;
     ck_ok(pn_options_defaults(pn_train_option_table, &o));
     o.tokens = tokens;
@@ -77,7 +78,7 @@ static inline bool same_weights(const pn_model *a, const pn_model *b) {
     return a->params->n == b->params->n;
 }
 
-static pn_supernet_config one_phase(pn_supernet_mode mode, int64_t tokens) {
+static inline pn_supernet_config one_phase(pn_supernet_mode mode, int64_t tokens) {
     pn_supernet_config c = { .phase = { { .mode = mode, .train = options(tokens) } }, .n_phases = 1 };
     ck_ok(pn_options_defaults(pn_gate_option_table, &c.phase[0].gates));
     return c;
@@ -104,6 +105,41 @@ static inline int changed_candidates(const pn_model *m, const pn_model *before) 
         changed += !same;
     }
     return changed;
+}
+
+/* For a trainer: the loss of the step of that index is NaN, whose gradients are finite. */
+static inline pn_status spoil_loss(void *index, pn_tape *t, int64_t step, pn_distill *pass) {
+    if (step != *(const int64_t *)index) return PN_OK;
+    PN_TRY(pn_tape_new(t, pn_wide_dtype(pn_tape_dtype(t)), 1, (int64_t[]){ 1 }, &pass->term));
+    PN_TRY(pn_tensor_write(pass->term, &(double){ NAN }, PN_F64));
+    return PN_OK;
+}
+
+/* A run whose loss is not finite any more has the weights of one that was stopped before that step. */
+static inline void ck_stops_before_a_bad_step(pn_backend backend, pn_dtype dtype) {
+    int64_t bad = 3;
+    uint64_t hash[3];
+    pn_train_options o = options(256 * 8);
+    o.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+    for (int i = 0; i < 2; i++) {
+        pn_model *m = tiny_base();
+        pn_params_train(m->params, "*", true);
+        ck_ok(pn_params_move(m->params, backend, dtype));
+        ck_ok(pn_params_hash(m->params, &hash[2]));
+        pn_train_job job = { .name = "base", .options = &o, .mixture = mixture, .student = m };
+        if (i) {
+            job.before = spoil_loss;
+            job.ctx = &bad;
+        } else {
+            job.stop_after = bad;
+        }
+        ck_assert_int_eq(pn_train_run(&job, NULL), i ? PN_NUMERIC : PN_INTERRUPTED);
+        ck_assert_ptr_nonnull(strstr(pn_error_message(), i ? "the loss is " : "at step 3 of 8"));
+        ck_ok(pn_params_hash(m->params, &hash[i]));
+        pn_model_destroy(&m);
+    }
+    ck_assert(hash[0] == hash[1]);
+    ck_assert(hash[0] != hash[2]);
 }
 
 #endif

@@ -62,4 +62,27 @@ START_TEST(training_stops_and_keeps_what_it_had) {
 }
 END_TEST
 
-TEST_MAIN("not finite", the_first_place_is_named, training_stops_and_keeps_what_it_had)
+START_TEST(a_run_keeps_what_it_had_before_the_bad_step) {
+    setup();
+    ck_stops_before_a_bad_step(PN_CPU, PN_F32);
+    teardown();
+}
+END_TEST
+
+START_TEST(local_training_names_the_candidate) {
+    setup();
+    pn_model *m = tiny_supernet();
+    pn_supernet_config c = one_phase(PN_SUPERNET_LOCAL, 256 * 4);
+    pn_supernet_result r = { 0 };
+    spoil(m, "model.layers.1.candidates.gated_deltanet.o_proj.weight");
+    ck_assert_int_eq(train(m, &c, NULL, 0, &r), PN_NUMERIC);
+    ck_assert_msg(strstr(pn_error_message(), "layer 1, step 1: the error of gated_deltanet is"), "%s",
+                  pn_error_message());
+    pn_supernet_result_free(&r);
+    pn_model_destroy(&m);
+    teardown();
+}
+END_TEST
+
+TEST_MAIN("not finite", the_first_place_is_named, training_stops_and_keeps_what_it_had,
+          a_run_keeps_what_it_had_before_the_bad_step, local_training_names_the_candidate)

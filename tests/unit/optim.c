@@ -1,4 +1,4 @@
-/* AdamW against its formulas in double precision. */
+/* AdamW against its formulas in double precision, and masters in halves. */
 #include "optim.h"
 
 #include "harness.h"
@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "master.h"
 #include "rng.h"
 
 enum { SLOTS = 3, MOST = 5000, STEPS = 5 };
@@ -85,8 +86,12 @@ START_TEST(steps_follow_the_formulas) {
             }
     }
     ck_assert_int_eq(*pn_adamw_steps(r.optim), STEPS);
-    ck_assert_ptr_eq(pn_adamw_master(r.optim, 2), r.value[2]); /* nothing beside a value in F32 */
-    ck_ok(pn_adamw_restored(r.optim));
+    static float masters[MOST];
+    ck_ok(pn_adamw_read_master(r.optim, 2, masters)); /* a value in F32 is its own master */
+    ck_assert_mem_eq(masters, pn_f32(r.value[2]), sizeof masters);
+    masters[7] = 0.1f;
+    ck_ok(pn_adamw_write_master(r.optim, 2, masters));
+    ck_assert_mem_eq(masters, pn_f32(r.value[2]), sizeof masters);
     rig_close(&r);
 }
 END_TEST
@@ -110,11 +115,63 @@ START_TEST(a_gradient_that_is_not_finite_is_named_and_changes_nothing) {
 }
 END_TEST
 
+/* Asked for in two parts, with a loss that decides too. */
+START_TEST(a_loss_that_is_not_finite_changes_nothing) {
+    static rig r;
+    static float before[MOST];
+    rig_open(&r);
+    pn_tensor *loss;
+    double norm = 0;
+    ck_ok(pn_tensor_zeros(r.pool, PN_F32, 1, (int64_t[]){ 1 }, &loss));
+    memcpy(before, pn_f32(r.value[2]), sizeof before);
+    for (int finite = 0; finite < 2; finite++) {
+        draw_gradients(&r, 0);
+        pn_f32(loss)[0] = finite ? 3 : INFINITY;
+        ck_ok(pn_adamw_begin(r.optim, 0.1, loss));
+        ck_assert_int_eq(pn_adamw_finish(r.optim, &norm), finite ? PN_OK : PN_NUMERIC);
+        ck_assert(isfinite(norm) && norm > 0);
+        ck_assert_int_eq(*pn_adamw_steps(r.optim), finite);
+        ck_assert(!memcmp(before, pn_f32(r.value[2]), sizeof before) == !finite);
+        if (!finite) ck_assert_ptr_nonnull(strstr(pn_error_message(), "the loss is not finite"));
+    }
+    pn_tensor_release(&loss);
+    rig_close(&r);
+}
+END_TEST
+
+/* Whether the halves of a master are its nearest BF16 and the rest of it. Of two as near the value is the larger, where
+ * pn_convert takes the even one. */
+static bool exact_halves(uint32_t bits) {
+    const pn_master_halves h = pn_master_split(bits);
+    const uint32_t joined = pn_master_join(h);
+    float master, again;
+    uint16_t even;
+    memcpy(&master, &bits, sizeof master);
+    memcpy(&again, &joined, sizeof again);
+    pn_convert(&even, PN_BF16, &master, PN_F32, 1);
+    if (isnan(master)) return isnan(again) && !signbit(again) == !signbit(master) && (h.value & 0x7fff) > 0x7f80;
+    return joined == bits && h.value == ((bits & 0xffff) == 0x8000 ? (bits >> 16) + 1 : even);
+}
+
+/* Every upper half with lower halves around 0, around the tie, and at random. */
+START_TEST(halves_of_a_master_are_exact) {
+    static const uint32_t lows[] = { 0, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff };
+    enum { LOWS = sizeof lows / sizeof *lows, MORE = 16 };
+    uint64_t random = 1;
+    for (uint32_t high = 0; high < 0x10000; high++)
+        for (int i = 0; i < LOWS + MORE; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            const uint32_t bits = high << 16 | (i < LOWS ? lows[i] : (uint32_t)(random >> 48));
+            if (!exact_halves(bits)) ck_abort_msg("%08x", bits);
+        }
+}
+END_TEST
+
 START_TEST(bytes_beside_the_values) {
     ck_assert_double_eq(pn_adamw_bytes(10, PN_F32), 120);  /* gradient, two moments */
-    ck_assert_double_eq(pn_adamw_bytes(10, PN_BF16), 160); /* and a master */
+    ck_assert_double_eq(pn_adamw_bytes(10, PN_BF16), 140); /* and half a master */
 }
 END_TEST
 
 TEST_MAIN("optim", steps_follow_the_formulas, a_gradient_that_is_not_finite_is_named_and_changes_nothing,
-          bytes_beside_the_values)
+          a_loss_that_is_not_finite_changes_nothing, halves_of_a_master_are_exact, bytes_beside_the_values)

@@ -294,13 +294,33 @@ START_TEST(blocks_are_reused) {
 }
 END_TEST
 
+START_TEST(an_exact_pool_rounds_and_keeps_nothing) {
+    ck_ok(pn_pool_create_exact(PN_POOL_HOST, &pool));
+    for (size_t n = 0; n < 70000; n = n < 300 ? n + 1 : n * 9 / 8) {
+        pn_storage *s;
+        ck_ok(pn_storage_create(pool, n, &s));
+        ck_assert_uint_ge(s->n_bytes, n);
+        ck_assert_uint_le(s->n_bytes, n < 1 ? 64 : n + 63);
+        ck_assert_uint_eq((uintptr_t)s->data % 64, 0);
+        memset(s->data, 1, s->n_bytes);
+        ck_assert_uint_eq(pn_pool_system_bytes(pool), s->n_bytes);
+        pn_storage_release(&s);
+        ck_assert_uint_eq(pn_pool_live_bytes(pool), 0);
+        ck_assert_uint_eq(pn_pool_system_bytes(pool), 0);
+    }
+    pn_pool_destroy(&pool);
+}
+END_TEST
+
 START_TEST(peak_follows_live) {
     ck_ok(pn_pool_create(PN_POOL_COUNTING, &pool));
     pn_storage *a, *b;
     ck_ok(pn_storage_create(pool, (size_t)1 << 40, &a)); /* a terabyte of nothing */
     ck_assert_ptr_null(a->data);
-    ck_assert_uint_eq(pn_pool_system_bytes(pool), 0);
+    ck_assert_uint_eq(pn_pool_system_bytes(pool), (size_t)1 << 40);
     pn_storage_release(&a);
+    pn_pool_trim(pool);
+    ck_assert_uint_eq(pn_pool_system_bytes(pool), 0);
     ck_assert_uint_eq(pn_pool_peak_bytes(pool), (size_t)1 << 40);
     pn_pool_reset_peak(pool);
     ck_ok(pn_storage_create(pool, 1024, &a));
@@ -352,5 +372,5 @@ END_TEST
 
 TEST_MAIN("tensor", widening_every_code, narrowing_at_every_border, narrowing_random_and_special, double_rounds_once,
           integers_and_same_dtype, views_share_values, values_from_and_to_the_host, values_go_before_the_shell,
-          copies_and_absurd_sizes, blocks_are_reused, peak_follows_live, a_pool_waits_for_its_storage,
-          moving_takes_values_along)
+          copies_and_absurd_sizes, blocks_are_reused, an_exact_pool_rounds_and_keeps_nothing, peak_follows_live,
+          a_pool_waits_for_its_storage, moving_takes_values_along)

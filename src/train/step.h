@@ -1,0 +1,35 @@
+/* Steps of training asked for one after another. The host waits for each of them once, and late: what step k found is
+ * read when the forward pass of step k + 1 has been asked for, so a GPU always has work. A step whose loss or gradient
+ * is not finite updates nothing, and the next one is not begun before that is known.
+ *
+ *     pn_step_forward(k)        may come before
+ *     pn_step_settle(k - 1)
+ *     pn_step_update(k)         backward, and the optimizer
+ */
+#ifndef PN_TRAIN_STEP_H
+#define PN_TRAIN_STEP_H
+
+#include "distill.h"
+#include "optim.h"
+#include "readback.h"
+
+typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the step's own, and starts as {0} */
+    pn_tape *tape;
+    pn_adamw *optim;
+    pn_distill_losses losses;
+    pn_readback *sent; /* losses on their way */
+    bool open;         /* updated and not settled */
+} pn_step;
+
+pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim);
+void pn_step_close(pn_step *s);
+
+/* On a tape that was reset. */
+pn_status pn_step_forward(pn_step *s, const pn_distill *pass, const pn_batch *batch);
+/* Of the pass made last; pass and batch are not needed after it. */
+pn_status pn_step_update(pn_step *s, double learning_rate);
+/* Waits for the open step: its losses, 0 what was not computed, and gradient norm. PN_NUMERIC when the loss, or a
+ * gradient, which is named, is not finite: then weights and optimizer are as before the step. */
+pn_status pn_step_settle(pn_step *s, pn_loss_parts *losses, double *norm);
+
+#endif
