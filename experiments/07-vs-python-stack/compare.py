@@ -21,6 +21,7 @@ from typing import Callable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODEL = ("--shape", "jet-nemotron-2b")
+LONGEST = 120  # seconds of one `postnas bench`
 
 
 @dataclass
@@ -60,10 +61,13 @@ class Bench:
                 environment["PN_CUDA_VARY"] = "1"
             errors = tempfile.TemporaryFile("w+")
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as done:
+                timer = threading.Timer(LONGEST, done.kill)
+                timer.start()
                 for line in done.stdout:
                     if line.startswith("first step done"):
                         first = time.monotonic() - began
                     print(line, end="", file=self.log, flush=True)
+                timer.cancel()
             if done.returncode:
                 errors.seek(0)
                 return {"error": " ".join(errors.read().split())[-500:] or f"exit code {done.returncode}"}, None

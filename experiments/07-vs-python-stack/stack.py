@@ -55,19 +55,24 @@ def take_the_check_out():
 
 
 class Refusal:
-    said = None
+    said, cleared = None, False
 
     def around(self, run):
-        """run(), where it refuses after the check is taken out."""
-        try:
-            return run()
-        except RuntimeError as error:
-            if self.said or "on Hopper" not in str(error):
-                raise
-            self.said = str(error)
-        gc.collect()
-        take_the_check_out()
-        return run()
+        """run(); where it refuses, after the check is taken out; where memory is left in pieces, once more."""
+        while True:
+            try:
+                return run()
+            except torch.OutOfMemoryError:
+                if self.cleared:
+                    raise
+                self.cleared = True
+            except RuntimeError as error:
+                if self.said or "on Hopper" not in str(error):
+                    raise
+                self.said = str(error)
+                take_the_check_out()
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 refusal = Refusal()
