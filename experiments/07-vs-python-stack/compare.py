@@ -103,11 +103,16 @@ class Bench:
                 "start": {"median": first}}[key] | {"tokens": result["tokens"]}
 
     def prompt(self):
-        result, _ = self.run("prefill", *MODEL, "--context", "4096", "--chunk", "4096")
-        if "error" in result:
-            return result
-        row, = (row for row in result["rows"] if row["part"] == "the whole model")
-        return {**in_seconds(row), "tokens": 4096}
+        best = None
+        for prompts in 1, 4:
+            result, _ = self.run("prefill", *MODEL, "--context", "4096", "--chunk", "4096", "--prompts", str(prompts))
+            if "error" in result:
+                return result
+            row, = (row for row in result["rows"] if row["part"] == "the whole model")
+            one = {**in_seconds(row), "tokens": 4096 * prompts, "prompts": prompts}
+            if not best or one["tokens"] / one["median"] > best["tokens"] / best["median"]:
+                best = one
+        return best
 
 
 def rows_of(step_arguments):
