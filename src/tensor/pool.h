@@ -39,8 +39,8 @@ void pn_storage_release(pn_storage **s);
 size_t pn_pool_live_bytes(const pn_pool *pool);
 size_t pn_pool_peak_bytes(const pn_pool *pool);
 void pn_pool_reset_peak(pn_pool *pool);
-/* Bytes taken from the system, or that would have been: those of live storages and of cached blocks. It stays still in a
- * steady step. */
+/* Bytes taken from the system, or that would have been: those of live storages and of cached blocks. It stays still in
+ * a steady step. */
 size_t pn_pool_system_bytes(const pn_pool *pool);
 /* Gives cached blocks back to the system. */
 void pn_pool_trim(pn_pool *pool);
