@@ -188,6 +188,12 @@ __device__ __forceinline__ void reverse_token(const brought<Rows> &t, int row, c
     }
 }
 
+/* Those that copy and those that compute wait for each other in different places of the program, which __syncthreads
+ * must not be called from. */
+__device__ __forceinline__ void meet() {
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
+}
+
 template <walk Walk, bool Whole, int Rows, class T>
 __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
                                            : Rows <= 16 ? 2
@@ -202,14 +208,14 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
     if (warp >= WARPS) {
         int s = 0;
         bring<Walk, Whole>(c, p, first, size_of(0), buffer[0], id - COPIERS);
-        __syncthreads();
+        meet();
         for (int done = 0; done < n; done += group) {
             const int next = done + group;
             s ^= 1;
             if (next < n)
                 bring<Walk, Whole>(c, p, Walk == REVERSE ? first - next : first + next, size_of(next), buffer[s],
                                    id - COPIERS);
-            __syncthreads();
+            meet();
         }
         return;
     }
@@ -249,7 +255,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
         const T *a = c.a + ((int64_t)p.begin * c.heads + p.head) * c.dk + row;
         first_answers<Whole, T, Rows>(a, c.dk - row, S, answer);
     }
-    __syncthreads();
+    meet();
     int s = 0;
     for (int done = 0; done < n; done += group, s ^= 1) {
         for (int i = 0, some = size_of(done); i < some; i++) {
@@ -280,7 +286,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
                 }
             }
         }
-        __syncthreads();
+        meet();
     }
     float *to = Walk == FORWARD ? c.S_T : Walk == REVERSE ? c.dS0 : nullptr;
     if (!to) return;

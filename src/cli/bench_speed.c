@@ -40,7 +40,7 @@ static pn_status block_cost(const pn_block_spec *spec, const pn_dims *dims, cons
     bool decode = s->pass == PN_LATENCY_DECODE;
     const size_t width = pn_dtype_bytes(s->dtype);
     PN_TRY(pn_block_spec_cost(spec, dims, s->context, width, &c));
-    out->flops = decode ? (double)s->batch * c.token_flops : (double)s->prompts * c.prompt_flops;
+    out->flops = decode ? (double)s->batch * c.token_flops : (double)pn_latency_sequences(s) * c.prompt_flops;
     out->bytes = (double)width * c.parameters * times_read(s) + (decode ? (double)s->batch * c.state_bytes : 0);
     return PN_OK;
 }
@@ -55,8 +55,7 @@ static pn_status rest_cost(const pn_dims *dims, const pn_latency_setting *s, pn_
 
 /* Logits of one token per sequence. */
 static pn_op_cost ends_cost(const pn_model_config *c, const pn_latency_setting *s) {
-    double weights = (double)c->vocab * (double)c->dims.hidden,
-           rows = (double)(s->pass == PN_LATENCY_DECODE ? s->batch : s->prompts);
+    double weights = (double)c->vocab * (double)c->dims.hidden, rows = (double)pn_latency_sequences(s);
     return (pn_op_cost){ .flops = 2 * weights * rows, .bytes = (double)pn_dtype_bytes(s->dtype) * weights };
 }
 
@@ -143,6 +142,7 @@ static pn_status one_context(bench *b, int64_t context) {
     line sum = { .name = "the sum of the parts", .count = 1 }, whole = { .name = "the whole model", .count = 1 };
     PN_TRY(pn_latency_setting_of(&o->latency, o->pass, context, b->config, &s));
     s.dtype = b->o->model->params->dtype;
+    s.prompts = o->prompts;
     PN_TRY(parts(b, &s, &sum));
     step(b, whole.name);
     whole.cost = sum.cost;
@@ -160,8 +160,8 @@ static pn_status write_json(const bench *b) {
     if (!o->json) return PN_OK;
     json_t *root =
         json_pack("{s:s, s:s, s:I, s:I, s:o, s:O}", "bench", o->pass == PN_LATENCY_DECODE ? "decode" : "prefill",
-                  "model", o->name, "chunk", (json_int_t)o->latency.chunk, "prompts", (json_int_t)o->latency.prompts,
-                  "machine", pn_machine_json(&b->machine), "rows", b->rows);
+                  "model", o->name, "chunk", (json_int_t)o->latency.chunk, "prompts", (json_int_t)o->prompts, "machine",
+                  pn_machine_json(&b->machine), "rows", b->rows);
     PN_CHECK(root, PN_MEMORY, "out of memory");
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);

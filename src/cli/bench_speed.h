@@ -12,6 +12,7 @@ typedef struct pn_bench_speed_options {
     const pn_model *model;
     const char *name; /* of the model */
     pn_latency_options latency;
+    int64_t prompts; /* prefill: at once */
     const char *json;
 } pn_bench_speed_options;
 

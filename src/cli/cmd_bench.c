@@ -181,14 +181,13 @@ static pn_status run_speed(const pn_args *args, pn_latency_pass pass) {
     pn_model *model = NULL;
     pn_backend backend;
     pn_dtype type;
-    pn_bench_speed_options o = { .pass = pass, .json = pn_args_value(args, "json") };
+    pn_bench_speed_options o = { .pass = pass, .prompts = 1, .json = pn_args_value(args, "json") };
     PN_TRY(pn_options_defaults(pn_latency_option_table, &o.latency));
     o.latency.context = (pn_int_list){ 1, { 4096 } };
-    o.latency.prompts = 1;
     PN_TRY(numbers_of(args, "context", 1, 1 << 24, &o.latency.context));
     PN_TRY(pn_args_i64(args, "batch", 1, 4096, &o.latency.batch));
     PN_TRY(pn_args_i64(args, "chunk", 1, 1 << 20, &o.latency.chunk));
-    PN_TRY(pn_args_i64(args, "prompts", 1, 4096, &o.latency.prompts));
+    PN_TRY(pn_args_i64(args, "prompts", 1, 4096, &o.prompts));
     PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.latency.repeat));
     PN_TRY(device_of(args, &backend, &type));
     PN_TRY(speed_model(args, &model, &o.name));

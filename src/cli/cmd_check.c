@@ -93,7 +93,7 @@ const pn_command pn_cmd_check = {
     .summary = "ops against their reference, golden vectors, model logits, tokenizers",
     .usage = "WHAT ... [options]",
     .help =
-        "    postnas check ops [NAME...] [--slow | --small | --each] [--backend NAME] [--dtype TYPE]\n"
+        "    postnas check ops [NAME...] [--slow] [--small] [--each] [--backend NAME] [--dtype TYPE]\n"
         "        every implementation of an op against its double-precision reference, and on the CPU the reference's\n"
         "        gradients against finite differences: a row per case, each quantity as worst error/limit\n"
         "    postnas check vectors PATH... [--backend NAME] [--dtype TYPE]\n"

@@ -73,7 +73,6 @@ pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pas
                                  .batch = o->batch,
                                  .context = context,
                                  .chunk = o->chunk,
-                                 .prompts = o->prompts ? o->prompts : 1,
                                  .working_set = (int64_t)(weights < beyond ? weights : beyond),
                                  .layers = base->n_layers,
                                  .repeat = o->repeat,
@@ -82,7 +81,7 @@ pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pas
 }
 
 double pn_latency_tokens(const pn_latency_setting *s) {
-    return (double)(s->pass == PN_LATENCY_DECODE ? s->batch : s->prompts * s->context);
+    return (double)(pn_latency_sequences(s) * (s->pass == PN_LATENCY_DECODE ? 1 : s->context));
 }
 
 /* ---- keys ---- */
@@ -111,7 +110,7 @@ static pn_status key_of(const pn_latency *t, const char *part, const char *optio
         failed |= json_object_set_new(key, "layers", json_integer(s->layers));
     } else {
         failed |= json_object_set_new(key, "chunk", json_integer(s->chunk));
-        if (s->prompts != 1) failed |= json_object_set_new(key, "prompts", json_integer(s->prompts));
+        if (pn_latency_sequences(s) != 1) failed |= json_object_set_new(key, "prompts", json_integer(s->prompts));
     }
     if (t->backend == PN_CUDA) {
         failed |= json_object_set_new(key, "precision", json_string(pn_dtype_name(t->dtype)));

@@ -32,7 +32,6 @@ typedef struct pn_latency_options {
     int64_t batch;       /* decode: sequences */
     pn_int_list context; /* tokens: one measurement each */
     int64_t chunk;       /* prefill: tokens of a piece */
-    int64_t prompts;     /* prefill: at once; no configuration's, 0 is 1 */
     int64_t repeat;      /* timed runs of each measurement */
     double seconds;      /* fewer runs where they take longer than that (timing.h) */
 } pn_latency_options;
@@ -41,14 +40,17 @@ extern const pn_option pn_latency_option_table[];
 
 typedef struct pn_latency_setting {
     pn_latency_pass pass;
-    int64_t batch, context, chunk, prompts;
+    int64_t batch, context, chunk;
     int64_t working_set; /* bytes of weights */
     int64_t layers;
     int64_t repeat; /* this and the next do not belong to the key */
     double seconds;
     pn_backend backend; /* this and the next are the table's: where, and in what type, its parts are measured */
     pn_dtype dtype;
+    int64_t prompts; /* prefill; 0 is 1 */
 } pn_latency_setting;
+/* Sequences that a pass takes at once. */
+int64_t pn_latency_sequences(const pn_latency_setting *setting);
 
 /* The setting for models like `base`, whose weights count as far as they go beyond the caches. */
 pn_status pn_latency_setting_of(const pn_latency_options *o, pn_latency_pass pass, int64_t context,

@@ -16,7 +16,7 @@ typedef struct frame {
 } frame;
 
 int64_t pn_latency_sequences(const pn_latency_setting *setting) {
-    return setting->pass == PN_LATENCY_DECODE ? setting->batch : setting->prompts;
+    return setting->pass == PN_LATENCY_DECODE ? setting->batch : setting->prompts > 1 ? setting->prompts : 1;
 }
 
 static void frame_close(frame *f) {

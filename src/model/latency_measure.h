@@ -42,7 +42,4 @@ typedef struct pn_latency_piece {
 } pn_latency_piece;
 int pn_latency_pieces(int64_t context, int64_t chunk, pn_latency_piece out[PN_LATENCY_PIECES]);
 
-/* Sequences that a pass runs at once. */
-int64_t pn_latency_sequences(const pn_latency_setting *setting);
-
 #endif
