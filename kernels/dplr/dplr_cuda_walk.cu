@@ -191,7 +191,7 @@ __device__ __forceinline__ void reverse_token(const brought<Rows> &t, int row, c
 /* Those that copy and those that compute wait for each other in different places of the program, which __syncthreads
  * must not be called from. */
 __device__ __forceinline__ void meet() {
-    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
+    asm volatile("bar.sync 1, %0;" ::"n"((int)THREADS) : "memory");
 }
 
 template <walk Walk, bool Whole, int Rows, class T>
