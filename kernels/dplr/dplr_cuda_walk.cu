@@ -188,12 +188,6 @@ __device__ __forceinline__ void reverse_token(const brought<Rows> &t, int row, c
     }
 }
 
-/* Those that copy and those that compute wait for each other in different places of the program, which __syncthreads
- * must not be called from. */
-__device__ __forceinline__ void meet() {
-    asm volatile("bar.sync 1, %0;" ::"n"((int)THREADS) : "memory");
-}
-
 template <walk Walk, bool Whole, int Rows, class T>
 __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
                                            : Rows <= 16 ? 2
@@ -203,22 +197,8 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
     const int id = (int)threadIdx.x, warp = __shfl_sync(~0u, id / 32, 0), lane = id % 32;
     const place p = place_of<T, Walk>(c);
     const int n = p.end - p.begin, first = Walk == REVERSE ? p.end - 1 : p.begin;
+    const bool copies = warp >= WARPS;
     auto size_of = [&](int done) { return n - done < group ? n - done : group; };
-
-    if (warp >= WARPS) {
-        int s = 0;
-        bring<Walk, Whole>(c, p, first, size_of(0), buffer[0], id - COPIERS);
-        meet();
-        for (int done = 0; done < n; done += group) {
-            const int next = done + group;
-            s ^= 1;
-            if (next < n)
-                bring<Walk, Whole>(c, p, Walk == REVERSE ? first - next : first + next, size_of(next), buffer[s],
-                                   id - COPIERS);
-            meet();
-        }
-        return;
-    }
 
     const int row = 4 * (lane % ROW_LANES), mine = 16 * warp + lane / ROW_LANES * 4, column = p.column + mine;
     const int there = c.dv - column; /* columns that exist from this lane's on */
@@ -228,7 +208,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
 #pragma unroll
     for (int i = 0; i < Rows; i++) {
         const int64_t at = state + (int64_t)row_at(i) * c.dv + column;
-        const int in = row_at(i) < c.dk ? there : 0;
+        const int in = !copies && row_at(i) < c.dk ? there : 0;
         float4 x;
         if (Walk == ANSWERS)
             x = pn_get4<Whole>(c.states + at, in);
@@ -251,43 +231,51 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
     const bool writes_one = lane % 2 == 0 && one < there, writes_four = lane % ROW_LANES == 0;
 
     float answer[4];
-    if (Walk != REVERSE && n > 0) {
+    if (Walk != REVERSE && n > 0 && !copies) {
         const T *a = c.a + ((int64_t)p.begin * c.heads + p.head) * c.dk + row;
         first_answers<Whole, T, Rows>(a, c.dk - row, S, answer);
     }
-    meet();
-    int s = 0;
-    for (int done = 0; done < n; done += group, s ^= 1) {
-        for (int i = 0, some = size_of(done); i < some; i++) {
-            const brought<Rows> &t = buffer[s][i];
-            const int at = Walk == REVERSE ? n - 1 - (done + i) : done + i; /* among the walk's tokens */
-            const int64_t value = ((int64_t)(p.begin + at) * c.heads + p.head) * c.dv + column;
-            float v[4], sum[4];
-            take4(v, t.v + mine);
-            if constexpr (Walk == REVERSE) {
-                if (at == n - 1 || at % PN_CHUNK == PN_CHUNK - 1) keep(c.G, first_chunk + at / PN_CHUNK);
-                reverse_token<Rows>(t, row, v, S, answer, sum);
-                if (writes_four) pn_put4<Whole>(c.dp + value, four(answer), there);
-                if (c.d_v) {
-                    const float d = sum_rows_one(sum, lane);
-                    if (writes_one) pn_store(c.d_v + value + one, __fadd_rn(t.dv[mine + one], d));
-                }
-            } else {
-                if (Walk == FORWARD && c.states && at % PN_CHUNK == 0) keep(c.states, first_chunk + at / PN_CHUNK);
-                if (Walk == ANSWERS && writes_four) pn_put4<Whole>(c.p + value, four(answer), there);
-                float next[4];
-                forward_token<Walk == FORWARD, Rows>(t, row, v, answer, S, next, sum);
-                sum_rows(next);
+    /* Those that copy are a group ahead of those that compute; all meet at the one barrier. */
+    for (int done = -group, fill = 0;; done += group, fill ^= 1) {
+        const int next = done + group;
+        if (copies) {
+            if (next < n)
+                bring<Walk, Whole>(c, p, Walk == REVERSE ? first - next : first + next, size_of(next), buffer[fill],
+                                   id - COPIERS);
+        } else if (done >= 0) {
+            for (int i = 0, some = size_of(done); i < some; i++) {
+                const brought<Rows> &t = buffer[!fill][i];
+                const int at = Walk == REVERSE ? n - 1 - (done + i) : done + i; /* among the walk's tokens */
+                const int64_t value = ((int64_t)(p.begin + at) * c.heads + p.head) * c.dv + column;
+                float v[4], sum[4];
+                take4(v, t.v + mine);
+                if constexpr (Walk == REVERSE) {
+                    if (at == n - 1 || at % PN_CHUNK == PN_CHUNK - 1) keep(c.G, first_chunk + at / PN_CHUNK);
+                    reverse_token<Rows>(t, row, v, S, answer, sum);
+                    if (writes_four) pn_put4<Whole>(c.dp + value, four(answer), there);
+                    if (c.d_v) {
+                        const float d = sum_rows_one(sum, lane);
+                        if (writes_one) pn_store(c.d_v + value + one, __fadd_rn(t.dv[mine + one], d));
+                    }
+                } else {
+                    if (Walk == FORWARD && c.states && at % PN_CHUNK == 0) keep(c.states, first_chunk + at / PN_CHUNK);
+                    if (Walk == ANSWERS && writes_four) pn_put4<Whole>(c.p + value, four(answer), there);
+                    float next[4];
+                    forward_token<Walk == FORWARD, Rows>(t, row, v, answer, S, next, sum);
+                    sum_rows(next);
 #pragma unroll
-                for (int x = 0; x < 4; x++) answer[x] = next[x];
-                if (Walk == FORWARD) {
-                    const float o = sum_rows_one(sum, lane);
-                    if (writes_one) pn_store(c.o + value + one, o);
+                    for (int x = 0; x < 4; x++) answer[x] = next[x];
+                    if (Walk == FORWARD) {
+                        const float o = sum_rows_one(sum, lane);
+                        if (writes_one) pn_store(c.o + value + one, o);
+                    }
                 }
             }
         }
-        meet();
+        if (next >= n) break;
+        __syncthreads();
     }
+    if (copies) return;
     float *to = Walk == FORWARD ? c.S_T : Walk == REVERSE ? c.dS0 : nullptr;
     if (!to) return;
 #pragma unroll
