@@ -139,7 +139,9 @@ sanitize() { # sanitize TOOL DTYPE OPS...: its output in TOOL.DTYPE.OPS, its exi
         case "$tool  $by_libraries " in "initcheck "*" $op "*) ;; *) ops+=("$op") ;; esac
     done
     [ ${#ops[@]} -gt 0 ] || return 0
-    [ "$tool" = racecheck ] && not_ours=(--kernel-name-exclude kns=cudnn) # it reports races inside cuDNN's own kernels
+    case $tool in # they report races, and more barriers than they can follow, inside cuDNN's own kernels
+    racecheck | synccheck) not_ours=(--kernel-name-exclude kns=cudnn) ;;
+    esac
     compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 "${not_ours[@]}" timeout -k 5 $limit \
         "$programs/postnas" check ops --each "${ops[@]}" --backend cuda --dtype "$dtype" > "$log" 2>&1
     echo $? > "$log.code"
@@ -208,7 +210,7 @@ fi
     done
     if [ -n "$sanitized" ]; then
         echo
-        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck, and of initcheck ops whose results libraries"
+        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck and synccheck, and of initcheck ops whose results libraries"
         echo "write: $by_libraries."
         echo
         echo "| compute-sanitizer, \`postnas check ops --each\` | cases in f32 | in bf16 | errors | did not end |"
