@@ -3,7 +3,7 @@
 #
 #     scripts/gpu-tests.sh                     builds (preset cuda) and runs here
 #     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on `postnas check ops --each`
-#     scripts/gpu-tests.sh --slow              with the large cases: half an hour, most of it the references on the CPU
+#     scripts/gpu-tests.sh --slow              with the large cases: two minutes more on 16 cores
 #     scripts/gpu-tests.sh --record FILE       another place for the record
 #     FOLDER/gpu-tests.sh                      in a bundle (scripts/bundle.sh --tests): runs what is there, record beside it
 #
