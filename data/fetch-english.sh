@@ -23,14 +23,8 @@ heldout jargon-text           usr/share/doc/jargon-text/jargon.txt.gz
 "
 declare -A at_least=([train]=150000 [search]=16384 [heldout]=49152) # tokens
 
-fail() { echo "fetch-english: $*" >&2; exit 2; }
-
-[ $# -ge 1 ] || fail "name the model directory whose tokenizer to use: data/fetch-english.sh models/smollm2-135m"
-root=$(cd "$(dirname "$0")/.." && pwd)
-model=$1
-out=${2:-$root/shards/english}
-cache=${3:-$(dirname "$out")/.cache/english}
-postnas=${POSTNAS:-$root/build/postnas}
+name=english
+. "$(dirname "$0")/debian-prose.sh"
 
 # Paragraphs that read as prose, each on one line; headings, tables, listings and commands are left out.
 prose() {
@@ -49,27 +43,7 @@ prose() {
         }'
 }
 
-# get PACKAGE: its .deb in the cache, downloaded when it is not there.
-get() {
-    compgen -G "$cache/$1_*.deb" >/dev/null && return
-    echo "fetch-english: downloading $1"
-    local aside
-    aside=$(mktemp -d "$cache/fetch.XXXXXX")
-    if ! (cd "$aside" && apt-get download -qq "$1" 2>"$aside/log"); then
-        sed 's/^/    /' "$aside/log" >&2
-        rm -rf "$aside"
-        fail "apt-get could not download $1; run apt-get update first, and check that there is a network"
-    fi
-    mv "$aside"/*.deb "$cache/"
-    rm -rf "$aside"
-}
-
-[ -x "$postnas" ] || fail "$postnas is not there; build it first: cmake --preset release && cmake --build build"
-[ -f "$model/tokenizer.json" ] || fail "$model holds no tokenizer.json; data/fetch-smollm2.sh makes such a directory"
-for tool in apt-get dpkg-deb awk zcat; do command -v $tool >/dev/null || fail "$tool is not installed"; done
-
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd)
+need apt-get dpkg-deb awk zcat
 if [ -f "$out/SOURCES" ]; then
     echo "fetch-english: $out is there already"
 else
@@ -78,28 +52,11 @@ else
     while read -r split package file; do
         [ -n "$split" ] || continue
         get "$package"
-        deb=$(ls "$cache/$package"_*.deb | tail -n 1)
         mkdir -p "$work/$split"
         dpkg-deb --fsys-tarfile "$deb" | tar -xO "./$file" | zcat --force | prose >"$work/$split/$package.txt" ||
             fail "$(basename "$deb") does not hold $file; has the package changed?"
         printf '%-8s %-22s %-18s %s\n' "$split" "$package" "$(dpkg-deb -f "$deb" Version)" "$file" >>"$work/SOURCES"
     done <<<"$books"
-    mkdir "$work/shards"
-    for split in train search heldout; do
-        files=()
-        while read -r s package _; do [ "$s" = "$split" ] && files+=("$work/$split/$package.txt"); done <"$work/SOURCES"
-        "$postnas" data --tokenizer "$model" --out "$work/$split.set" --split "$split" --format text "${files[@]}" >/dev/null
-        mv "$work/$split.set/$split" "$work/shards/$split"
-    done
-    mv "$work/SOURCES" "$work/shards/"
-    [ ! -e "$out" ] || fail "$out exists and is not what this script made; name another directory"
-    mkdir -p "$(dirname "$out")"
-    mv "$work/shards" "$out"
+    shards "$work" ""
 fi
-cat "$out/SOURCES"
-for split in train search heldout; do
-    line=$("$postnas" data --check "$out/$split" | sed -n 2p)
-    echo "$line"
-    read -r _ _ _ tokens _ <<<"$line"
-    [ "$tokens" -ge "${at_least[$split]}" ] || fail "$split holds $tokens tokens; at least ${at_least[$split]} are wanted"
-done
+show

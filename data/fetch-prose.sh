@@ -65,14 +65,8 @@ train   maint-guide               text usr/share/doc/maint-guide/maint-guide.en.
 "
 declare -A at_least=([train]=15000000 [search]=131072 [heldout]=196608) # tokens
 
-fail() { echo "fetch-prose: $*" >&2; exit 2; }
-
-[ $# -ge 1 ] || fail "name the model directory whose tokenizer to use: data/fetch-prose.sh models/smollm2-135m"
-root=$(cd "$(dirname "$0")/.." && pwd)
-model=$1
-out=${2:-$root/shards/prose}
-cache=${3:-$(dirname "$out")/.cache/prose}
-postnas=${POSTNAS:-$root/build/postnas}
+name=prose
+. "$(dirname "$0")/debian-prose.sh"
 
 # A paragraph on a line of its own, if it reads as English prose; headings, tables, listings and commands do not.
 accept='
@@ -141,28 +135,12 @@ prose_of_pod() {
     sed -e 's/[BCFILSX]<\([^<>]*\)>/\1/g' -e 's/^=.*//' | prose_of_text
 }
 
-# get PACKAGE: its .deb in the cache, downloaded when it is not there.
-get() {
-    compgen -G "$cache/$1_*.deb" >/dev/null && return
-    echo "fetch-prose: downloading $1"
-    local aside
-    aside=$(mktemp -d "$cache/fetch.XXXXXX")
-    if ! (cd "$aside" && apt-get download -qq "$1" 2>"$aside/log"); then
-        sed 's/^/    /' "$aside/log" >&2
-        rm -rf "$aside"
-        fail "apt-get could not download $1; run apt-get update first, and check that there is a network"
-    fi
-    mv "$aside"/*.deb "$cache/"
-    rm -rf "$aside"
-}
-
 # Writes every package's paragraphs to WORK/SPLIT/PACKAGE.txt, and WORK/SOURCES.
 extract() {
-    local work=$1 split package how files sha256 deb
+    local work=$1 split package how files sha256
     while read -r split package how files sha256; do
         [ -n "$split" ] || continue
         get "$package"
-        deb=$(ls "$cache/$package"_*.deb | tail -n 1)
         echo "$sha256  $deb" | sha256sum --check --status ||
             echo "fetch-prose: $(basename "$deb") is not the package that the published figures are from" >&2
         mkdir -p "$work/$split"
@@ -172,12 +150,7 @@ extract() {
     done
 }
 
-[ -x "$postnas" ] || fail "$postnas is not there; build it first: cmake --preset release && cmake --build build"
-[ -f "$model/tokenizer.json" ] || fail "$model holds no tokenizer.json; data/fetch-smollm2.sh makes such a directory"
-for tool in apt-get dpkg-deb awk zcat sha256sum; do command -v $tool >/dev/null || fail "$tool is not installed"; done
-
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd)
+need apt-get dpkg-deb awk zcat sha256sum
 if [ -f "$out/SOURCES" ]; then
     echo "fetch-prose: $out is there already"
 else
@@ -188,23 +161,6 @@ else
     while read -r split package _; do files+=("$work/$split/$package.txt"); done <"$work/SOURCES"
     LC_ALL=C awk 'FNR == 1 { close(out); out = FILENAME ".once" }
                   length($0) && !seen[$0]++ { printf "%s\n\n", $0 > out }' "${files[@]}"
-    mkdir "$work/shards"
-    for split in train search heldout; do
-        files=()
-        while read -r s package _; do [ "$s" = "$split" ] && files+=("$work/$split/$package.txt.once"); done <"$work/SOURCES"
-        "$postnas" data --tokenizer "$model" --out "$work/$split.set" --split "$split" --format text --repair \
-            "${files[@]}" >/dev/null
-        mv "$work/$split.set/$split" "$work/shards/$split"
-    done
-    mv "$work/SOURCES" "$work/shards/"
-    [ ! -e "$out" ] || fail "$out exists and is not what this script made; name another directory"
-    mkdir -p "$(dirname "$out")"
-    mv "$work/shards" "$out"
+    shards "$work" .once --repair
 fi
-cat "$out/SOURCES"
-for split in train search heldout; do
-    line=$("$postnas" data --check "$out/$split" | sed -n 2p)
-    echo "$line"
-    read -r _ _ _ tokens _ <<<"$line"
-    [ "$tokens" -ge "${at_least[$split]}" ] || fail "$split holds $tokens tokens; at least ${at_least[$split]} are wanted"
-done
+show

@@ -8,13 +8,14 @@
 #include "clock.h"
 #include "device.h"
 #include "distill.h"
-#include "memory.h"
 #include "json.h"
+#include "memory.h"
 #include "optimizer.h"
 #include "profile.h"
 #include "step.h"
 
-enum { SHOWN = 28 };
+enum { SHOWN = 28 }; /* rows of the profile */
+/* Of the start: when each was made. */
 enum { WEIGHTS, OPTIMIZER, PLAN, PHASES };
 
 typedef struct bench {

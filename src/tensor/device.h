@@ -10,9 +10,9 @@
  *
  * A kernel that fails is reported by the next call that looks; with PN_CUDA_SYNC=1 in the environment every launch is
  * waited for, and the message names the right kernel. With PN_CUDA_GRAPHS=0 nothing is recorded and launched as a whole
- * (pn_graph): every kernel is launched by itself, with the same results.
- * With PN_CUDA_SHARED=99 no implementation is chosen whose blocks
- * need more than 99 KB of shared memory: what GPUs that have less would run is run on one that has more. */
+ * (pn_graph): every kernel is launched by itself, with the same results. With PN_CUDA_SHARED=99 no implementation is
+ * chosen whose blocks need more than 99 KB of shared memory: what GPUs that have less would run is run on one that has
+ * more. */
 #ifndef PN_TENSOR_DEVICE_H
 #define PN_TENSOR_DEVICE_H
 

@@ -1,5 +1,6 @@
 #include "recompute.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 const char *const pn_recompute_names[] = { "none", "cheap", "cores", "layers", "auto", NULL };
@@ -20,8 +21,8 @@ static pn_recompute rung(int i, int n_layers) {
 
 pn_status pn_recompute_fit(int n_layers, double most, pn_recompute_bytes bytes, void *ctx, pn_recompute *out) {
     int low = 0, high = n_layers * PN_RECOMPUTE_LAYERS;
-    while (low < high) {
-        const int middle = (low + high) / 2;
+    for (bool first = true; low < high; first = false) {
+        const int middle = first ? 0 : (low + high) / 2; /* most models fit as they are: asked first */
         const pn_recompute r = rung(middle, n_layers);
         double need;
         PN_TRY(bytes(ctx, &r, &need));
