@@ -110,6 +110,7 @@ void pn_tape_reset(pn_tape *t) {
         pn_tensor_release_shell(&x);
     }
     t->cost = (pn_op_cost){ 0 };
+    t->most = PN_AGAIN_NEVER;
 }
 
 void pn_tape_destroy(pn_tape **tp) {

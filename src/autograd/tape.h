@@ -40,8 +40,8 @@ bool pn_tape_recording(const pn_tape *t);
 /* Whether what runs now has a backward: it is recorded, or run for the first time by pn_tape_recompute. */
 bool pn_tape_differentiates(const pn_tape *t);
 /* What is recorded from now on and costs at most `most` to make again (op.h) is not kept for backward, which makes it
- * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first.
- */
+ * again, bit for bit, when it comes to the first record that reads it. Returns what was set. PN_AGAIN_NEVER at first,
+ * and after a reset. */
 pn_again pn_tape_again(pn_tape *t, pn_again most);
 
 /* Branches: what follows one needs nothing that the others since the last join make, and no scope that was opened

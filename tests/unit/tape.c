@@ -423,8 +423,10 @@ START_TEST(failures_leave_the_tape_usable) {
     pn_tensor *x = leaf(PN_F32, N, D), *wrong = leaf(PN_F32, N, D + 1), *dy = leaf(PN_F32, N, D), *y, *sum;
     pn_scope s = pn_scope_open(t);
     (void)s;
+    pn_tape_again(t, PN_AGAIN_CORE);
     ck_assert_int_eq(pn_linear(t, wrong, n.gate, NULL, &y), PN_USAGE);
     pn_tape_reset(t);
+    ck_assert_int_eq((int)pn_tape_again(t, PN_AGAIN_NEVER), PN_AGAIN_NEVER);
     ck_ok(net_forward(t, &n, &x, 1, &y, 1));
     ck_assert_int_eq(pn_tape_backward(t, y), PN_USAGE); /* not one element */
     ck_assert_int_eq(pn_tape_backward_from(t, &y, &wrong, 1), PN_USAGE);
