@@ -29,8 +29,8 @@ static pn_status choice(const pn_args *args, const char *option, const char *con
 static pn_status read_options(const pn_args *args, export_job *e) {
     static const char *const dtypes[] = { "f32", "bf16", "f16", NULL };
     static const pn_dtype dtype_of[] = { PN_F32, PN_BF16, PN_F16 };
-    static const char *const kinds[] = { "auto", "qwen2", "llama", "jet_nemotron", NULL };
-    static const pn_hf_kind kind_of[] = { PN_HF_AUTO, PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON };
+    static const char *const kinds[] = { "auto", "qwen2", "llama", "jet_nemotron", "fla", NULL };
+    static const pn_hf_kind kind_of[] = { PN_HF_AUTO, PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON, PN_HF_FLA };
     int dtype, kind;
     double shard_gb;
     PN_TRY(choice(args, "dtype", dtypes, &dtype));

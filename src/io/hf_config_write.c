@@ -2,8 +2,9 @@
 #include <string.h>
 
 #include "files.h"
+#include "fla.h"
 #include "hf_config.h"
-#include "json.h"
+#include "hf_internal.h"
 
 static bool is_full_attention(const pn_model_config *c) {
     for (int l = 0; l < c->n_layers; l++)
@@ -23,14 +24,19 @@ static const struct {
     [PN_HF_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
     [PN_HF_LLAMA] = { "llama", "LlamaForCausalLM" },
     [PN_HF_JET_NEMOTRON] = { "jet_nemotron", "JetNemotronForCausalLM" },
+    [PN_HF_FLA] = { "fla", NULL }, /* the model type follows from the hybrid */
 };
 
 const char *pn_hf_model_type(pn_hf_kind kind) {
     return kinds[kind].model_type;
 }
 
-static json_t *token(int32_t id) {
+json_t *pn_hf_token(int32_t id) {
     return id < 0 ? json_null() : json_integer(id);
+}
+
+const char *pn_hf_dtype_name(pn_dtype t) {
+    return t == PN_BF16 ? "bfloat16" : t == PN_F16 ? "float16" : "float32";
 }
 
 /* ---- the hybrid's layers ---- */
@@ -46,7 +52,7 @@ static pn_status check_one_setting_per_type(const char *path, const pn_model_con
     return PN_OK;
 }
 
-static json_t *option_json(const pn_option *row, const void *options) {
+json_t *pn_hf_option_json(const pn_option *row, const void *options) {
     const void *field = (const char *)options + row->offset;
     switch (row->kind) {
     case PN_OPTION_BOOL: return json_boolean(*(const bool *)field);
@@ -74,7 +80,8 @@ static json_t *settings_json(const pn_block_spec *spec) {
     }
     const bool extended = pn_block_spec_extended(spec);
     for (const pn_option *row = spec->type->options; row->name; row++)
-        if (extended || !row->extension) json_object_set_new(settings, row->name, option_json(row, spec->options));
+        if (extended || !row->extension)
+            json_object_set_new(settings, row->name, pn_hf_option_json(row, spec->options));
     return settings;
 }
 
@@ -126,11 +133,10 @@ static json_t *config_json(const pn_model_config *c, pn_hf_kind kind) {
     }
     json_object_set_new(o, "initializer_range", json_real(c->initializer_range));
     json_object_set_new(o, "tie_word_embeddings", json_boolean(c->tied));
-    json_object_set_new(o, "bos_token_id", token(c->bos));
-    json_object_set_new(o, "eos_token_id", token(c->eos));
+    json_object_set_new(o, "bos_token_id", pn_hf_token(c->bos));
+    json_object_set_new(o, "eos_token_id", pn_hf_token(c->eos));
     json_object_set_new(o, "use_cache", json_true());
-    const char *dtype = c->file_dtype == PN_BF16 ? "bfloat16" : c->file_dtype == PN_F16 ? "float16" : "float32";
-    json_object_set_new(o, "torch_dtype", json_string(dtype));
+    json_object_set_new(o, "torch_dtype", json_string(pn_hf_dtype_name(c->file_dtype)));
     return o;
 }
 
@@ -143,6 +149,11 @@ static pn_status write_json(const char *path, json_t *o) {
 
 pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
     pn_hf_kind kind = pn_hf_kind_of(c, asked);
+    if (kind == PN_HF_FLA) {
+        const pn_fla_kind *fla;
+        PN_TRY(pn_fla_fits(path, c, &fla));
+        return write_json(path, pn_fla_config_json(c, fla));
+    }
     PN_CHECK(kind == PN_HF_JET_NEMOTRON || is_full_attention(c), PN_UNSUPPORTED,
              "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", path,
              kinds[kind].model_type);
@@ -154,7 +165,7 @@ pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_k
 
 pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c) {
     json_t *o = json_pack("{s:b}", "_from_model_config", 1);
-    if (o && c->bos >= 0) json_object_set_new(o, "bos_token_id", token(c->bos));
-    if (o && c->eos >= 0) json_object_set_new(o, "eos_token_id", token(c->eos));
+    if (o && c->bos >= 0) json_object_set_new(o, "bos_token_id", pn_hf_token(c->bos));
+    if (o && c->eos >= 0) json_object_set_new(o, "eos_token_id", pn_hf_token(c->eos));
     return write_json(path, o);
 }

@@ -48,7 +48,7 @@ static const char *scalar_text(const pn_option *row, const json_t *v, char *buff
     return json_is_real(v) && number ? pn_double_text(json_real_value(v), buffer, n) : NULL;
 }
 
-static pn_status read_option(const char *where, const pn_option *row, const json_t *v, void *options) {
+pn_status pn_hf_read_option(const char *where, const pn_option *row, const json_t *v, void *options) {
     char number[64];
     bool list = row->kind == PN_OPTION_INTS && json_is_array(v);
     size_t n = list ? json_array_size(v) : 1;
@@ -72,7 +72,7 @@ static pn_status read_options(const char *where, const json_t *settings, bool ex
         PN_CHECK(!row->extension || extended, PN_UNSUPPORTED,
                  "%s: %s is an extension of postnas, which the published %s has not; name such layers %s%s", where, key,
                  spec->type->hf_name, spec->type->hf_name, PN_EXTENDED_SUFFIX);
-        PN_TRY(read_option(where, row, v, spec->options));
+        PN_TRY(pn_hf_read_option(where, row, v, spec->options));
     }
     return PN_OK;
 }
@@ -161,15 +161,19 @@ static pn_status read_names(const pn_hf_file *f, const json_t *list, names *out)
 
 /* ---- qwen2 and llama: full attention, and qwen2's window ---- */
 
-static pn_status window_spec(const pn_hf_file *f, const pn_dims *dims, pn_block_spec *out) {
+pn_status pn_hf_window_spec(const pn_hf_file *f, int64_t window, const pn_dims *dims, pn_block_spec *out) {
     const pn_block_type *swa = &pn_block_swa;
-    int64_t window;
-    PN_TRY(pn_json_get_i64(f->root, f->path, "sliding_window", 1, INT32_MAX, &window));
     PN_TRY(pn_block_spec_default(swa, out));
     char text[32];
     snprintf(text, sizeof text, "%lld", (long long)window);
     PN_TRY(pn_option_parse(pn_option_find(swa->options, "window_size"), f->path, text, 0, out->options));
     return resolve(f, dims, out);
+}
+
+static pn_status sliding_window_spec(const pn_hf_file *f, const pn_dims *dims, pn_block_spec *out) {
+    int64_t window;
+    PN_TRY(pn_json_get_i64(f->root, f->path, "sliding_window", 1, INT32_MAX, &window));
+    return pn_hf_window_spec(f, window, dims, out);
 }
 
 static pn_status plain_layers(const pn_hf_file *f, const names *list, pn_model_config *c) {
@@ -189,7 +193,7 @@ static pn_status plain_layers(const pn_hf_file *f, const names *list, pn_model_c
             PN_CHECK(!slides || windowed, PN_FORMAT,
                      "%s: layer_types.%d is sliding_attention, but use_sliding_window is false", f->path, l);
         }
-        if (slides && !window.type) PN_TRY(window_spec(f, &c->dims, &window));
+        if (slides && !window.type) PN_TRY(sliding_window_spec(f, &c->dims, &window));
         c->layer[l] = slides ? window : full;
     }
     return PN_OK;
