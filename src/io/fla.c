@@ -52,6 +52,10 @@ const pn_fla_kind *pn_fla_find(const char *model_type) {
     return NULL;
 }
 
+const char *pn_fla_model_type(const pn_fla_kind *kind) {
+    return kind->model_type;
+}
+
 /* ---- rules ---- */
 
 const pn_fla_rule *pn_fla_rule_of(const pn_fla_kind *kind, const char *key) {
@@ -168,7 +172,7 @@ pn_status pn_fla_fits(const char *where, const pn_model_config *c, const pn_fla_
     PN_TRY(one_linear_block(where, c, &linear));
     PN_CHECK(linear >= 0, PN_UNSUPPORTED,
              "%s: every layer is softmax attention; fla's hybrids have a linear block: write it as %s", where,
-             c->dims.qkv_bias ? "qwen2" : "llama");
+             pn_hf_model_type(pn_hf_kind_of(c, PN_HF_AUTO)));
     *out = kind_of(c->layer[linear].type);
     PN_TRY(block_fits(where, c, *out, &c->layer[linear]));
     const pn_dims *d = &c->dims;

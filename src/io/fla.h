@@ -13,6 +13,8 @@ typedef struct pn_fla_kind pn_fla_kind; /* one of fla's model types; static */
 
 /* NULL: not one that is read. */
 const pn_fla_kind *pn_fla_find(const char *model_type);
+/* "gated_deltanet" */
+const char *pn_fla_model_type(const pn_fla_kind *kind);
 /* The model type that holds this hybrid. PN_UNSUPPORTED, starting with `where`: none does; the message says why and
  * what to do. */
 pn_status pn_fla_fits(const char *where, const pn_model_config *c, const pn_fla_kind **out);

@@ -27,13 +27,18 @@ pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes,
 /* A block's name in layer_types and efficient_attention_config: "gdn", or "gdn_postnas" with an extension on. */
 enum { PN_HF_LAYER_NAME = 64 };
 void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]);
+/* Whether the published jet_nemotron modelling code loads such a layer. */
+bool pn_hf_layer_published(const pn_block_spec *spec);
 
 /* What AUTO means for this model: never AUTO. */
 pn_hf_kind pn_hf_kind_of(const pn_model_config *c, pn_hf_kind asked);
 /* "qwen2", ..., "fla"; not of AUTO. */
 const char *pn_hf_model_type(pn_hf_kind kind);
-/* Written aside and renamed. PN_UNSUPPORTED: the model does not fit that model type (two layers of one block type with
- * different settings; a linear block in llama; what fla's layers do not do). */
+/* Whether a model can be written as that model type. PN_UNSUPPORTED, starting with `where`, when not (two layers of one
+ * block type with different settings; a linear block in llama; what fla's layers do not do): it says why and what to do
+ * instead. */
+pn_status pn_hf_config_fits(const char *where, const pn_model_config *c, pn_hf_kind kind);
+/* Written aside and renamed. The model must fit, or it fails as that does. */
 pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind kind);
 /* generation_config.json: which ids start and end a text. */
 pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c);

@@ -147,20 +147,25 @@ static pn_status write_json(const char *path, json_t *o) {
     return s;
 }
 
-pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
+pn_status pn_hf_config_fits(const char *where, const pn_model_config *c, pn_hf_kind asked) {
     pn_hf_kind kind = pn_hf_kind_of(c, asked);
-    if (kind == PN_HF_FLA) {
-        const pn_fla_kind *fla;
-        PN_TRY(pn_fla_fits(path, c, &fla));
-        return write_json(path, pn_fla_config_json(c, fla));
-    }
+    const pn_fla_kind *fla;
+    if (kind == PN_HF_FLA) return pn_fla_fits(where, c, &fla);
     PN_CHECK(kind == PN_HF_JET_NEMOTRON || is_full_attention(c), PN_UNSUPPORTED,
-             "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", path,
+             "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", where,
              kinds[kind].model_type);
     PN_CHECK(kind != PN_HF_LLAMA || !c->dims.qkv_bias, PN_UNSUPPORTED,
-             "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", path);
-    PN_TRY(check_one_setting_per_type(path, c));
-    return write_json(path, config_json(c, kind));
+             "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", where);
+    return check_one_setting_per_type(where, c);
+}
+
+pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
+    pn_hf_kind kind = pn_hf_kind_of(c, asked);
+    PN_TRY(pn_hf_config_fits(path, c, kind));
+    if (kind != PN_HF_FLA) return write_json(path, config_json(c, kind));
+    const pn_fla_kind *fla;
+    PN_TRY(pn_fla_fits(path, c, &fla));
+    return write_json(path, pn_fla_config_json(c, fla));
 }
 
 pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c) {

@@ -14,6 +14,12 @@ void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]) {
              pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "");
 }
 
+bool pn_hf_layer_published(const pn_block_spec *spec) {
+    char name[PN_HF_LAYER_NAME];
+    pn_hf_layer_name(spec, name);
+    return !strcmp(name, "attn") || !strcmp(name, "swa") || !strcmp(name, "jet");
+}
+
 /* "gdn" or "gdn_postnas"; NULL: no mixer is called so. *extended: which. */
 static const pn_block_type *type_of(const char *name, bool *extended) {
     int n;
