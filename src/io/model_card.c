@@ -58,6 +58,22 @@ static void put_settings(pn_buf *b, const pn_block_spec *spec) {
     }
 }
 
+/* Those with the setting of layer `first`: "0 to 2, 5". */
+static void put_layers(pn_buf *b, const pn_model_config *c, int first) {
+    const char *comma = "";
+    for (int l = first, end; l < c->n_layers; l = end) {
+        for (end = l; end < c->n_layers && pn_block_spec_equal(&c->layer[end], &c->layer[first]); end++) {
+        }
+        if (end > l) {
+            pn_buf_printf(b, "%s%d", comma, l);
+            if (end - l > 1) pn_buf_printf(b, " to %d", end - 1);
+            comma = ", ";
+        } else {
+            end++;
+        }
+    }
+}
+
 static void put_architecture(pn_buf *b, const pn_model_card *card, pn_hf_kind kind) {
     const pn_model_config *c = card->config;
     const pn_dims *d = &c->dims;
@@ -75,11 +91,12 @@ static void put_architecture(pn_buf *b, const pn_model_card *card, pn_hf_kind ki
         break;
     }
     pn_buf_text(b, "\n\n| layers | token mixer | settings |\n| --- | --- | --- |\n");
-    for (int l = 0, end; l < c->n_layers; l = end) {
-        for (end = l + 1; end < c->n_layers && pn_block_spec_equal(&c->layer[l], &c->layer[end]); end++) {
-        }
-        pn_buf_printf(b, "| %d", l);
-        if (end - l > 1) pn_buf_printf(b, " to %d", end - 1);
+    for (int l = 0; l < c->n_layers; l++) {
+        bool seen = false;
+        for (int k = 0; k < l && !seen; k++) seen = pn_block_spec_equal(&c->layer[k], &c->layer[l]);
+        if (seen) continue;
+        pn_buf_text(b, "| ");
+        put_layers(b, c, l);
         pn_buf_printf(b, " | %s | ", c->layer[l].type->name);
         put_settings(b, &c->layer[l]);
         pn_buf_text(b, " |\n");
