@@ -133,8 +133,8 @@ static pn_status one_linear_block(const char *where, const pn_model_config *c, i
                  "%s: layer %d is %s and layer %d %s, but a model of fla has one type of linear block" INSTEAD, where,
                  *linear, first->type->name, l, spec->type->name);
         PN_CHECK(pn_block_spec_equal(spec, first), PN_UNSUPPORTED,
-                 "%s: layers %d and %d are both %s with different settings, but a model of fla has one setting", where,
-                 *linear, l, spec->type->name);
+                 "%s: layers %d and %d are both %s with different settings, but a model of fla has one setting" INSTEAD,
+                 where, *linear, l, spec->type->name);
     }
     return PN_OK;
 }

@@ -24,19 +24,19 @@ pn_status pn_hf_config_read_kind(const char *path, pn_model_config *out, pn_hf_k
 /* The same from memory; `name` stands for the file in messages. */
 pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out);
 
-/* A block's name in layer_types and efficient_attention_config: "gdn", or "gdn_postnas" with an extension on. */
+/* A layer's name in layer_types and efficient_attention_config: "gdn", or "gdn_postnas" with an extension on; "gdn_2"
+ * for a second setting of that block in the model. */
 enum { PN_HF_LAYER_NAME = 64 };
-void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]);
-/* Whether the published jet_nemotron modelling code loads such a layer. */
-bool pn_hf_layer_published(const pn_block_spec *spec);
+void pn_hf_layer_name(const pn_model_config *c, int layer, char out[PN_HF_LAYER_NAME]);
+/* Whether the published jet_nemotron modelling code loads a layer of this name. */
+bool pn_hf_layer_published(const char *name);
 
 /* What AUTO means for this model: never AUTO. */
 pn_hf_kind pn_hf_kind_of(const pn_model_config *c, pn_hf_kind asked);
 /* "qwen2", ..., "fla"; not of AUTO. */
 const char *pn_hf_model_type(pn_hf_kind kind);
-/* Whether a model can be written as that model type. PN_UNSUPPORTED, starting with `where`, when not (two layers of one
- * block type with different settings; a linear block in llama; what fla's layers do not do): it says why and what to do
- * instead. */
+/* Whether a model can be written as that model type. PN_UNSUPPORTED, starting with `where`, when not (a linear block in
+ * llama; what fla's layers do not do): it says why and what to do instead. */
 pn_status pn_hf_config_fits(const char *where, const pn_model_config *c, pn_hf_kind kind);
 /* Written aside and renamed. The model must fit, or it fails as that does. */
 pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind kind);

@@ -41,17 +41,6 @@ const char *pn_hf_dtype_name(pn_dtype t) {
 
 /* ---- the hybrid's layers ---- */
 
-static pn_status check_one_setting_per_type(const char *path, const pn_model_config *c) {
-    for (int l = 1; l < c->n_layers; l++)
-        for (int k = 0; k < l; k++)
-            PN_CHECK(
-                c->layer[k].type != c->layer[l].type || pn_block_spec_equal(&c->layer[k], &c->layer[l]), PN_UNSUPPORTED,
-                "%s: layers %d and %d are both %s with different settings; the jet_nemotron format has one setting "
-                "per block type",
-                path, k, l, c->layer[l].type->name);
-    return PN_OK;
-}
-
 json_t *pn_hf_option_json(const pn_option *row, const void *options) {
     const void *field = (const char *)options + row->offset;
     switch (row->kind) {
@@ -95,7 +84,7 @@ static void put_hybrid(json_t *o, const pn_model_config *c) {
     json_t *types = json_array(), *settings = json_object();
     for (int l = 0; l < c->n_layers; l++) {
         char name[PN_HF_LAYER_NAME];
-        pn_hf_layer_name(&c->layer[l], name);
+        pn_hf_layer_name(c, l, name);
         json_array_append_new(types, json_string(name));
         if (c->layer[l].type->options && !json_object_get(settings, name))
             json_object_set_new(settings, name, settings_json(&c->layer[l]));
@@ -156,7 +145,7 @@ pn_status pn_hf_config_fits(const char *where, const pn_model_config *c, pn_hf_k
              kinds[kind].model_type);
     PN_CHECK(kind != PN_HF_LLAMA || !c->dims.qkv_bias, PN_UNSUPPORTED,
              "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", where);
-    return check_one_setting_per_type(where, c);
+    return PN_OK;
 }
 
 pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {

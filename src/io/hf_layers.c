@@ -9,26 +9,49 @@
 
 /* ---- names ---- */
 
-void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]) {
-    snprintf(out, PN_HF_LAYER_NAME, "%s%s", spec->type->hf_name,
-             pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "");
+/* The how-manieth setting of this layer's block it is, from 1; with and without extensions are two blocks here. */
+static int setting_number(const pn_model_config *c, int layer) {
+    const pn_block_spec *own = &c->layer[layer];
+    int n = 1;
+    for (int l = 0; l < c->n_layers; l++) {
+        const pn_block_spec *other = &c->layer[l];
+        if (pn_block_spec_equal(other, own)) return n;
+        bool counted = other->type != own->type || pn_block_spec_extended(other) != pn_block_spec_extended(own);
+        for (int k = 0; k < l && !counted; k++) counted = pn_block_spec_equal(&c->layer[k], other);
+        n += !counted;
+    }
+    return n;
 }
 
-bool pn_hf_layer_published(const pn_block_spec *spec) {
-    char name[PN_HF_LAYER_NAME];
-    pn_hf_layer_name(spec, name);
+void pn_hf_layer_name(const pn_model_config *c, int layer, char out[PN_HF_LAYER_NAME]) {
+    const pn_block_spec *spec = &c->layer[layer];
+    const int number = setting_number(c, layer);
+    const char *extended = pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "";
+    if (number > 1)
+        snprintf(out, PN_HF_LAYER_NAME, "%s%s_%d", spec->type->hf_name, extended, number);
+    else
+        snprintf(out, PN_HF_LAYER_NAME, "%s%s", spec->type->hf_name, extended);
+}
+
+bool pn_hf_layer_published(const char *name) {
     return !strcmp(name, "attn") || !strcmp(name, "swa") || !strcmp(name, "jet");
 }
 
-/* "gdn" or "gdn_postnas"; NULL: no mixer is called so. *extended: which. */
+/* Whether text is "" or "_2", "_3" .., which says that a block with options has several settings. */
+static bool is_number(const char *text, const pn_block_type *type) {
+    return !*text || (type->options && text[0] == '_' && isdigit((unsigned char)text[1]) &&
+                      text[1 + strspn(text + 1, "0123456789")] == '\0');
+}
+
+/* "gdn", "gdn_postnas", either with "_2" .. behind it; NULL: no mixer is called so. *extended: which. */
 static const pn_block_type *type_of(const char *name, bool *extended) {
     int n;
     const pn_block_type *const *all = pn_block_types(&n);
     for (int i = 0; i < n; i++) {
         const size_t len = strlen(all[i]->hf_name ? all[i]->hf_name : "");
         if (all[i]->role != PN_MIXER || strncmp(all[i]->hf_name, name, len) != 0) continue;
-        *extended = !strcmp(name + len, PN_EXTENDED_SUFFIX);
-        if (*extended || !name[len]) return all[i];
+        *extended = !strncmp(name + len, PN_EXTENDED_SUFFIX, sizeof PN_EXTENDED_SUFFIX - 1);
+        if (is_number(name + len + (*extended ? sizeof PN_EXTENDED_SUFFIX - 1 : 0), all[i])) return all[i];
     }
     return NULL;
 }

@@ -9,8 +9,11 @@
 
 /* Whether some layer's type is known to postnas alone, so that jet_nemotron's own code cannot load it. */
 static bool is_extended(const pn_model_config *c) {
-    for (int l = 0; l < c->n_layers; l++)
-        if (!pn_hf_layer_published(&c->layer[l])) return true;
+    for (int l = 0; l < c->n_layers; l++) {
+        char name[PN_HF_LAYER_NAME];
+        pn_hf_layer_name(c, l, name);
+        if (!pn_hf_layer_published(name)) return true;
+    }
     return false;
 }
 

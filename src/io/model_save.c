@@ -110,8 +110,8 @@ static pn_status write_extensions(const pn_model *m, const char *dir) {
     json_t *types = json_array();
     for (int l = 0; l < m->config.n_layers; l++) {
         char name[PN_HF_LAYER_NAME];
-        pn_hf_layer_name(&m->config.layer[l], name);
-        bool known = pn_hf_layer_published(&m->config.layer[l]);
+        pn_hf_layer_name(&m->config, l, name);
+        bool known = pn_hf_layer_published(name);
         for (size_t i = 0; i < json_array_size(types) && !known; i++)
             known = !strcmp(json_string_value(json_array_get(types, i)), name);
         if (!known) json_array_append_new(types, json_string(name));
