@@ -12,7 +12,8 @@
 typedef struct export_job {
     const char *source, *target;
     char model_dir[PN_PATH_MAX]; /* source, or its model/ when source is a run */
-    char run[PN_PATH_MAX];       /* the run whose model that is; "": none */
+    char run[PN_PATH_MAX];       /* the run that made it; "": none */
+    bool is_result;              /* it is that run's model/, which the run's scores are of */
     const char *scores;
     pn_save_options save;
     bool check;
@@ -37,28 +38,31 @@ static bool same_directory(const char *a, const char *b) {
     return !stat(a, &s) && !stat(b, &t) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 }
 
-/* Whether dir is a run, as `postnas search` and `finetune` leave them, with this model in it. */
-static pn_status is_run(const char *dir, const char *model, bool *yes) {
-    char config[PN_PATH_MAX], state[PN_PATH_MAX], own[PN_PATH_MAX];
+/* Whether dir is a run, as `postnas search` and `finetune` leave them. */
+static pn_status is_run(const char *dir, bool *yes) {
+    char config[PN_PATH_MAX], state[PN_PATH_MAX];
     PN_TRY(pn_path_join(config, dir, "config.yaml"));
     PN_TRY(pn_path_join(state, dir, "state"));
-    PN_TRY(pn_path_join(own, dir, "model"));
-    *yes = pn_file_exists(config) && pn_is_directory(state) && same_directory(own, model);
+    *yes = pn_file_exists(config) && pn_is_directory(state);
     return PN_OK;
 }
 
-/* RUN, RUN/model, or any model. */
+/* RUN, RUN/model, another model below RUN, or any model. */
 static pn_status find_source(export_job *e) {
-    bool in_run;
+    enum { UP = 3 };
+    char path[PN_PATH_MAX];
+    bool in_run = false;
     PN_TRY(pn_path_join(e->model_dir, e->source, "model"));
-    if (pn_is_directory(e->model_dir)) {
-        strcpy(e->run, e->source);
-    } else {
-        strcpy(e->model_dir, e->source);
-        PN_TRY(pn_path_join(e->run, e->source, ".."));
+    if (!pn_is_directory(e->model_dir)) strcpy(e->model_dir, e->source);
+    strcpy(e->run, e->model_dir);
+    for (int i = 0; i < UP && !in_run; i++) {
+        PN_TRY(pn_path_join(path, e->run, ".."));
+        strcpy(e->run, path);
+        PN_TRY(is_run(e->run, &in_run));
     }
-    PN_TRY(is_run(e->run, e->model_dir, &in_run));
     if (!in_run) e->run[0] = '\0';
+    PN_TRY(pn_path_join(path, e->run, "model"));
+    e->is_result = in_run && same_directory(path, e->model_dir);
     return PN_OK;
 }
 
@@ -84,6 +88,7 @@ static pn_status read_options(const pn_args *args, export_job *e) {
 
 static pn_status write_card(const export_job *e, const char *dir) {
     const pn_export_card card = { .run = e->run[0] ? e->run : NULL,
+                                  .is_result = e->is_result,
                                   .scores = e->scores,
                                   .config = &e->model->config,
                                   .parameters = pn_params_count(e->model->params, false),

@@ -40,28 +40,35 @@ static const pn_option stage_table[] = {
     PN_OPT_STRING(pn_card_stage, batch_tokens, NULL, "", .example = ""),
     PN_OPT_STRING(pn_card_stage, learning_rate, NULL, "", .example = ""),
     PN_OPT_STRING(pn_card_stage, schedule, NULL, "", .example = ""),
+    PN_OPT_STRING(pn_card_stage, teacher, NULL, "", .example = ""),
     PN_OPT_END,
 };
 
-static pn_status add_stage(gathered *g, const char *section, const char *name) {
-    pn_card_stage *s = &g->card.stage[g->card.n_stages];
+static pn_status add_stage(gathered *g, const char *section, pn_card_stage **out) {
+    pn_card_stage *s = *out = &g->card.stage[g->card.n_stages];
     PN_TRY(pn_config_read(g->config, section, stage_table, s));
-    if (name) s->name = name;
     g->card.n_stages += s->tokens != NULL;
     return PN_OK;
 }
 
 static pn_status add_stages(gathered *g) {
-    if (pn_config_has(g->config, "search")) {
-        PN_TRY(add_stage(g, "supernet", "candidates of the search"));
-        return add_stage(g, "distill", "distillation of the hybrid");
-    }
+    pn_card_stage *s;
     int n;
+    if (pn_config_has(g->config, "search")) {
+        static const char *const part[][2] = { { "supernet", "candidates of the search" },
+                                               { "distill", "distillation of the hybrid" } };
+        for (int i = 0; i < 2; i++) {
+            PN_TRY(add_stage(g, part[i][0], &s));
+            s->name = part[i][1];
+            s->teacher = "base";
+        }
+        return PN_OK;
+    }
     PN_TRY(pn_config_list_size(g->config, "stages", &n));
     for (int i = 0; i < n && i < PN_CARD_STAGES; i++) {
         char section[32];
         snprintf(section, sizeof section, "stages.%d", i);
-        PN_TRY(add_stage(g, section, NULL));
+        PN_TRY(add_stage(g, section, &s));
     }
     return PN_OK;
 }
@@ -107,7 +114,7 @@ static pn_status read_rows(gathered *g, const char *file, bool all) {
 static pn_status read_scores(gathered *g, const pn_export_card *c) {
     char file[PN_PATH_MAX];
     if (c->scores) return read_rows(g, c->scores, true);
-    if (!c->run) return PN_OK;
+    if (!c->is_result) return PN_OK;
     PN_TRY(pn_path_join(file, c->run, "result.json"));
     return pn_file_exists(file) ? read_rows(g, file, false) : PN_OK;
 }

@@ -5,8 +5,9 @@
 #include "model_card.h"
 
 typedef struct pn_export_card {
-    const char *run;    /* the run's directory; NULL: there is only a model */
-    const char *scores; /* a file of `postnas eval --output`, instead of the run's own; NULL: none */
+    const char *run;    /* the directory of the run that made it; NULL: not known */
+    bool is_result;     /* the run's scores are its own */
+    const char *scores; /* a file of `postnas eval --output`, instead of those; NULL: none */
     const pn_model_config *config;
     int64_t parameters;
     pn_hf_kind kind;

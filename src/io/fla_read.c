@@ -1,4 +1,5 @@
 /* config.json of fla's model types, in. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "fla_internal.h"

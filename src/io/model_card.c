@@ -120,12 +120,13 @@ static void put_recipe(pn_buf *b, const pn_model_card *card) {
         return;
     }
     if (card->n_stages)
-        pn_buf_text(b, "| training | tokens | tokens of a step | learning rate | schedule |\n"
-                       "| --- | --- | --- | --- | --- |\n");
+        pn_buf_text(b, "| training | teacher | tokens | tokens of a step | learning rate | schedule |\n"
+                       "| --- | --- | --- | --- | --- | --- |\n");
     for (int i = 0; i < card->n_stages; i++) {
         const pn_card_stage *s = &card->stage[i];
         pn_buf_char(b, '|');
         put_cell(b, s->name);
+        put_cell(b, s->teacher);
         put_cell(b, s->tokens);
         put_cell(b, s->batch_tokens);
         put_cell(b, s->learning_rate);

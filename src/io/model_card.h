@@ -10,7 +10,7 @@ enum { PN_CARD_STAGES = 64 };
 
 /* A part of training, as the configuration writes it; NULL: it does not say. */
 typedef struct pn_card_stage {
-    const char *name, *tokens, *batch_tokens, *learning_rate, *schedule;
+    const char *name, *tokens, *batch_tokens, *learning_rate, *schedule, *teacher;
 } pn_card_stage;
 
 typedef struct pn_model_card { /* everything is borrowed */

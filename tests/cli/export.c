@@ -160,7 +160,7 @@ START_TEST(a_run_and_its_model) {
     holds(by_run, "# out\n");
     holds(by_run, "## Base\n\nquickstart-base\n"); /* of a path that is this machine's, the last part */
     holds(by_run, "| 0 to 7 | attention |");
-    holds(by_run, "| short | 512 | 256 | 1e-3 | cosine |");
+    holds(by_run, "| short | - | 512 | 256 | 1e-3 | cosine |");
     holds(by_run, "sequence_length: 256\n");
     ck_assert_ptr_null(strstr(by_run, "output:"));
     holds(by_run, "## Measured scores\n\nNot measured.\n");
@@ -170,6 +170,14 @@ START_TEST(a_run_and_its_model) {
     snprintf(command, sizeof command, "export %s/model/ %s --type auto", run, out);
     runs(command);
     read_file(out, "README.md", by_model, sizeof by_model);
+    ck_assert_str_eq(by_run, by_model);
+
+    /* a model below the run is of that run */
+    snprintf(command, sizeof command, "mkdir -p %s/stages && cp -r %s/model %s/stages/1", run, run, run);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("stage/out"));
+    runs(command);
+    read_file(scratch("stage/out"), "README.md", by_model, sizeof by_model);
     ck_assert_str_eq(by_run, by_model);
 
     /* scores that were measured afterwards; another directory is of no run */
@@ -205,8 +213,8 @@ START_TEST(a_search_has_scores) {
     snprintf(command, sizeof command, "export %s %s --check", run, out);
     runs(command);
     read_file(out, "README.md", card, sizeof card);
-    holds(card, "| candidates of the search | 2048 | 2048 | 5e-3 | cosine |");
-    holds(card, "| distillation of the hybrid | 1024 | 1024 | 3e-3 | cosine |");
+    holds(card, "| candidates of the search | base | 2048 | 2048 | 5e-3 | cosine |");
+    holds(card, "| distillation of the hybrid | base | 1024 | 1024 | 3e-3 | cosine |");
     holds(card, "| task | metric | teacher | this model |\n");
     holds(card, "| recall | accuracy_chance | 0.0385 | 0.0385 |");
     holds(card, "transformers cannot load it");
