@@ -1,6 +1,5 @@
 #include "fla_internal.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "hf_config.h"
@@ -186,20 +185,12 @@ pn_status pn_fla_fits(const char *where, const pn_model_config *c, const pn_fla_
 
 /* ---- config.json ---- */
 
-/* A number that gives the same whole width as `expand` whether a program rounds base times it or cuts it off. */
-static double whole_expand(double expand, int64_t base) {
-    const double width = nearbyint((double)base * expand);
-    double ratio = width / (double)base;
-    while ((double)base * ratio < width) ratio = nextafter(ratio, INFINITY);
-    return ratio;
-}
-
 static json_t *option_value(const pn_option *row, const pn_block_spec *spec, const pn_fla_kind *kind,
                             const pn_dims *d) {
     const double number = row->kind == PN_OPTION_FLOAT ? *(const double *)(spec->options + row->offset) : 0;
     if (!strncmp(row->name, "expand_", 7))
         return json_real(
-            whole_expand(number, kind->has_head_dim ? *(const int64_t *)option_field(spec, "head_dim") : d->hidden));
+            pn_hf_expand(number, kind->has_head_dim ? *(const int64_t *)option_field(spec, "head_dim") : d->hidden, 1));
     if (!strcmp(row->name, "clamp_min") && number <= row->min) return json_null(); /* no limit */
     return pn_hf_option_json(row, spec->options);
 }

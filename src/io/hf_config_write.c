@@ -1,4 +1,5 @@
 /* config.json as Hugging Face writes it for these model types. */
+#include <math.h>
 #include <string.h>
 
 #include "files.h"
@@ -61,6 +62,30 @@ json_t *pn_hf_option_json(const pn_option *row, const void *options) {
     PN_ASSERT(!"a block option of this kind");
 }
 
+static bool cuts_to(double expand, int64_t base, double width) {
+    const double product = (double)base * expand;
+    return floor(product) == width && product - width <= 1e-9 * width;
+}
+
+double pn_hf_expand(double expand, int64_t base, int64_t heads) {
+    const double width = nearbyint((double)base * expand);
+    if (width < 1) return expand; /* a head's width that is still open */
+    if (cuts_to(expand, base, width) && cuts_to(expand, base * heads, width * (double)heads)) return expand;
+    double ratio = width / (double)base;
+    while (!cuts_to(ratio, base, width) || !cuts_to(ratio, base * heads, width * (double)heads))
+        ratio = nextafter(ratio, INFINITY);
+    return ratio;
+}
+
+/* As the published code takes them, which cuts products off (blocks.md 10.2). */
+static void put_published(json_t *settings, const pn_block_spec *spec) {
+    const pn_option *all = spec->type->options;
+    const int64_t head_dim = *(const int64_t *)(spec->options + pn_option_find(all, "head_dim")->offset);
+    const int64_t heads = *(const int64_t *)(spec->options + pn_option_find(all, "num_heads")->offset);
+    const double expand = *(const double *)(spec->options + pn_option_find(all, "expand_v")->offset);
+    json_object_set_new(settings, "expand_v", json_real(pn_hf_expand(expand, head_dim, heads)));
+}
+
 static json_t *settings_json(const pn_block_spec *spec) {
     json_t *settings = json_object();
     if (!strcmp(spec->type->hf_name, "jet")) { /* kernels of the published code */
@@ -71,6 +96,7 @@ static json_t *settings_json(const pn_block_spec *spec) {
     for (const pn_option *row = spec->type->options; row->name; row++)
         if (extended || !row->extension)
             json_object_set_new(settings, row->name, pn_hf_option_json(row, spec->options));
+    if (!strcmp(spec->type->hf_name, "jet")) put_published(settings, spec);
     return settings;
 }
 

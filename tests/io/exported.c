@@ -275,27 +275,33 @@ START_TEST(fla_is_as_fla_writes_it) {
 }
 END_TEST
 
-/* fla refuses an expand_v that gives no whole width, cut off or rounded: what is written always does. */
+/* fla and the published JetBlock refuse an expand_v that gives no whole width when cut off: what is written always
+ * does. */
 START_TEST(expansions_are_written_exactly) {
     static const char *const given[] = { "2.6666666667", "2.66666666", "0.3333333", "1.0000001", "1.6666699" };
-    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+    for (size_t i = 0; i < 2 * sizeof given / sizeof *given; i++) {
+        const bool jet_layers = i % 2;
+        const char *text = given[i / 2];
         pn_model_config c = hybrid(true, true), back;
         for (int l = 0; l < LAYERS; l += 2) {
-            ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &c.layer[l]));
+            if (!jet_layers) ck_ok(pn_block_spec_default(&pn_block_gated_deltanet, &c.layer[l]));
             set_option(&c.layer[l], "num_heads", "3");
-            set_option(&c.layer[l], "num_v_heads", "3");
+            if (!jet_layers) set_option(&c.layer[l], "num_v_heads", "3");
             set_option(&c.layer[l], "head_dim", "96");
             set_option(&c.layer[l], "norm_eps", "1e-6");
-            set_option(&c.layer[l], "expand_v", given[i]);
+            set_option(&c.layer[l], "expand_v", text);
         }
         double written;
         json_t *root;
-        ck_ok(pn_hf_config_write(scratch("config.json"), &c, PN_HF_FLA));
+        ck_ok(pn_hf_config_write(scratch("config.json"), &c, jet_layers ? PN_HF_JET_NEMOTRON : PN_HF_FLA));
         ck_ok(pn_json_load(scratch("config.json"), 1 << 20, &root));
-        ck_ok(pn_json_get_f64(root, "config.json", "expand_v", 0, 10, &written));
+        ck_ok(pn_json_get_f64(root, "config.json", jet_layers ? "efficient_attention_config.jet.expand_v" : "expand_v",
+                              0, 10, &written));
         json_decref(root);
-        const double width = 96 * atof(given[i]);
-        ck_assert_double_eq((double)(int64_t)(96 * written), (double)(int64_t)(width + 0.5));
+        const int64_t width = (int64_t)(96 * atof(text) + 0.5);
+        ck_assert_int_eq((int64_t)(96 * written), width);
+        ck_assert_int_eq((int64_t)(3 * 96 * written), 3 * width);
+        ck_assert(i / 2 || written == atof(text)); /* the released files' number stays */
         ck_ok(pn_hf_config_read(scratch("config.json"), &back));
     }
 }
