@@ -157,21 +157,23 @@ const pn_command pn_cmd_export = {
         "base, architecture, recipe, measured scores) into a new directory.\n"
         "\n"
         "jet_nemotron is the layout of Jet-Nemotron's files and takes every hybrid. Layers of types that only postnas\n"
-        "knows are named in its postnas.json; so are layers with an extension of postnas on (qkv_bias, rope), as\n"
-        "TYPE_postnas. A base without QKV biases is written with zero ones, which is exact.\n"
+        "knows are named in its postnas.json: also layers with an extension of postnas on (qkv_bias, rope), as\n"
+        "TYPE_postnas, and a second setting of one type, as TYPE_2. A base without QKV biases is written with zero\n"
+        "ones, which is exact.\n"
+        "\n"
         "fla is the layout of flash-linear-attention, as its model type retnet, gla, delta_net or gated_deltanet: for\n"
         "hybrids of attention and one of these blocks, in one setting, whose norm_eps is the base's rms_norm_eps and\n"
         "that have no extension on. Full attention beside sliding windows needs fla 0.6. What does not fit is refused\n"
         "with the reason.\n"
         "\n"
         "--check reads the directory back: weights and settings must be the model's, and the logits of three built-in\n"
-        "texts must be, bit for bit, those of the model with its weights rounded alike. How far rounding moved them "
-        "is\n"
-        "said, and must be at most 3 times what random errors of rounding's size do; with --dtype f32 it is nothing.\n"
+        "texts must be, bit for bit, those of the model with its weights rounded alike. How far rounding moved them\n"
+        "is said; it must be at most 3 times what random errors of rounding's size do. With --dtype f32 nothing "
+        "moves.\n"
         "\n"
         "    postnas export runs/quickstart hybrid --dtype f32 --check\n"
         "    postnas export runs/mine hybrid-fla --type fla --check\n",
-    .reads = "a run's directory (its model/, config.yaml and result.json), or a model directory\n",
+    .reads = "a run's directory (its model/, config.yaml and result.json), or a model directory, in a run or not\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
     .see = "postnas import: the other way; postnas eval: scores of the result\n"
            "postnas check model: logits of the result against another program's\n",

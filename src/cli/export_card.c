@@ -15,9 +15,12 @@ typedef struct gathered {
     json_t *result;    /* what the scores are in */
     json_t *rows;      /* of them, this model's last */
     pn_model_card card;
+    char name[PN_PATH_MAX], base[PN_PATH_MAX]; /* what the card's point into */
 } gathered;
 
-static const char *last_part(const char *path) {
+/* "c" of "a/b/c/", whose last slash goes. */
+static const char *last_part(char *path) {
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = '\0';
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
 }
@@ -84,7 +87,8 @@ static pn_status read_recipe(gathered *g, const char *run) {
     PN_TRY(pn_config_read(g->config, "", base_table, &base));
     g->card.recipe = g->text;
     /* A path of this machine says nothing elsewhere. */
-    g->card.base = !base.model ? "Random weights." : *base.model == '/' ? last_part(base.model) : base.model;
+    snprintf(g->base, sizeof g->base, "%s", base.model ? base.model : "Random weights.");
+    g->card.base = *g->base == '/' ? last_part(g->base) : g->base;
     return add_stages(g);
 }
 
@@ -124,7 +128,8 @@ pn_status pn_export_card_write(const pn_export_card *c, const char *dir) {
     char path[PN_PATH_MAX];
     pn_status s = PN_OK;
     PN_CHECK(g, PN_MEMORY, "out of memory");
-    g->card.name = last_part(c->target);
+    snprintf(g->name, sizeof g->name, "%s", c->target);
+    g->card.name = last_part(g->name);
     g->card.config = c->config;
     g->card.parameters = c->parameters;
     g->card.kind = c->kind;
