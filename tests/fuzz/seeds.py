@@ -141,6 +141,9 @@ listed = {**hybrid, "layer_types": ["gdn", "attn", "none", "gdn"],
           "efficient_attention_config": {"gdn": gdn, "none": {}}}
 window = {**qwen2, "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 2}
 typed = {**window, "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"]}
+golden = here.parents[1] / "data" / "golden"
+for name in ["retnet", "gla", "delta_net", "gated_deltanet"]:
+    put("hf_config", "fla_" + name, json.dumps(json.loads((golden / ("fla_" + name) / "config.json").read_text())))
 for name, c in [("qwen2", qwen2), ("llama", llama), ("hybrid", hybrid), ("listed", listed), ("window", window),
                 ("typed", typed), ("absurd", {**qwen2, "hidden_size": 2**31, "vocab_size": 2**40})]:
     put("hf_config", name, json.dumps(c))
