@@ -7,11 +7,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,7 +134,7 @@ static int64_t plain_load(const char *dir) {
     return step;
 }
 
-static char top[64], dir[80], messages[96];
+static char top[32], dir[80], messages[96];
 
 static void setup(void) {
     strcpy(top, "/tmp/pn_checkpoint_XXXXXX");
@@ -354,6 +357,7 @@ START_TEST(a_full_disk_keeps_the_last_state) {
     snprintf(path, sizeof path, "%s/step-10/state-0-of-1.h5", dir);
     ck_assert_int_eq(stat(path, &is), 0);
     int failures = 0;
+    const int open_files = entries("/proc/self/fd");
     plain_set(&state_of_step, 20);
     for (rlim_t limit = 0; limit < (rlim_t)is.st_size; limit = limit * 5 / 4 + 200) {
         let_files_grow(limit);
@@ -366,9 +370,56 @@ START_TEST(a_full_disk_keeps_the_last_state) {
         failures++;
     }
     ck_assert_int_gt(failures, 20);
+    ck_assert_int_eq(entries("/proc/self/fd"), open_files);
     ck_assert_int_eq(plain_load(dir), 10);
     plain_save(dir, 20);
     ck_assert_int_eq(plain_load(dir), 20);
+    teardown();
+}
+END_TEST
+
+/* A disk of this process alone, where the system lets it have one. */
+static bool small_disk(const char *at, const char *size) {
+    return !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+           !mount("tmpfs", at, "tmpfs", 0, size);
+}
+
+/* From the first byte that does not fit to the name of the newest step, which is what fits last. */
+START_TEST(a_disk_that_fills_up_at_any_point_keeps_the_last_state) {
+    setup();
+    char disk[48], filler[64];
+    snprintf(disk, sizeof disk, "%s/disk", top);
+    snprintf(filler, sizeof filler, "%s/filler", disk);
+    snprintf(dir, sizeof dir, "%s/state", disk);
+    ck_ok(pn_make_directories(disk));
+    if (!small_disk(disk, "size=2m")) {
+        puts("no disk of its own for this test: it is left to the one before");
+        teardown();
+        return;
+    }
+    plain_save(dir, 10);
+    struct statvfs is;
+    ck_assert_int_eq(statvfs(disk, &is), 0);
+    const size_t room = is.f_bavail * is.f_frsize, page = 4096;
+    char *zeros = calloc(1, room);
+    bool manifest = false, latest = false;
+    pn_status s = PN_IO;
+    ck_ok(pn_file_write(filler, zeros, room));
+    for (size_t left = 0; s; left += page) {
+        ck_assert_int_eq(truncate(filler, (off_t)(room - left)), 0);
+        plain_set(&state_of_step, 20);
+        s = pn_checkpoint_save(dir, 20, JOB, state_of_step.array, 2);
+        ck_assert_int_eq(entries(dir), s ? 2 : 3);
+        ck_assert_int_eq(plain_load(dir), s ? 10 : 20);
+        ck_assert(s == PN_IO || s == PN_OK);
+        if (!s) break;
+        manifest |= strstr(pn_error_message(), "manifest.json: ") != NULL;
+        latest |= strstr(pn_error_message(), "latest: ") != NULL;
+        ck_assert(strstr(pn_error_message(), "the disk is full") || strstr(pn_error_message(), strerror(ENOSPC)));
+    }
+    ck_assert(manifest && latest);
+    free(zeros);
+    ck_assert_int_eq(umount(disk), 0);
     teardown();
 }
 END_TEST
@@ -451,5 +502,5 @@ END_TEST
 TEST_MAIN("checkpoint", what_was_saved_comes_back, the_newest_steps_stay, a_damaged_newest_step_is_passed_over,
           a_latest_that_is_gone_or_damaged_is_no_loss, no_whole_step_is_an_error_with_the_remedy,
           the_state_of_an_earlier_version_is_refused, a_save_in_the_background_is_of_its_moment,
-          a_full_disk_keeps_the_last_state, a_failure_in_the_background_is_told_once,
-          a_kill_at_any_moment_loses_nothing)
+          a_full_disk_keeps_the_last_state, a_disk_that_fills_up_at_any_point_keeps_the_last_state,
+          a_failure_in_the_background_is_told_once, a_kill_at_any_moment_loses_nothing)
