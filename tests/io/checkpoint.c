@@ -340,6 +340,12 @@ END_TEST
 
 /* ---- a full disk ---- */
 
+/* What HDF5 cannot finish it keeps. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+    return "leak:libhdf5";
+}
+
 /* No file grows beyond so many bytes: writes fail as on a full disk. Those of Check, too: no assertions meanwhile. */
 static void let_files_grow(rlim_t n_bytes) {
     struct rlimit most;
@@ -384,15 +390,27 @@ static bool small_disk(const char *at, const char *size) {
            !mount("tmpfs", at, "tmpfs", 0, size);
 }
 
-/* From the first byte that does not fit to the name of the newest step, which is what fits last. */
-START_TEST(a_disk_that_fills_up_at_any_point_keeps_the_last_state) {
+/* Step 20 onto a disk that is as full as that: it is there, or nothing has changed. */
+static pn_status save_or_not(void) {
+    plain_set(&state_of_step, 20);
+    const pn_status s = pn_checkpoint_save(dir, 20, JOB, state_of_step.array, 2);
+    ck_assert(s == PN_IO || s == PN_OK);
+    if (s) ck_assert_msg(strstr(pn_error_message(), strerror(ENOSPC)), "%s", pn_error_message());
+    ck_assert_int_eq(entries(dir), s ? 2 : 3);
+    ck_assert_int_eq(plain_load(dir), s ? 10 : 20);
+    return s;
+}
+
+/* Of bytes, and of files: those run out at any point, from the directory to the name of the newest step. */
+START_TEST(a_disk_that_is_full_at_any_point_keeps_the_last_state) {
     setup();
-    char disk[48], filler[64];
+    enum { FILES = 40, PAGE = 4096 };
+    char disk[48], filler[80];
     snprintf(disk, sizeof disk, "%s/disk", top);
     snprintf(filler, sizeof filler, "%s/filler", disk);
     snprintf(dir, sizeof dir, "%s/state", disk);
     ck_ok(pn_make_directories(disk));
-    if (!small_disk(disk, "size=2m")) {
+    if (!small_disk(disk, "size=2m,nr_inodes=40")) {
         puts("no disk of its own for this test: it is left to the one before");
         teardown();
         return;
@@ -400,25 +418,30 @@ START_TEST(a_disk_that_fills_up_at_any_point_keeps_the_last_state) {
     plain_save(dir, 10);
     struct statvfs is;
     ck_assert_int_eq(statvfs(disk, &is), 0);
-    const size_t room = is.f_bavail * is.f_frsize, page = 4096;
+    const size_t room = is.f_bavail * is.f_frsize;
     char *zeros = calloc(1, room);
-    bool manifest = false, latest = false;
-    pn_status s = PN_IO;
     ck_ok(pn_file_write(filler, zeros, room));
-    for (size_t left = 0; s; left += page) {
-        ck_assert_int_eq(truncate(filler, (off_t)(room - left)), 0);
-        plain_set(&state_of_step, 20);
-        s = pn_checkpoint_save(dir, 20, JOB, state_of_step.array, 2);
-        ck_assert_int_eq(entries(dir), s ? 2 : 3);
-        ck_assert_int_eq(plain_load(dir), s ? 10 : 20);
-        ck_assert(s == PN_IO || s == PN_OK);
-        if (!s) break;
+    free(zeros);
+    for (size_t left = 0; save_or_not(); left += PAGE) ck_assert_int_eq(truncate(filler, (off_t)(room - left)), 0);
+    ck_ok(pn_remove_tree(filler));
+    ck_ok(pn_remove_tree(dir));
+    plain_save(dir, 10);
+    int n = 0;
+    for (int fd; n < FILES; n++) { /* until there is no other file to be had */
+        snprintf(filler, sizeof filler, "%s/filler%d", disk, n);
+        fd = open(filler, O_CREAT | O_WRONLY, 0666);
+        if (fd < 0) break;
+        close(fd);
+    }
+    bool manifest = false, latest = false;
+    while (save_or_not()) {
         manifest |= strstr(pn_error_message(), "manifest.json: ") != NULL;
         latest |= strstr(pn_error_message(), "latest: ") != NULL;
-        ck_assert(strstr(pn_error_message(), "the disk is full") || strstr(pn_error_message(), strerror(ENOSPC)));
+        snprintf(filler, sizeof filler, "%s/filler%d", disk, --n);
+        ck_ok(pn_remove_tree(filler));
     }
-    ck_assert(manifest && latest);
-    free(zeros);
+    ck_assert(manifest);
+    ck_assert(latest);
     ck_assert_int_eq(umount(disk), 0);
     teardown();
 }
@@ -502,5 +525,5 @@ END_TEST
 TEST_MAIN("checkpoint", what_was_saved_comes_back, the_newest_steps_stay, a_damaged_newest_step_is_passed_over,
           a_latest_that_is_gone_or_damaged_is_no_loss, no_whole_step_is_an_error_with_the_remedy,
           the_state_of_an_earlier_version_is_refused, a_save_in_the_background_is_of_its_moment,
-          a_full_disk_keeps_the_last_state, a_disk_that_fills_up_at_any_point_keeps_the_last_state,
+          a_full_disk_keeps_the_last_state, a_disk_that_is_full_at_any_point_keeps_the_last_state,
           a_failure_in_the_background_is_told_once, a_kill_at_any_moment_loses_nothing)
