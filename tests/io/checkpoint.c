@@ -12,13 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "files.h"
+#include "full_disk.h"
 #include "log.h"
 
 enum { N = 5, JOB = 7 };
@@ -339,21 +339,6 @@ START_TEST(a_save_in_the_background_is_of_its_moment) {
 END_TEST
 
 /* ---- a full disk ---- */
-
-/* What HDF5 cannot finish it keeps. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) {
-    return "leak:libhdf5";
-}
-
-/* No file grows beyond so many bytes: writes fail as on a full disk. Those of Check, too: no assertions meanwhile. */
-static void let_files_grow(rlim_t n_bytes) {
-    struct rlimit most;
-    signal(SIGXFSZ, SIG_IGN);
-    if (getrlimit(RLIMIT_FSIZE, &most)) abort();
-    most.rlim_cur = n_bytes;
-    if (setrlimit(RLIMIT_FSIZE, &most)) abort();
-}
 
 START_TEST(a_full_disk_keeps_the_last_state) {
     setup();
