@@ -5,7 +5,6 @@
 
 #include <xxhash.h>
 
-#include "checkpoint_background.h"
 #include "clock.h"
 #include "log.h"
 #include "memory.h"
@@ -13,6 +12,7 @@
 #include "optimizer.h"
 #include "progress.h"
 #include "range.h"
+#include "saving.h"
 #include "signals.h"
 #include "step.h"
 
@@ -78,6 +78,7 @@ typedef struct trainer {
     pn_adamw *optim;
     pn_step pass;
     pn_recompute recompute;
+    pn_saving saving;
     pn_batch batch[2];    /* that of the step asked for last, and the one before or after it */
     int64_t step, steps;  /* made, and in all */
     int64_t asked;        /* steps asked for: `step`, or one more */
@@ -87,9 +88,8 @@ typedef struct trainer {
     char (*names)[PN_OPTIMIZER_NAME];
     int n_arrays;
     uint64_t fingerprint;
-    pn_checkpoint_writer *writer; /* NULL: nothing is saved */
-    int64_t stride, n_points;     /* a point of the curve every `stride` steps and at the end; n_points in all */
-    double *points;               /* n_points x POINT_VALUES: part of the state, so that a resumed run has them all */
+    int64_t stride, n_points; /* a point of the curve every `stride` steps and at the end; n_points in all */
+    double *points;           /* n_points x POINT_VALUES: part of the state, so that a resumed run has them all */
     pn_progress progress;
     int64_t first, shown_tokens; /* where this run began, and the last point on the monitor */
     double shown, saved, smooth; /* when a point was shown and a checkpoint written; the loss on the progress line */
@@ -247,23 +247,6 @@ static void show_point(const trainer *r, const pn_curve_point *p, int64_t tokens
     pn_monitor_point(r->job->name, p->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
-/* A checkpoint that the disk did not take, on the way: what was saved before is still there, and the next may fit. */
-static pn_status spare(const trainer *r, pn_status s) {
-    if (s != PN_IO) return s;
-    pn_warn("%s: a checkpoint was not written: %s; training goes on, and what was saved before stays", r->job->name,
-            pn_error_message());
-    return PN_OK;
-}
-
-/* State is written beside the steps that follow; where none does, it is waited for. */
-static pn_status save(trainer *r, bool last) {
-    if (!r->writer) return PN_OK;
-    PN_TRY(spare(r, pn_checkpoint_writer_finish(r->writer)));
-    pn_status s = pn_checkpoint_writer_save(r->writer, r->step, r->arrays, r->n_arrays);
-    if (!s && last) s = pn_checkpoint_writer_finish(r->writer);
-    return last ? s : spare(r, s);
-}
-
 static double rate_of(const trainer *r, int64_t step) {
     return pn_schedule_rate(&r->job->options->schedule, step, r->steps);
 }
@@ -289,7 +272,7 @@ static pn_status keep(trainer *r) {
     const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
     const bool stop = asked && r->step < r->steps;
     if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
-        PN_TRY(save(r, stop));
+        PN_TRY(pn_saving_save(&r->saving, r->step, stop));
         r->saved = pn_seconds();
     }
     PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by a signal at step %lld of %lld%s", job->name, (long long)r->step,
@@ -361,23 +344,16 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
-    if (job->state_dir) {
-        const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
-        int64_t step;
-        PN_TRY_GOTO(s, pn_checkpoint_read(&where, r.arrays, r.n_arrays, &step), done);
-        if (!job->finished) PN_TRY_GOTO(s, pn_checkpoint_writer_open(&where, &r.writer), done);
-        if (step >= 0) {
-            r.step = step;
-            pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
-        }
-    }
+    const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
+    PN_TRY_GOTO(s, pn_saving_open(job->name, &where, r.arrays, r.n_arrays, job->finished, &r.saving, &r.step), done);
+    if (r.step) pn_info("%s: resuming at step %lld of %lld", job->name, (long long)r.step, (long long)r.steps);
     if (job->finished && r.step < r.steps)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
-    if (r.step > r.first) PN_TRY_GOTO(s, save(&r, true), done);
+    if (r.step > r.first) PN_TRY_GOTO(s, pn_saving_save(&r.saving, r.step, true), done);
     if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
-    pn_checkpoint_writer_close(&r.writer);
+    pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_step_close(&r.pass);
     pn_adamw_destroy(&r.optim);
