@@ -2,7 +2,7 @@
  *
  *     <dir>/step-<N>/state-<r>-of-<n>.h5   what rank r of n held: a dataset per array (named as it is)
  *     <dir>/step-<N>/manifest.json         what is where, with checksums
- *     <dir>/step-<N>.partial/              a step being written; renamed when it is whole
+ *     <dir>/step-<N>.partial/              a step being written, renamed when it is whole; .old: one being removed
  *     <dir>/latest                         the name of the newest step, replaced atomically
  *
  * Every array is global: elements 0 .. n, of which a process holds all or a range. The manifest maps them:

@@ -73,12 +73,23 @@ pn_status pn_checkpoint_clean(const char *dir) {
     for (struct dirent *e; d && !s && (e = readdir(d));) {
         char path[PN_PATH_MAX];
         const char *dot = strchr(e->d_name, '.');
-        if (strncmp(e->d_name, "step-", 5) || !dot) continue; /* step-N.partial */
+        if (strncmp(e->d_name, "step-", 5) || !dot) continue; /* step-N.partial, step-N.old */
         s = pn_path_join(path, dir, e->d_name);
         if (!s) s = pn_remove_tree(path);
     }
     if (d) closedir(d);
     return s;
+}
+
+pn_status pn_state_remove(const char *dir, int64_t step) {
+    char name[PN_STATE_STEP_NAME], old[PN_STATE_STEP_NAME + 4], path[PN_PATH_MAX], aside[PN_PATH_MAX];
+    pn_state_step_name(name, step);
+    snprintf(old, sizeof old, "%s.old", name);
+    PN_TRY(pn_path_join(path, dir, name));
+    PN_TRY(pn_path_join(aside, dir, old));
+    PN_CHECK(!rename(path, aside) || errno == ENOENT, PN_IO, "%s: cannot move this directory away: %s", path,
+             strerror(errno));
+    return pn_remove_tree(aside);
 }
 
 pn_status pn_state_tidy(const char *dir, int64_t latest, int keep) {
@@ -87,14 +98,10 @@ pn_status pn_state_tidy(const char *dir, int64_t latest, int keep) {
     PN_TRY(pn_state_list(dir, &step, &n));
     pn_status s = PN_OK;
     for (int i = 0; i < n && !s; i++) {
-        char name[PN_STATE_STEP_NAME], path[PN_PATH_MAX];
-        if (step[i] <= latest && kept < keep) { /* what is newer was passed over when this run went on */
+        if (step[i] <= latest && kept < keep) /* what is newer was passed over when this run went on */
             kept++;
-            continue;
-        }
-        pn_state_step_name(name, step[i]);
-        s = pn_path_join(path, dir, name);
-        if (!s) s = pn_remove_tree(path);
+        else
+            s = pn_state_remove(dir, step[i]);
     }
     free(step);
     return s;

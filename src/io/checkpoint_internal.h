@@ -70,6 +70,8 @@ void pn_state_step_name(char out[PN_STATE_STEP_NAME], int64_t step);
 pn_status pn_state_latest(const char *dir, int64_t *step);
 /* Steps that are there, newest first: the caller frees *out. No directory: none. */
 pn_status pn_state_list(const char *dir, int64_t **out, int *n);
+/* Removes a step; none by that name is fine. What is half removed never stands under it. */
+pn_status pn_state_remove(const char *dir, int64_t step);
 /* Removes all but the newest `keep` up to `latest`. */
 pn_status pn_state_tidy(const char *dir, int64_t latest, int keep);
 

@@ -220,22 +220,22 @@ static pn_status write_manifest(const pn_checkpoint_place *w, const paths *p, in
 }
 
 /* From here the step counts. */
-static pn_status name_latest(const paths *p, int64_t step) {
+static pn_status name_latest(const pn_checkpoint_place *w, const paths *p, int64_t step) {
     char name[PN_STATE_STEP_NAME];
     pn_state_step_name(name, step);
     pn_status s = pn_file_write(p->latest, name, strlen(name));
-    if (s) pn_remove_tree(p->whole);
+    if (s) pn_state_remove(w->dir, step);
     return s;
 }
 
 static pn_status commit(const pn_checkpoint_place *w, const paths *p, int64_t step, pn_buf *parts) {
     PN_TRY(write_manifest(w, p, step, parts));
     pn_directory_sync(p->partial);
-    PN_TRY(pn_remove_tree(p->whole)); /* damaged, or `latest` never came to name it */
+    PN_TRY(pn_state_remove(w->dir, step)); /* damaged, or `latest` never came to name it */
     PN_CHECK(!rename(p->partial, p->whole), PN_IO, "%s: cannot put the finished directory in place: %s", p->whole,
              strerror(errno));
     pn_directory_sync(w->dir);
-    PN_TRY(name_latest(p, step));
+    PN_TRY(name_latest(w, p, step));
     if (pn_state_tidy(w->dir, step, w->keep ? w->keep : PN_CHECKPOINT_KEEP))
         pn_warn("%s; step %lld is saved, older ones stay", pn_error_message(), (long long)step);
     return PN_OK;

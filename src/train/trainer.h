@@ -67,12 +67,10 @@ int64_t pn_train_curve_points(const pn_train_options *o);
 /* Identifies everything in the options that the trained weights depend on. */
 uint64_t pn_train_options_hash(const pn_train_options *o);
 
-/* Runs to the end of the budget, resuming from the newest checkpoint in state_dir that is whole. Checkpoints are
- * written beside the steps (checkpoint_background.h, which says what memory that takes). One that the disk does not
- * take is a warning, the next is tried when it is due; the one at a stop or at the end has to be written: PN_IO. *curve
- * (NULL ok) receives the losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal
- * asked to stop; PN_NUMERIC when a loss or gradient is not finite. The same job, seed and thread count give the same
- * weights bit for bit, interrupted or not. */
+/* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
+ * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC
+ * when a loss or gradient is not finite. The same job, seed and thread count give the same weights bit for bit,
+ * interrupted or not. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif
