@@ -12,6 +12,7 @@
 #include "optimizer.h"
 #include "progress.h"
 #include "range.h"
+#include "saving.h"
 #include "signals.h"
 #include "step.h"
 
@@ -77,6 +78,7 @@ typedef struct trainer {
     pn_adamw *optim;
     pn_step pass;
     pn_recompute recompute;
+    pn_saving saving;
     pn_batch batch[2];    /* that of the step asked for last, and the one before or after it */
     int64_t step, steps;  /* made, and in all */
     int64_t asked;        /* steps asked for: `step`, or one more */
@@ -196,7 +198,8 @@ static uint64_t fingerprint(const trainer *r) {
     uint64_t hash = XXH3_64bits(parts, sizeof parts);
     for (int i = 0; i < r->n_arrays; i++) {
         hash = XXH3_64bits_withSeed(r->arrays[i].name, strlen(r->arrays[i].name), hash);
-        hash = XXH3_64bits_withSeed(&r->arrays[i].n, sizeof r->arrays[i].n, hash);
+        const int64_t n = pn_checkpoint_total(&r->arrays[i]);
+        hash = XXH3_64bits_withSeed(&n, sizeof n, hash);
     }
     return pn_params_fingerprint(job->student->params, hash);
 }
@@ -244,12 +247,6 @@ static void show_point(const trainer *r, const pn_curve_point *p, int64_t tokens
     pn_monitor_point(r->job->name, p->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
-static pn_status save(trainer *r) {
-    if (r->job->state_dir)
-        PN_TRY(pn_checkpoint_save(r->job->state_dir, r->step, r->fingerprint, r->arrays, r->n_arrays));
-    return PN_OK;
-}
-
 static double rate_of(const trainer *r, int64_t step) {
     return pn_schedule_rate(&r->job->options->schedule, step, r->steps);
 }
@@ -275,7 +272,7 @@ static pn_status keep(trainer *r) {
     const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
     const bool stop = asked && r->step < r->steps;
     if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
-        PN_TRY(save(r));
+        PN_TRY(pn_saving_save(&r->saving, r->step, stop));
         r->saved = pn_seconds();
     }
     PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by a signal at step %lld of %lld%s", job->name, (long long)r->step,
@@ -347,20 +344,16 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
-    if (job->state_dir) {
-        int64_t step;
-        PN_TRY_GOTO(s, pn_checkpoint_load(job->state_dir, r.fingerprint, r.arrays, r.n_arrays, &step), done);
-        if (step >= 0) {
-            r.step = step;
-            pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
-        }
-    }
+    const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
+    PN_TRY_GOTO(s, pn_saving_open(job->name, &where, r.arrays, r.n_arrays, job->finished, &r.saving, &r.step), done);
+    if (r.step) pn_info("%s: resuming at step %lld of %lld", job->name, (long long)r.step, (long long)r.steps);
     if (job->finished && r.step < r.steps)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
-    if (!job->finished) PN_TRY_GOTO(s, save(&r), done);
+    if (r.step > r.first) PN_TRY_GOTO(s, pn_saving_save(&r.saving, r.step, true), done);
     if (curve) PN_TRY_GOTO(s, curve_copy(&r, curve), done);
 done:
+    pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_step_close(&r.pass);
     pn_adamw_destroy(&r.optim);
