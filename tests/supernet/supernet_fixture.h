@@ -15,7 +15,9 @@ static pn_mixture *mixture;
 static void setup(void) {
     static const char *const specials[] = { "<|end|>" };
     ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
-    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0.1, 1, 1 }, .skill = &pn_skill_recall };
+    static const pn_mixture_part part = { .weight = { 1, 1 },
+                                          .class_weight = { 0.1, 1, 1 },
+                                          .skill = &pn_skill_recall };
     const pn_mixture_config config = { .tokenizer = tokenizer,
                                        .frame = pn_doc_frame_default(tokenizer),
                                        .sequence_length = 128,
