@@ -26,14 +26,16 @@ typedef struct pn_curve_record {
     double *values;           /* owned */
 } pn_curve_record;
 
-pn_status pn_curve_record_open(int64_t steps, pn_curve_record *out);
+/* stride 0: for a few hundred points. */
+pn_status pn_curve_record_open(int64_t steps, int64_t stride, pn_curve_record *out);
 void pn_curve_record_close(pn_curve_record *r); /* also one that is zeroed */
-pn_checkpoint_array pn_curve_record_array(pn_curve_record *r);
+pn_checkpoint_array pn_curve_record_array(pn_curve_record *r, const char *name);
 /* Which point the state after `step` steps is; -1: none. */
 int64_t pn_curve_index(const pn_curve_record *r, int64_t step);
 /* p->step is on the curve. */
 void pn_curve_keep(pn_curve_record *r, const pn_curve_point *p);
-/* The points up to `step`, in place of what *out had. */
+bool pn_curve_has(const pn_curve_record *r, int64_t step); /* whether that point was kept */
+/* The points up to `step`, in place of what *out had; without those of steps that were skipped. */
 pn_status pn_curve_copy(const pn_curve_record *r, int64_t step, pn_curve *out);
 
 #endif

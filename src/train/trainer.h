@@ -21,6 +21,8 @@ typedef struct pn_train_job {
     pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
     /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
     pn_status (*after)(void *ctx, int64_t step, int64_t point);
+    /* Called after every evaluation, whose held-out losses are the last point of heldout. */
+    pn_status (*evaluated)(void *ctx, const pn_curve *curve, const pn_curve *heldout);
     void *ctx;
     const pn_checkpoint_array *arrays; /* what else belongs to the state: saved and loaded with the weights */
     int n_arrays;
@@ -28,12 +30,14 @@ typedef struct pn_train_job {
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     bool finished;         /* PN_USAGE instead of training, unless state_dir holds the end of the run */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
+    double mfu_tflops;     /* what the device could do at most (meter.h); 0: as its name says */
 } pn_train_job;
 
 /* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
- * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC
- * when a loss or gradient is not finite. The same job, seed and thread count give the same weights bit for bit,
- * interrupted or not. */
+ * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal or the time limit asked
+ * to stop (signals.h). A step whose loss or gradient is not finite changes nothing: as many as the options allow are
+ * passed over with a warning, one more is PN_NUMERIC, and so is the first where they allow none. The same job, seed and
+ * thread count give the same weights bit for bit, interrupted or not. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif
