@@ -31,12 +31,24 @@ typedef struct planned_steps {
     pn_batch batch;
 } planned_steps;
 
+/* Between the parts of a step's batch its gradients stand beside the activations; where there is one pass they take
+ * their place. */
+static double kept_gradients(const pn_train_job *job) {
+    const pn_params *p = job->student->params;
+    double bytes = 0;
+    if (pn_train_pass_tokens(job->options) == job->options->batch_tokens) return 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad) bytes += sizeof(float) * (double)pn_tensor_elems(p->item[i]->value);
+    return bytes;
+}
+
 /* The most of some steps. */
 static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
     planned_steps *c = ctx;
     const pn_train_job *job = c->job;
-    const int64_t rows = job->options->batch_tokens / pn_mixture_row_tokens(job->mixture);
+    const int64_t rows = pn_train_pass_tokens(job->options) / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
+    const pn_loss_weights weights = pn_loss_most(&job->options->loss);
     *bytes = 0;
     pn_tape_reset(c->plan);
     pn_pool_trim(pn_tape_pool(c->plan));
@@ -45,7 +57,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
                             .path = job->path,
                             .teacher = job->teacher,
                             .teacher_path = job->teacher_path,
-                            .weights = &job->options->loss,
+                            .weights = &weights,
                             .recompute = *recompute };
         double one;
         PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
@@ -54,6 +66,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
         if (one > *bytes) *bytes = one;
     }
+    *bytes += kept_gradients(job);
     return PN_OK;
 }
 
