@@ -32,12 +32,16 @@ static pn_status reserve(pn_batch *b, int64_t n) {
 }
 
 pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b) {
+    return pn_batch_load_split(mixture, PN_SPLIT_TRAIN, first, n, b);
+}
+
+pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first, int64_t n, pn_batch *b) {
     int64_t T = pn_mixture_row_tokens(mixture);
     PN_TRY(reserve(b, n * T));
     b->n_docs = b->n_tokens = 0;
     b->weighted = true;
     for (int64_t i = 0; i < n; i++) {
-        PN_TRY(pn_mixture_row(mixture, PN_SPLIT_TRAIN, first + i, &b->row));
+        PN_TRY(pn_mixture_row(mixture, split, first + i, &b->row));
         memcpy(b->ids + b->n_tokens, b->row.tokens, (size_t)T * sizeof *b->ids);
         memcpy(b->targets + b->n_tokens, b->row.targets, (size_t)T * sizeof *b->targets);
         memcpy(b->weights + b->n_tokens, b->row.weights, (size_t)T * sizeof *b->weights);
@@ -47,6 +51,29 @@ pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch 
     b->offset[b->n_docs] = b->n_tokens;
     b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
     return PN_OK;
+}
+
+pn_status pn_batch_part(const pn_batch *whole, int64_t first, int64_t n, pn_batch *b) {
+    PN_ASSERT(whole->weighted && first >= 0 && first + n <= whole->n_tokens);
+    PN_TRY(reserve(b, n));
+    memcpy(b->ids, whole->ids + first, (size_t)n * sizeof *b->ids);
+    memcpy(b->targets, whole->targets + first, (size_t)n * sizeof *b->targets);
+    memcpy(b->weights, whole->weights + first, (size_t)n * sizeof *b->weights);
+    b->n_docs = 0;
+    for (int64_t d = 0; d < whole->n_docs; d++)
+        if (whole->offset[d] >= first && whole->offset[d] < first + n)
+            b->offset[b->n_docs++] = whole->offset[d] - first;
+    PN_ASSERT(b->n_docs && b->offset[0] == 0);
+    b->offset[b->n_docs] = b->n_tokens = n;
+    b->weighted = true;
+    b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
+    return PN_OK;
+}
+
+double pn_batch_weight(const pn_batch *b) {
+    double sum = 0;
+    for (int64_t i = 0; i < b->n_tokens; i++) sum += b->targets[i] < 0 ? 0 : b->weighted ? b->weights[i] : 1;
+    return sum;
 }
 
 pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n_docs, pn_batch *b) {

@@ -17,8 +17,14 @@ typedef struct pn_batch {
     pn_row row;         /* the mixture's row being copied */
 } pn_batch;
 
-/* Rows first .. first + n - 1 of the mixture's split, packed one after another. *b starts as {0} and is reused. */
+/* Rows first .. first + n - 1 of the mixture's train split, or of another, packed one after another. *b starts as {0}
+ * and is reused. */
 pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b);
+pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first, int64_t n, pn_batch *b);
+/* Tokens first .. first + n - 1 of a loaded batch, copied; documents begin and end there. */
+pn_status pn_batch_part(const pn_batch *whole, int64_t first, int64_t n, pn_batch *b);
+/* What the weights of its targets add up to: by which the mean losses of two batches make that of both. */
+double pn_batch_weight(const pn_batch *b);
 /* One batch from given documents: ids of all of them, offsets n_docs + 1 (both copied). Targets are the next tokens. */
 pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n_docs, pn_batch *b);
 void pn_batch_free(pn_batch *b);
