@@ -9,6 +9,7 @@
 #include "teacher_rows_internal.h"
 
 enum { MANIFEST_VERSION = 1, MAX_MANIFEST_BYTES = 64 << 20 };
+#define MAX_SHARD_BYTES (INT64_C(1) << 32)
 
 static const char format_name[] = "postnas-teacher-rows";
 
@@ -105,7 +106,9 @@ static pn_status read_all(const char *path, const json_t *root, pn_teacher_manif
              "%s: written as version %lld, this program reads version %d; write the rows again with `postnas teach`",
              path, (long long)version, MANIFEST_VERSION);
     PN_TRY(read_info(path, root, &m->info));
-    PN_TRY(pn_json_get_i64(root, path, "shard_rows", 1, INT64_C(1) << 40, &m->shard_rows));
+    /* A writer that goes on holds a shard in memory. */
+    const int64_t most = MAX_SHARD_BYTES / (PN_TEACHER_ENTRY_BYTES * pn_teacher_row_entries(&m->info));
+    PN_TRY(pn_json_get_i64(root, path, "shard_rows", 1, most > 1 ? most : 1, &m->shard_rows));
     PN_TRY(pn_json_get_array(root, path, "shards", 1, PN_TEACHER_SHARDS_MAX, &rows));
     const int64_t n = (int64_t)json_array_size(rows);
     m->shards = calloc((size_t)n, sizeof *m->shards);

@@ -160,11 +160,10 @@ pn_status pn_teacher_rows_need(const pn_teacher_rows *r, const pn_teacher_info *
              "%s: the teacher rows in %s are of another mixture or seed (%016llx) than this one (%016llx); write them "
              "again with `postnas teach` and this configuration",
              where, r->dir, (unsigned long long)o->mixture_hash, (unsigned long long)need->mixture_hash);
-    PN_CHECK(
-        o->temperature == need->temperature, PN_USAGE,
-        "%s: the teacher rows in %s are at temperature %g, the loss at %g; set loss.temperature to %g, or write the "
-        "rows again with `postnas teach --temperature %g`",
-        where, r->dir, o->temperature, need->temperature, o->temperature, need->temperature);
+    PN_CHECK(o->temperature == need->temperature, PN_USAGE,
+             "%s: the teacher rows in %s are at temperature %g, the loss at %g; set temperature: %g, or write the "
+             "rows again with `postnas teach` and this configuration",
+             where, r->dir, o->temperature, need->temperature, o->temperature);
     PN_CHECK(pn_teacher_rows_count(r) >= rows, PN_USAGE,
              "%s: there are %lld teacher rows in %s, and the stage reads %lld; `postnas teach` with this configuration "
              "adds the others",

@@ -84,6 +84,7 @@ static uint64_t fingerprint(const trainer *r) {
 static pn_status load_batch(trainer *r, int64_t step) {
     if (r->loaded == step) return PN_OK;
     PN_TRY(pn_batch_load(r->job->mixture, step * r->rows, r->rows, &r->batch[step % 2]));
+    PN_TRY(pn_batch_teach(&r->batch[step % 2], r->job->teacher_rows, step * r->rows));
     r->loaded = step;
     return PN_OK;
 }
@@ -151,7 +152,8 @@ static pn_status pass_over(trainer *r, pn_status s) {
     const bool may = r->skipped[IN_A_ROW] < o->skip_steps && r->skipped[IN_ALL] < o->skip_steps_in_all;
     for (int i = 0; i < SKIPS && may; i++) r->skipped[i]++;
     explain(r, cause, may);
-    if (may) return pn_adamw_zero_grad(r->optim);
+    if (may) pn_adamw_drop_gradients(r->optim);
+    if (may) return PN_OK;
     if (!o->skip_steps) PN_FAIL(s, "%s", cause); /* which explaining may have replaced */
     PN_FAIL(s, "%s: step %lld, after %lld passed over in a row and %lld in all: %s", r->job->name,
             (long long)r->step + 1, (long long)r->skipped[IN_A_ROW], (long long)r->skipped[IN_ALL], cause);

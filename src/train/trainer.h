@@ -17,6 +17,7 @@ typedef struct pn_train_job {
     const pn_path *path;     /* NULL: candidate 0 */
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    pn_teacher_rows *teacher_rows; /* of the mixture: what kl follows in place of the teacher; NULL: the teacher */
     /* Called before every step with the pass that it is about to make, which it may change. NULL: nothing to change. */
     pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
     /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
