@@ -11,7 +11,7 @@
 static pn_status create(pn_backend backend, pn_dtype dtype, pn_params **out) {
     pn_params *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory");
-    p->backend = backend;
+    p->backend = p->planned_for = backend;
     p->dtype = dtype;
     pn_status s = pn_pool_create_exact(pn_backend_pool(backend), &p->pool);
     if (s) {
@@ -34,6 +34,7 @@ pn_status pn_params_plan(pn_dtype dtype, pn_params **out) {
 
 pn_status pn_params_create_like(const pn_params *like, pn_params **out) {
     PN_TRY(create(like->backend, like->dtype, out));
+    (*out)->planned_for = like->planned_for;
     return PN_OK;
 }
 
@@ -152,7 +153,7 @@ pn_status pn_params_tape(const pn_params *p, pn_tape **out) {
 }
 
 pn_status pn_params_tape_plan(const pn_params *p, pn_tape **out) {
-    PN_TRY(pn_tape_create_plan(p->backend, p->dtype, out));
+    PN_TRY(pn_tape_create_plan(p->backend == PN_PLAN ? p->planned_for : p->backend, p->dtype, out));
     return PN_OK;
 }
 

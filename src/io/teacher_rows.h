@@ -24,6 +24,7 @@
 #include "status.h"
 
 enum {
+    PN_TEACHER_WORDS = 64, /* k, where nothing is said */
     PN_TEACHER_SHARD_BYTES = 64 << 20,
     PN_TEACHER_NAME_MAX = 128,
     PN_TEACHER_ENTRY_BYTES = 8 /* an id and its log_p */

@@ -1,5 +1,6 @@
 #include "batch.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,12 +71,19 @@ pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first
 }
 
 pn_status pn_batch_teach(pn_batch *b, pn_teacher_rows *rows, int64_t first) {
-    b->k = 0;
-    if (!rows) return PN_OK;
     const pn_teacher_info *o = pn_teacher_rows_info(rows);
     PN_ASSERT(b->n_tokens % o->sequence_length == 0);
     PN_TRY(reserve_words(b, b->n_tokens, o->k));
     PN_TRY(pn_teacher_rows_read(rows, first, b->n_tokens / o->sequence_length, b->teacher_ids, b->teacher_log_p));
+    return PN_OK;
+}
+
+pn_status pn_batch_make_up(pn_batch *b, int64_t k) {
+    PN_TRY(reserve_words(b, b->n_tokens, k));
+    for (int64_t i = 0; i < b->n_tokens * k; i++) {
+        b->teacher_ids[i] = (int32_t)(i % k);
+        b->teacher_log_p[i] = -logf(2 * (float)k);
+    }
     return PN_OK;
 }
 

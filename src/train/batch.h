@@ -26,9 +26,10 @@ typedef struct pn_batch {
  * and is reused. */
 pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b);
 pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first, int64_t n, pn_batch *b);
-/* What the teacher said of a batch just loaded, whose first row is row `first` of the train split; rows NULL: nothing.
- */
+/* What the teacher said of a batch just loaded, whose first row is row `first` of the train split. */
 pn_status pn_batch_teach(pn_batch *b, pn_teacher_rows *rows, int64_t first);
+/* As if it had said something: k words of every token. */
+pn_status pn_batch_make_up(pn_batch *b, int64_t k);
 /* Tokens first .. first + n - 1 of a loaded batch, copied; documents begin and end there. */
 pn_status pn_batch_part(const pn_batch *whole, int64_t first, int64_t n, pn_batch *b);
 /* What the weights of its targets add up to: by which the mean losses of two batches make that of both. */

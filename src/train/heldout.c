@@ -23,13 +23,12 @@ static pn_status mean(pn_tape *t, const pn_train_job *job, const pn_loss_weights
         pn_loss_parts one;
         const int64_t rows = at + most < n ? most : n - at;
         PN_TRY(pn_batch_load_split(job->mixture, PN_SPLIT_HELDOUT, at, rows, batch));
-        const double targets = pn_batch_weight(batch), tokens = (double)(rows * row) / (double)(n * row);
-        if (targets > 0) PN_TRY(pass_over(t, job, weights, batch, &one));
+        const double targets = pn_batch_weight(batch);
         if (targets == 0) continue;
+        PN_TRY(pass_over(t, job, weights, batch, &one));
         counted += targets;
         out->ce += (one.ce - out->ce) * targets / counted;
         out->kl += (one.kl - out->kl) * targets / counted;
-        out->feature += one.feature * tokens;
     }
     return PN_OK;
 }
@@ -39,6 +38,7 @@ pn_status pn_heldout_loss(pn_tape *t, const pn_train_job *job, int64_t step, pn_
     pn_loss_weights measured = w;
     pn_batch batch = { 0 };
     if (w.ce == 0) measured.ce = 1;
+    measured.feature = 0;
     if (!job->teacher) measured.kl = 0;
     *out = (pn_loss_parts){ 0 };
     const bool recording = pn_tape_record(t, false);
@@ -47,6 +47,6 @@ pn_status pn_heldout_loss(pn_tape *t, const pn_train_job *job, int64_t step, pn_
     pn_tape_reset(t);
     pn_batch_free(&batch);
     PN_TRY(s);
-    out->total = w.ce * out->ce + w.kl * out->kl + w.feature * out->feature;
+    out->total = w.ce * out->ce + w.kl * out->kl;
     return PN_OK;
 }
