@@ -60,7 +60,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
                             .weights = &weights,
                             .recompute = *recompute };
         double one;
-        PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
+        PN_TRY(pn_train_batch(job, step * rows, rows, &c->batch));
         pn_tape_reset(c->plan);
         if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));

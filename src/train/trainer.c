@@ -84,9 +84,18 @@ static uint64_t fingerprint(const trainer *r) {
     return pn_params_fingerprint(job->student->params, hash);
 }
 
+pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b) {
+    PN_TRY(pn_batch_load(job->mixture, first, n, b));
+    if (job->teacher_rows)
+        PN_TRY(pn_batch_teach(b, job->teacher_rows, first));
+    else if (job->teacher_words)
+        PN_TRY(pn_batch_make_up(b, job->teacher_words));
+    return PN_OK;
+}
+
 static pn_status load_batch(trainer *r, int64_t step) {
     if (r->loaded == step) return PN_OK;
-    PN_TRY(pn_batch_load(r->job->mixture, step * r->rows, r->rows, &r->batch[step % 2]));
+    PN_TRY(pn_train_batch(r->job, step * r->rows, r->rows, &r->batch[step % 2]));
     r->loaded = step;
     return PN_OK;
 }
