@@ -40,6 +40,10 @@ typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not com
     pn_tensor *ce, *kl, *feature;
 } pn_distill_losses;
 
+/* Whether passes of so many tokens have so little to do on the GPU that launching their kernels takes longer. They are
+ * made of any layout of documents (pn_batch_docs), recorded (pass_graphs.h) or not: so their bits are the same. */
+bool pn_distill_small(const pn_distill *pass, int64_t tokens);
+
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses);
 /* Their values, before the tape is reset; waits for the GPU. 0 what was not computed, and all of a plan. */
 pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts);

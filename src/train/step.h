@@ -11,14 +11,16 @@
 
 #include "distill.h"
 #include "optim.h"
+#include "pass_graphs.h"
 #include "readback.h"
 
 typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the step's own, and starts as {0} */
     pn_tape *tape;
     pn_adamw *optim;
     pn_distill_losses losses;
-    pn_readback *sent; /* losses on their way */
-    bool open;         /* updated and not settled */
+    pn_pass_graphs *graphs; /* of small steps on the GPU */
+    pn_readback *sent;      /* losses on their way */
+    bool open;              /* updated and not settled */
 } pn_step;
 
 pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim);
