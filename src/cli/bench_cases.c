@@ -156,6 +156,14 @@ static bool add(const ask *a, pn_bench_case *out) {
 static bool swiglu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 2, a->m->intermediate, out);
 }
+static bool swiglu_linear(const ask *a, pn_bench_case *out) {
+    if (!matrices(a, 2, a->m->intermediate, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = scaled_weight(a->m->hidden, a->m->intermediate, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
+             (long long)a->m->intermediate, (long long)a->m->hidden);
+    return decoding(a, out);
+}
 static bool silu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 1, a->m->hidden, out);
 }
@@ -423,18 +431,14 @@ static const struct {
 } builders[] = {
 #define ROW(op)                                                                                                        \
     { #op, op }
-    ROW(add),          ROW(linear),
-    ROW(embedding),    ROW(rms_norm),
-    ROW(add_rms_norm), ROW(gated_rms_norm),
-    ROW(l2_norm),      ROW(swiglu),
-    ROW(silu),         ROW(sigmoid),
-    ROW(decay_gate),   ROW(rope),
-    ROW(attention),    ROW(linear_cross_entropy),
-    ROW(linear_kl),    ROW(linear_argmax),
-    ROW(feature_loss), ROW(weighted_sum),
-    ROW(causal_conv),  ROW(dynamic_conv),
-    ROW(gated_delta),  ROW(gated_linear),
-    ROW(dplr),
+    ROW(add),          ROW(linear),        ROW(embedding),
+    ROW(rms_norm),     ROW(add_rms_norm),  ROW(gated_rms_norm),
+    ROW(l2_norm),      ROW(swiglu),        ROW(swiglu_linear),
+    ROW(silu),         ROW(sigmoid),       ROW(decay_gate),
+    ROW(rope),         ROW(attention),     ROW(linear_cross_entropy),
+    ROW(linear_kl),    ROW(linear_argmax), ROW(feature_loss),
+    ROW(weighted_sum), ROW(causal_conv),   ROW(dynamic_conv),
+    ROW(gated_delta),  ROW(gated_linear),  ROW(dplr),
 #undef ROW
 };
 

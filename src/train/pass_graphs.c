@@ -258,13 +258,13 @@ static void undo(void *ctx) {
     drop_gradients(g);
 }
 
-/* Whether the step can be one of the recorded: it has no part outside of it, the memory of the tape is all free, and
- * gradients begin with it. */
+/* Whether the step can be one of the recorded: no part of it is made by others, the memory of the tape is all free, and
+ * gradients begin with it and are made there. */
 static bool is_alone(const pn_pass_graphs *g, const pn_distill *pass, const pn_batch *batch) {
     const pn_params *p = pass->student->params;
     if (pn_tape_backend(g->tape) != PN_CUDA || !pn_graphs_wanted() || !pn_distill_small(pass, batch->n_tokens) ||
-        pass->gates || pass->term || batch->longest <= 0 || g->recordings >= MOST_RECORDINGS ||
-        pn_pool_live_bytes(pn_tape_pool(g->tape)) > 0)
+        pass->gates || pass->term || pn_tape_has_home(g->tape) || batch->longest <= 0 ||
+        g->recordings >= MOST_RECORDINGS || pn_pool_live_bytes(pn_tape_pool(g->tape)) > 0)
         return false;
     for (int i = 0; i < p->n; i++)
         if (p->item[i]->value->grad) return false;

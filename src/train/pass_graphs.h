@@ -10,8 +10,8 @@
  * sampled paths do not, would not gain from graphs of layers either, unless their boundaries were copied.
  *
  * A kind of step runs kernel by kernel the first time, is recorded the second time and launched from then on. Steps
- * with gates, other passes that use the tape's memory, those of the CPU, and what cannot be recorded run as if this
- * were not here; the bits are the same. */
+ * with gates, those whose gradients are sent to other ranks, what shares the tape's memory with others, and what cannot
+ * be recorded run as if this were not here; the bits are the same. */
 #ifndef PN_TRAIN_PASS_GRAPHS_H
 #define PN_TRAIN_PASS_GRAPHS_H
 
