@@ -394,6 +394,10 @@ void pn_tape_gradient_home(pn_tape *t, pn_tape_home home, void *ctx) {
     t->home_ctx = ctx;
 }
 
+bool pn_tape_has_home(const pn_tape *t) {
+    return t->home;
+}
+
 pn_status pn_tape_mark(pn_tape *t, pn_tape_passed passed, void *ctx, int index) {
     if (!t->recording) return PN_OK;
     node n;

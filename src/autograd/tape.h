@@ -67,6 +67,7 @@ pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape,
  * are the tape's. Stays over a reset. */
 typedef pn_status (*pn_tape_home)(void *ctx, pn_tape *t, pn_tensor *leaf, pn_tensor **grad);
 void pn_tape_gradient_home(pn_tape *t, pn_tape_home home, void *ctx);
+bool pn_tape_has_home(const pn_tape *t);
 /* While recording: passed(ctx, t, index) is called when backward is through with everything that is recorded from here
  * on, and what that read has its gradients: the time to send them. Elsewhere it does nothing. */
 typedef pn_status (*pn_tape_passed)(void *ctx, pn_tape *t, int index);

@@ -114,6 +114,15 @@ pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out) {
     return share(base, out);
 }
 
+pn_status pn_tensor_again(const pn_tensor *t, pn_tensor **out) {
+    PN_ASSERT(t->storage);
+    PN_TRY(new_shell(t->dtype, t->rank, t->shape, out));
+    (*out)->offset = t->offset;
+    pn_status s = pn_storage_again(t->storage, &(*out)->storage);
+    if (s) pn_tensor_release(out);
+    return s;
+}
+
 static void free_shell(pn_tensor *t) {
     pn_tensor_release(&t->grad);
     pn_storage_release(&t->storage);

@@ -65,6 +65,9 @@ pn_status pn_tensor_part(pn_tensor *base, int64_t at, int rank, const int64_t *s
 /* A new shell over the same values, with no gradient: cuts the graph. */
 pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out);
 
+/* The same shape over the same memory, which the pool may have handed out to others since (pn_storage_again). */
+pn_status pn_tensor_again(const pn_tensor *t, pn_tensor **out);
+
 pn_tensor *pn_tensor_retain(pn_tensor *t);       /* one more reference and hold; returns t */
 void pn_tensor_release(pn_tensor **t);           /* drops one of each, sets *t to NULL; NULL ok */
 pn_tensor *pn_tensor_retain_shell(pn_tensor *t); /* reference only: shape and gradient, not the values */
