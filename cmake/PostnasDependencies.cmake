@@ -1,6 +1,7 @@
 # Finds every library, required or optional, and prints what the build will use.
 find_package(PkgConfig REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
+find_package(Threads REQUIRED)
 
 set(_postnas_missing "")
 # postnas_library(alias pkg-config-module debian-package): an imported target PN::<alias>.
