@@ -261,18 +261,21 @@ static pn_status try_port(pn_control *c, const pn_place *p, int port, bool *for_
     PN_FAIL(PN_COMM, "%s:%d: %s", p->host, port, why);
 }
 
-/* The message of the failure tells most when something answered: that is kept. */
+/* The last failure was an answer of rank 0's. */
+static bool answered(void) {
+    return strstr(pn_error_message(), "rank 0 says") != NULL;
+}
+
 static pn_status try_everywhere(pn_control *c, bool *for_good, int *fd) {
     char best[600] = "";
-    bool answered = false;
+    bool told = false;
     if (c->meeting.file[0]) PN_TRY(pn_meeting_read_file(&c->meeting));
     for (int i = 0; i < c->meeting.n_places; i++) {
         const pn_place *p = &c->meeting.place[i];
         for (int port = p->first; port <= p->last; port++) {
             if (!try_port(c, p, port, for_good, fd)) return PN_OK;
-            const bool says = strstr(pn_error_message(), "rank 0 says") != NULL;
-            if (!best[0] || (says && !answered)) snprintf(best, sizeof best, "%.590s", pn_error_message());
-            answered = answered || says;
+            if (!best[0] || (answered() && !told)) snprintf(best, sizeof best, "%.590s", pn_error_message());
+            told = told || answered();
             if (*for_good) PN_FAIL(PN_USAGE, "%s", best);
         }
     }
@@ -280,8 +283,8 @@ static pn_status try_everywhere(pn_control *c, bool *for_good, int *fd) {
 }
 
 static pn_status find_rank_0(pn_control *c, const pn_control_settings *s) {
-    char note[PN_NOTE_BYTES] = "";
-    bool for_good = false;
+    char note[PN_NOTE_BYTES] = "", why[600] = "";
+    bool for_good = false, told = false;
     int fd = -1;
     if (c->meeting.carried) {
         PN_TRY(s->carry(s->ctx, note));
@@ -292,15 +295,15 @@ static pn_status find_rank_0(pn_control *c, const pn_control_settings *s) {
         const pn_status found = try_everywhere(c, &for_good, &fd);
         if (!found) break;
         if (for_good) return found;
+        const bool tells = answered(); /* an answer tells more than the silence that may follow it */
+        if (tells || !told) snprintf(why, sizeof why, "%.590s", pn_error_message());
+        told = told || tells;
         PN_CHECK(!pn_interrupted(), PN_INTERRUPTED, "stopped while rank %d looked for rank 0", c->rank);
-        if (pn_seconds() >= c->start_deadline) {
-            char why[600];
-            snprintf(why, sizeof why, "%.590s", pn_error_message());
+        if (pn_seconds() >= c->start_deadline)
             PN_FAIL(PN_COMM,
                     "rank %d did not find rank 0 of %d at %s within %.3g s (%s): was it started, and can "
                     "this machine reach it?",
                     c->rank, c->size, c->meeting.text, s->start_seconds, why);
-        }
         usleep((useconds_t)(pause * 1e6));
     }
     const pn_status s_ = pn_control_add_link(c, fd, 0);
