@@ -98,7 +98,7 @@ pn_status pn_comm_broadcast_tensor(pn_comm *c, pn_tensor *x, int root, pn_ticket
 pn_status pn_comm_self(pn_control *control, pn_pool_kind memory, pn_comm **out);
 /* Connections of its own from every rank to every other, in host memory. */
 pn_status pn_comm_tcp(pn_control *control, pn_comm **out);
-/* MPI_COMM_WORLD's messages, in host memory. PN_UNSUPPORTED where this build has no MPI (mpi.h). */
+/* MPI_COMM_WORLD's messages, in host memory. PN_UNSUPPORTED where this build has no MPI (mpi_library.h). */
 pn_status pn_comm_mpi(pn_control *control, pn_comm **out);
 /* GPU memory; the device is open. PN_UNSUPPORTED where this build has no NCCL, or the library is not to be found. */
 pn_status pn_comm_nccl(pn_control *control, pn_comm **out);
