@@ -127,7 +127,8 @@ for dtype in f32 bf16; do
 done
 [ ! -e "$work/failed" ] || failed=1
 
-# These tools make everything a hundred times slower: a small case for each of an implementation's kernels. The limit
+# These tools make everything a hundred times slower: a small case for each of an implementation's kernels. Blocks of
+# memory are CUDA's own then (PN_CUDA_ARENA), so that a tool sees who reads or writes past the end of one. The limit
 # is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
 # reads as unwritten to initcheck: it leaves out the ops that call them.
 limit=240 # seconds for a process
@@ -172,7 +173,7 @@ if [ $sanitize = 1 ] && ! command -v compute-sanitizer > /dev/null; then
     failed=1
 elif [ $sanitize = 1 ]; then
     tools="racecheck initcheck memcheck synccheck" # the slowest first
-    export OMP_NUM_THREADS=1
+    export OMP_NUM_THREADS=1 PN_CUDA_ARENA=0
     workers=12
     for group in "${groups[@]}"; do
         for tool in $tools; do

@@ -1,40 +1,19 @@
 #include "tensor_map_cuda.h"
 
-#include <cuda_runtime_api.h>
 #include <string.h>
 
 #include "device_cuda.h"
 
 enum { COLS = 64 };
 
-/* The driver's function: the program is not linked with the driver, which machines without a GPU lack. */
-static pn_status find(__typeof__(&cuTensorMapEncodeTiled) *out) {
-    static __typeof__(&cuTensorMapEncodeTiled) found;
-    if (!found) {
-        void *at = NULL;
-        enum cudaDriverEntryPointQueryResult result;
-#if CUDART_VERSION >= 12050
-        cudaError_t error =
-            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &at, 12000, cudaEnableDefault, &result);
-#else
-        cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &at, cudaEnableDefault, &result);
-#endif
-        PN_TRY(pn_cuda_status(error, "looking for cuTensorMapEncodeTiled in the driver"));
-        PN_CHECK(result == cudaDriverEntryPointSuccess && at, PN_DEVICE, "the driver has no cuTensorMapEncodeTiled");
-        memcpy(&found, &at, sizeof found);
-    }
-    *out = found;
-    return PN_OK;
-}
-
 pn_status pn_tensor_map_of(const char *name, const void *matrix, const pn_tensor_pieces *p, CUtensorMap *out) {
-    __typeof__(&cuTensorMapEncodeTiled) encode;
+    static __typeof__(&cuTensorMapEncodeTiled) encode;
     void *address;
     const cuuint64_t size[] = { (cuuint64_t)p->cols, (cuuint64_t)p->rows };
     const cuuint64_t row_bytes[] = { 2 * (cuuint64_t)(p->row ? p->row : p->cols) };
     const cuuint32_t box[] = { (cuuint32_t)p->box_cols, (cuuint32_t)p->box_rows }, step[] = { 1, 1 };
     memcpy(&address, &matrix, sizeof address);
-    PN_TRY(find(&encode));
+    if (!encode) PN_TRY(pn_cuda_driver("cuTensorMapEncodeTiled", 12000, &encode, sizeof encode));
     CUresult result =
         encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, address, size, row_bytes, box, step,
                CU_TENSOR_MAP_INTERLEAVE_NONE, p->plain ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B,

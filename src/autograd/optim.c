@@ -50,7 +50,6 @@ static pn_status open_slot(pn_adamw *o, const pn_adamw_slot *from, slot *x) {
     }
     for (int k = 0; k < 2; k++) PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &x->moment[k]));
     pn_tensor_release(&v->grad);
-    PN_TRY(pn_tensor_zeros(o->pool, PN_F32, v->rank, v->shape, &v->grad));
     return PN_OK;
 }
 
@@ -61,7 +60,6 @@ static pn_status open_gpu(pn_adamw *o) {
         const slot *x = &o->slots[i];
         rows[i] = (pn_adamw_row){ .value = pn_data(x->value),
                                   .low = x->low ? x->low->data : NULL,
-                                  .grad = pn_f32(x->value->grad),
                                   .moment = { pn_f32(x->moment[0]), pn_f32(x->moment[1]) },
                                   .n = pn_tensor_elems(x->value),
                                   .decay = x->decay };
@@ -108,7 +106,6 @@ void pn_adamw_destroy(pn_adamw **op) {
         pn_tensor_release(&o->slots[i].moment[1]);
         pn_storage_release(&o->slots[i].low);
         pn_tensor_release(&o->slots[i].value->grad);
-        o->slots[i].value->grad_blank = false;
         pn_tensor_release(&o->slots[i].value);
     }
     pn_readback_destroy(&o->reading);
@@ -120,12 +117,8 @@ void pn_adamw_destroy(pn_adamw **op) {
     *op = NULL;
 }
 
-pn_status pn_adamw_zero_grad(pn_adamw *o) {
-    for (int i = 0; i < o->n; i++) {
-        PN_TRY(pn_tensor_fill_zero(o->slots[i].value->grad));
-        o->slots[i].value->grad_blank = false;
-    }
-    return PN_OK;
+void pn_adamw_drop_gradients(pn_adamw *o) {
+    for (int i = 0; i < o->n; i++) pn_tensor_release(&o->slots[i].value->grad);
 }
 
 static double block_sum(const float *x, int64_t n) {
@@ -150,14 +143,14 @@ static double sum_of_squares(const float *x, int64_t n, double *block) {
     return total;
 }
 
-/* Useful work of a step: read weight, gradient and moments, write them back. */
+/* Useful work of a step: read gradient, weight and moments, write these back. */
 static pn_op_cost step_cost(const pn_adamw *o) {
     pn_op_cost cost = { 0 };
     for (int i = 0; i < o->n; i++) {
         const pn_tensor *v = o->slots[i].value;
         const double n = (double)pn_tensor_elems(v);
         cost.flops += 14 * n;
-        cost.bytes += 2 * ((double)pn_tensor_bytes(v) + pn_adamw_bytes(n, v->dtype)) - (o->gpu ? 4 * n : 0);
+        cost.bytes += 2 * ((double)pn_tensor_bytes(v) + pn_adamw_bytes(n, v->dtype)) + (double)sizeof(float) * n;
     }
     return cost;
 }
@@ -180,7 +173,7 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_te
     int row = -1;
     for (int i = 0; i < o->n; i++) {
         const pn_tensor *v = o->slots[i].value;
-        double own = sum_of_squares(pn_f32(v->grad), pn_tensor_elems(v), o->block);
+        double own = v->grad ? sum_of_squares(pn_f32(v->grad), pn_tensor_elems(v), o->block) : 0;
         if (row < 0 && !isfinite(own)) row = i;
         squares += own;
     }
@@ -196,29 +189,23 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_te
     for (int i = 0; i < o->n; i++) {
         slot *x = &o->slots[i];
         int64_t n = pn_tensor_elems(x->value);
-        float *w = pn_f32(x->value), *g = pn_f32(x->value->grad);
+        float *w = pn_f32(x->value);
+        const float *g = pn_f32_or_null(x->value->grad);
         float *m = pn_f32(x->moment[0]), *v = pn_f32(x->moment[1]);
         const float shrink = x->decay ? rates->shrink : 1.0f;
 #pragma omp parallel for simd schedule(static) if (n > 32768)
         for (int64_t k = 0; k < n; k++) {
-            float gk = g[k] * gs;
+            const float gk = g ? g[k] * gs : 0;
             m[k] = b1 * m[k] + (1 - b1) * gk;
             v[k] = b2 * v[k] + (1 - b2) * gk * gk;
             w[k] = shrink * w[k] - rate * m[k] / (sqrtf(v[k]) * root + eps);
-            g[k] = 0;
         }
     }
     return PN_OK;
 }
 
-/* Gradients that nobody wrote since the last step are zero; those of this one are blank when it has read them, so that
- * backward writes where it would else add to zeros. */
 static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_tensor *loss) {
-    for (int i = 0; i < o->n; i++) {
-        pn_tensor *v = o->slots[i].value;
-        if (v->grad_blank) PN_TRY(pn_tensor_fill_zero(v->grad));
-        v->grad_blank = true;
-    }
+    for (int i = 0; i < o->n; i++) pn_adamw_gpu_gradient(o->gpu, i, pn_f32_or_null(o->slots[i].value->grad));
     PN_TRY(pn_adamw_gpu_step(o->gpu, rates, pn_f32_or_null(loss)));
     PN_TRY(pn_readback_add(o->reading, pn_adamw_gpu_found(o->gpu)));
     return PN_OK;
@@ -229,6 +216,7 @@ pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *los
     const double began = pn_profile_begin();
     const pn_adamw_rates rates = next_rates(o, learning_rate);
     PN_TRY(o->gpu ? gpu_step(o, &rates, loss) : host_step(o, &rates, loss));
+    pn_adamw_drop_gradients(o); /* the GPU takes their memory again after it has read them */
     const pn_op_cost cost = step_cost(o);
     pn_profile_end(began, "adamw", false, &cost);
     o->begun = true;
@@ -337,5 +325,5 @@ pn_status pn_adamw_write_master(pn_adamw *o, int i, const float *masters) {
 
 double pn_adamw_bytes(double n, pn_dtype type) {
     const double low = type == PN_F32 ? 0 : sizeof(uint16_t);
-    return (3 * sizeof(float) + low) * n; /* gradient, two moments, what a master has beside its value */
+    return (2 * sizeof(float) + low) * n;
 }

@@ -1,8 +1,9 @@
 /* AdamW (decoupled weight decay, arXiv:1711.05101) with global-norm clipping, where the values are.
  *
- * Masters, moments and gradients are F32. The master of an F32 value is the value itself. That of a BF16 value, on the
- * GPU, starts as the value, which is its rounding after every step; what it has beyond the value takes 16 bits beside
- * it (master.h). */
+ * Masters, moments and gradients are F32. A gradient belongs to the pass that makes it (tape.h) and goes when a step
+ * has used it: its memory serves the next forward pass. A value without one has a gradient of zero. The master of an
+ * F32 value is the value itself. That of a BF16 value, on the GPU, starts as the value, which is its rounding after
+ * every step; what it has beyond the value takes 16 bits beside it (master.h). */
 #ifndef PN_AUTOGRAD_OPTIM_H
 #define PN_AUTOGRAD_OPTIM_H
 
@@ -21,19 +22,18 @@ typedef struct pn_adamw_settings {
     double clip; /* global gradient norm; 0: no clipping */
 } pn_adamw_settings;
 
-/* Also gives every value a zero gradient that lives as long as the optimizer. */
+/* Drops gradients that the values have. */
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out);
 void pn_adamw_destroy(pn_adamw **o);
-/* Clips, updates, makes the gradients zero (on the GPU: blank, tensor.h); waits for the GPU once. *norm (NULL ok): the
- * gradient norm before clipping. PN_NUMERIC, naming the first value with such a gradient, when it is not finite:
- * nothing was updated. */
+/* Clips, updates, drops the gradients; waits for the GPU once. *norm (NULL ok): the gradient norm before clipping.
+ * PN_NUMERIC, naming the first value with such a gradient, when it is not finite: nothing was updated. */
 pn_status pn_adamw_step(pn_adamw *o, double learning_rate, double *norm);
 /* The same in two parts, for who has other work to ask the GPU for in between: begin asks for the step, finish waits
  * for it and says what came of it. loss (NULL: none): [1], F32 on the GPU; where it is not finite nothing is updated
- * either. Nor is anything where an input was outside its contract (device.h). Gradients stay as they are in between. */
+ * either. Nor is anything where an input was outside its contract (device.h). Gradients are dropped by begin. */
 pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *loss);
 pn_status pn_adamw_finish(pn_adamw *o, double *norm);
-pn_status pn_adamw_zero_grad(pn_adamw *o);
+void pn_adamw_drop_gradients(pn_adamw *o);
 
 /* For checkpoints: the step count, and of slot i its name, the moments, [0] first, [1] second, borrowed, and the
  * masters: as many as the value has elements. Written, they also make the value. */
@@ -45,8 +45,8 @@ pn_tensor *pn_adamw_moment(pn_adamw *o, int i, int which);
 pn_status pn_adamw_read_master(const pn_adamw *o, int i, float *masters);
 pn_status pn_adamw_write_master(pn_adamw *o, int i, const float *masters);
 
-/* Bytes that an optimizer of n values takes beside them: gradients, moments, and what masters of values of that type
- * have beyond them. */
+/* Bytes that an optimizer of n values takes beside them: moments, and what masters of values of that type have beyond
+ * them. */
 double pn_adamw_bytes(double n, pn_dtype type);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 extern "C" {
 #include "master.h"
@@ -38,13 +39,14 @@ __global__ void __launch_bounds__(THREADS) sum_squares(const part *parts, const 
     const float *g = rows[p.row].grad;
     double sum = 0;
     auto add = [&](float x) { sum += (double)x * (double)x; };
-    walk(
-        p, rows[p.row].n,
-        [&](int64_t i) {
-            const float4 x = *(const float4 *)(g + i);
-            add(x.x), add(x.y), add(x.z), add(x.w);
-        },
-        [&](int64_t i) { add(g[i]); });
+    if (g)
+        walk(
+            p, rows[p.row].n,
+            [&](int64_t i) {
+                const float4 x = *(const float4 *)(g + i);
+                add(x.x), add(x.y), add(x.z), add(x.w);
+            },
+            [&](int64_t i) { add(g[i]); });
     sum = pn_block_sum<THREADS>(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -113,7 +115,7 @@ __device__ void update_part(const part &p, const pn_adamw_row &row, const rule &
         p, row.n,
         [&](int64_t i) {
             float4 w4 = masters.load4(i);
-            const float4 g4 = *(const float4 *)(g + i);
+            const float4 g4 = g ? *(const float4 *)(g + i) : float4{};
             float4 m4 = *(float4 *)(m + i), v4 = *(float4 *)(v + i);
             f(w4.x, g4.x, m4.x, v4.x), f(w4.y, g4.y, m4.y, v4.y);
             f(w4.z, g4.z, m4.z, v4.z), f(w4.w, g4.w, m4.w, v4.w);
@@ -122,7 +124,7 @@ __device__ void update_part(const part &p, const pn_adamw_row &row, const rule &
         },
         [&](int64_t i) {
             float w = masters.load(i);
-            f(w, g[i], m[i], v[i]);
+            f(w, g ? g[i] : 0.0f, m[i], v[i]);
             masters.store(i, w);
         });
 }
@@ -143,7 +145,10 @@ __global__ void __launch_bounds__(THREADS)
 
 struct pn_adamw_gpu {
     int64_t n_parts;
-    part *part_of; /* the table on the host too: which row a sum belongs to */
+    part *part_of;     /* the tables on the host too: which row a sum belongs to, */
+    pn_adamw_row *row; /* and rows as they are to be on the GPU */
+    int n_rows;
+    bool changed; /* since they were copied there */
     pn_storage *rows, *parts, *sums;
     pn_tensor *summary, *found; /* found: its first values */
 };
@@ -164,7 +169,12 @@ static pn_status fill(pn_adamw_gpu *g, pn_pool *pool, const pn_adamw_row *rows, 
     int64_t k = 0;
     for (int i = 0; i < n; i++)
         for (int64_t at = 0; at < parts_of(rows[i].n); at++) g->part_of[k++] = part{ i, (int32_t)at };
-    PN_TRY(table(pool, rows, (size_t)n * sizeof *rows, &g->rows));
+    g->row = (pn_adamw_row *)malloc(((size_t)n + 1) * sizeof *g->row);
+    PN_CHECK(g->row, PN_MEMORY, "out of memory");
+    memcpy(g->row, rows, (size_t)n * sizeof *rows);
+    g->n_rows = n;
+    g->changed = true;
+    PN_TRY(table(pool, NULL, (size_t)n * sizeof *rows, &g->rows));
     PN_TRY(table(pool, g->part_of, (size_t)g->n_parts * sizeof *g->part_of, &g->parts));
     PN_TRY(table(pool, NULL, (size_t)g->n_parts * sizeof(double), &g->sums));
     const int64_t values = SUMMARY;
@@ -194,11 +204,19 @@ extern "C" void pn_adamw_gpu_destroy(pn_adamw_gpu **gp) {
     pn_tensor_release(&g->found);
     pn_tensor_release(&g->summary);
     free(g->part_of);
+    free(g->row);
     free(g);
     *gp = NULL;
 }
 
+extern "C" void pn_adamw_gpu_gradient(pn_adamw_gpu *g, int row, const float *grad) {
+    g->changed = g->changed || g->row[row].grad != grad;
+    g->row[row].grad = grad;
+}
+
 extern "C" pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss) {
+    if (g->changed) PN_TRY(pn_storage_write(g->rows, 0, g->row, (size_t)g->n_rows * sizeof *g->row));
+    g->changed = false;
     const part *parts = (const part *)g->parts->data;
     const pn_adamw_row *rows = (const pn_adamw_row *)g->rows->data;
     double *sums = (double *)g->sums->data, *summary = pn_f64(g->summary);

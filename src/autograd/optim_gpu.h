@@ -13,7 +13,8 @@ typedef struct pn_adamw_gpu pn_adamw_gpu;
 typedef struct pn_adamw_row {
     void *value;   /* F32, or the upper halves of the masters (master.h), BF16 */
     uint16_t *low; /* their lower halves; NULL: the value is F32 */
-    float *grad, *moment[2];
+    float *moment[2];
+    const float *grad; /* NULL: zeros */
     int64_t n;
     bool decay;
 } pn_adamw_row;
@@ -30,6 +31,8 @@ enum { PN_ADAMW_NORM, PN_ADAMW_MADE, PN_ADAMW_FOUND };
 /* pool: of the GPU, for the tables. Rows are copied. */
 pn_status pn_adamw_gpu_create(pn_pool *pool, const pn_adamw_row *rows, int n, pn_adamw_gpu **out);
 void pn_adamw_gpu_destroy(pn_adamw_gpu **g);
+/* Where the gradient of a row is, from the next step on. */
+void pn_adamw_gpu_gradient(pn_adamw_gpu *g, int row, const float *grad);
 /* Asks for norm and update: for nothing but the norm where that or the loss (an address of the GPU,
  * NULL: none) is not finite, or an input was outside its contract. */
 pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss);

@@ -51,7 +51,8 @@ static pn_status create(pn_backend backend, pn_backend planned_for, pn_dtype com
     t->planned_for = planned_for;
     t->compute = compute;
     t->recording = true;
-    pn_status s = pn_pool_create(pn_backend_pool(backend), &t->pool);
+    pn_status s = backend == PN_PLAN ? pn_pool_create_counting(pn_backend_pool(planned_for), &t->pool)
+                                     : pn_pool_create(pn_backend_pool(backend), &t->pool);
     if (s) {
         free(t);
         return s;
@@ -359,12 +360,7 @@ static pn_status accumulate(const pn_tape *t, pn_tensor *dst, pn_tensor *src) {
 
 /* A gradient for x if it has none: zeros, or undefined; and one that is x's alone, for it will be added to. */
 static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
-    if (x->grad && (x->grad->refs == 1 || !x->maker)) {
-        if (t->backend == PN_PLAN) return PN_OK; /* of a leaf, which may be real */
-        if (x->grad_blank && zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
-        x->grad_blank = false;
-        return PN_OK;
-    }
+    if (x->grad && (x->grad->refs == 1 || !x->maker)) return PN_OK;
     if (x->grad) {
         pn_tensor *own;
         PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &own));
@@ -385,10 +381,6 @@ static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
     }
     t->planned[t->n_planned++] = pn_tensor_retain_shell(x);
     return PN_OK;
-}
-
-pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x) {
-    return make_gradient(t, x, true);
 }
 
 /* Adds g to the gradient of x. Where x has none yet it may take g itself, unless it outlives the pass: whoever adds to
@@ -480,7 +472,7 @@ static pn_status op_backward(pn_tape *t, node *n) {
         c->din[i] = NULL;
         if (!c->wants[i]) continue;
         /* A tensor that is two inputs of one call has its gradient from the first of them on. */
-        bool fresh = n->impl->fresh && (!c->in[i]->grad || c->in[i]->grad_blank);
+        bool fresh = n->impl->fresh && !c->in[i]->grad;
         for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];
         PN_TRY(make_gradient(t, c->in[i], !fresh));
         c->din[i] = c->in[i]->grad;

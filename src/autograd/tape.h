@@ -19,8 +19,8 @@
 
 #include "op.h"
 
-/* Owns its pool; backend PN_PLAN gets a counting pool, and gradients that it made go with the next reset: real leaves
- * can be planned with and then trained. */
+/* Owns its pool, where gradients of leaves are made too: they may outlive it. Backend PN_PLAN gets a counting pool, and
+ * gradients that it made go with the next reset: real leaves can be planned with and then trained. */
 pn_status pn_tape_create(pn_backend backend, pn_tape **out);
 /* The same in a compute type of choice: BF16 for PN_CUDA. */
 pn_status pn_tape_create_typed(pn_backend backend, pn_dtype compute, pn_tape **out);
@@ -61,10 +61,6 @@ void pn_scope_close(pn_tape *t, pn_scope s, pn_tensor *const *keep, int n_keep);
 pn_status pn_tape_own(pn_tape *t, pn_tensor *x);
 /* A tensor with undefined values, owned by the current scope. */
 pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
-
-/* Zeros for the gradient of x, if it has none: as the optimizer makes them before the first step, which a plan is to
- * see. */
-pn_status pn_tape_gradient(pn_tape *t, pn_tensor *x);
 
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.
  * `loss` has one element. PN_NUMERIC when the loss is not finite. */

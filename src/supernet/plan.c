@@ -23,18 +23,9 @@ static double optimizer_of_layer(const pn_model *m, int l) {
     return bytes;
 }
 
-static double gradients_below(const pn_model *m, const char *prefix) {
-    double bytes = 0;
-    for (int i = 0; i < m->params->n; i++) {
-        const pn_param *p = m->params->item[i];
-        if (p->value->grad && pn_param_below(p->name, prefix)) bytes += (double)pn_tensor_bytes(p->value->grad);
-    }
-    return bytes;
-}
-
-/* What one candidate's update adds to what is live; its gradients, which stay on a plan, are the optimizer's. */
-static pn_status plan_candidate(const pn_model *m, pn_block *b, pn_tape *t, pn_tensor *x, pn_tensor *y,
-                                const pn_docs *docs, double *bytes) {
+/* What one candidate's update adds to what is live. */
+static pn_status plan_candidate(pn_block *b, pn_tape *t, pn_tensor *x, pn_tensor *y, const pn_docs *docs,
+                                double *bytes) {
     pn_tensor *f, *loss;
     pn_carry carry = { 0 };
     pn_pool *pool = pn_tape_pool(t);
@@ -46,7 +37,7 @@ static pn_status plan_candidate(const pn_model *m, pn_block *b, pn_tape *t, pn_t
     PN_TRY(pn_feature_loss(t, f, y, &loss));
     PN_TRY(pn_tape_backward(t, loss));
     pn_tape_record(t, false);
-    const double took = (double)pn_pool_peak_bytes(pool) - live - gradients_below(m, b->prefix);
+    const double took = (double)pn_pool_peak_bytes(pool) - live;
     if (took > *bytes) *bytes = took;
     pn_scope_close(t, scope, NULL, 0);
     return PN_OK;
@@ -67,7 +58,7 @@ static pn_status plan_layer(const pn_model *m, int l, pn_tape *t, const pn_batch
     const double teacher = (double)pn_pool_peak_bytes(pool), live = (double)pn_pool_live_bytes(pool);
     for (int c = 1; c < m->layer[l].n_candidates; c++)
         if (trains(m, m->layer[l].candidate[c]))
-            PN_TRY(plan_candidate(m, m->layer[l].candidate[c], t, x, y, &batch->docs, &most));
+            PN_TRY(plan_candidate(m->layer[l].candidate[c], t, x, y, &batch->docs, &most));
     *bytes = teacher > live + most ? teacher : live + most;
     return PN_OK;
 }

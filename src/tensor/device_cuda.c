@@ -197,7 +197,30 @@ pn_status pn_device_sync(void) {
     return PN_OK;
 }
 
+pn_status pn_cuda_driver(const char *name, int version, void *function, size_t n_bytes) {
+    void *at = NULL;
+    enum cudaDriverEntryPointQueryResult result;
+#if CUDART_VERSION >= 12050
+    const cudaError_t error =
+        cudaGetDriverEntryPointByVersion(name, &at, (unsigned)version, cudaEnableDefault, &result);
+#else
+    const cudaError_t error = cudaGetDriverEntryPoint(name, &at, cudaEnableDefault, &result);
+    (void)version;
+#endif
+    PN_TRY(pn_cuda_status(error, "looking for a function of the driver"));
+    PN_CHECK(result == cudaDriverEntryPointSuccess && at, PN_DEVICE, "the driver has no %s", name);
+    PN_ASSERT(n_bytes == sizeof at);
+    memcpy(function, &at, n_bytes);
+    return PN_OK;
+}
+
 /* ---- memory ---- */
+
+pn_status pn_cuda_give_back(void) {
+    PN_TRY(finish());
+    TRY_CUDA(cudaMemPoolTrimTo(device.memory, 0), "the GPU's memory pool");
+    return PN_OK;
+}
 
 void *pn_device_alloc(size_t n_bytes) {
     PN_ASSERT(device.open);

@@ -18,6 +18,12 @@ pn_status pn_cuda_launched(const char *kernel);
 /* PN_OK for cudaSuccess; else PN_DEVICE, or PN_MEMORY, with what was tried and CUDA's own words. */
 pn_status pn_cuda_status(cudaError_t error, const char *what);
 
+/* A function of the driver, as of that CUDA version (12000 is 12.0), by its name: the program is not linked with the
+ * driver, which machines without a GPU lack. *function is a pointer to it, of n_bytes. */
+pn_status pn_cuda_driver(const char *name, int version, void *function, size_t n_bytes);
+/* Memory that was given back, and is kept for who asks next, goes back to the system. Waits for the GPU. */
+pn_status pn_cuda_give_back(void);
+
 /* A kernel that meets an input outside the contract (an id outside its table, a negative weight) leaves it alone and
  * writes what it saw here, the first one to come; the host makes PN_USAGE of it at the next synchronisation. Memory of
  * the host that the GPU can write. */

@@ -1,5 +1,6 @@
 /* device.h where the build has no CUDA: the GPU cannot be opened, so the rest is never called. */
 #include "device.h"
+#include "span.h"
 
 pn_status pn_device_open(void) {
     PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA backend: install nvcc (CUDA 12 or newer) and configure "
@@ -102,5 +103,21 @@ pn_status pn_event_wait(pn_event *e) {
 }
 pn_status pn_event_seconds(pn_event *begin, pn_event *end, double *seconds) {
     (void)begin, (void)end, (void)seconds;
+    return pn_device_open();
+}
+
+pn_status pn_span_create(pn_span **out) {
+    (void)out;
+    return pn_device_open();
+}
+void pn_span_destroy(pn_span **s) {
+    PN_ASSERT(!*s);
+}
+void *pn_span_address(const pn_span *s) {
+    (void)s;
+    PN_ASSERT(!"a GPU");
+}
+pn_status pn_span_resize(pn_span *s, size_t n_bytes) {
+    (void)s, (void)n_bytes;
     return pn_device_open();
 }

@@ -3,9 +3,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
+#include "arena.h"
 #include "device.h"
+#include "span.h"
 
 /* Size classes: eight per power of two, and 64 from LARGE on, where waste counts: at most 12.5 % and 1.6 % of a block.
  * Class 0 is 64 bytes. */
@@ -24,8 +27,11 @@ struct pn_pool {
     size_t n_out;      /* storages handed out */
     size_t live, peak; /* bytes */
     size_t system;     /* bytes taken from the system and not given back */
-    size_t given_back; /* blocks */
+    size_t given_back; /* times */
     cached *free_list[CLASSES];
+    pn_arena *arena; /* of blocks from LARGE on; NULL: they are kept by class too */
+    pn_span *span;   /* its memory, from the first such block on; NULL in a counting pool */
+    size_t spanned;  /* bytes of it: of `system` */
 };
 
 static int size_class(size_t n_bytes, size_t *rounded) {
@@ -78,20 +84,68 @@ static void give_back(pn_pool *pool, void *data, size_t n_bytes) {
         free(data);
 }
 
-pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out) {
+static pn_status create(pn_pool_kind kind, bool arena, pn_pool **out) {
     if (kind == PN_POOL_DEVICE) PN_TRY(pn_device_open());
     pn_pool *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory while creating a memory pool");
     p->kind = kind;
-    *out = p;
-    return PN_OK;
+    const pn_status s = arena ? pn_arena_create(&p->arena) : PN_OK;
+    if (s)
+        free(p);
+    else
+        *out = p;
+    return s;
+}
+
+static bool has_arena(pn_pool_kind kind) {
+    const char *text = getenv("PN_CUDA_ARENA");
+    return kind == PN_POOL_DEVICE && !(text && !strcmp(text, "0"));
+}
+
+pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out) {
+    return create(kind, has_arena(kind), out);
+}
+
+pn_status pn_pool_create_counting(pn_pool_kind of, pn_pool **out) {
+    return create(PN_POOL_COUNTING, has_arena(of), out);
 }
 
 pn_status pn_pool_create_exact(pn_pool_kind kind, pn_pool **out) {
-    PN_TRY(pn_pool_create(kind, out));
+    PN_TRY(create(kind, false, out));
     (*out)->exact = true;
     return PN_OK;
 }
+
+/* ---- the arena ---- */
+
+/* Memory up to where the arena ends, and where `less`, none beyond. */
+static bool follow_end(pn_pool *pool, bool less) {
+    const size_t wanted = pn_span_rounded(pn_arena_end(pool->arena));
+    if (wanted == pool->spanned || (wanted < pool->spanned && !less)) return true;
+    if (pool->kind == PN_POOL_DEVICE) {
+        if (!pool->span && pn_span_create(&pool->span)) return false;
+        if (pn_span_resize(pool->span, wanted)) return false;
+    }
+    if (wanted < pool->spanned) pool->given_back++;
+    pool->system = pool->system - pool->spanned + wanted;
+    pool->spanned = wanted;
+    return true;
+}
+
+static bool take_part(pn_pool *pool, size_t n_bytes, pn_storage *s) {
+    size_t at;
+    if (pn_arena_take(pool->arena, n_bytes, &s->part, &at)) return false;
+    if (follow_end(pool, false)) {
+        s->data = pool->kind == PN_POOL_DEVICE ? (char *)pn_span_address(pool->span) + at : NULL;
+        return true;
+    }
+    pn_arena_give(pool->arena, s->part);
+    pn_arena_trim(pool->arena);
+    s->part = NULL;
+    return false;
+}
+
+/* ---- blocks ---- */
 
 void pn_pool_trim(pn_pool *pool) {
     for (int c = 0; c < CLASSES; c++) {
@@ -102,10 +156,16 @@ void pn_pool_trim(pn_pool *pool) {
         }
         pool->free_list[c] = NULL;
     }
+    if (pool->arena) {
+        pn_arena_trim(pool->arena);
+        (void)follow_end(pool, true); /* what does not go stays ours */
+    }
 }
 
 static void free_pool(pn_pool *pool) {
     pn_pool_trim(pool);
+    pn_span_destroy(&pool->span);
+    pn_arena_destroy(&pool->arena);
     free(pool);
 }
 
@@ -116,27 +176,31 @@ void pn_pool_destroy(pn_pool **pool) {
     *pool = NULL;
 }
 
+static bool take_block(pn_pool *pool, int c, size_t rounded, pn_storage *s) {
+    cached *b = pool->free_list[c];
+    if (!b) return allocate(pool, rounded, &s->data);
+    pool->free_list[c] = b->next;
+    s->data = b->data;
+    free(b);
+    return true;
+}
+
 pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     PN_CHECK(n_bytes < ((size_t)1 << 46), PN_MEMORY, "a tensor of %zu bytes is larger than any machine's memory",
              n_bytes);
     size_t rounded;
     int c = size_class(n_bytes, &rounded);
     PN_ASSERT(c < CLASSES);
-    if (pool->exact) rounded = n_bytes ? (n_bytes + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
+    const bool part = pool->arena && n_bytes >= LARGE;
+    const size_t grain = part ? PN_ARENA_GRAIN : ALIGN;
+    if (pool->exact || part) rounded = n_bytes ? (n_bytes + grain - 1) / grain * grain : grain;
     pn_storage *s = calloc(1, sizeof *s);
     PN_CHECK(s, PN_MEMORY, "out of memory");
-    cached *b = pool->free_list[c];
-    bool got = true;
-    if (b) {
-        pool->free_list[c] = b->next;
-        s->data = b->data;
-        free(b);
-    } else {
-        got = allocate(pool, rounded, &s->data);
-        if (!got && !pn_graph_recording()) { /* blocks of other sizes may be what is missing */
-            pn_pool_trim(pool);
-            got = allocate(pool, rounded, &s->data);
-        }
+    bool got = part ? take_part(pool, rounded, s) : take_block(pool, c, rounded, s);
+    if (!got && !pn_graph_recording()) { /* blocks of other sizes may be what is missing */
+        pn_error_clear();
+        pn_pool_trim(pool);
+        got = part ? take_part(pool, rounded, s) : take_block(pool, c, rounded, s);
     }
     if (!got) {
         free(s);
@@ -154,21 +218,28 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     return PN_OK;
 }
 
+static void give_block(pn_pool *pool, pn_storage *s) {
+    size_t rounded;
+    int c = size_class(s->n_bytes, &rounded);
+    cached *b = pool->closed || pool->exact ? NULL : malloc(sizeof *b);
+    if (!b) {
+        give_back(pool, s->data, s->n_bytes);
+        return;
+    }
+    *b = (cached){ s->data, s->n_bytes, pool->free_list[c] };
+    pool->free_list[c] = b;
+}
+
 void pn_storage_release(pn_storage **sp) {
     pn_storage *s = sp ? *sp : NULL;
     if (!s) return;
     *sp = NULL;
     if (--s->refs > 0) return;
     pn_pool *pool = s->pool;
-    size_t rounded;
-    int c = size_class(s->n_bytes, &rounded);
-    cached *b = pool->closed || pool->exact ? NULL : malloc(sizeof *b);
-    if (b) {
-        *b = (cached){ s->data, s->n_bytes, pool->free_list[c] };
-        pool->free_list[c] = b;
-    } else {
-        give_back(pool, s->data, s->n_bytes);
-    }
+    if (s->part)
+        pn_arena_give(pool->arena, s->part);
+    else
+        give_block(pool, s);
     pool->live -= s->n_bytes;
     pool->n_out--;
     if (pool->closed && pool->n_out == 0) free_pool(pool);

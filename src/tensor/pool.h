@@ -1,12 +1,16 @@
-/* The memory of a step: a pool that keeps what it hands back, by size class.
+/* The memory of a step: a pool that keeps what it is given back and hands it out again, so that a steady step takes
+ * nothing from the system.
  *
  * Activations die at very different times (an op's output lives until its last consumer or until backward has used it),
- * so a strict stack would keep what nothing needs. The pool reuses freed blocks of the same size class instead: after
- * the first step every size recurs, a steady step allocates nothing, and peak memory is that of the live values.
+ * so a strict stack would keep what nothing needs. On the host the pool keeps freed blocks by size class. On the GPU,
+ * where memory is what decides how fast one trains, blocks of a megabyte and more are parts of one arena (arena.h) over
+ * addresses that lie next to each other (span.h): freed ones join, and serve any size.
  *
  * A counting pool (PN_POOL_COUNTING) hands out storage without memory behind it: the `plan` backend walks a step with
  * it and reads the peak. A device pool (PN_POOL_DEVICE) holds memory of the GPU (device.h), which the host may not
- * touch except through the functions at the end. Not thread-safe: a pool belongs to one thread. */
+ * touch except through the functions at the end. With PN_CUDA_ARENA=0 in the environment device pools have size classes
+ * too, and every block is CUDA's own: its tools then see who writes past the end of one. Not thread-safe: a pool
+ * belongs to one thread. */
 #ifndef PN_TENSOR_POOL_H
 #define PN_TENSOR_POOL_H
 
@@ -22,11 +26,15 @@ typedef struct pn_storage {
     void *data; /* 64-byte aligned; NULL in a counting pool; an address of the GPU in a device pool */
     size_t n_bytes;
     int refs;
-    pn_pool *pool; /* where it returns to */
+    pn_pool *pool;              /* where it returns to */
+    struct pn_arena_part *part; /* of the pool's arena; NULL: a block of its own */
 } pn_storage;
 
-/* A device pool opens the GPU: PN_UNSUPPORTED where there is none. */
+/* A device pool opens the GPU: PN_UNSUPPORTED where there is none. A counting one counts what a host pool would take.
+ */
 pn_status pn_pool_create(pn_pool_kind kind, pn_pool **out);
+/* A counting pool that counts what a pool of that kind would take. */
+pn_status pn_pool_create_counting(pn_pool_kind of, pn_pool **out);
 /* For what stays, weights and optimizers: nothing is rounded up to a size class, and nothing kept of what comes back.
  */
 pn_status pn_pool_create_exact(pn_pool_kind kind, pn_pool **out);
@@ -39,12 +47,12 @@ void pn_storage_release(pn_storage **s);
 size_t pn_pool_live_bytes(const pn_pool *pool);
 size_t pn_pool_peak_bytes(const pn_pool *pool);
 void pn_pool_reset_peak(pn_pool *pool);
-/* Bytes taken from the system, or that would have been: those of live storages and of cached blocks. It stays still in
- * a steady step. */
+/* Bytes taken from the system, or that would have been: those of live storages, of cached blocks and of the arena. It
+ * stays still in a steady step. */
 size_t pn_pool_system_bytes(const pn_pool *pool);
-/* Gives cached blocks back to the system. */
+/* Gives cached blocks back to the system, and what the arena has behind its last live part. */
 void pn_pool_trim(pn_pool *pool);
-/* How many blocks went back so far: while it stays, addresses that were ever handed out are still the pool's. */
+/* How often something went back so far: while it stays, addresses that were ever handed out are still the pool's. */
 size_t pn_pool_given_back(const pn_pool *pool);
 pn_pool_kind pn_pool_kind_of(const pn_pool *pool);
 

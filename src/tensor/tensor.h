@@ -48,7 +48,6 @@ struct pn_tensor {
     bool renewable;      /* a decode state: what makes the next one may write it over this (pn_op_impl.renews) */
     pn_dtype grad_dtype; /* dtype, unless somebody says otherwise: weights in BF16 gather their gradient in F32 */
     pn_tensor *grad;     /* owned; same shape; NULL until backward first reaches this tensor */
-    bool grad_blank;     /* grad is there and holds nothing: zero, and undefined in memory */
     int refs, holds;
     int maker;   /* the tape's: index of the record that made it + 1; -1: a stand-in of the tape's own; 0: a leaf */
     int awaited; /* the tape's: records that want its values and could have them made again (pn_tape_again) */

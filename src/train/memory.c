@@ -18,16 +18,10 @@ double pn_optimizer_need(const pn_params *p) {
 }
 
 pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes) {
-    const pn_params *p = pass->student->params;
-    pn_pool *pool = pn_tape_pool(plan);
     pn_distill_losses losses;
-    const size_t live = pn_pool_live_bytes(pool);
-    for (int i = 0; i < p->n; i++) /* the optimizer's */
-        if (p->item[i]->value->wants_grad) PN_TRY(pn_tape_gradient(plan, p->item[i]->value));
-    const size_t gradients = pn_pool_live_bytes(pool) - live;
     PN_TRY(pn_distill_forward(plan, pass, batch, &losses));
     PN_TRY(pn_tape_backward(plan, losses.total));
-    *bytes = (double)(pn_pool_system_bytes(pool) - gradients);
+    *bytes = (double)pn_pool_system_bytes(pn_tape_pool(plan));
     return PN_OK;
 }
 

@@ -7,8 +7,8 @@
 /* Bytes beside the weights that are there. */
 typedef struct pn_memory_need {
     double weights;   /* that are yet to be made */
-    double optimizer; /* gradients, moments and masters of all that trains */
-    double step;      /* the most that one step holds besides */
+    double optimizer; /* moments and masters of all that trains */
+    double step;      /* the most that one step holds besides: activations, and gradients as they take their place */
     double data;      /* kept from step to step */
 } pn_memory_need;
 
@@ -18,8 +18,8 @@ double pn_memory_sum(const pn_memory_need *need);
  * us, with the least that is within free_bytes. *how (NULL ok) is what recompute it is. PN_UNSUPPORTED when an op has
  * no implementation for what it meets there. job->before is called; state and checkpoints are not looked at. */
 pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute *how, pn_memory_need *out);
-/* What the pool of a tape takes from the system by the end of a pass over a batch, for this and all it planned before;
- * without the gradients of weights. */
+/* What the pool of a tape takes from the system by the end of a pass over a batch, for this and all it planned before.
+ */
 pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes);
 /* Of the optimizer of the weights that train. */
 double pn_optimizer_need(const pn_params *p);

@@ -68,6 +68,48 @@ START_TEST(a_pool_of_the_gpu_keeps_what_comes_back) {
 }
 END_TEST
 
+/* Storage of many sizes, made and dropped: none overwrites another while the pool grows and shrinks, and a plan counts
+ * what it takes. */
+START_TEST(a_pool_of_the_gpu_grows_in_place) {
+    ck_need_gpu();
+    enum { HELD = 12, ROUNDS = 300, SAMPLE = 4096 };
+    static unsigned char back[SAMPLE];
+    pn_pool *pool, *plan;
+    pn_storage *s[HELD] = { 0 }, *p[HELD] = { 0 };
+    pn_rng rng;
+    ck_ok(pn_pool_create(PN_POOL_DEVICE, &pool));
+    ck_ok(pn_pool_create_counting(PN_POOL_DEVICE, &plan));
+    pn_rng_stream(3, "pool", 0, &rng);
+    for (int round = 0; round < ROUNDS; round++) {
+        const int i = (int)pn_rng_below(&rng, HELD);
+        if (s[i]) {
+            ck_ok(pn_storage_read(back, s[i], s[i]->n_bytes - SAMPLE, SAMPLE));
+            for (int k = 0; k < SAMPLE; k++) ck_assert_int_eq(back[k], i);
+            pn_storage_release(&s[i]);
+            pn_storage_release(&p[i]);
+        } else {
+            const size_t n_bytes = SAMPLE + pn_rng_below(&rng, (uint64_t)1 << (12 + pn_rng_below(&rng, 14)));
+            ck_ok(pn_storage_create(pool, n_bytes, &s[i]));
+            ck_ok(pn_storage_create(plan, n_bytes, &p[i]));
+            ck_ok(pn_storage_fill(s[i], 0, s[i]->n_bytes, i));
+        }
+        if (round % 40 == 0) {
+            pn_pool_trim(pool);
+            pn_pool_trim(plan);
+        }
+        ck_assert_uint_eq(pn_pool_system_bytes(pool), pn_pool_system_bytes(plan));
+    }
+    for (int i = 0; i < HELD; i++) {
+        pn_storage_release(&s[i]);
+        pn_storage_release(&p[i]);
+    }
+    pn_pool_trim(pool);
+    ck_assert_uint_eq(pn_pool_system_bytes(pool), 0);
+    pn_pool_destroy(&pool);
+    pn_pool_destroy(&plan);
+}
+END_TEST
+
 START_TEST(values_cross_types_and_memories) {
     ck_need_gpu();
     enum { N = 12, D = 5 };
@@ -188,5 +230,5 @@ START_TEST(the_gpu_says_what_it_is) {
 END_TEST
 
 TEST_MAIN("device", copies_of_any_size_arrive, a_pool_of_the_gpu_keeps_what_comes_back,
-          values_are_sent_while_work_goes_on, values_cross_types_and_memories, exhausted_memory_is_said_and_survived,
-          events_time_the_gpu, the_gpu_says_what_it_is)
+          a_pool_of_the_gpu_grows_in_place, values_are_sent_while_work_goes_on, values_cross_types_and_memories,
+          exhausted_memory_is_said_and_survived, events_time_the_gpu, the_gpu_says_what_it_is)
