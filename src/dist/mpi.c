@@ -32,7 +32,8 @@ static void *load(void) {
         *(strrchr(program, '/') + 1) = '\0';
         for (int i = 0; i < 2; i++) {
             snprintf(path, sizeof path, "%s%s" LIBRARY, program, folders[i]);
-            if (pn_file_exists(path)) return dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* MPI's own parts want its symbols */
+            if (pn_file_exists(path))
+                return dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* MPI's own parts want its symbols */
         }
     }
     return dlopen(LIBRARY, RTLD_NOW | RTLD_GLOBAL);
