@@ -171,12 +171,6 @@ static pn_status pass_over(trainer *r, pn_status s) {
 
 /* ---- between steps ---- */
 
-static pn_status save(trainer *r) {
-    if (r->job->state_dir)
-        PN_TRY(pn_checkpoint_save(r->job->state_dir, r->step, r->fingerprint, r->arrays, r->n_arrays));
-    return PN_OK;
-}
-
 /* Between two updates: state is written where somebody asked to stop, and now and then. */
 static pn_status keep(trainer *r) {
     const pn_train_job *job = r->job;

@@ -43,7 +43,7 @@ static void damage(const char *name) {
 static pn_status run(pn_train_job job, double checkpoint_seconds, uint64_t *hash) {
     pn_train_options o = options(256 * STEPS);
     pn_model *m = tiny_base();
-    o.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+    o.loss = pn_loss_constant(&(pn_loss_weights){ .ce = 1, .temperature = 1 });
     o.checkpoint_seconds = checkpoint_seconds;
     pn_params_train(m->params, "*", true);
     job.name = "base";
