@@ -77,8 +77,8 @@ typedef struct pn_checkpoint_ranks {
     pn_status (*gather)(void *ctx, const void *mine, size_t n_bytes, pn_buf *all);
     /* Gives every rank the bytes of rank 0: as many everywhere. */
     pn_status (*broadcast)(void *ctx, void *bytes, size_t n_bytes);
-    /* Either returns PN_COMM, everywhere and within a set time, when a rank is gone. A state written in the background
-     * (checkpoint_background.h) calls them from its own thread, beside whatever else the process tells others. */
+    /* Either returns PN_COMM, everywhere and within a set time, when a rank is gone. They are called from the thread
+     * that calls the functions here and in checkpoint_background.h, never from another. */
     void *ctx;
 } pn_checkpoint_ranks;
 
