@@ -43,8 +43,8 @@ typedef struct pn_checkpoint_array {
     const pn_checkpoint_source *source; /* in place of both; borrowed, and so is `of` */
     void *of;
     int index;
-    int64_t offset,
-        total; /* a part: elements offset .. offset + n of `total`; total 0: the whole, alike on every rank */
+    int64_t total;  /* of a part: elements of the whole array; 0: this is all of it, alike on every rank */
+    int64_t offset; /* of a part: these are offset .. offset + n */
 } pn_checkpoint_array;
 
 static inline pn_checkpoint_array pn_checkpoint_data(const char *name, pn_dtype dtype, int64_t n, void *data) {
@@ -97,7 +97,7 @@ typedef struct pn_checkpoint_place {
  * full. Also removes what processes that died left half-written. */
 pn_status pn_checkpoint_write(const pn_checkpoint_place *where, int64_t step, const pn_checkpoint_array *arrays, int n);
 /* The newest step that is whole into the arrays; *step = -1 when there is none. A damaged one is passed over: a warning
- * names the file and what is wrong. PN_FORMAT when none is whole, PN_USAGE for the state of another job,
+ * names the file and what is wrong. PN_FORMAT or PN_IO when none is whole, PN_USAGE for the state of another job,
  * PN_UNSUPPORTED for one of another version of the program: each names the directory and the remedy. After a failure
  * the values are undefined. Nothing on disk changes. */
 pn_status pn_checkpoint_read(const pn_checkpoint_place *where, const pn_checkpoint_array *arrays, int n, int64_t *step);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "checkpoint_internal.h"
+#include "clock.h"
 #include "log.h"
 
 enum { ALIGNMENT = 64 };
@@ -64,6 +65,7 @@ static bool reserve(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, 
 }
 
 static pn_status copy(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, int n) {
+    const double begun = pn_seconds();
     char *at = w->copy;
     w->n = 0;
     for (int i = 0; i < n; i++) {
@@ -76,6 +78,7 @@ static pn_status copy(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays
         pn_checkpoint_array *c = &w->array[w->n++];
         *c = pn_checkpoint_part(pn_checkpoint_data(name, a->dtype, a->n, values), a->offset, a->total);
     }
+    pn_debug("checkpoint", "%.3f GB copied in %.3f s", (double)(at - w->copy) / 1e9, pn_seconds() - begun);
     return PN_OK;
 }
 
@@ -86,9 +89,11 @@ static bool alone(const pn_checkpoint_writer *w) {
 }
 
 static void write_arrays(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, int n) {
+    const double begun = pn_seconds();
     w->status = pn_state_write(&w->where, w->step, arrays, n, &w->text);
     if (alone(w)) w->status = pn_state_commit(&w->where, w->step, w->status, w->text);
     if (w->status) snprintf(w->message, sizeof w->message, "%s", pn_error_message());
+    pn_debug("checkpoint", "step %lld written in %.3f s", (long long)w->step, pn_seconds() - begun);
     atomic_store(&w->written, true);
 }
 
