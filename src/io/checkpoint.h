@@ -43,8 +43,8 @@ typedef struct pn_checkpoint_array {
     const pn_checkpoint_source *source; /* in place of both; borrowed, and so is `of` */
     void *of;
     int index;
-    int64_t offset,
-        total; /* a part: elements offset .. offset + n of `total`; total 0: the whole, alike on every rank */
+    int64_t total;  /* of a part: elements of the whole array; 0: this is all of it, alike on every rank */
+    int64_t offset; /* of a part: these are offset .. offset + n */
 } pn_checkpoint_array;
 
 static inline pn_checkpoint_array pn_checkpoint_data(const char *name, pn_dtype dtype, int64_t n, void *data) {
@@ -77,8 +77,8 @@ typedef struct pn_checkpoint_ranks {
     pn_status (*gather)(void *ctx, const void *mine, size_t n_bytes, pn_buf *all);
     /* Gives every rank the bytes of rank 0: as many everywhere. */
     pn_status (*broadcast)(void *ctx, void *bytes, size_t n_bytes);
-    /* Either returns PN_COMM, everywhere and within a set time, when a rank is gone. A state written in the background
-     * (checkpoint_background.h) calls them from its own thread, beside whatever else the process tells others. */
+    /* Either returns PN_COMM, everywhere and within a set time, when a rank is gone. They are called from the thread
+     * that calls the functions here and in checkpoint_background.h, never from another. */
     void *ctx;
 } pn_checkpoint_ranks;
 
@@ -97,7 +97,7 @@ typedef struct pn_checkpoint_place {
  * full. Also removes what processes that died left half-written. */
 pn_status pn_checkpoint_write(const pn_checkpoint_place *where, int64_t step, const pn_checkpoint_array *arrays, int n);
 /* The newest step that is whole into the arrays; *step = -1 when there is none. A damaged one is passed over: a warning
- * names the file and what is wrong. PN_FORMAT when none is whole, PN_USAGE for the state of another job,
+ * names the file and what is wrong. PN_FORMAT or PN_IO when none is whole, PN_USAGE for the state of another job,
  * PN_UNSUPPORTED for one of another version of the program: each names the directory and the remedy. After a failure
  * the values are undefined. Nothing on disk changes. */
 pn_status pn_checkpoint_read(const pn_checkpoint_place *where, const pn_checkpoint_array *arrays, int n, int64_t *step);

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoint_internal.h"
+#include "clock.h"
 #include "log.h"
 
 enum { ALIGNMENT = 64 };
@@ -18,10 +20,13 @@ struct pn_checkpoint_writer {
     pn_checkpoint_array *array; /* of the copy */
     int n;
     int64_t step;
-    pthread_t thread;
+    bool open; /* a save was begun, and nobody knows how it ended */
     bool running;
-    pn_status status; /* of the last save, with its message: an error's story belongs to the thread it happened in */
+    pthread_t thread;
+    atomic_bool written;
+    pn_status status; /* of the thread's work, with its message: a story belongs to the thread it happened in */
     char message[1024];
+    char *text; /* what the manifest says of this rank's file */
 };
 
 pn_status pn_checkpoint_writer_open(const pn_checkpoint_place *where, pn_checkpoint_writer **out) {
@@ -60,6 +65,7 @@ static bool reserve(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, 
 }
 
 static pn_status copy(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, int n) {
+    const double begun = pn_seconds();
     char *at = w->copy;
     w->n = 0;
     for (int i = 0; i < n; i++) {
@@ -72,47 +78,77 @@ static pn_status copy(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays
         pn_checkpoint_array *c = &w->array[w->n++];
         *c = pn_checkpoint_part(pn_checkpoint_data(name, a->dtype, a->n, values), a->offset, a->total);
     }
+    pn_debug("checkpoint", "%.3f GB copied in %.3f s", (double)(at - w->copy) / 1e9, pn_seconds() - begun);
     return PN_OK;
 }
 
 /* ---- the thread ---- */
 
+static bool alone(const pn_checkpoint_writer *w) {
+    return pn_ranks_n(w->where.ranks) == 1;
+}
+
+static void write_arrays(pn_checkpoint_writer *w, const pn_checkpoint_array *arrays, int n) {
+    const double begun = pn_seconds();
+    w->status = pn_state_write(&w->where, w->step, arrays, n, &w->text);
+    if (alone(w)) w->status = pn_state_commit(&w->where, w->step, w->status, w->text);
+    if (w->status) snprintf(w->message, sizeof w->message, "%s", pn_error_message());
+    pn_debug("checkpoint", "step %lld written in %.3f s", (long long)w->step, pn_seconds() - begun);
+    atomic_store(&w->written, true);
+}
+
 static void *write_copy(void *ctx) {
     pn_checkpoint_writer *w = ctx;
-    w->status = pn_checkpoint_write(&w->where, w->step, w->array, w->n);
-    if (w->status) snprintf(w->message, sizeof w->message, "%s", pn_error_message());
+    write_arrays(w, w->array, w->n);
     return NULL;
 }
 
-/* Signals are for the thread that works. */
-static int start(pn_checkpoint_writer *w) {
+/* Signals are for the thread that works. Where there is no other, it writes as well. */
+static void start(pn_checkpoint_writer *w) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&w->thread, NULL, write_copy, w);
+    w->running = !pthread_create(&w->thread, NULL, write_copy, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    w->running = !failed;
-    return failed;
+    if (!w->running) write_copy(w);
 }
 
-static void join(pn_checkpoint_writer *w) {
+/* The thread's work is done; how it went, for its story to be told here. */
+static pn_status join(pn_checkpoint_writer *w) {
     if (w->running) pthread_join(w->thread, NULL);
-    w->running = false;
+    w->running = w->open = false;
+    return w->status ? pn_fail_at(__FILE__, __LINE__, w->status, "%s", w->message) : PN_OK;
 }
 
 pn_status pn_checkpoint_writer_finish(pn_checkpoint_writer *w) {
-    join(w);
-    const pn_status s = w->status;
-    w->status = PN_OK;
-    return s ? pn_fail_at(__FILE__, __LINE__, s, "%s", w->message) : PN_OK;
+    if (!w->open) return PN_OK;
+    pn_status s = join(w);
+    if (!alone(w)) s = pn_state_commit(&w->where, w->step, s, w->text);
+    free(w->text);
+    w->text = NULL;
+    return s;
+}
+
+pn_status pn_checkpoint_writer_advance(pn_checkpoint_writer *w) {
+    bool all = false;
+    if (w->open) PN_TRY(pn_ranks_all(w->where.ranks, atomic_load(&w->written), &all));
+    return all ? pn_checkpoint_writer_finish(w) : PN_OK;
 }
 
 pn_status pn_checkpoint_writer_save(pn_checkpoint_writer *w, int64_t step, const pn_checkpoint_array *arrays, int n) {
+    bool there;
     PN_TRY(pn_checkpoint_writer_finish(w));
-    if (!reserve(w, arrays, n)) return pn_checkpoint_write(&w->where, step, arrays, n);
-    PN_TRY(copy(w, arrays, n));
+    const bool fits = reserve(w, arrays, n);
+    PN_TRY(pn_ranks_agree(w->where.ranks, fits ? copy(w, arrays, n) : PN_OK));
+    PN_TRY(pn_state_begin(&w->where, step, &there));
+    if (there) return PN_OK;
     w->step = step;
-    if (start(w)) return pn_checkpoint_write(&w->where, step, w->array, w->n);
+    w->open = true;
+    atomic_store(&w->written, false);
+    if (fits)
+        start(w);
+    else
+        write_arrays(w, arrays, n);
     return PN_OK;
 }
 
@@ -120,8 +156,13 @@ void pn_checkpoint_writer_close(pn_checkpoint_writer **out) {
     pn_checkpoint_writer *w = *out;
     *out = NULL;
     if (!w) return;
-    join(w);
-    if (w->status) pn_warn("step %lld is not saved: %s", (long long)w->step, w->message);
+    const bool unknown = w->open && !alone(w);
+    if (w->open && join(w))
+        pn_warn("step %lld is not saved: %s", (long long)w->step, w->message);
+    else if (unknown)
+        pn_warn("step %lld is not saved: the run ended before all ranks knew that they had written it",
+                (long long)w->step);
+    free(w->text);
     free(w->copy);
     free(w->array);
     free(w);

@@ -75,6 +75,16 @@ pn_status pn_state_remove(const char *dir, int64_t step);
 /* Removes all but the newest `keep` up to `latest`. */
 pn_status pn_state_tidy(const char *dir, int64_t latest, int keep);
 
+/* ---- writing (checkpoint_write.c) ---- */
+
+/* Makes the directory aside, unless the step is there and whole. All ranks together. */
+pn_status pn_state_begin(const pn_checkpoint_place *where, int64_t step, bool *there);
+/* Writes this rank's file. *text is what the manifest says of it; the caller frees it, NULL ok. Each rank by itself. */
+pn_status pn_state_write(const pn_checkpoint_place *where, int64_t step, const pn_checkpoint_array *arrays, int n,
+                         char **text);
+/* Puts the step in place when `mine` is OK on every rank, else removes it. All ranks together. */
+pn_status pn_state_commit(const pn_checkpoint_place *where, int64_t step, pn_status mine, const char *text);
+
 /* ---- reading (checkpoint_read.c) ---- */
 
 /* PN_USAGE when the state is of another job. */
@@ -92,11 +102,13 @@ static inline int pn_ranks_n(const pn_checkpoint_ranks *r) {
 static inline int pn_ranks_me(const pn_checkpoint_ranks *r) {
     return r ? r->rank : 0;
 }
-/* Brings status and text of every rank to rank 0: parts[rank], zeroed before; freed by the caller. Its status there is
- * that of the first rank that failed, with its message; elsewhere the rank's own. */
+/* Brings status and text (NULL: none) of every rank to rank 0: parts[rank], zeroed before; freed by the caller. Its
+ * status there is that of the first rank that failed, with its message; elsewhere the rank's own. */
 pn_status pn_ranks_collect(const pn_checkpoint_ranks *r, pn_status mine, const char *text, pn_buf *parts);
 /* Gives every rank the status and message of rank 0, and its *value (NULL: none). */
 pn_status pn_ranks_tell(const pn_checkpoint_ranks *r, pn_status s, int64_t *value);
+/* Whether it is so on every rank, to all. */
+pn_status pn_ranks_all(const pn_checkpoint_ranks *r, bool mine, bool *all);
 /* The first failure of any rank, to all. */
 pn_status pn_ranks_agree(const pn_checkpoint_ranks *r, pn_status mine);
 

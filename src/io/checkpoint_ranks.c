@@ -46,13 +46,13 @@ static pn_status first_failure(const pn_checkpoint_ranks *r, pn_buf *parts) {
 pn_status pn_ranks_collect(const pn_checkpoint_ranks *r, pn_status mine, const char *text, pn_buf *parts) {
     if (pn_ranks_n(r) == 1) {
         if (mine) return mine;
-        pn_buf_text(&parts[0], text);
+        if (text) pn_buf_text(&parts[0], text);
         return pn_buf_status(&parts[0]);
     }
     pn_buf message = { 0 };
     const outcome o = outcome_of(mine, 0);
     pn_buf_append(&message, &o, sizeof o);
-    if (!mine) pn_buf_text(&message, text);
+    if (!mine && text) pn_buf_text(&message, text);
     pn_status s = pn_buf_status(&message);
     if (!s) s = r->gather(r->ctx, message.data, message.n_bytes, r->rank ? NULL : parts);
     pn_buf_free(&message);
@@ -69,13 +69,27 @@ pn_status pn_ranks_tell(const pn_checkpoint_ranks *r, pn_status s, int64_t *valu
     return o.status ? pn_fail_at(__FILE__, __LINE__, failure(&o), "%s", o.message) : PN_OK;
 }
 
-pn_status pn_ranks_agree(const pn_checkpoint_ranks *r, pn_status mine) {
-    const int n = pn_ranks_n(r);
-    if (n == 1) return mine;
-    pn_buf *parts = r->rank ? NULL : calloc((size_t)n, sizeof *parts);
+/* all NULL: it does not matter. */
+static pn_status ask(const pn_checkpoint_ranks *r, pn_status mine, bool so, bool *all) {
+    pn_buf *parts = r->rank ? NULL : calloc((size_t)r->n, sizeof *parts);
     PN_CHECK(r->rank || parts, PN_MEMORY, "out of memory");
-    pn_status s = pn_ranks_collect(r, mine, "", parts);
-    for (int k = 0; parts && k < n; k++) pn_buf_free(&parts[k]);
+    pn_status s = pn_ranks_collect(r, mine, so ? NULL : "no", parts);
+    int64_t yes = 1;
+    for (int k = 0; parts && k < r->n; k++) {
+        if (parts[k].n_bytes) yes = 0;
+        pn_buf_free(&parts[k]);
+    }
     free(parts);
-    return pn_ranks_tell(r, s, NULL);
+    PN_TRY(pn_ranks_tell(r, s, &yes));
+    if (all) *all = yes;
+    return PN_OK;
+}
+
+pn_status pn_ranks_all(const pn_checkpoint_ranks *r, bool mine, bool *all) {
+    *all = mine;
+    return pn_ranks_n(r) == 1 ? PN_OK : ask(r, PN_OK, mine, all);
+}
+
+pn_status pn_ranks_agree(const pn_checkpoint_ranks *r, pn_status mine) {
+    return pn_ranks_n(r) == 1 ? mine : ask(r, mine, true, NULL);
 }

@@ -241,24 +241,47 @@ static pn_status commit(const pn_checkpoint_place *w, const paths *p, int64_t st
     return PN_OK;
 }
 
-pn_status pn_checkpoint_write(const pn_checkpoint_place *w, int64_t step, const pn_checkpoint_array *arrays, int n) {
-    const pn_checkpoint_ranks *ranks = w->ranks;
-    const bool first = pn_ranks_me(ranks) == 0;
-    const int n_ranks = pn_ranks_n(ranks);
+/* ---- a save, in its three parts ---- */
+
+pn_status pn_state_begin(const pn_checkpoint_place *w, int64_t step, bool *there) {
     paths p;
-    int64_t there = 0;
-    char *text = NULL;
+    int64_t is = 0;
     PN_TRY(paths_of(w, step, &p));
-    PN_TRY(pn_ranks_tell(ranks, first ? begin(w, &p, step, &there) : PN_OK, &there));
-    if (there) return PN_OK; /* the same job at the same step: this state */
-    pn_buf *parts = first ? calloc((size_t)n_ranks, sizeof *parts) : NULL;
-    pn_status s = first && !parts ? pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory") : PN_OK;
-    if (!s) s = write_mine(w, &p, arrays, n, &text);
-    s = pn_ranks_collect(ranks, s, text ? text : "", parts);
+    PN_TRY(pn_ranks_tell(w->ranks, pn_ranks_me(w->ranks) == 0 ? begin(w, &p, step, &is) : PN_OK, &is));
+    *there = is;
+    return PN_OK;
+}
+
+pn_status pn_state_write(const pn_checkpoint_place *w, int64_t step, const pn_checkpoint_array *arrays, int n,
+                         char **text) {
+    paths p;
+    *text = NULL;
+    PN_TRY(paths_of(w, step, &p));
+    return write_mine(w, &p, arrays, n, text);
+}
+
+pn_status pn_state_commit(const pn_checkpoint_place *w, int64_t step, pn_status mine, const char *text) {
+    const bool first = pn_ranks_me(w->ranks) == 0;
+    const int n = pn_ranks_n(w->ranks);
+    paths p;
+    PN_TRY(paths_of(w, step, &p));
+    pn_buf *parts = first ? calloc((size_t)n, sizeof *parts) : NULL;
+    PN_CHECK(parts || !first, PN_MEMORY, "out of memory");
+    pn_status s = pn_ranks_collect(w->ranks, mine, text, parts);
     if (!s && first) s = commit(w, &p, step, parts);
     if (s && first) pn_remove_tree(p.partial);
-    for (int r = 0; parts && r < n_ranks; r++) pn_buf_free(&parts[r]);
+    for (int r = 0; parts && r < n; r++) pn_buf_free(&parts[r]);
     free(parts);
+    return pn_ranks_tell(w->ranks, s, NULL);
+}
+
+pn_status pn_checkpoint_write(const pn_checkpoint_place *w, int64_t step, const pn_checkpoint_array *arrays, int n) {
+    bool there;
+    char *text;
+    PN_TRY(pn_state_begin(w, step, &there));
+    if (there) return PN_OK; /* the same job at the same step: this state */
+    pn_status s = pn_state_write(w, step, arrays, n, &text);
+    s = pn_state_commit(w, step, s, text);
     free(text);
-    return pn_ranks_tell(ranks, s, NULL);
+    return s;
 }

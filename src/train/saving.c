@@ -28,6 +28,10 @@ pn_status pn_saving_save(pn_saving *v, int64_t step, bool last) {
     return last ? s : spare(v, s);
 }
 
+pn_status pn_saving_advance(pn_saving *v) {
+    return v->writer ? spare(v, pn_checkpoint_writer_advance(v->writer)) : PN_OK;
+}
+
 void pn_saving_close(pn_saving *v) {
     pn_checkpoint_writer_close(&v->writer);
 }

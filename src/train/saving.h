@@ -18,6 +18,8 @@ pn_status pn_saving_open(const char *name, const pn_checkpoint_place *where, con
 /* Saves the arrays as they are now, in the background. What the disk does not take is a warning: what was saved before
  * is still there, and the next may fit. last: waits until it is on disk, and then it has to be: PN_IO. */
 pn_status pn_saving_save(pn_saving *s, int64_t step, bool last);
+/* Between steps: tells early what became of a save. With many ranks, all of them call it. */
+pn_status pn_saving_advance(pn_saving *s);
 void pn_saving_close(pn_saving *s); /* waits; a zeroed one is fine */
 
 #endif

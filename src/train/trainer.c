@@ -177,6 +177,7 @@ static pn_status keep(trainer *r) {
     const double interval = job->options->checkpoint_seconds;
     const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
     const bool stop = asked && r->step < r->steps;
+    PN_TRY(pn_saving_advance(&r->saving));
     if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
         PN_TRY(pn_saving_save(&r->saving, r->step, stop));
         r->saved = pn_seconds();

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "files.h"
-#include "log.h"
+#include "full_disk.h"
 
 enum { RANKS = 5, JOB = 7, LONG = (1 << 20) + 70001, SHORT = 7, WHOLE = 3 };
 
@@ -145,14 +145,31 @@ static bool is_of(const held *h, int64_t step) {
 
 static int64_t saving; /* the step */
 
+/* In the background, until all ranks know that it is there. */
+static pn_status save_beside(pn_checkpoint_writer *writer, const pn_checkpoint_place *where, held *h) {
+    char path[128], *latest = NULL, name[32];
+    size_t n_bytes;
+    PN_TRY(pn_checkpoint_writer_save(writer, saving, h->array, 4));
+    memset(h->whole, 0, sizeof h->whole); /* a copy is written */
+    for (int i = 0; i < 500; i++) {
+        PN_TRY(pn_checkpoint_writer_advance(writer));
+        usleep(1000);
+    }
+    PN_TRY(pn_path_join(path, where->dir, "latest"));
+    PN_TRY(pn_file_read(path, 100, &latest, &n_bytes));
+    snprintf(name, sizeof name, "step-%lld", (long long)saving);
+    const bool there = !strcmp(latest, name);
+    free(latest);
+    PN_CHECK(there, PN_MISMATCH, "not there without being waited for");
+    return PN_OK;
+}
+
 static pn_status save(world *w, const pn_checkpoint_place *where) {
     held h;
     hold(&h, saving, where->ranks->rank, where->ranks->n, true);
     pn_checkpoint_writer *writer;
     pn_status s = pn_checkpoint_writer_open(where, &writer);
-    if (!s && w->background) s = pn_checkpoint_writer_save(writer, saving, h.array, 4);
-    if (!s && w->background) memset(h.whole, 0, sizeof h.whole); /* after the copy */
-    if (!s && w->background) s = pn_checkpoint_writer_finish(writer);
+    if (!s && w->background) s = save_beside(writer, where, &h);
     if (!s && !w->background) s = pn_checkpoint_write(where, saving, h.array, 4);
     pn_checkpoint_writer_close(&writer);
     free(h.values);
@@ -221,13 +238,17 @@ static pn_status never(void *of, int index, const void *values) {
 static const pn_checkpoint_source broken = { fails, never };
 
 static pn_status save_a_broken_part(world *w, const pn_checkpoint_place *where) {
-    (void)w;
     const int r = where->ranks->rank;
     int64_t x = r;
     pn_checkpoint_array a = pn_checkpoint_data("x", PN_I64, 1, &x);
     if (r == 1) a = pn_checkpoint_from("x", PN_I64, 1, &broken, NULL, 0);
     a = pn_checkpoint_part(a, r, where->ranks->n);
-    return pn_checkpoint_write(where, 20, &a, 1);
+    if (!w->background) return pn_checkpoint_write(where, 20, &a, 1);
+    pn_checkpoint_writer *writer;
+    PN_TRY(pn_checkpoint_writer_open(where, &writer));
+    pn_status s = pn_checkpoint_writer_save(writer, 20, &a, 1);
+    pn_checkpoint_writer_close(&writer);
+    return s;
 }
 
 static int64_t shift, length; /* of the parts that follow, from what they should be */
@@ -255,9 +276,12 @@ START_TEST(what_fails_on_one_rank_fails_on_all_and_changes_nothing) {
     saving = 10;
     together(&w, 3, save);
     all_are(&w, PN_OK);
-    together(&w, 3, save_a_broken_part);
-    all_are(&w, PN_IO);
-    for (int r = 0; r < 3; r++) ck_assert_str_eq(w.message[r], "rank 1: this part is not to be had");
+    for (int i = 0; i < 2; i++) {
+        w.background = i;
+        together(&w, 3, save_a_broken_part);
+        all_are(&w, PN_IO);
+        for (int r = 0; r < 3; r++) ck_assert_str_eq(w.message[r], "rank 1: this part is not to be had");
+    }
     static const struct {
         int64_t shift, length;
         const char *message;
@@ -274,6 +298,38 @@ START_TEST(what_fails_on_one_rank_fails_on_all_and_changes_nothing) {
     }
     ck_assert_int_eq(entries(w.dir), 2);
     together(&w, 2, load);
+    all_are(&w, PN_OK);
+    ck_ok(pn_remove_tree(w.dir));
+}
+END_TEST
+
+/* No file grows beyond so much: whoever writes values fails, in its thread. */
+static pn_status save_on_a_full_disk(world *w, const pn_checkpoint_place *where) {
+    (void)w;
+    held h;
+    hold(&h, 30, where->ranks->rank, where->ranks->n, true);
+    pn_checkpoint_writer *writer;
+    PN_TRY(pn_checkpoint_writer_open(where, &writer));
+    pn_status s = pn_checkpoint_writer_save(writer, 30, h.array, 4);
+    if (!s) s = pn_checkpoint_writer_finish(writer);
+    pn_checkpoint_writer_close(&writer);
+    free(h.values);
+    return s;
+}
+
+START_TEST(a_full_disk_in_the_background_is_told_to_all) {
+    world w;
+    world_open(&w);
+    saving = 10;
+    together(&w, 3, save);
+    all_are(&w, PN_OK);
+    let_files_grow(100000);
+    together(&w, 3, save_on_a_full_disk);
+    let_files_grow(RLIM_INFINITY);
+    all_are(&w, PN_IO);
+    for (int r = 0; r < 3; r++) ck_assert_ptr_nonnull(strstr(w.message[r], "step-30.partial/state-0-of-3.h5: "));
+    ck_assert_int_eq(entries(w.dir), 2);
+    together(&w, 3, load);
     all_are(&w, PN_OK);
     ck_ok(pn_remove_tree(w.dir));
 }
@@ -305,4 +361,5 @@ START_TEST(ranks_fall_back_together) {
 END_TEST
 
 TEST_MAIN("checkpoint ranks", any_number_reads_what_any_other_wrote, one_process_reads_a_range,
-          what_fails_on_one_rank_fails_on_all_and_changes_nothing, ranks_fall_back_together)
+          what_fails_on_one_rank_fails_on_all_and_changes_nothing, a_full_disk_in_the_background_is_told_to_all,
+          ranks_fall_back_together)
