@@ -74,8 +74,8 @@ static pn_status check_room(const pn_teach_job *job, int64_t done) {
             job->name, (long long)job->rows, (long long)o->sequence_length, (long long)o->k, (long long)o->vocab,
             o->temperature, token, text[0], text[1], text[2]);
     PN_CHECK(1.01 * missing + 1e6 < room, PN_USAGE,
-             "%s: %sB are to be written and %sB are free: name another disk with --output, lower --top, or give fewer "
-             "--tokens",
+             "%s: %sB are to be written and %sB are free: name another disk with --output, lower --top, or lower the "
+             "stage's tokens",
              job->dir, text[1], text[2]);
     return PN_OK;
 }
