@@ -52,7 +52,7 @@ static void count(const pn_model *student, const pn_model *teacher, stage_plan *
         if (!v->wants_grad) continue;
         x->trained += n;
         x->gradient_bytes += n * sizeof(float);
-        x->moment_bytes += pn_adamw_bytes(n, v->dtype) - n * sizeof(float);
+        x->moment_bytes += pn_adamw_bytes(n, v->dtype);
     }
     for (int i = 0; teacher && i < teacher->params->n; i++) {
         const pn_param *t = teacher->params->item[i];
@@ -78,7 +78,8 @@ static pn_status plan_work(const planner *p, const pn_train_job *job, stage_plan
     planned.options = &o;
     if (p->on.backend == PN_CPU && o.recompute == PN_RECOMPUTE_AUTO) o.recompute = PN_RECOMPUTE_NONE;
     PN_TRY(pn_train_plan(&planned, free_bytes(p, &o, x), &x->recompute, &need));
-    x->step_bytes = need.step;
+    if (x->passes == 1) x->gradient_bytes = 0; /* they take the place of activations */
+    x->step_bytes = need.step - x->gradient_bytes;
     PN_TRY(pn_meter_flops(job, &x->flops));
     return PN_OK;
 }
@@ -167,11 +168,13 @@ static void print_stage(const planner *p, int stage, const stage_plan *x) {
     if (x->teacher > 0)
         fprintf(p->out, "; teacher %s, %s of them its own", pn_compact_text(x->teacher, weights, sizeof weights),
                 pn_compact_text(x->teacher_own, own, sizeof own));
-    fprintf(p->out,
-            "\n  memory of a device %.2f GB: weights %.2f, gradients %.2f, moments and masters %.2f, activations %.2f\n"
-            "  backward makes again: %s; useful work %.2f GFLOP per token\n",
-            bytes / 1e9, x->weight_bytes / 1e9, x->gradient_bytes / 1e9, x->moment_bytes / 1e9, x->step_bytes / 1e9,
-            pn_recompute_text(&x->recompute), x->flops / 1e9);
+    fprintf(
+        p->out,
+        "\n  memory of a device %.2f GB: weights %.2f, moments and masters %.2f, gradients %.2f, activations%s %.2f\n"
+        "  backward makes again: %s; useful work %.2f GFLOP per token\n",
+        bytes / 1e9, x->weight_bytes / 1e9, x->moment_bytes / 1e9, x->gradient_bytes / 1e9,
+        x->passes == 1 ? ", whose place gradients take," : "", x->step_bytes / 1e9, pn_recompute_text(&x->recompute),
+        x->flops / 1e9);
     if (s->train.memory_gb > 0 && bytes + 1e9 > s->train.memory_gb * 1e9)
         fprintf(p->out, "  that is more than memory_gb %.0f: lower micro_batch_tokens, or set recompute: layers\n",
                 s->train.memory_gb);

@@ -31,6 +31,17 @@ typedef struct planned_steps {
     pn_batch batch;
 } planned_steps;
 
+/* Between the parts of a step's batch its gradients stand beside the activations; where there is one pass they take
+ * their place. */
+static double kept_gradients(const pn_train_job *job) {
+    const pn_params *p = job->student->params;
+    double bytes = 0;
+    if (pn_train_pass_tokens(job->options) == job->options->batch_tokens) return 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad) bytes += sizeof(float) * (double)pn_tensor_elems(p->item[i]->value);
+    return bytes;
+}
+
 /* The most of some steps. */
 static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
     planned_steps *c = ctx;
@@ -55,6 +66,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
         if (one > *bytes) *bytes = one;
     }
+    *bytes += kept_gradients(job);
     return PN_OK;
 }
 

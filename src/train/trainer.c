@@ -160,7 +160,6 @@ static pn_status pass_over(trainer *r, pn_status s) {
     const bool may = r->skipped[IN_A_ROW] < o->skip_steps && r->skipped[IN_ALL] < o->skip_steps_in_all;
     for (int i = 0; i < SKIPS && may; i++) r->skipped[i]++;
     explain(r, cause, may);
-    if (may) pn_adamw_drop_gradients(r->optim);
     if (may) return PN_OK;
     if (!o->skip_steps) PN_FAIL(s, "%s", cause); /* which explaining may have replaced */
     PN_FAIL(s, "%s: step %lld, after %lld passed over in a row and %lld in all: %s", r->job->name,
