@@ -3,8 +3,6 @@
 #include "teacher_rows.h"
 
 #include <math.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include "files.h"
 #include "hdf5_io.h"
@@ -119,29 +117,6 @@ START_TEST(rows_come_back_and_a_stopped_writer_ends_with_the_same_bytes) {
     holds_rows(killed, SHARD_ROWS);
     write_rows(killed, ROWS, 3);
     for (int i = 0; i < 4; i++) same_file(once, killed, files[i]);
-}
-END_TEST
-
-/* No file may grow beyond 2 KiB: the second shard does not fit, and the first stays good. */
-START_TEST(a_full_disk_keeps_what_was_written) {
-    const char *dir = fresh("disk");
-    const pn_teacher_info o = info();
-    struct rlimit limit, most;
-    int32_t ids[SHARD_ROWS * ROW];
-    float log_p[SHARD_ROWS * ROW];
-    pn_teacher_writer *w;
-    write_rows(dir, SHARD_ROWS, SHARD_ROWS);
-    ck_ok(pn_teacher_writer_open(dir, &o, SHARD_BYTES, &w));
-    for (int64_t i = 0; i < SHARD_ROWS; i++) make_row(SHARD_ROWS + i, ids + i * ROW, log_p + i * ROW);
-    signal(SIGXFSZ, SIG_IGN); /* writes fail instead of killing */
-    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    most = limit;
-    most.rlim_cur = 1 << 11;
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &most), 0);
-    ck_refused(pn_teacher_writer_add(w, SHARD_ROWS, ids, log_p), PN_IO, "rows-00001.h5", "is the disk full?");
-    pn_teacher_writer_close(&w);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    holds_rows(dir, SHARD_ROWS);
 }
 END_TEST
 
@@ -349,6 +324,5 @@ START_TEST(other_datasets_are_refused) {
 END_TEST
 
 TEST_MAIN("teacher_rows", rows_come_back_and_a_stopped_writer_ends_with_the_same_bytes,
-          a_full_disk_keeps_what_was_written, rows_of_something_else_are_not_added_to,
-          training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused, a_shard_that_changed_is_refused,
-          words_that_cannot_be_are_refused, other_datasets_are_refused)
+          rows_of_something_else_are_not_added_to, training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused,
+          a_shard_that_changed_is_refused, words_that_cannot_be_are_refused, other_datasets_are_refused)
