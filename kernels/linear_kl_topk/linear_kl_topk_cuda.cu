@@ -97,23 +97,27 @@ struct head { /* logits.cuh */
         s.max = most;
     }
 
+    __device__ float factor_of(int64_t n) const {
+        return *scale * r.weight_of(n);
+    }
     struct slope {
-        float k, lse, lse_tail, p_tail, p_all;
+        float all, tail, lse, lse_tail; /* the sum of all p, and p_tail, times the row's factor */
     };
     __device__ slope slope_of(int64_t n) const {
-        const float *of = sums_of + n * PN_TOPK_SUMS;
-        return { *scale * r.weight_of(n), of[PN_TOPK_LSE], of[PN_TOPK_LSE_TAIL], of[PN_TOPK_P_TAIL],
-                 of[PN_TOPK_P_ALL] };
+        const float *of = sums_of + n * PN_TOPK_SUMS, k = factor_of(n);
+        return { k * of[PN_TOPK_P_ALL], k * of[PN_TOPK_P_TAIL], of[PN_TOPK_LSE], of[PN_TOPK_LSE_TAIL] };
+    }
+    __device__ float kq(const slope &of, float y) const {
+        return of.all * pn_logits_exp(y - of.lse);
     }
     /* Of a word of the tail, whose y is not above lse_tail. */
     __device__ float dz(const slope &of, float z, float, int) const {
         const float y = z * inverse_tau;
-        const float q = of.p_all * pn_logits_exp(y - of.lse);
-        return of.k == 0 ? 0 : of.k * (q - of.p_tail * pn_logits_exp(fminf(y - of.lse_tail, 0)));
+        return of.all == 0 ? 0 : kq(of, y) - of.tail * pn_logits_exp(fminf(y - of.lse_tail, 0));
     }
-    __device__ float dz_listed(const slope &of, float z, float log_p_of_it) const {
-        const float q = of.p_all * pn_logits_exp(z * inverse_tau - of.lse);
-        return of.k == 0 ? 0 : of.k * (q - pn_logits_exp(log_p_of_it));
+    __device__ float dz_listed(int64_t n, float z, float log_p_of_it) const {
+        const slope of = slope_of(n);
+        return of.all == 0 ? 0 : kq(of, z * inverse_tau) - factor_of(n) * pn_logits_exp(log_p_of_it);
     }
 };
 
@@ -174,7 +178,7 @@ __global__ void __launch_bounds__(THREADS)
     if (at >= n * h.k) return;
     const int64_t from = n0 * h.k + at, r = at / h.k, word = h.ids[from] - v0;
     if (word < 0 || word >= v) return;
-    pn_store(dz + r * row + word, h.dz_listed(h.slope_of(n0 + r), h.listed[from], h.log_p[from]));
+    pn_store(dz + r * row + word, h.dz_listed(n0 + r, h.listed[from], h.log_p[from]));
 }
 
 struct amend { /* logits.cuh */

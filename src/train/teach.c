@@ -74,41 +74,58 @@ static pn_status check_room(const pn_teach_job *job, int64_t done) {
             job->name, (long long)job->rows, (long long)o->sequence_length, (long long)o->k, (long long)o->vocab,
             o->temperature, token, text[0], text[1], text[2]);
     PN_CHECK(1.01 * missing + 1e6 < room, PN_USAGE,
-             "%s: %sB are to be written and %sB are free: name another disk with --output, lower --top, or give fewer "
-             "--tokens",
+             "%s: %sB are to be written and %sB are free: name another disk with --output, lower --top, or lower the "
+             "stage's tokens",
              job->dir, text[1], text[2]);
     return PN_OK;
 }
 
 /* ---- passes ---- */
 
+/* The GPU is asked for a pass before what the one before it found is written, and batches are made meanwhile. */
 typedef struct teach {
     const pn_teach_job *job;
     pn_tape *tape;
-    pn_batch batch;
+    pn_batch batch[2]; /* of the pass asked for last, and of the next */
     pn_teacher_writer *writer;
     int64_t pass_rows;
-    int32_t *ids; /* (pass_rows T k) */
+    pn_tensor *asked_ids, *asked_log_p; /* of the pass asked for, owned by the tape */
+    int32_t *ids;                       /* (pass_rows T k) of the pass that was taken */
     float *log_p;
 } teach;
 
-/* The teacher's words for rows first .. first + pass_rows - 1. */
-static pn_status pass(teach *t, int64_t first) {
+static pn_batch *batch_of(teach *t, int64_t first) {
+    return &t->batch[first / t->pass_rows % 2];
+}
+
+static pn_status load(teach *t, int64_t first) {
+    return first < t->job->rows ? pn_batch_load(t->job->mixture, first, t->pass_rows, batch_of(t, first)) : PN_OK;
+}
+
+/* Asks what the teacher says of rows first .. first + pass_rows - 1, which are loaded. */
+static pn_status ask(teach *t, int64_t first) {
     const pn_teach_job *job = t->job;
-    pn_tensor *tokens, *targets, *weights, *hidden, *ids, *log_p;
-    PN_TRY(pn_batch_load(job->mixture, first, t->pass_rows, &t->batch));
+    const pn_batch *batch = batch_of(t, first);
+    pn_tensor *tokens, *targets, *weights, *hidden;
     pn_tape_reset(t->tape);
-    PN_TRY(pn_batch_tensors(&t->batch, t->tape, &tokens, &targets, &weights));
-    PN_TRY(pn_model_hidden(job->teacher, NULL, t->tape, tokens, &t->batch.docs, &hidden));
-    PN_TRY(pn_linear_topk(t->tape, hidden, job->teacher->head, job->info.k, job->info.temperature, &ids, &log_p));
-    PN_TRY(pn_tensor_read(ids, t->ids, PN_I32));
-    PN_TRY(pn_tensor_read(log_p, t->log_p, PN_F32));
-    const int64_t n = t->batch.n_tokens * job->info.k;
-    for (int64_t i = 0; i < n; i++)
+    PN_TRY(pn_batch_tensors(batch, t->tape, &tokens, &targets, &weights));
+    PN_TRY(pn_model_hidden(job->teacher, NULL, t->tape, tokens, &batch->docs, &hidden));
+    PN_TRY(pn_linear_topk(t->tape, hidden, job->teacher->head, job->info.k, job->info.temperature, &t->asked_ids,
+                          &t->asked_log_p));
+    return PN_OK;
+}
+
+/* Waits for it. */
+static pn_status take(teach *t, int64_t first) {
+    const pn_teach_job *job = t->job;
+    PN_TRY(pn_tensor_read(t->asked_ids, t->ids, PN_I32));
+    PN_TRY(pn_tensor_read(t->asked_log_p, t->log_p, PN_F32));
+    const int64_t row = job->info.sequence_length * job->info.k;
+    for (int64_t i = 0; i < t->pass_rows * row; i++)
         PN_CHECK(
             t->log_p[i] <= 0, PN_NUMERIC,
             "%s: row %lld: a log-probability is %g; the teacher's weights are damaged, or overflow in this precision",
-            job->name, (long long)(first + i / job->info.k / job->info.sequence_length), (double)t->log_p[i]);
+            job->name, (long long)(first + i / row), (double)t->log_p[i]);
     return PN_OK;
 }
 
@@ -116,21 +133,27 @@ static pn_status pass(teach *t, int64_t first) {
 static pn_status loop(teach *t) {
     const pn_teach_job *job = t->job;
     const int64_t T = job->info.sequence_length, row = T * job->info.k;
-    int64_t done = pn_teacher_writer_rows(t->writer);
+    int64_t done = pn_teacher_writer_rows(t->writer), first = done / t->pass_rows * t->pass_rows;
+    bool stop = false;
     pn_progress progress = pn_progress_begin(job->name, done * T, job->rows * T, "tokens");
-    while (done < job->rows) {
-        const int64_t first = done / t->pass_rows * t->pass_rows, skip = done - first;
-        const int64_t end = first + t->pass_rows < job->rows ? first + t->pass_rows : job->rows;
-        PN_TRY(pass(t, first));
+    if (done < job->rows) {
+        PN_TRY(load(t, first));
+        PN_TRY(ask(t, first));
+    }
+    for (; done < job->rows && !stop; first += t->pass_rows) {
+        const int64_t next = first + t->pass_rows, skip = done - first, end = next < job->rows ? next : job->rows;
+        PN_TRY(load(t, next));
+        PN_TRY(take(t, first));
+        stop = pn_interrupted();
+        if (next < job->rows && !stop) PN_TRY(ask(t, next));
         PN_TRY(pn_teacher_writer_add(t->writer, end - done, t->ids + skip * row, t->log_p + skip * row));
         done = end;
         pn_progress_update(&progress, done * T, "row %lld/%lld", (long long)done, (long long)job->rows);
-        if (done == job->rows || !pn_interrupted()) continue;
-        PN_TRY(pn_teacher_writer_save(t->writer));
-        PN_FAIL(PN_INTERRUPTED, "%s: stopped by a signal at row %lld of %lld; the same command goes on from here",
-                job->name, (long long)done, (long long)job->rows);
     }
     PN_TRY(pn_teacher_writer_save(t->writer));
+    PN_CHECK(done >= job->rows, PN_INTERRUPTED,
+             "%s: stopped by a signal at row %lld of %lld; the same command goes on from here", job->name,
+             (long long)done, (long long)job->rows);
     pn_progress_end(&progress);
     return PN_OK;
 }
@@ -160,7 +183,7 @@ pn_status pn_teach_run(const pn_teach_job *job) {
     pn_status s = open_teach(&t);
     if (!s) s = loop(&t);
     pn_teacher_writer_close(&t.writer);
-    pn_batch_free(&t.batch);
+    for (int i = 0; i < 2; i++) pn_batch_free(&t.batch[i]);
     pn_tape_destroy(&t.tape);
     free(t.ids);
     free(t.log_p);

@@ -3,6 +3,7 @@
 #ifndef PN_TRAIN_TEACH_H
 #define PN_TRAIN_TEACH_H
 
+#include "config.h"
 #include "mixture.h"
 #include "model.h"
 #include "teacher_rows.h"
@@ -26,5 +27,15 @@ pn_status pn_teach_info(const char *name, const pn_model *teacher, uint64_t toke
  * disk has no room for them. PN_INTERRUPTED when a signal asked to stop: what was made is saved, and the same job goes
  * on after it. Rows are made in the same passes wherever a run began: the same job gives the same bytes. */
 pn_status pn_teach_run(const pn_teach_job *job);
+
+typedef struct pn_teach_options {
+    const char *stage;    /* name or number, from 1, of a stage; NULL: the only one with a teacher */
+    const char *output;   /* directory; NULL: the stage's teacher_logits */
+    int64_t words;        /* k; PN_TEACHER_WORDS at most the vocabulary where it is 0 */
+    int64_t batch_tokens; /* as of pn_teach_job */
+} pn_teach_options;
+
+/* The rows of a stage of a configuration of finetune, as its teacher, temperature, mixture and tokens say. */
+pn_status pn_teach_stage(pn_config *c, const pn_teach_options *o);
 
 #endif
