@@ -62,9 +62,10 @@ void pn_control_waiting(pn_control *c, bool waits) {
     atomic_fetch_add(&c->waiting, waits ? 1 : -1);
     if (!waits) pn_control_tick(c);
 }
-void pn_control_busy(pn_control *c, const char *what) {
-    atomic_store(&c->busy, what);
+const char *pn_control_busy(pn_control *c, const char *what) {
+    const char *before = atomic_exchange(&c->busy, what);
     pn_control_tick(c);
+    return before;
 }
 
 void pn_control_doing(pn_control *c, const char *fmt, ...) {

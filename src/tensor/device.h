@@ -32,6 +32,8 @@ typedef struct pn_device_info {
 /* Which of the GPUs it will be: process `local` of `n` on this machine takes the local-th, or the only one that its
  * launcher lets it see. Before the first call of pn_device_open. PN_USAGE: fewer GPUs than processes. */
 pn_status pn_device_choose(int local, int n);
+/* How many GPUs this process may choose from. PN_UNSUPPORTED when there is none. */
+pn_status pn_device_count(int *n);
 /* Which GPU it will be: process `local` of `n` on this machine takes the local-th, or the only one where its launcher
  * lets it see no other. Before the first pn_device_open. PN_USAGE: there are fewer GPUs than processes. */
 pn_status pn_device_choose(int local, int n);

@@ -119,11 +119,16 @@ static pn_status open_gpu(void) {
     return PN_OK;
 }
 
+pn_status pn_device_count(int *n) {
+    PN_TRY(find_gpu());
+    TRY_CUDA(cudaGetDeviceCount(n), "looking for a GPU");
+    return PN_OK;
+}
+
 pn_status pn_device_choose(int local, int n) {
     int there;
     PN_ASSERT(!device.open && local >= 0 && local < n);
-    PN_TRY(find_gpu());
-    TRY_CUDA(cudaGetDeviceCount(&there), "looking for a GPU");
+    PN_TRY(pn_device_count(&there));
     PN_CHECK(there == 1 || there >= n, PN_USAGE, "%d ranks on this machine and %d GPUs: a rank needs one of its own", n,
              there);
     device.index = there == 1 ? 0 : local;

@@ -7,6 +7,11 @@ pn_status pn_device_open(void) {
                             "again, or use the CPU");
 }
 
+pn_status pn_device_count(int *n) {
+    (void)n;
+    return pn_device_open();
+}
+
 pn_status pn_device_choose(int local, int n) {
     (void)local, (void)n;
     return pn_device_open();
