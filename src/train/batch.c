@@ -8,6 +8,8 @@ void pn_batch_free(pn_batch *b) {
     free(b->ids);
     free(b->targets);
     free(b->weights);
+    free(b->teacher_ids);
+    free(b->teacher_log_p);
     pn_row_free(&b->row);
     *b = (pn_batch){ 0 };
 }
@@ -57,13 +59,31 @@ pn_docs pn_batch_docs(const pn_batch *b, bool any_layout) {
     return (pn_docs){ .n = docs_of_any_layout(b), .offset = b->docs.offset, .longest = b->longest };
 }
 
+/* Room for what a teacher says of n tokens, k words each. */
+static pn_status reserve_words(pn_batch *b, int64_t n, int64_t k) {
+    const size_t words = (size_t)(n * k);
+    b->k = k;
+    if (n * k <= b->cap_words) return PN_OK;
+    int32_t *ids = realloc(b->teacher_ids, words * sizeof *ids);
+    if (ids) b->teacher_ids = ids;
+    float *log_p = realloc(b->teacher_log_p, words * sizeof *log_p);
+    if (log_p) b->teacher_log_p = log_p;
+    PN_CHECK(ids && log_p, PN_MEMORY, "out of memory");
+    b->cap_words = n * k;
+    return PN_OK;
+}
+
 pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b) {
+    return pn_batch_load_split(mixture, PN_SPLIT_TRAIN, first, n, b);
+}
+
+pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first, int64_t n, pn_batch *b) {
     int64_t T = pn_mixture_row_tokens(mixture);
     PN_TRY(reserve(b, n * T));
-    b->n_docs = b->n_tokens = 0;
+    b->n_docs = b->n_tokens = b->k = 0;
     b->weighted = true;
     for (int64_t i = 0; i < n; i++) {
-        PN_TRY(pn_mixture_row(mixture, PN_SPLIT_TRAIN, first + i, &b->row));
+        PN_TRY(pn_mixture_row(mixture, split, first + i, &b->row));
         memcpy(b->ids + b->n_tokens, b->row.tokens, (size_t)T * sizeof *b->ids);
         memcpy(b->targets + b->n_tokens, b->row.targets, (size_t)T * sizeof *b->targets);
         memcpy(b->weights + b->n_tokens, b->row.weights, (size_t)T * sizeof *b->weights);
@@ -75,6 +95,45 @@ pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch 
     return PN_OK;
 }
 
+pn_status pn_batch_teach(pn_batch *b, pn_teacher_rows *rows, int64_t first) {
+    b->k = 0;
+    if (!rows) return PN_OK;
+    const pn_teacher_info *o = pn_teacher_rows_info(rows);
+    PN_ASSERT(b->n_tokens % o->sequence_length == 0);
+    PN_TRY(reserve_words(b, b->n_tokens, o->k));
+    PN_TRY(pn_teacher_rows_read(rows, first, b->n_tokens / o->sequence_length, b->teacher_ids, b->teacher_log_p));
+    return PN_OK;
+}
+
+pn_status pn_batch_part(const pn_batch *whole, int64_t first, int64_t n, pn_batch *b) {
+    PN_ASSERT(whole->weighted && first >= 0 && first + n <= whole->n_tokens);
+    PN_TRY(reserve(b, n));
+    memcpy(b->ids, whole->ids + first, (size_t)n * sizeof *b->ids);
+    memcpy(b->targets, whole->targets + first, (size_t)n * sizeof *b->targets);
+    memcpy(b->weights, whole->weights + first, (size_t)n * sizeof *b->weights);
+    b->n_docs = 0;
+    for (int64_t d = 0; d < whole->n_docs; d++)
+        if (whole->offset[d] >= first && whole->offset[d] < first + n)
+            b->offset[b->n_docs++] = whole->offset[d] - first;
+    PN_ASSERT(b->n_docs && b->offset[0] == 0);
+    b->offset[b->n_docs] = b->n_tokens = n;
+    b->weighted = true;
+    finish_docs(b, whole->longest < n ? whole->longest : n);
+    b->k = 0;
+    if (!whole->k) return PN_OK;
+    const size_t words = (size_t)(n * whole->k);
+    PN_TRY(reserve_words(b, n, whole->k));
+    memcpy(b->teacher_ids, whole->teacher_ids + first * whole->k, words * sizeof *b->teacher_ids);
+    memcpy(b->teacher_log_p, whole->teacher_log_p + first * whole->k, words * sizeof *b->teacher_log_p);
+    return PN_OK;
+}
+
+double pn_batch_weight(const pn_batch *b) {
+    double sum = 0;
+    for (int64_t i = 0; i < b->n_tokens; i++) sum += b->targets[i] < 0 ? 0 : b->weighted ? b->weights[i] : 1;
+    return sum;
+}
+
 pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n_docs, pn_batch *b) {
     int64_t n = offset[n_docs];
     PN_TRY(reserve(b, n > n_docs ? n : n_docs));
@@ -84,6 +143,7 @@ pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n
         for (int64_t i = offset[d]; i < offset[d + 1]; i++) b->targets[i] = i + 1 < offset[d + 1] ? ids[i + 1] : -1;
     b->n_tokens = n;
     b->n_docs = n_docs;
+    b->k = 0;
     b->weighted = false;
     int64_t longest = pn_docs_longest(&(pn_docs){ .n = n_docs, .offset = offset });
     longest = power_of_two(longest);
@@ -91,22 +151,35 @@ pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n
     return PN_OK;
 }
 
-static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, const void *data, pn_dtype from, pn_tensor **out) {
-    PN_TRY(pn_tape_new(t, type, 1, &n, out));
+/* [n], or [n, k] where k is not 0. */
+static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, int64_t k, const void *data, pn_dtype from,
+                        pn_tensor **out) {
+    PN_TRY(pn_tape_new(t, type, k ? 2 : 1, (const int64_t[]){ n, k }, out));
     PN_TRY(pn_tensor_write(*out, data, from));
     return PN_OK;
 }
 
 pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **targets, pn_tensor **weights) {
     *weights = NULL;
-    if (b->there[0]) {
-        *ids = b->there[0];
-        *targets = b->there[1];
-        *weights = b->there[2];
+    if (b->there[PN_BATCH_IDS]) {
+        *ids = b->there[PN_BATCH_IDS];
+        *targets = b->there[PN_BATCH_TARGETS];
+        *weights = b->there[PN_BATCH_WEIGHTS];
         return PN_OK;
     }
-    PN_TRY(tensor(t, PN_I32, b->n_tokens, b->ids, PN_I32, ids));
-    PN_TRY(tensor(t, PN_I32, b->n_tokens, b->targets, PN_I32, targets));
-    if (b->weighted) PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, b->weights, PN_F32, weights));
+    PN_TRY(tensor(t, PN_I32, b->n_tokens, 0, b->ids, PN_I32, ids));
+    PN_TRY(tensor(t, PN_I32, b->n_tokens, 0, b->targets, PN_I32, targets));
+    if (b->weighted) PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, 0, b->weights, PN_F32, weights));
+    return PN_OK;
+}
+
+pn_status pn_batch_teacher_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **log_p) {
+    if (b->there[PN_BATCH_IDS]) {
+        *ids = b->there[PN_BATCH_TEACHER_IDS];
+        *log_p = b->there[PN_BATCH_TEACHER_LOG_P];
+        return PN_OK;
+    }
+    PN_TRY(tensor(t, PN_I32, b->n_tokens, b->k, b->teacher_ids, PN_I32, ids));
+    PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, b->k, b->teacher_log_p, PN_F32, log_p));
     return PN_OK;
 }

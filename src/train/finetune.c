@@ -124,7 +124,7 @@ static pn_status read_all(finetune *f) {
         snprintf(path, sizeof path, "stages.%d", i);
         PN_TRY(pn_config_read(f->config, path, stage_table, &f->stages[i]));
         PN_TRY(pn_config_read(f->config, path, pn_train_option_table, &f->stages[i].train));
-        f->stages[i].train.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+        f->stages[i].train.loss = pn_loss_constant(&(pn_loss_weights){ .ce = 1, .temperature = 1 });
         pn_mixture *m;
         PN_TRY(read_mixture(f, i, &m));
         pn_status s = pn_train_options_check(&f->stages[i].train, m, pn_config_where(f->config, path));

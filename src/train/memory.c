@@ -35,8 +35,9 @@ typedef struct planned_steps {
 static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
     planned_steps *c = ctx;
     const pn_train_job *job = c->job;
-    const int64_t rows = job->options->batch_tokens / pn_mixture_row_tokens(job->mixture);
+    const int64_t rows = pn_train_pass_tokens(job->options) / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
+    const pn_loss_weights weights = pn_loss_most(&job->options->loss);
     *bytes = 0;
     pn_tape_reset(c->plan);
     pn_pool_trim(pn_tape_pool(c->plan));
@@ -45,10 +46,11 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
                             .path = job->path,
                             .teacher = job->teacher,
                             .teacher_path = job->teacher_path,
-                            .weights = &job->options->loss,
+                            .weights = &weights,
                             .recompute = *recompute };
         double one;
         PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
+        PN_TRY(pn_batch_teach(&c->batch, job->teacher_rows, step * rows));
         pn_tape_reset(c->plan);
         if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));

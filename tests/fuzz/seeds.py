@@ -213,3 +213,16 @@ put("manifest", "two", json.dumps(manifest))
 put("manifest", "no-skills", json.dumps({**manifest, "skills": [], "token_class": False, "shards": [shard]}))
 put("manifest", "outside", json.dumps({**manifest, "shards": [{**shard, "file": "../../etc/passwd"}]}))
 put("manifest", "lying", json.dumps({**manifest, "shards": [{**shard, "n_tokens": 2**62, "n_bytes": 2**63 - 1}]}))
+
+# ---- manifest.json of teacher rows ----
+
+shard = {"file": "rows-00000.h5", "rows": 3, "n_bytes": 8192, "xxh3_64": "0123456789abcdef"}
+manifest = {"format": "postnas-teacher-rows", "version": 1, "teacher": {"name": "big", "xxh3_64": "00112233445566aa"},
+            "tokenizer": {"xxh3_64": "00112233445566ab", "vocab": 259}, "mixture": {"xxh3_64": "00112233445566ac"},
+            "sequence_length": 6, "k": 4, "temperature": 1.5, "rows": 4, "shard_rows": 3,
+            "shards": [shard, {**shard, "file": "rows-00001-to-1.h5", "rows": 1}]}
+put("teacher_manifest", "two", json.dumps(manifest))
+put("teacher_manifest", "one", json.dumps({**manifest, "rows": 3, "shards": [shard]}))
+put("teacher_manifest", "outside", json.dumps({**manifest, "rows": 3, "shards": [{**shard, "file": "../passwd.h5"}]}))
+put("teacher_manifest", "lying", json.dumps({**manifest, "shard_rows": 2**40, "rows": 2**40, "sequence_length": 2**24,
+                                             "k": 259, "shards": [{**shard, "rows": 2**40, "n_bytes": 2**60}]}))
