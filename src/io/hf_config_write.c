@@ -57,6 +57,7 @@ json_t *pn_hf_option_json(const pn_option *row, const void *options) {
     }
     case PN_OPTION_STRING:
     case PN_OPTION_STRINGS:
+    case PN_OPTION_RAMP:
     case PN_OPTION_SECTION: break;
     }
     PN_ASSERT(!"a block option of this kind");
