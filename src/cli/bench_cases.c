@@ -164,6 +164,14 @@ static bool add(const ask *a, pn_bench_case *out) {
 static bool swiglu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 2, a->m->intermediate, out);
 }
+static bool swiglu_linear(const ask *a, pn_bench_case *out) {
+    if (!matrices(a, 2, a->m->intermediate, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = scaled_weight(a->m->hidden, a->m->intermediate, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
+             (long long)a->m->intermediate, (long long)a->m->hidden);
+    return decoding(a, out);
+}
 static bool silu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 1, a->m->hidden, out);
 }
@@ -201,6 +209,15 @@ static bool linear(const ask *a, pn_bench_case *out) {
     out->op_case.in[1] = scaled_weight(to, in, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a), (long long)in,
              (long long)to);
+    return decoding(a, out);
+}
+
+static bool linear_pair(const ask *a, pn_bench_case *out) {
+    if (!matrices(a, 1, a->m->hidden, out)) return false;
+    out->op_case.n_in = 3;
+    for (int k = 1; k < 3; k++) out->op_case.in[k] = scaled_weight(a->m->heads, a->m->hidden, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld, %lld", (long long)rows_of(a),
+             (long long)a->m->hidden, (long long)a->m->heads, (long long)a->m->heads);
     return decoding(a, out);
 }
 
@@ -451,19 +468,13 @@ static const struct {
 } builders[] = {
 #define ROW(op)                                                                                                        \
     { #op, op }
-    ROW(add),          ROW(linear),
-    ROW(embedding),    ROW(rms_norm),
-    ROW(add_rms_norm), ROW(gated_rms_norm),
-    ROW(l2_norm),      ROW(swiglu),
-    ROW(silu),         ROW(sigmoid),
-    ROW(decay_gate),   ROW(rope),
-    ROW(attention),    ROW(linear_cross_entropy),
-    ROW(linear_kl),    ROW(linear_kl_topk),
-    ROW(linear_topk),  ROW(linear_argmax),
-    ROW(feature_loss), ROW(weighted_sum),
-    ROW(causal_conv),  ROW(dynamic_conv),
-    ROW(gated_delta),  ROW(gated_linear),
-    ROW(dplr),
+    ROW(add),          ROW(linear),         ROW(linear_pair),    ROW(embedding),
+    ROW(rms_norm),     ROW(add_rms_norm),   ROW(gated_rms_norm), ROW(l2_norm),
+    ROW(swiglu),       ROW(swiglu_linear),  ROW(silu),           ROW(sigmoid),
+    ROW(decay_gate),   ROW(rope),           ROW(attention),      ROW(linear_cross_entropy),
+    ROW(linear_kl),    ROW(linear_kl_topk), ROW(linear_topk),    ROW(linear_argmax),
+    ROW(feature_loss), ROW(weighted_sum),   ROW(causal_conv),    ROW(dynamic_conv),
+    ROW(gated_delta),  ROW(gated_linear),   ROW(dplr),
 #undef ROW
 };
 

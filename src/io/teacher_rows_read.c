@@ -53,8 +53,8 @@ pn_status pn_teacher_shard_open(const char *dir, const pn_teacher_manifest *m, i
     PN_TRY(shard_path(dir, m, i, &f->path));
     if (!verified) PN_TRY_GOTO(s, verify(f->path, &m->shards[i]), fail);
     PN_TRY_GOTO(s, pn_h5_open(f->path, &f->file), fail);
-    PN_TRY_GOTO(s, pn_h5_open_array(f->file, f->path, "ids", H5T_STD_I32LE, n, &f->ids), fail);
-    PN_TRY_GOTO(s, pn_h5_open_array(f->file, f->path, "log_p", H5T_IEEE_F32LE, n, &f->log_p), fail);
+    PN_TRY_GOTO(s, pn_h5_open_array(f->file, f->path, "ids", PN_H5_I32, n, &f->ids), fail);
+    PN_TRY_GOTO(s, pn_h5_open_array(f->file, f->path, "log_p", PN_H5_F32, n, &f->log_p), fail);
     return PN_OK;
 fail:
     pn_teacher_shard_close(f);
@@ -88,8 +88,8 @@ static pn_status check_values(const char *path, const pn_teacher_info *o, int64_
 pn_status pn_teacher_shard_read(const pn_teacher_shard_file *f, const pn_teacher_manifest *m, int64_t first, int64_t n,
                                 int32_t *ids, float *log_p) {
     const int64_t row = pn_teacher_row_entries(&m->info);
-    PN_TRY(pn_h5_read(f->ids, f->path, "ids", H5T_NATIVE_INT32, first * row, n * row, ids));
-    PN_TRY(pn_h5_read(f->log_p, f->path, "log_p", H5T_NATIVE_FLOAT, first * row, n * row, log_p));
+    PN_TRY(pn_h5_read(f->ids, f->path, "ids", PN_H5_I32, first * row, n * row, ids));
+    PN_TRY(pn_h5_read(f->log_p, f->path, "log_p", PN_H5_F32, first * row, n * row, log_p));
     return check_values(f->path, &m->info, first, n, ids, log_p);
 }
 

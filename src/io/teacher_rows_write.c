@@ -144,11 +144,12 @@ void pn_teacher_writer_close(pn_teacher_writer **out) {
 
 /* ---- a shard ---- */
 
-static pn_status write_array(hid_t file, const char *path, const char *name, hid_t stored, hid_t memory, int64_t chunk,
-                             int64_t n, const void *data) {
+static pn_status write_array(hid_t file, const char *path, const char *name, pn_h5_type type, int64_t chunk, int64_t n,
+                             const void *data) {
     hid_t dataset;
-    PN_TRY(pn_h5_create_array(file, path, name, stored, chunk, &dataset));
-    pn_status s = pn_h5_append(dataset, path, name, memory, 0, n, data);
+    PN_TRY(pn_h5_create_array(file, path, name, type, chunk, &dataset));
+    const pn_status s = pn_h5_append(dataset, path, name, type, 0, n, data);
+    if (!s) return pn_h5_end_array(&dataset, path, name);
     pn_h5_close_dataset(&dataset);
     return s;
 }
@@ -157,8 +158,8 @@ static pn_status write_file(const pn_teacher_writer *w, const char *path) {
     const int64_t n = entries(w, w->held), row = entries(w, 1), chunk = row < MOST_CHUNK ? row : MOST_CHUNK;
     hid_t file;
     PN_TRY(pn_h5_create(path, &file));
-    pn_status s = write_array(file, path, "ids", H5T_STD_I32LE, H5T_NATIVE_INT32, chunk, n, w->ids);
-    if (!s) s = write_array(file, path, "log_p", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, chunk, n, w->log_p);
+    pn_status s = write_array(file, path, "ids", PN_H5_I32, chunk, n, w->ids);
+    if (!s) s = write_array(file, path, "log_p", PN_H5_F32, chunk, n, w->log_p);
     const pn_status closed = pn_h5_close_file(&file, path);
     PN_TRY(s ? s : closed);
     return pn_file_sync(path);

@@ -15,13 +15,26 @@ void pn_batch_free(pn_batch *b) {
     *b = (pn_batch){ 0 };
 }
 
-/* Room for n tokens in at most n documents. */
+/* Documents of any layout: as many as the next power of two, and no fewer than one for every so many tokens. Blocks of
+ * kernels that find nothing to do end at once. */
+enum { TOKENS_OF_DOC = 512 };
+static int64_t power_of_two(int64_t least) {
+    int64_t n = 1;
+    while (n < least) n *= 2;
+    return n;
+}
+static int64_t docs_of_any_layout(const pn_batch *b) {
+    const int64_t usual = b->n_tokens / TOKENS_OF_DOC;
+    return power_of_two(b->n_docs > usual ? b->n_docs : usual);
+}
+
+/* Room for n tokens in at most n documents, and the empty ones after them. */
 static pn_status reserve(pn_batch *b, int64_t n) {
     if (n <= b->cap_tokens) return PN_OK;
     struct {
         void **array;
         size_t bytes;
-    } arrays[] = { { (void **)&b->offset, sizeof *b->offset },
+    } arrays[] = { { (void **)&b->offset, 2 * sizeof *b->offset },
                    { (void **)&b->ids, sizeof *b->ids },
                    { (void **)&b->targets, sizeof *b->targets },
                    { (void **)&b->weights, sizeof *b->weights } };
@@ -48,6 +61,19 @@ static pn_status reserve_words(pn_batch *b, int64_t n, int64_t k) {
     return PN_OK;
 }
 
+/* Of a batch whose offsets are there. */
+static void finish_docs(pn_batch *b, int64_t longest) {
+    const int64_t n = docs_of_any_layout(b);
+    for (int64_t i = b->n_docs + 1; i <= n; i++) b->offset[i] = b->n_tokens;
+    b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
+    b->longest = longest;
+}
+
+pn_docs pn_batch_docs(const pn_batch *b, bool any_layout) {
+    if (!any_layout) return b->docs;
+    return (pn_docs){ .n = docs_of_any_layout(b), .offset = b->docs.offset, .longest = b->longest };
+}
+
 pn_status pn_batch_load(pn_mixture *mixture, int64_t first, int64_t n, pn_batch *b) {
     return pn_batch_load_split(mixture, PN_SPLIT_TRAIN, first, n, b);
 }
@@ -66,7 +92,7 @@ pn_status pn_batch_load_split(pn_mixture *mixture, pn_split split, int64_t first
         b->n_tokens += T;
     }
     b->offset[b->n_docs] = b->n_tokens;
-    b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
+    finish_docs(b, T);
     return PN_OK;
 }
 
@@ -100,7 +126,7 @@ pn_status pn_batch_part(const pn_batch *whole, int64_t first, int64_t n, pn_batc
     PN_ASSERT(b->n_docs && b->offset[0] == 0);
     b->offset[b->n_docs] = b->n_tokens = n;
     b->weighted = true;
-    b->docs = (pn_docs){ .n = b->n_docs, .offset = b->offset };
+    finish_docs(b, whole->longest);
     b->k = 0;
     if (!whole->k) return PN_OK;
     const size_t words = (size_t)(n * whole->k);
@@ -127,7 +153,9 @@ pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n
     b->n_docs = n_docs;
     b->k = 0;
     b->weighted = false;
-    b->docs = (pn_docs){ .n = n_docs, .offset = b->offset };
+    int64_t longest = pn_docs_longest(&(pn_docs){ .n = n_docs, .offset = offset });
+    longest = power_of_two(longest);
+    finish_docs(b, longest < n ? longest : n);
     return PN_OK;
 }
 
@@ -141,6 +169,12 @@ static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, int64_t k, const v
 
 pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **targets, pn_tensor **weights) {
     *weights = NULL;
+    if (b->there[0]) {
+        *ids = b->there[0];
+        *targets = b->there[1];
+        *weights = b->there[2];
+        return PN_OK;
+    }
     PN_TRY(tensor(t, PN_I32, b->n_tokens, 0, b->ids, PN_I32, ids));
     PN_TRY(tensor(t, PN_I32, b->n_tokens, 0, b->targets, PN_I32, targets));
     if (b->weighted) PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, 0, b->weights, PN_F32, weights));

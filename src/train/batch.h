@@ -8,8 +8,9 @@
 
 typedef struct pn_batch {
     int64_t n_tokens, n_docs;
-    int64_t *offset;      /* n_docs + 1 */
+    int64_t *offset;      /* n_docs + 1, and the end again up to pn_batch_docs of any layout */
     pn_docs docs;         /* over offset */
+    int64_t longest;      /* no document is longer, in this batch and those that are packed as it is */
     int32_t *ids;         /* n_tokens */
     int32_t *targets;     /* n_tokens: the next token of the same document, -1 at its end */
     float *weights;       /* n_tokens, of each target in the loss */
@@ -20,6 +21,8 @@ typedef struct pn_batch {
     int32_t *teacher_ids; /* n_tokens x k, ascending for each token */
     float *teacher_log_p; /* n_tokens x k */
     int64_t cap_words;    /* what these two have room for */
+    /* Where ids, targets and weights are already; NULL: pn_batch_tensors makes them. Borrowed. */
+    pn_tensor *there[3];
 } pn_batch;
 
 /* Rows first .. first + n - 1 of the mixture's train split, or of another, packed one after another. *b starts as {0}
@@ -37,6 +40,10 @@ double pn_batch_weight(const pn_batch *b);
 /* One batch from given documents: ids of all of them, offsets n_docs + 1 (both copied). Targets are the next tokens. */
 pn_status pn_batch_from_ids(const int32_t *ids, const int64_t *offset, int64_t n_docs, pn_batch *b);
 void pn_batch_free(pn_batch *b);
+
+/* The documents as they are, or as one of many layouts (pn_docs.longest): with empty documents after the last, up to a
+ * power of two that most batches of as many tokens have in common. Over b's offsets. */
+pn_docs pn_batch_docs(const pn_batch *b, bool any_layout);
 
 /* The tensors of a step, owned by the tape's current scope; *weights is NULL when the batch has none. */
 pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **targets, pn_tensor **weights);

@@ -134,6 +134,14 @@ static pn_status kl_loss(pn_tape *t, const pn_distill *pass, const pn_batch *bat
     return PN_OK;
 }
 
+/* An op that reads and writes as much memory takes about as long as its launch. */
+static const int64_t small_activation = 1 << 22;
+
+bool pn_distill_small(const pn_distill *pass, int64_t tokens) {
+    const pn_model *m = pass->student;
+    return m->params->backend == PN_CUDA && tokens * m->config.dims.hidden <= small_activation;
+}
+
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {
     const pn_model *student = pass->student, *teacher = pass->teacher;
     const pn_loss_weights *w = pass->weights;
@@ -141,14 +149,15 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
     PN_ASSERT(teacher || !runs);
     pn_tensor *ids, *targets, *weights, *hidden_t = NULL, *hidden;
     pn_tensor *features_t[PN_MAX_LAYERS], *features[PN_MAX_LAYERS];
+    const pn_docs docs = pn_batch_docs(batch, pn_distill_small(pass, batch->n_tokens));
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
     if (runs) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &batch->docs, &(pn_recompute){ 0 },
+        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &docs, &(pn_recompute){ 0 },
                          w->feature > 0 ? features_t : NULL, &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &batch->docs, &pass->recompute,
+    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &docs, &pass->recompute,
                      w->feature > 0 ? features : NULL, &hidden));
 
     pn_tensor *term[4];

@@ -34,12 +34,17 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     const pn_path *teacher_path;
     const pn_loss_weights *weights;
     pn_recompute recompute;
+    bool part; /* of a step that is taken in parts (parts.h) */
 } pn_distill;
 
 typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */
     pn_tensor *total;              /* ready for pn_tape_backward */
     pn_tensor *ce, *kl, *feature;
 } pn_distill_losses;
+
+/* Whether passes of so many tokens have so little to do on the GPU that launching their kernels takes longer. They are
+ * made of any layout of documents (pn_batch_docs), recorded (pass_graphs.h) or not: so their bits are the same. */
+bool pn_distill_small(const pn_distill *pass, int64_t tokens);
 
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses);
 /* Their values, before the tape is reset; waits for the GPU. 0 what was not computed, and all of a plan. */

@@ -102,7 +102,7 @@ pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const c
 pn_status pn_memory_budget(double memory_gb, double *bytes) {
     pn_device_info gpu;
     PN_TRY(pn_device_describe(&gpu));
-    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 1e9;
+    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 0.6e9;
     *bytes = (double)gpu.free_bytes - libraries;
     if (memory_gb > 0 && memory_gb * 1e9 - used - libraries < *bytes) *bytes = memory_gb * 1e9 - used - libraries;
     return PN_OK;

@@ -303,9 +303,9 @@ START_TEST(other_datasets_are_refused) {
         snprintf(old, sizeof old, "%016llx", (unsigned long long)hash);
         ck_ok(pn_h5_create(shard, &file));
         for (int k = 0; k < 2; k++) {
-            const hid_t stored = wrong == 1 ? H5T_IEEE_F64LE : k ? H5T_IEEE_F32LE : H5T_STD_I32LE;
+            const pn_h5_type stored = wrong == 1 ? PN_H5_F64 : k ? PN_H5_F32 : PN_H5_I32;
             ck_ok(pn_h5_create_array(file, shard, wrong == 2 ? "x" : k ? "log_p" : "ids", stored, 1000, &set));
-            ck_ok(pn_h5_append(set, shard, "x", H5T_NATIVE_INT32, 0, wrong ? ROW : ROW - 1, ids));
+            ck_ok(pn_h5_append(set, shard, "x", PN_H5_I32, 0, wrong ? ROW : ROW - 1, ids));
             pn_h5_close_dataset(&set);
             if (wrong == 2) break;
         }
