@@ -244,7 +244,6 @@ static pn_status evaluate(trainer *r) {
 
 static pn_status forward(trainer *r) {
     pn_distill pass = plain_pass(r);
-    pass.part = r->parts.n > 1;
     pn_tape_reset(r->tape);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
     pn_range_begin("forward of step", r->asked);
