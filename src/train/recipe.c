@@ -135,8 +135,6 @@ static pn_status read_layers(pn_config *c, pn_recipe_layers *out) {
     hybrid_options o;
     PN_TRY(pn_config_read(c, "hybrid", hybrid_table, &o));
     out->n = 0;
-    PN_CHECK(o.layers || !pn_config_has(c, "hybrid"), PN_USAGE, "%s: give layers, a block for each",
-             pn_config_where(c, "hybrid"));
     for (const char *p = o.layers; p && *p;) {
         char name[64];
         int64_t repeat;
