@@ -3,11 +3,11 @@
 #ifdef PN_HAVE_CUDNN
 
 #include <float.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "attention_cuda.h"
 #include "cuda/staged_cuda.h"
+#include "device.h"
 #include "log.h"
 
 static const char name[] = "attention/cudnn";
@@ -24,14 +24,25 @@ static const size_t most_workspace = (size_t)4 << 30;
 
 typedef struct entry {
     pn_attention_graph key;
-    bool used;
+    bool recorded;       /* in a CUDA graph, which needs the plan's kernels for as long as it is launched */
     pn_cudnn_plan *plan; /* NULL: cuDNN has none */
 } entry;
 
-/* When they are full all go: shapes that never come back. */
+/* When they are full all go that can: shapes that never come back. */
 enum { ENTRIES = 128 };
 static entry entries[ENTRIES];
 static int n_entries;
+
+static void make_room(void) {
+    int kept = 0;
+    for (int i = 0; i < n_entries; i++) {
+        if (entries[i].recorded)
+            entries[kept++] = entries[i];
+        else
+            pn_cudnn_plan_free(&entries[i].plan);
+    }
+    n_entries = kept;
+}
 
 static void say(const pn_attention_graph *x, const pn_cudnn_plan *plan) {
     char window[32] = "";
@@ -43,13 +54,16 @@ static void say(const pn_attention_graph *x, const pn_cudnn_plan *plan) {
 }
 
 static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
-    for (int i = 0; i < n_entries; i++)
-        if (!memcmp(&entries[i].key, x, sizeof *x)) return entries[i].plan;
-    if (n_entries == ENTRIES) {
-        for (int i = 0; i < ENTRIES; i++) pn_cudnn_plan_free(&entries[i].plan);
-        n_entries = 0;
+    for (int i = 0; i < n_entries; i++) {
+        entry *e = &entries[i];
+        if (memcmp(&e->key, x, sizeof *x)) continue;
+        e->recorded = e->recorded || pn_graph_recording();
+        return e->plan;
     }
+    if (n_entries == ENTRIES) make_room();
+    if (n_entries == ENTRIES) return NULL;
     entry *e = &entries[n_entries++];
+    e->recorded = pn_graph_recording();
     memcpy(&e->key, x, sizeof *x);
     /* Gradients that repeat keep ds of every pair of rows, seen or not: with a window the tiles are faster. */
     const bool asked = !(x->backward && x->repeatable && x->window);
@@ -73,15 +87,12 @@ static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
     const pn_attention_attr *a = c->attr;
     int64_t tokens = pn_docs_tokens(&a->docs);
     memset(x, 0, sizeof *x);
-    for (int64_t i = 0; i < a->docs.n; i++) {
-        int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
-        x->length = n > x->length ? n : x->length;
-    }
+    x->length = pn_docs_longest(&a->docs);
     if (c->dtype != PN_BF16 || a->key_start || a->head_dim % 8 || tokens * x->length < least_work ||
         tokens > INT32_MAX / ((int64_t)a->heads * a->head_dim))
         return false;
     x->docs = a->docs.n;
-    x->packed = x->docs * x->length != tokens;
+    x->packed = a->docs.longest || x->docs * x->length != tokens;
     x->heads = a->heads;
     x->kv_heads = a->kv_heads;
     x->d = a->head_dim;
@@ -122,27 +133,17 @@ static void give(values *v, int64_t id, const void *address) {
     v->address[v->n++] = (void *)address;
 }
 
-/* Offsets of documents times `each`, and past the last the end again: documents up to n are empty. */
+/* Offsets of documents times `each`; documents up to n are empty. */
 static pn_status give_offsets(values *v, int64_t id, const pn_docs *docs, int64_t n, int64_t each) {
     const int32_t *there;
-    int64_t *at = malloc((size_t)(n + 1) * sizeof *at);
-    PN_CHECK(at, PN_MEMORY, "out of memory");
-    for (int64_t i = 0; i <= n; i++) at[i] = docs->offset[i < docs->n ? i : docs->n] * each;
-    pn_status s = pn_cuda_staged_integers(at, n + 1, &there);
-    free(at);
-    PN_TRY(s);
+    PN_TRY(pn_cuda_staged_offsets(docs, n, each, &there));
     give(v, id, there);
     return PN_OK;
 }
 
 static pn_status give_lengths(values *v, const pn_docs *docs, int64_t n) {
     const int32_t *there;
-    int64_t *length = calloc((size_t)n, sizeof *length);
-    PN_CHECK(length, PN_MEMORY, "out of memory");
-    for (int64_t i = 0; i < docs->n; i++) length[i] = docs->offset[i + 1] - docs->offset[i];
-    pn_status s = pn_cuda_staged_integers(length, n, &there);
-    free(length);
-    PN_TRY(s);
+    PN_TRY(pn_cuda_staged_lengths(docs, n, &there));
     give(v, PN_CUDNN_LENGTHS, there);
     return PN_OK;
 }

@@ -199,17 +199,8 @@ pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_para
     return PN_OK;
 }
 
-/* What one thread can draw beside others: weights on the host, without library calls that have threads of their own. */
-static bool drawn_apart(const pn_param *p) {
-    return pn_pool_kind_of(p->value->storage->pool) == PN_POOL_HOST && p->init.kind != PN_INIT_ORTHOGONAL;
-}
-
 pn_status pn_params_init_since(pn_params *p, int n, uint64_t seed) {
-    for (int i = n; i < p->n; i++)
-        if (!drawn_apart(p->item[i])) PN_TRY(pn_param_init(p->item[i], seed));
-#pragma omp parallel for schedule(dynamic)
-    for (int i = n; i < p->n; i++)
-        if (drawn_apart(p->item[i])) (void)pn_param_init(p->item[i], seed); /* takes no memory: cannot fail */
+    for (int i = n; i < p->n; i++) PN_TRY(pn_param_init(p->item[i], seed));
     return PN_OK;
 }
 

@@ -44,11 +44,14 @@ static pn_status check_stage(finetune *f, int i) {
     char where[32];
     pn_mixture *mixture;
     pn_model *student = NULL, *teacher = NULL;
+    pn_teacher_rows *rows = NULL;
     snprintf(where, sizeof where, "stages.%d", i);
     PN_TRY(pn_recipe_mixture(r, i, f->tokenizer, &mixture));
     pn_status s = pn_train_options_check(&r->stage[i].train, mixture, pn_config_where(r->config, where));
-    pn_mixture_destroy(&mixture);
     if (!s) s = pn_recipe_planned(r, i, &f->on, &student, &teacher);
+    if (!s) s = pn_recipe_teacher_rows(r, i, f->tokenizer, mixture, student->config.vocab, &rows);
+    pn_teacher_rows_close(&rows);
+    pn_mixture_destroy(&mixture);
     pn_model_destroy(&teacher);
     pn_model_destroy(&student);
     return s;
@@ -71,16 +74,20 @@ static pn_status check_stage_memory(finetune *f, int i, const pn_model *student,
     double budget;
     pn_memory_need need;
     pn_mixture *mixture;
+    pn_teacher_rows *rows;
     PN_TRY(pn_memory_budget(r->stage[i].train.memory_gb, &budget));
     PN_TRY(pn_recipe_mixture(r, i, f->tokenizer, &mixture));
+    pn_status s = pn_recipe_teacher_rows(r, i, f->tokenizer, mixture, student->config.vocab, &rows);
     const pn_train_job job = { .name = pn_recipe_stage_name(r, i, name, sizeof name),
                                .options = &r->stage[i].train,
                                .mixture = mixture,
                                .student = (pn_model *)(uintptr_t)student,
-                               .teacher = teacher };
-    pn_status s = pn_train_plan(&job, budget - taught, NULL, &need);
+                               .teacher = teacher,
+                               .teacher_rows = rows };
+    if (!s) s = pn_train_plan(&job, budget - taught, NULL, &need);
     need.weights = taught;
     if (!s) s = pn_memory_check(&need, budget, name);
+    pn_teacher_rows_close(&rows);
     pn_mixture_destroy(&mixture);
     return s;
 }
@@ -103,7 +110,7 @@ static pn_status check_memory(finetune *f) {
 static pn_status open_teacher(finetune *f, int i, const char *path, pn_model **teacher) {
     char name[96];
     *teacher = NULL;
-    if (!*path) return PN_OK;
+    if (!pn_recipe_teacher_runs(&f->recipe.stage[i])) return PN_OK;
     PN_TRY(pn_recipe_teacher(path, f->model, teacher));
     double own = 0;
     for (int k = 0; k < (*teacher)->params->n; k++)
@@ -114,12 +121,28 @@ static pn_status open_teacher(finetune *f, int i, const char *path, pn_model **t
     return PN_OK;
 }
 
+/* identity: of the teacher who wrote them, and how many words of a token. */
+static pn_status open_rows(finetune *f, int i, const pn_mixture *mixture, pn_teacher_rows **rows,
+                           uint64_t identity[2]) {
+    char name[96];
+    PN_TRY(pn_recipe_teacher_rows(&f->recipe, i, f->tokenizer, mixture, f->model->config.vocab, rows));
+    if (!*rows) return PN_OK;
+    const pn_teacher_info *o = pn_teacher_rows_info(*rows);
+    identity[0] = o->teacher_hash;
+    identity[1] = (uint64_t)o->k;
+    pn_info("%s: kl follows the %lld most likely words that teacher %s gives each token, read from %s",
+            pn_recipe_stage_name(&f->recipe, i, name, sizeof name), (long long)o->k, o->teacher,
+            f->recipe.stage[i].teacher_logits);
+    return PN_OK;
+}
+
 static pn_status train_stage(finetune *f, int i, uint64_t start) {
     const pn_recipe *r = &f->recipe;
     char state[PN_PATH_MAX], path[PN_PATH_MAX], name[96], part[64];
     pn_mixture *mixture = NULL;
     pn_model *teacher = NULL;
-    uint64_t identity[] = { start, 0 };
+    pn_teacher_rows *rows = NULL;
+    uint64_t identity[] = { start, 0, 0 };
     pn_status s;
     snprintf(part, sizeof part, "state/stage-%d", i + 1);
     PN_TRY(pn_run_dir_file(&f->run, part, state));
@@ -131,18 +154,21 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
     PN_TRY_GOTO(s, open_teacher(f, i, path, &teacher), done);
     PN_TRY_GOTO(s, pn_finetune_result_begin(&f->result, r, i, f->model->params, path), done);
     if (teacher) PN_TRY_GOTO(s, pn_params_hash(teacher->params, &identity[1]), done);
+    PN_TRY_GOTO(s, open_rows(f, i, mixture, &rows, &identity[1]), done);
     const pn_train_job job = { .name = name,
                                .options = &r->stage[i].train,
                                .mixture = mixture,
                                .student = f->model,
                                .teacher = teacher,
+                               .teacher_rows = rows,
                                .shows = pn_finetune_result_show,
                                .ctx = &f->result,
-                               .identity = teacher ? XXH3_64bits(identity, sizeof identity) : start,
+                               .identity = teacher || rows ? XXH3_64bits(identity, sizeof identity) : start,
                                .state_dir = state,
                                .mfu_tflops = r->top.mfu_tflops };
     PN_TRY_GOTO(s, pn_train_run(&job, NULL), done);
 done:
+    pn_teacher_rows_close(&rows);
     pn_model_destroy(&teacher);
     pn_mixture_destroy(&mixture);
     return s;

@@ -8,6 +8,7 @@
  *       - name: distil
  *         tokens: 1000000
  *         teacher: base          whom kl and feature follow
+ *         teacher_logits: DIR    what it said, read in its place (teach.h)
  *         ce: 0
  *         kl: [1, 0.1]           a weight from the stage's start to its end
  *         frozen: ["*.mlp.*"]

@@ -140,6 +140,7 @@ static pn_status time_steps(const planner *p, int stage, const pn_train_job *pla
                                .mixture = planned->mixture,
                                .student = student,
                                .teacher = teacher,
+                               .teacher_words = planned->teacher_words,
                                .after = note_time,
                                .ctx = at };
     PN_TRY_GOTO(s, pn_train_run(&job, NULL), done);
@@ -214,6 +215,20 @@ static void print_end(const planner *p, double device_seconds) {
 
 /* ---- a stage ---- */
 
+/* How many words of a token the teacher's rows have; before they are written, as many as `postnas teach` takes. */
+static pn_status words_of(const pn_recipe_stage *stage, const pn_model *student, int64_t *words) {
+    char path[PN_PATH_MAX];
+    pn_teacher_rows *rows;
+    if (!stage->teacher_logits) return PN_OK;
+    *words = student->config.vocab < PN_TEACHER_WORDS ? student->config.vocab : PN_TEACHER_WORDS;
+    PN_TRY(pn_path_join(path, stage->teacher_logits, "manifest.json"));
+    if (!pn_file_exists(path)) return PN_OK;
+    PN_TRY(pn_teacher_rows_open(stage->teacher_logits, &rows));
+    *words = pn_teacher_rows_info(rows)->k;
+    pn_teacher_rows_close(&rows);
+    return PN_OK;
+}
+
 static pn_status plan_stage(const planner *p, int i, stage_plan *x) {
     const pn_train_options *o = &p->recipe->stage[i].train;
     pn_model *student, *teacher;
@@ -225,12 +240,15 @@ static pn_status plan_stage(const planner *p, int i, stage_plan *x) {
     x->tokens = (double)x->steps * (double)o->batch_tokens;
     PN_TRY(pn_recipe_planned(p->recipe, i, &p->on, &student, &teacher));
     count(student, teacher, x);
+    int64_t words = 0;
     pn_status s = made_up(p, i, &mixture);
+    if (!s) s = words_of(&p->recipe->stage[i], student, &words);
     const pn_train_job job = { .name = pn_recipe_stage_name(p->recipe, i, name, sizeof name),
                                .options = o,
                                .mixture = mixture,
                                .student = student,
-                               .teacher = teacher };
+                               .teacher = teacher,
+                               .teacher_words = words };
     if (!s) s = plan_work(p, &job, x);
     if (!s && p->o->measure) s = time_steps(p, i, &job, x);
     pn_mixture_destroy(&mixture);

@@ -39,6 +39,7 @@ pn_status pn_heldout_loss(pn_tape *t, const pn_train_job *job, int64_t step, pn_
     pn_batch batch = { 0 };
     if (w.ce == 0) measured.ce = 1;
     measured.feature = 0;
+    if (!job->teacher) measured.kl = 0;
     *out = (pn_loss_parts){ 0 };
     const bool recording = pn_tape_record(t, false);
     pn_status s = mean(t, job, &measured, &batch, out);
@@ -46,6 +47,10 @@ pn_status pn_heldout_loss(pn_tape *t, const pn_train_job *job, int64_t step, pn_
     pn_tape_reset(t);
     pn_batch_free(&batch);
     PN_TRY(s);
+    if (w.kl > 0 && measured.kl == 0) {
+        out->total = out->ce;
+        return PN_OK;
+    }
     out->total = w.ce * out->ce + w.kl * out->kl;
     return PN_OK;
 }

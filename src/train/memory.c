@@ -60,7 +60,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
                             .weights = &weights,
                             .recompute = *recompute };
         double one;
-        PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
+        PN_TRY(pn_train_batch(job, step * rows, rows, &c->batch));
         pn_tape_reset(c->plan);
         if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
@@ -102,7 +102,7 @@ pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const c
 pn_status pn_memory_budget(double memory_gb, double *bytes) {
     pn_device_info gpu;
     PN_TRY(pn_device_describe(&gpu));
-    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 1e9;
+    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 0.6e9;
     *bytes = (double)gpu.free_bytes - libraries;
     if (memory_gb > 0 && memory_gb * 1e9 - used - libraries < *bytes) *bytes = memory_gb * 1e9 - used - libraries;
     return PN_OK;

@@ -30,7 +30,7 @@ static pn_status plan_flops(pn_tape *t, const pn_train_job *job, pn_batch *batch
                         .teacher = job->teacher,
                         .teacher_path = job->teacher_path,
                         .weights = &weights };
-    PN_TRY(pn_batch_load(job->mixture, 0, tokens / row, batch));
+    PN_TRY(pn_train_batch(job, 0, tokens / row, batch));
     if (job->before) PN_TRY(job->before(job->ctx, t, 0, &pass));
     PN_TRY(pn_distill_forward(t, &pass, batch, &losses));
     PN_TRY(pn_tape_backward(t, losses.total));

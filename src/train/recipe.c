@@ -67,6 +67,10 @@ static const pn_option stage_table[] = {
     PN_OPT_STRING(pn_recipe_stage, name, NULL, "name of the stage", .example = "long"),
     PN_OPT_STRING(pn_recipe_stage, teacher, "none",
                   "whom kl and feature follow: base, the model that the hybrid was made from; a model directory; none"),
+    PN_OPT_STRING(pn_recipe_stage, teacher_logits, NULL,
+                  "directory of what the teacher said of this stage's rows (`postnas teach`): kl follows that, and the "
+                  "teacher does not run; none: it does",
+                  .example = "teach/distil"),
     PN_OPT_INT_OR(pn_recipe_stage, sequence_length, "top", "top", 2, 1e9,
                   "tokens of a row in this stage; top: as the top level says"),
     PN_OPT_STRINGS(pn_recipe_stage, trains, NULL,
@@ -135,6 +139,9 @@ static pn_status read_layers(pn_config *c, pn_recipe_layers *out) {
     hybrid_options o;
     PN_TRY(pn_config_read(c, "hybrid", hybrid_table, &o));
     out->n = 0;
+    const char *const *keys;
+    PN_CHECK(o.layers || pn_config_keys(c, "hybrid", &keys) <= 1, PN_USAGE, /* the one is layers */
+             "%s: give layers, a block for each", pn_config_where(c, "hybrid"));
     for (const char *p = o.layers; p && *p;) {
         char name[64];
         int64_t repeat;
@@ -170,11 +177,15 @@ static pn_status read_stage(pn_recipe *r, int i) {
     PN_TRY(pn_mixture_read_keys(r->config, mixture));
     PN_TRY(pn_train_options_check_rows(&s->train, s->sequence_length, pn_config_where(r->config, path)));
     const pn_loss_weights most = pn_loss_most(&s->train.loss);
-    const bool taught = strcmp(s->teacher, "none"), follows = most.kl > 0 || most.feature > 0;
+    const bool taught = strcmp(s->teacher, "none") || s->teacher_logits, follows = most.kl > 0 || most.feature > 0;
     PN_CHECK(taught || !follows, PN_USAGE, "%s: kl and feature need a teacher: set teacher: base, or a model directory",
              pn_config_where(r->config, path));
     PN_CHECK(!taught || follows, PN_USAGE,
              "%s: a teacher without kl or feature teaches nothing: set one of them above 0, or teacher: none",
+             pn_config_where(r->config, path));
+    PN_CHECK(!s->teacher_logits || most.feature == 0, PN_USAGE,
+             "%s: teacher_logits hold words, and feature compares layer by layer: set feature: 0, or leave "
+             "teacher_logits out, so that the teacher runs",
              pn_config_where(r->config, path));
     PN_CHECK(follows || most.ce > 0, PN_USAGE, "%s: every loss has weight 0: set ce, kl or feature above 0",
              pn_config_where(r->config, path));

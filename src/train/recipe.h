@@ -6,6 +6,7 @@
 #include "config.h"
 #include "files.h"
 #include "mixture.h"
+#include "teacher_rows.h"
 #include "train_options.h"
 
 enum { PN_RECIPE_STAGES = 64 };
@@ -31,9 +32,10 @@ typedef struct pn_recipe_layers { /* mixers in place of the base's */
 } pn_recipe_layers;
 
 typedef struct pn_recipe_stage {
-    const char *name;        /* NULL: none */
-    const char *teacher;     /* "none", "base", or a model directory */
-    int64_t sequence_length; /* of the stage's mixture */
+    const char *name;           /* NULL: none */
+    const char *teacher;        /* "none", "base", or a model directory */
+    const char *teacher_logits; /* directory of its rows, which take its place; NULL: it is in the loop */
+    int64_t sequence_length;    /* of the stage's mixture */
     pn_string_list trains, frozen;
     pn_train_options train;
 } pn_recipe_stage;
@@ -68,8 +70,10 @@ pn_status pn_recipe_model_path(const pn_recipe *r, char *path);
 /* What `teacher: base` is: top.model where `hybrid` puts other layers in it, else the base of the search that made
  * it. */
 pn_status pn_recipe_base_path(const pn_recipe *r, char *path);
-/* The same for any stage; "" where there is no teacher. */
+/* The same for any stage's teacher; "" where there is none. */
 pn_status pn_recipe_teacher_path(const pn_recipe *r, int stage, char *path);
+/* Whether it runs with the student: there is one, and not its rows in its place. */
+bool pn_recipe_teacher_runs(const pn_recipe_stage *stage);
 
 /* With its weights, on the host: read, or random, with the layers of `hybrid` new. tokenizer: NULL where the shape says
  * the vocabulary. */
@@ -87,6 +91,10 @@ pn_status pn_recipe_choose_trained(const pn_recipe *r, int stage, pn_params *par
 /* The model of those files where the student is. Weights that the student has under the same name with the same values,
  * and that do not train, are the student's. */
 pn_status pn_recipe_teacher(const char *path, const pn_model *student, pn_model **out);
+/* What the stage's teacher said of its rows, for a student of that vocabulary, or NULL where the stage has no such
+ * rows. PN_USAGE, with the remedy, when they are another stage's or too few. */
+pn_status pn_recipe_teacher_rows(const pn_recipe *r, int stage, const pn_tokenizer *tokenizer,
+                                 const pn_mixture *mixture, int64_t vocab, pn_teacher_rows **out);
 /* PN_USAGE, starting with `where`, when the stage's losses cannot be made between the two; teacher NULL: none. */
 pn_status pn_recipe_teacher_check(const pn_recipe_stage *stage, const pn_model *student, const pn_model *teacher,
                                   const char *where);

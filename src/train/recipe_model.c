@@ -62,6 +62,10 @@ pn_status pn_recipe_teacher_path(const pn_recipe *r, int stage, char *path) {
     return PN_OK;
 }
 
+bool pn_recipe_teacher_runs(const pn_recipe_stage *stage) {
+    return strcmp(stage->teacher, "none") && !stage->teacher_logits;
+}
+
 /* ---- shapes ---- */
 
 /* tokenizer NULL: the shape must say the vocabulary. */
@@ -249,8 +253,8 @@ static pn_status plan_teacher(const pn_recipe *r, int stage, const pn_model *stu
                               pn_model **out) {
     char path[PN_PATH_MAX];
     pn_model_config c;
+    if (!pn_recipe_teacher_runs(&r->stage[stage])) return PN_OK;
     PN_TRY(pn_recipe_teacher_path(r, stage, path));
-    if (!*path) return PN_OK;
     PN_TRY(config_at(r, path, &c));
     pn_params *p = student->params, *shared;
     bool *trained = calloc((size_t)p->n + 1, sizeof *trained);

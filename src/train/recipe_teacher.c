@@ -1,4 +1,4 @@
-/* A teacher in the loop, which shares what the student does not train. */
+/* A teacher in the loop, which shares what the student does not train, or the rows that it wrote. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +49,25 @@ done:
     pn_params_destroy(&shared);
     pn_model_destroy(&read);
     return s;
+}
+
+pn_status pn_recipe_teacher_rows(const pn_recipe *r, int stage, const pn_tokenizer *tokenizer,
+                                 const pn_mixture *mixture, int64_t vocab, pn_teacher_rows **out) {
+    const pn_recipe_stage *s = &r->stage[stage];
+    char where[64];
+    *out = NULL;
+    if (!s->teacher_logits) return PN_OK;
+    const pn_teacher_info need = { .tokenizer_hash = pn_tokenizer_hash(tokenizer),
+                                   .mixture_hash = pn_mixture_hash(mixture),
+                                   .vocab = vocab,
+                                   .sequence_length = pn_mixture_row_tokens(mixture),
+                                   .temperature = s->train.loss.temperature };
+    snprintf(where, sizeof where, "stages.%d.teacher_logits", stage);
+    PN_TRY(pn_teacher_rows_open(s->teacher_logits, out));
+    const pn_status fits =
+        pn_teacher_rows_need(*out, &need, s->train.tokens / s->sequence_length, pn_config_where(r->config, where));
+    if (fits) pn_teacher_rows_close(out);
+    return fits;
 }
 
 pn_status pn_recipe_teacher_check(const pn_recipe_stage *stage, const pn_model *student, const pn_model *teacher,

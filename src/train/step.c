@@ -8,6 +8,7 @@ enum { TOTAL, CE, KL, FEATURE, LOSSES };
 
 pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim) {
     *s = (pn_step){ .tape = tape, .optim = optim };
+    PN_TRY(pn_pass_graphs_create(tape, &s->graphs));
     PN_TRY(pn_readback_create(pn_backend_pool(pn_tape_backend(tape)), &s->sent));
     return PN_OK;
 }
@@ -16,11 +17,12 @@ void pn_step_close(pn_step *s) {
     pn_readback_destroy(&s->sent);
     for (int i = 0; i < LOSSES; i++) pn_tensor_release(&s->sum[i]);
     pn_pool_destroy(&s->pool);
+    pn_pass_graphs_destroy(&s->graphs);
     *s = (pn_step){ 0 };
 }
 
 pn_status pn_step_forward(pn_step *s, const pn_distill *pass, const pn_batch *batch) {
-    PN_TRY(pn_distill_forward(s->tape, pass, batch, &s->losses));
+    PN_TRY(pn_pass_graphs_forward(s->graphs, pass, batch, &s->losses));
     return PN_OK;
 }
 
@@ -56,7 +58,7 @@ static pn_status add_losses(pn_step *s, const pn_step_share *share) {
 pn_status pn_step_part(pn_step *s, const pn_step_share *share) {
     PN_ASSERT(!s->open);
     PN_TRY(add_losses(s, share));
-    PN_TRY(pn_tape_backward_unchecked(s->tape, s->losses.total));
+    PN_TRY(pn_pass_graphs_backward(s->graphs));
     return PN_OK;
 }
 
@@ -70,7 +72,7 @@ pn_status pn_step_update(pn_step *s, double learning_rate) {
         [TOTAL] = s->losses.total, [CE] = s->losses.ce, [KL] = s->losses.kl, [FEATURE] = s->losses.feature
     };
     PN_ASSERT(!s->open);
-    PN_TRY(pn_tape_backward_unchecked(s->tape, s->losses.total));
+    PN_TRY(pn_pass_graphs_backward(s->graphs));
     for (int i = 0; i < LOSSES && s->parted; i++) sent[i] = s->sum[i];
     s->parted = false;
     PN_TRY(pn_adamw_begin(s->optim, learning_rate, sent[TOTAL]));

@@ -16,17 +16,19 @@
 
 #include "distill.h"
 #include "optim.h"
+#include "pass_graphs.h"
 #include "readback.h"
 
 typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the step's own, and starts as {0} */
     pn_tape *tape;
     pn_adamw *optim;
     pn_distill_losses losses;
-    pn_readback *sent; /* losses on their way */
-    pn_pool *pool;     /* of `sum`: it lives from part to part, which the tape does not */
-    pn_tensor *sum[4]; /* losses of the parts so far, each with its share; NULL: no step was taken in parts yet */
-    bool parted;       /* this step is */
-    bool open;         /* updated and not settled */
+    pn_pass_graphs *graphs; /* of small steps on the GPU */
+    pn_readback *sent;      /* losses on their way */
+    pn_pool *pool;          /* of `sum`: it lives from part to part, which the tape does not */
+    pn_tensor *sum[4];      /* losses of the parts so far, each with its share; NULL: no step was taken in parts yet */
+    bool parted;            /* this step is */
+    bool open;              /* updated and not settled */
 } pn_step;
 
 pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim);

@@ -13,6 +13,7 @@
 #include "optimizer.h"
 #include "parts.h"
 #include "range.h"
+#include "saving.h"
 #include "signals.h"
 #include "step.h"
 #include "telling.h"
@@ -25,6 +26,7 @@ typedef struct trainer {
     pn_adamw *optim;
     pn_step pass;
     pn_recompute recompute;
+    pn_saving saving;
     pn_batch batch[2];    /* that of the step asked for last, and the one before or after it */
     pn_parts parts;       /* of the step asked for last */
     int64_t step, steps;  /* made, and in all */
@@ -76,14 +78,24 @@ static uint64_t fingerprint(const trainer *r) {
     uint64_t hash = XXH3_64bits(parts, sizeof parts);
     for (int i = 0; i < r->n_arrays; i++) {
         hash = XXH3_64bits_withSeed(r->arrays[i].name, strlen(r->arrays[i].name), hash);
-        hash = XXH3_64bits_withSeed(&r->arrays[i].n, sizeof r->arrays[i].n, hash);
+        const int64_t n = pn_checkpoint_total(&r->arrays[i]);
+        hash = XXH3_64bits_withSeed(&n, sizeof n, hash);
     }
     return pn_params_fingerprint(job->student->params, hash);
 }
 
+pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b) {
+    PN_TRY(pn_batch_load(job->mixture, first, n, b));
+    if (job->teacher_rows)
+        PN_TRY(pn_batch_teach(b, job->teacher_rows, first));
+    else if (job->teacher_words)
+        PN_TRY(pn_batch_make_up(b, job->teacher_words));
+    return PN_OK;
+}
+
 static pn_status load_batch(trainer *r, int64_t step) {
     if (r->loaded == step) return PN_OK;
-    PN_TRY(pn_batch_load(r->job->mixture, step * r->rows, r->rows, &r->batch[step % 2]));
+    PN_TRY(pn_train_batch(r->job, step * r->rows, r->rows, &r->batch[step % 2]));
     r->loaded = step;
     return PN_OK;
 }
@@ -159,20 +171,15 @@ static pn_status pass_over(trainer *r, pn_status s) {
 
 /* ---- between steps ---- */
 
-static pn_status save(trainer *r) {
-    if (r->job->state_dir)
-        PN_TRY(pn_checkpoint_save(r->job->state_dir, r->step, r->fingerprint, r->arrays, r->n_arrays));
-    return PN_OK;
-}
-
 /* Between two updates: state is written where somebody asked to stop, and now and then. */
 static pn_status keep(trainer *r) {
     const pn_train_job *job = r->job;
     const double interval = job->options->checkpoint_seconds;
     const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
     const bool stop = asked && r->step < r->steps;
+    PN_TRY(pn_saving_advance(&r->saving));
     if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
-        PN_TRY(save(r));
+        PN_TRY(pn_saving_save(&r->saving, r->step, stop));
         r->saved = pn_seconds();
     }
     PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by %s at step %lld of %lld%s", job->name, pn_interruption(),
@@ -242,6 +249,7 @@ static pn_status evaluate(trainer *r) {
 
 static pn_status forward(trainer *r) {
     pn_distill pass = plain_pass(r);
+    pass.part = r->parts.n > 1;
     pn_tape_reset(r->tape);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
     pn_range_begin("forward of step", r->asked);
@@ -334,21 +342,17 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
-    if (job->state_dir) {
-        int64_t step;
-        PN_TRY_GOTO(s, pn_checkpoint_load(job->state_dir, r.fingerprint, r.arrays, r.n_arrays, &step), done);
-        if (step >= 0) {
-            r.step = step;
-            pn_info("%s: resuming at step %lld of %lld", job->name, (long long)step, (long long)r.steps);
-        }
-    }
+    const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
+    PN_TRY_GOTO(s, pn_saving_open(job->name, &where, r.arrays, r.n_arrays, job->finished, &r.saving, &r.step), done);
+    if (r.step) pn_info("%s: resuming at step %lld of %lld", job->name, (long long)r.step, (long long)r.steps);
     if (job->finished && r.step < r.steps)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
-    if (!job->finished) PN_TRY_GOTO(s, save(&r), done);
+    if (r.step > r.first) PN_TRY_GOTO(s, pn_saving_save(&r.saving, r.step, true), done);
     PN_TRY_GOTO(s, show(&r), done);
     if (curve) PN_TRY_GOTO(s, pn_curve_copy(&r.curve, r.step, curve), done);
 done:
+    pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_step_close(&r.pass);
     pn_adamw_destroy(&r.optim);

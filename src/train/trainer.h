@@ -17,6 +17,10 @@ typedef struct pn_train_job {
     const pn_path *path;     /* NULL: candidate 0 */
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    pn_teacher_rows *teacher_rows; /* of the mixture: what kl follows in place of a teacher; NULL: none */
+    /* Where they are still to be written: as if of so many words of a token there were some, to plan and to measure
+     * with. 0: no. */
+    int64_t teacher_words;
     /* Called before every step with the pass that it is about to make, which it may change. NULL: nothing to change. */
     pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
     /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
@@ -32,6 +36,9 @@ typedef struct pn_train_job {
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
     double mfu_tflops;     /* what the device could do at most (meter.h); 0: as its name says */
 } pn_train_job;
+
+/* Rows first .. first + n - 1 of the job's data, with what the teacher's rows say of them. */
+pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b);
 
 /* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
  * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal or the time limit asked

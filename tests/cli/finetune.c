@@ -62,9 +62,9 @@ START_TEST(a_full_disk_is_an_error_and_leaves_no_partial_state) {
              dir);
     program_result r = program(arguments);
     ck_assert_int_eq(r.code, 2);
-    holds(r.err, "state.h5: ");
+    holds(r.err, "step-1.partial/state-0-of-1.h5: ");
     holds(r.err, "is the disk full?");
-    snprintf(partial, sizeof partial, "%s/run/state/stage-1/step-1.postnas-partial", dir);
+    snprintf(partial, sizeof partial, "%s/run/state/stage-1/step-1.partial", dir);
     ck_assert(!pn_file_exists(partial));
     ck_ok(pn_remove_tree(dir));
 }
