@@ -45,7 +45,7 @@ static pn_status run(const pn_args *args) {
 
 const pn_command pn_cmd_report = {
     .name = "report",
-    .summary = "make a search's report.html again from its result.json",
+    .summary = "make the report.html of a search or of finetune again from its result.json",
     .usage = "RUN|RESULT.json [PAGE.html]",
     .help =
         "Writes the page that a search leaves in its run: scores, the chosen stack, importance of every layer, the\n"

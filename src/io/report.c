@@ -20,18 +20,7 @@ static void read_blocks(pn_page *r) {
     }
 }
 
-static void page(pn_page *r) {
-    const char *model = pn_page_string(r->root, "model");
-    pn_buf_text(r->out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n"
-                        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
-                        "<meta name=\"color-scheme\" content=\"light dark\" />\n");
-    pn_html(r->out, "<title>postnas search%s%s</title>\n<style>\n", model ? ": " : "", model ? model : "");
-    pn_buf_text(r->out, pn_page_style);
-    pn_buf_text(r->out, "</style>\n</head>\n<body>\n<main>\n");
-    pn_page_summary(r);
-    pn_buf sections = { 0 }, contents = { 0 }, *whole = r->out;
-    r->out = &sections;
-    r->contents = &contents;
+static void search_sections(pn_page *r) {
     pn_page_stack(r);
     pn_page_table(r);
     pn_page_distances(r);
@@ -47,6 +36,28 @@ static void page(pn_page *r) {
     pn_page_local_errors(r);
     pn_page_curve(r, "supernet_curve", "supernet", "Training the super-network");
     pn_page_curve(r, "distill_curve", "distillation", "Distilling the chosen hybrid");
+}
+
+static void training_sections(pn_page *r) {
+    pn_page_training_heldout(r);
+    pn_page_training_curves(r);
+}
+
+static void page(pn_page *r) {
+    const bool training = pn_page_is_training(r->root);
+    const char *model = pn_page_string(r->root, "model");
+    pn_buf_text(r->out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n"
+                        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
+                        "<meta name=\"color-scheme\" content=\"light dark\" />\n");
+    pn_html(r->out, "<title>postnas %s%s%s</title>\n<style>\n", training ? "finetune" : "search", model ? ": " : "",
+            model ? model : "");
+    pn_buf_text(r->out, pn_page_style);
+    pn_buf_text(r->out, "</style>\n</head>\n<body>\n<main>\n");
+    (training ? pn_page_training_summary : pn_page_summary)(r);
+    pn_buf sections = { 0 }, contents = { 0 }, *whole = r->out;
+    r->out = &sections;
+    r->contents = &contents;
+    (training ? training_sections : search_sections)(r);
     pn_page_configuration(r);
     r->out = whole;
     pn_buf_text(whole, "<nav aria-label=\"Sections\"><ul>\n");

@@ -89,8 +89,11 @@ static void commands(pn_buf *b) {
 
 void pn_page_configuration(pn_page *r) {
     pn_page_section(r, "configuration", "Configuration and provenance");
-    pn_buf_text(r->out, "<p class=\"how\">What was searched, with which settings and from which weights; the numbers "
-                        "above can be repeated from these and the run's config.yaml.</p>\n<dl>\n");
+    pn_html(
+        r->out,
+        "<p class=\"how\">What was %s, with which settings and from which weights; the numbers above can be repeated "
+        "from these and the run's config.yaml.</p>\n<dl>\n",
+        pn_page_is_training(r->root) ? "trained" : "searched");
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)r->root, key, v) if (!shown_elsewhere(key)) value(r->out, key, v, 0);

@@ -166,6 +166,14 @@ void pn_page_stack_columns(pn_page *r, const pn_page_path *path, const pn_page_p
 /* Names the blocks' colours: those of `only` (per block); NULL: all, with their counts in the hybrid. */
 void pn_page_legend(pn_page *r, const bool *only);
 
+/* ---- report_training.c: the page of finetune ---- */
+
+/* Whether the result is of finetune. */
+bool pn_page_is_training(const json_t *result);
+void pn_page_training_summary(pn_page *r);
+void pn_page_training_heldout(pn_page *r);
+void pn_page_training_curves(pn_page *r);
+
 /* ---- the sections, in page order ---- */
 
 void pn_page_summary(pn_page *r);

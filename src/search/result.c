@@ -118,18 +118,6 @@ json_t *pn_local_errors_json(const pn_model *supernet, const pn_supernet_result 
     return list;
 }
 
-static json_t *curve_json(const pn_curve *c) {
-    json_t *list = json_array();
-    for (int i = 0; c && i < c->n; i++) {
-        const pn_curve_point *p = &c->point[i];
-        json_array_append_new(list,
-                              json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)p->step, "tokens",
-                                        (json_int_t)p->tokens, "loss", p->loss.total, "ce", p->loss.ce, "kl",
-                                        p->loss.kl, "feature", p->loss.feature, "learning_rate", p->learning_rate));
-    }
-    return list;
-}
-
 json_t *pn_table_json(const pn_table *t) {
     json_t *list = json_array();
     for (int i = 0; i < t->n_rows; i++) {
@@ -199,9 +187,9 @@ pn_status pn_result_json(const pn_result *r, json_t **out) {
     json_object_set_new(root, "history", history_json(r));
     if (r->n_stages > r->n_placements) json_object_set_new(root, "variants", pn_variants_json(r));
     json_object_set_new(root, "local_errors", pn_local_errors_json(r->supernet, r->trained));
-    json_object_set_new(root, "supernet_curve", curve_json(&r->trained->curve));
+    json_object_set_new(root, "supernet_curve", pn_curve_json(&r->trained->curve));
     if (r->trained->gates.present) json_object_set_new(root, "gates", pn_gates_json(r->supernet, r->trained));
-    json_object_set_new(root, "distill_curve", curve_json(r->distill_curve));
+    json_object_set_new(root, "distill_curve", pn_curve_json(r->distill_curve));
     json_object_set_new(root, "config", json_string(r->config_text));
     *out = root;
     return PN_OK;

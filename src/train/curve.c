@@ -10,6 +10,18 @@ void pn_curve_free(pn_curve *c) {
     *c = (pn_curve){ 0 };
 }
 
+json_t *pn_curve_json(const pn_curve *c) {
+    json_t *list = json_array();
+    for (int i = 0; c && i < c->n; i++) {
+        const pn_curve_point *p = &c->point[i];
+        json_array_append_new(list,
+                              json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)p->step, "tokens",
+                                        (json_int_t)p->tokens, "loss", p->loss.total, "ce", p->loss.ce, "kl",
+                                        p->loss.kl, "feature", p->loss.feature, "learning_rate", p->learning_rate));
+    }
+    return list;
+}
+
 static int64_t stride_of(int64_t steps) {
     return steps / CURVE_POINTS + 1;
 }

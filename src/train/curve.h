@@ -2,6 +2,8 @@
 #ifndef PN_TRAIN_CURVE_H
 #define PN_TRAIN_CURVE_H
 
+#include <jansson.h>
+
 #include "checkpoint.h"
 #include "distill.h"
 
@@ -16,6 +18,9 @@ typedef struct pn_curve {
     int n;
 } pn_curve;
 void pn_curve_free(pn_curve *c);
+
+/* A list of points as a result says them; the caller owns it. */
+json_t *pn_curve_json(const pn_curve *c); /* NULL: an empty list */
 
 /* How many points the curve of so many steps has. */
 int64_t pn_curve_points(int64_t steps);

@@ -5,6 +5,7 @@
 
 #include <xxhash.h>
 
+#include "finetune_result.h"
 #include "log.h"
 #include "memory.h"
 #include "model_load.h"
@@ -18,6 +19,7 @@ typedef struct finetune {
     pn_tokenizer *tokenizer;
     pn_model *model;
     pn_run_dir run;
+    pn_finetune_result result;
 } finetune;
 
 static pn_status new_finetune(finetune **out) {
@@ -27,6 +29,7 @@ static pn_status new_finetune(finetune **out) {
 }
 
 static void finetune_free(finetune *f) {
+    pn_finetune_result_close(&f->result);
     pn_run_dir_close(&f->run);
     pn_model_destroy(&f->model);
     pn_tokenizer_destroy(&f->tokenizer);
@@ -104,11 +107,10 @@ static pn_status check_memory(finetune *f) {
 
 /* ---- training ---- */
 
-static pn_status open_teacher(finetune *f, int i, pn_model **teacher) {
-    char path[PN_PATH_MAX], name[96];
+static pn_status open_teacher(finetune *f, int i, const char *path, pn_model **teacher) {
+    char name[96];
     *teacher = NULL;
     if (!pn_recipe_teacher_runs(&f->recipe.stage[i])) return PN_OK;
-    PN_TRY(pn_recipe_teacher_path(&f->recipe, i, path));
     PN_TRY(pn_recipe_teacher(path, f->model, teacher));
     double own = 0;
     for (int k = 0; k < (*teacher)->params->n; k++)
@@ -136,7 +138,7 @@ static pn_status open_rows(finetune *f, int i, const pn_mixture *mixture, pn_tea
 
 static pn_status train_stage(finetune *f, int i, uint64_t start) {
     const pn_recipe *r = &f->recipe;
-    char state[PN_PATH_MAX], name[96], part[64];
+    char state[PN_PATH_MAX], path[PN_PATH_MAX], name[96], part[64];
     pn_mixture *mixture = NULL;
     pn_model *teacher = NULL;
     pn_teacher_rows *rows = NULL;
@@ -148,7 +150,9 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
     pn_info("%s: %lld weights, %lld of them train", pn_recipe_stage_name(r, i, name, sizeof name),
             (long long)pn_params_count(f->model->params, false), (long long)pn_params_count(f->model->params, true));
     PN_TRY_GOTO(s, pn_recipe_mixture(r, i, f->tokenizer, &mixture), done);
-    PN_TRY_GOTO(s, open_teacher(f, i, &teacher), done);
+    PN_TRY_GOTO(s, pn_recipe_teacher_path(r, i, path), done);
+    PN_TRY_GOTO(s, open_teacher(f, i, path, &teacher), done);
+    PN_TRY_GOTO(s, pn_finetune_result_begin(&f->result, r, i, f->model->params, path), done);
     if (teacher) PN_TRY_GOTO(s, pn_params_hash(teacher->params, &identity[1]), done);
     PN_TRY_GOTO(s, open_rows(f, i, mixture, &rows, &identity[1]), done);
     const pn_train_job job = { .name = name,
@@ -157,6 +161,8 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
                                .student = f->model,
                                .teacher = teacher,
                                .teacher_rows = rows,
+                               .shows = pn_finetune_result_show,
+                               .ctx = &f->result,
                                .identity = teacher || rows ? XXH3_64bits(identity, sizeof identity) : start,
                                .state_dir = state,
                                .mfu_tflops = r->top.mfu_tflops };
@@ -207,6 +213,7 @@ static pn_status run(finetune *f, pn_config *c) {
         pn_info("%s is already there: nothing to do", done);
         return PN_OK;
     }
+    PN_TRY(pn_finetune_result_open(r, &f->run, f->model->params, &f->result));
     PN_TRY(train(f));
     PN_TRY(write_model(f));
     return PN_OK;

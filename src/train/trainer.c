@@ -219,6 +219,18 @@ static pn_status settle(trainer *r, bool *lost) {
     return PN_OK;
 }
 
+static pn_status show(trainer *r) {
+    const pn_train_job *job = r->job;
+    pn_curve curve = { 0 }, heldout = { 0 };
+    if (!job->shows) return PN_OK;
+    pn_status s = pn_curve_copy(&r->curve, r->step, &curve);
+    if (!s) s = pn_curve_copy(&r->heldout, r->step, &heldout);
+    if (!s) s = job->shows(job->ctx, &curve, &heldout);
+    pn_curve_free(&curve);
+    pn_curve_free(&heldout);
+    return s;
+}
+
 /* Held-out losses of the weights as they are, where one is due that a run before this one has not measured. */
 static pn_status evaluate(trainer *r) {
     const pn_train_job *job = r->job;
@@ -230,14 +242,7 @@ static pn_status evaluate(trainer *r) {
     PN_TRY(pn_heldout_loss(r->tape, job, r->step, &p.loss));
     pn_curve_keep(&r->heldout, &p);
     pn_telling_heldout(&r->telling, &p);
-    if (!job->evaluated) return PN_OK;
-    pn_curve curve = { 0 }, heldout = { 0 };
-    pn_status s = pn_curve_copy(&r->curve, r->step, &curve);
-    if (!s) s = pn_curve_copy(&r->heldout, r->step, &heldout);
-    if (!s) s = job->evaluated(job->ctx, &curve, &heldout);
-    pn_curve_free(&curve);
-    pn_curve_free(&heldout);
-    return s;
+    return show(r);
 }
 
 /* ---- a step ---- */
@@ -343,6 +348,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
     if (r.step > r.first) PN_TRY_GOTO(s, pn_saving_save(&r.saving, r.step, true), done);
+    PN_TRY_GOTO(s, show(&r), done);
     if (curve) PN_TRY_GOTO(s, pn_curve_copy(&r.curve, r.step, curve), done);
 done:
     pn_saving_close(&r.saving);

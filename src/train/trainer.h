@@ -25,8 +25,8 @@ typedef struct pn_train_job {
     pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
     /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
     pn_status (*after)(void *ctx, int64_t step, int64_t point);
-    /* Called after every evaluation, whose held-out losses are the last point of heldout. */
-    pn_status (*evaluated)(void *ctx, const pn_curve *curve, const pn_curve *heldout);
+    /* Called after every evaluation, whose held-out losses are the last point of heldout, and at the end of the run. */
+    pn_status (*shows)(void *ctx, const pn_curve *curve, const pn_curve *heldout);
     void *ctx;
     const pn_checkpoint_array *arrays; /* what else belongs to the state: saved and loaded with the weights */
     int n_arrays;

@@ -136,6 +136,19 @@ START_TEST(two_stages_from_the_base) {
         ck_assert_msg(fabs(loss[i] - known[i]) < 2e-3 * known[i], "loss %d is %.9g, not %.9g", i, loss[i], known[i]);
     ck_ok(pn_path_join(model, run, "model"));
     ck_trained(model, true);
+    ck_ok(pn_path_join(again, run, "report.html"));
+    ck_assert(pn_file_exists(again));
+    snprintf(arguments, sizeof arguments, "report %s", run);
+    ck_assert_int_eq(program(arguments).code, 0);
+
+    /* A run is a model to start from, and says what its base was. */
+    snprintf(arguments, sizeof arguments,
+             "finetune -q -c experiments/01-quickstart-base/base.yaml --set output=%s/more --set model=%s --set "
+             "tokenizer=~ --set random=~ --set 'stages=[{tokens: 4096, batch_tokens: 2048, teacher: base, kl: 1, "
+             "mixture: [{skill: text}]}]'",
+             dir, run);
+    r = program(arguments);
+    ck_assert_msg(r.code == 0, "%s", r.err);
 
     snprintf(run, sizeof run, "%s/parts", dir);
     snprintf(arguments, sizeof arguments, "finetune -q %s --set output=%s --time-limit 0.002", two_stages, run);

@@ -141,7 +141,7 @@ END_TEST
 
 typedef struct spoiling { /* the loss of steps first .. last is NaN */
     int64_t first, last;
-    int calls; /* of evaluated() */
+    int calls; /* of shows() */
     pn_loss_parts heldout[8];
 } spoiling;
 
@@ -176,7 +176,7 @@ static pn_status train_one(run *r) {
                                .mixture = mixture,
                                .student = m,
                                .before = spoil_some,
-                               .evaluated = note_heldout,
+                               .shows = note_heldout,
                                .ctx = &r->spoil,
                                .state_dir = r->state,
                                .stop_after = r->stop_after };
@@ -206,7 +206,7 @@ START_TEST(a_stopped_stage_goes_on_with_the_same_bits) {
     whole.spoil.first = 2;
     whole.spoil.last = 3;
     ck_ok(train_one(&whole));
-    ck_assert_int_eq(whole.spoil.calls, 4);
+    ck_assert_int_eq(whole.spoil.calls, 4 + 1);
     ck_assert_int_eq(whole.curve.n, 6); /* those that were made */
     for (int i = 0; i < 4; i++) ck_assert(isfinite(whole.spoil.heldout[i].ce) && whole.spoil.heldout[i].ce > 0);
     ck_assert_double_lt(whole.spoil.heldout[3].ce, whole.spoil.heldout[0].ce);

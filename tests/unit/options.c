@@ -10,12 +10,42 @@ typedef struct values {
     pn_int_list ints;
 } values;
 
+typedef struct changing {
+    pn_ramp r;
+} changing;
+
+static const pn_option ramps[] = {
+    PN_OPT_RAMP(changing, r, 3, 0, 10, ""),
+    PN_OPT_END,
+};
+
 static const pn_option rows[] = {
     PN_OPT_INT(values, i, 0, INT64_MIN, INT64_MAX, ""),
     PN_OPT_FLOAT(values, x, 0, -INFINITY, INFINITY, ""),
     PN_OPT_INTS(values, ints, NULL, 0, 9, ""),
     PN_OPT_END,
 };
+
+START_TEST(numbers_that_change) {
+    changing c;
+    pn_buf b = { 0 };
+    ck_ok(pn_options_defaults(ramps, &c));
+    ck_assert(c.r.from == 3 && c.r.to == 3);
+    pn_option_text(&ramps[0], &c, &b);
+    ck_assert_str_eq(pn_buf_string(&b), "3");
+    ck_ok(pn_option_parse(&ramps[0], "w", "1", 0, &c));
+    ck_ok(pn_option_parse(&ramps[0], "w", "0.5", 1, &c));
+    ck_assert(c.r.from == 1 && c.r.to == 0.5);
+    pn_buf_clear(&b);
+    pn_option_text(&ramps[0], &c, &b);
+    ck_assert_str_eq(pn_buf_string(&b), "[1, 0.5]");
+    ck_assert(pn_ramp_at(&c.r, 0) == 1 && pn_ramp_at(&c.r, 0.5) == 0.75 && pn_ramp_at(&c.r, 1) == 0.5);
+    ck_assert_int_eq(pn_option_parse(&ramps[0], "w", "1", 2, &c), PN_USAGE);
+    ck_assert_int_eq(pn_option_parse(&ramps[0], "w", "11", 0, &c), PN_USAGE);
+    ck_assert_int_eq(pn_option_parse(&ramps[0], "w", "x", 0, &c), PN_USAGE);
+    pn_buf_free(&b);
+}
+END_TEST
 
 START_TEST(whole_numbers) {
     static const struct {
@@ -125,4 +155,4 @@ START_TEST(texts_read_back) {
 }
 END_TEST
 
-TEST_MAIN("options", whole_numbers, a_word_for_zero, numbers, nearest_names, texts_read_back)
+TEST_MAIN("options", numbers_that_change, whole_numbers, a_word_for_zero, numbers, nearest_names, texts_read_back)
