@@ -341,7 +341,9 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
-    const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
+    const pn_checkpoint_place where = { .dir = job->state_dir,
+                                        .fingerprint = r.fingerprint,
+                                        .keep = (int)o->checkpoint_keep };
     PN_TRY_GOTO(s, pn_saving_open(job->name, &where, r.arrays, r.n_arrays, job->finished, &r.saving, &r.step), done);
     if (r.step) pn_info("%s: resuming at step %lld of %lld", job->name, (long long)r.step, (long long)r.steps);
     if (job->finished && r.step < r.steps)
