@@ -190,6 +190,17 @@ START_TEST(a_run_and_its_model) {
     snprintf(path, sizeof path, "%s/stages/2", run);
     ck_assert(!pn_file_exists(path)); /* that is model/ */
 
+    /* held-out losses that finetune measured */
+    snprintf(path, sizeof path, "%s/result.json", run);
+    write_text(path,
+               "{\"kind\": \"finetune\", \"stages\": [{\"name\": \"short\", \"heldout\": []}, {\"name\": \"long\", "
+               "\"heldout\": [{\"step\": 2, \"ce\": 1.5}, {\"step\": 4, \"ce\": 1.25}]}]}");
+    snprintf(command, sizeof command, "export %s %s --type auto", run, scratch("losses"));
+    runs(command);
+    read_file(scratch("losses"), "README.md", by_model, sizeof by_model);
+    holds(by_model,
+          "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n| long | 1.2500 | 3.4903 |\n\n## Use");
+
     /* scores that were measured afterwards; another directory is of no run */
     snprintf(path, sizeof path, "%s.json", out);
     json_decref(scores_of(out));
