@@ -74,7 +74,7 @@ const pn_command pn_cmd_finetune = {
     .reads =
         "the model directory or run of a search, tokenizer, teachers and token shards that the configuration names\n"
         "output/state, when it is there: the run goes on\n",
-    .writes = "output/model: a Hugging Face directory\n"
+    .writes = "output/model: a Hugging Face directory; output/stages/1 ..: those after the stages before the last\n"
               "output/result.json, report.html: losses, again at every evaluation\n"
               "output/config.yaml, log.jsonl, tensorboard/, state/\n",
     .see = "postnas config finetune --keys: every key\n"

@@ -174,16 +174,11 @@ done:
     return s;
 }
 
-static pn_status train(finetune *f) {
-    uint64_t start;
-    PN_TRY(pn_params_hash(f->model->params, &start));
-    for (int i = 0; i < f->recipe.n_stages; i++) PN_TRY(train_stage(f, i, start));
-    return PN_OK;
-}
-
-static pn_status write_model(finetune *f) {
+/* The model as it is now, below the run; there already: nothing to do. */
+static pn_status write_model(finetune *f, const char *part) {
     char path[PN_PATH_MAX];
-    PN_TRY(pn_run_dir_file(&f->run, "model", path));
+    PN_TRY(pn_run_dir_file(&f->run, part, path));
+    if (pn_is_directory(path)) return PN_OK;
     pn_directory_writer w = { 0 };
     PN_TRY(pn_directory_writer_open(path, &w));
     const pn_save_options save = { .dtype = pn_recipe_dtype(&f->recipe), .kind = PN_HF_AUTO };
@@ -193,6 +188,19 @@ static pn_status write_model(finetune *f) {
     pn_directory_writer_abort(&w);
     PN_TRY(s);
     pn_info("wrote %s", path);
+    return PN_OK;
+}
+
+/* The model after the last stage is the run's result, those before it are stages/1 .. */
+static pn_status train(finetune *f) {
+    uint64_t start;
+    PN_TRY(pn_params_hash(f->model->params, &start));
+    for (int i = 0; i < f->recipe.n_stages; i++) {
+        char part[32] = "model";
+        PN_TRY(train_stage(f, i, start));
+        if (i + 1 < f->recipe.n_stages) snprintf(part, sizeof part, "stages/%d", i + 1);
+        PN_TRY(write_model(f, part));
+    }
     return PN_OK;
 }
 
@@ -215,7 +223,6 @@ static pn_status run(finetune *f, pn_config *c) {
     }
     PN_TRY(pn_finetune_result_open(r, &f->run, f->model->params, &f->result));
     PN_TRY(train(f));
-    PN_TRY(write_model(f));
     return PN_OK;
 }
 

@@ -24,7 +24,7 @@
 extern const pn_config_section pn_finetune_sections[]; /* every one, for `postnas config` */
 /* Reads every section, for `postnas config` and before running. */
 pn_status pn_finetune_read_config(pn_config *c);
-/* Runs to the end; the model is in <output>/model. */
+/* Runs to the end; the model is in <output>/model, those after the stages before the last in <output>/stages/1 .. */
 pn_status pn_finetune_run(pn_config *c);
 
 typedef struct pn_finetune_plan_options {
