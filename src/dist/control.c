@@ -403,7 +403,9 @@ static void say_goodbye(pn_control *c) {
     c->member[c->rank].left = true;
     pn_link *root = c->rank > 0 ? pn_control_link_of(c, 0) : NULL;
     if (root) pn_control_say(c, root, PN_WIRE_BYE, NULL, 0, NULL, 0);
-    while (!others_are_gone(c) && !atomic_load(&c->failed) && pn_seconds() < deadline) wait_changed(c, 0.1);
+    /* rank 0 stays for as long as others work: they would take its end for a failure. They are watched meanwhile. */
+    while (!others_are_gone(c) && !atomic_load(&c->failed) && (c->rank == 0 || pn_seconds() < deadline))
+        wait_changed(c, 0.1);
 }
 
 void pn_control_close(pn_control **at) {

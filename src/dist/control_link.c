@@ -362,9 +362,10 @@ static void beat(pn_control *c) {
     pn_put64(head, atomic_load(&c->progress));
     head[8] = atomic_load(&c->waiting) > 0 || busy;
     const char *doing = busy ? busy : c->doing;
+    if (c->gone && c->rank > 0) return; /* BYE was the last word */
     for (int i = 0; i < c->n_links; i++) {
         pn_link *l = &c->link[i];
-        if (l->rank >= 0 && l->out.n_bytes == 0 && !l->ends && !c->gone)
+        if (l->rank >= 0 && l->out.n_bytes == 0 && !l->ends)
             pn_control_say(c, l, PN_WIRE_BEAT, head, sizeof head, doing, strlen(doing));
     }
 }
