@@ -7,7 +7,7 @@
 #include "linear.h"
 
 extern "C" {
-#include "cuda/matmul_cuda.h"
+#include "linear_cuda.h"
 }
 
 namespace { /* templates that take these must not be one with those of another op */
@@ -92,46 +92,28 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     return sums > products ? sums : products;
 }
 
+static pn_linear_cuda products_of(const pn_op_call *c) {
+    return { name, c->dtype, c->in[0]->shape[0], c->in[1]->shape[1], c->in[1]->shape[0], c->scratch };
+}
+
 static pn_status forward(const pn_op_call *c) {
-    int64_t N = c->in[0]->shape[0], K = c->in[1]->shape[1], M = c->in[1]->shape[0];
-    pn_matmul p = {};
-    p.name = name;
-    p.m = N, p.n = M, p.k = K;
-    p.a = pn_data(c->in[0]), p.a_type = c->dtype;
-    p.b = pn_data(c->in[1]), p.b_type = c->dtype, p.b_turned = true;
-    p.bias = pn_f32_or_null(c->in[2]);
-    p.c = pn_data(c->out[0]), p.c_type = c->dtype;
-    if (p.bias && c->dtype == PN_BF16) {
-        round_values<<<pn_cuda_blocks(M, THREADS), THREADS, 0, pn_cuda_stream()>>>(pn_f32(c->in[2]), M,
-                                                                                   rounded_bias(c));
+    const pn_linear_cuda l = products_of(c);
+    const void *bias = pn_f32_or_null(c->in[2]);
+    if (bias && c->dtype == PN_BF16) {
+        round_values<<<pn_cuda_blocks(l.out, THREADS), THREADS, 0, pn_cuda_stream()>>>(pn_f32(c->in[2]), l.out,
+                                                                                       rounded_bias(c));
         PN_TRY(pn_cuda_launched(name));
-        p.bias = rounded_bias(c);
+        bias = rounded_bias(c);
     }
-    return pn_cuda_matmul(&p, c->scratch);
+    return pn_linear_cuda_y(&l, pn_data(c->in[0]), pn_data(c->in[1]), bias, pn_data(c->out[0]));
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return pn_cuda_zero_fresh(c);
-    int64_t N = c->dout[0]->shape[0], M = c->dout[0]->shape[1], K = c->in[1]->shape[1];
-    pn_matmul p = {};
-    p.name = name;
-    p.a = pn_data(c->dout[0]), p.a_type = c->dtype;
-    p.n = K;
-    if (c->din[0]) { /* dx += dy W */
-        p.m = N, p.k = M;
-        p.add = pn_op_adds(c, 0);
-        p.b = pn_data(c->in[1]), p.b_type = c->dtype;
-        p.c = pn_data(c->din[0]), p.c_type = c->dtype;
-        PN_TRY(pn_cuda_matmul(&p, c->scratch));
-    }
-    if (c->din[1]) { /* dW += dy^T x */
-        p.m = M, p.k = N;
-        p.add = pn_op_adds(c, 1);
-        p.a_turned = true;
-        p.b = pn_data(c->in[0]), p.b_type = c->dtype;
-        p.c = pn_f32(c->din[1]), p.c_type = PN_F32;
-        PN_TRY(pn_cuda_matmul(&p, c->scratch));
-    }
+    const pn_linear_cuda l = products_of(c);
+    const void *dy = pn_data(c->dout[0]);
+    if (c->din[0]) PN_TRY(pn_linear_cuda_dx(&l, dy, pn_data(c->in[1]), pn_data(c->din[0]), pn_op_adds(c, 0)));
+    if (c->din[1]) PN_TRY(pn_linear_cuda_dw(&l, dy, pn_data(c->in[0]), pn_f32(c->din[1]), pn_op_adds(c, 1)));
     if (!c->din[2]) return PN_OK;
     return c->dtype == PN_BF16 ? make_db<pn_bf16>(c) : make_db<float>(c);
 }

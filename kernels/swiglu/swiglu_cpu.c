@@ -2,6 +2,7 @@
 #include "cpu/fast_math.h"
 #include "cpu/span.h"
 #include "swiglu.h"
+#include "swiglu_cpu.h"
 
 PN_CLONES static void swiglu(float *y, const float *gate, const float *up, int64_t n) {
 #pragma omp simd
@@ -29,25 +30,40 @@ PN_CLONES static void add_dup(float *dup, const float *gate, const float *dy, in
     for (int64_t i = 0; i < n; i++) dup[i] += dy[i] * pn_siluf(gate[i]);
 }
 
-static pn_status forward(const pn_op_call *c) {
-    const float *gate = pn_f32(c->in[0]), *up = pn_f32(c->in[1]);
-    float *y = pn_f32(c->out[0]);
-    int64_t n = pn_tensor_elems(c->out[0]);
+void pn_swiglu_of(float *y, const float *gate, const float *up, int64_t n) {
     PN_FOR_SPANS(i, len, n) swiglu(y + i, gate + i, up + i, len);
+}
+
+static void gradients(float *dgate, float *dup, float *h, const float *gate, const float *up, const float *dy,
+                      int64_t n) {
+    if (dgate && dup)
+        add_both(dgate, dup, gate, up, dy, n);
+    else if (dgate)
+        add_dgate(dgate, gate, up, dy, n);
+    else if (dup)
+        add_dup(dup, gate, dy, n);
+    if (h) swiglu(h, gate, up, n);
+}
+
+static float *at(float *x, int64_t i) {
+    return x ? x + i : NULL;
+}
+
+void pn_swiglu_gradients(float *dgate, float *dup, float *h, const float *gate, const float *up, const float *dy,
+                         int64_t n) {
+    PN_FOR_SPANS(i, len, n)
+    gradients(at(dgate, i), at(dup, i), at(h, i), gate + i, up ? up + i : NULL, dy + i, len);
+}
+
+static pn_status forward(const pn_op_call *c) {
+    pn_swiglu_of(pn_f32(c->out[0]), pn_f32(c->in[0]), pn_f32(c->in[1]), pn_tensor_elems(c->out[0]));
     return PN_OK;
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0]) return PN_OK;
-    const float *gate = pn_f32(c->in[0]), *dy = pn_f32(c->dout[0]), *up = c->din[0] ? pn_f32(c->in[1]) : NULL;
-    float *dgate = pn_f32_or_null(c->din[0]), *dup = pn_f32_or_null(c->din[1]);
-    int64_t n = pn_tensor_elems(c->dout[0]);
-    if (dgate && dup)
-        PN_FOR_SPANS(i, len, n) add_both(dgate + i, dup + i, gate + i, up + i, dy + i, len);
-    else if (dgate)
-        PN_FOR_SPANS(i, len, n) add_dgate(dgate + i, gate + i, up + i, dy + i, len);
-    else if (dup)
-        PN_FOR_SPANS(i, len, n) add_dup(dup + i, gate + i, dy + i, len);
+    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
+    pn_swiglu_gradients(pn_f32_or_null(c->din[0]), pn_f32_or_null(c->din[1]), NULL, pn_f32(c->in[0]),
+                        c->din[0] ? pn_f32(c->in[1]) : NULL, pn_f32(c->dout[0]), pn_tensor_elems(c->dout[0]));
     return PN_OK;
 }
 

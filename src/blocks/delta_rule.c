@@ -7,6 +7,7 @@
 #include "gated_delta/gated_delta.h"
 #include "gated_rms_norm/gated_rms_norm.h"
 #include "linear/linear.h"
+#include "linear_pair/linear_pair.h"
 #include "sigmoid/sigmoid.h"
 
 pn_status pn_delta_value_dim(const char *block, int64_t dk, double expand_v, int64_t *dv) {
@@ -65,11 +66,21 @@ static double two(int64_t head) {
     return 2;
 }
 
-static pn_status step_size(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape *t, pn_tensor *x,
-                           pn_tensor **beta) {
-    if (!w->wb) return pn_fixed_gates(t, x->shape[0], s->v_heads, s->negative_eigenvalues ? two : one, beta);
-    PN_TRY(pn_linear(t, x, w->wb, NULL, beta));
-    PN_TRY(pn_sigmoid_gate(t, *beta, s->negative_eigenvalues ? 2.0 : 1.0, beta));
+/* beta, and the log decay g (NULL: none). */
+static pn_status gates(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape *t, pn_tensor *x, pn_tensor **g,
+                       pn_tensor **beta) {
+    const bool negative = s->negative_eigenvalues;
+    if (w->wa && w->wb)
+        PN_TRY(pn_linear_pair(t, x, w->wa, w->wb, g, beta));
+    else if (w->wa)
+        PN_TRY(pn_linear(t, x, w->wa, NULL, g));
+    else if (w->wb)
+        PN_TRY(pn_linear(t, x, w->wb, NULL, beta));
+    if (w->wb)
+        PN_TRY(pn_sigmoid_gate(t, *beta, negative ? 2.0 : 1.0, beta));
+    else
+        PN_TRY(pn_fixed_gates(t, x->shape[0], s->v_heads, negative ? two : one, beta));
+    if (w->wa) PN_TRY(pn_decay_gate(t, *g, w->a_log, w->dt_bias, g));
     return PN_OK;
 }
 
@@ -77,16 +88,11 @@ pn_status pn_delta_mix(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape 
                        pn_tensor *k, pn_tensor *v, const pn_docs *docs, pn_state *state, int s_index, pn_tensor **y) {
     pn_tensor *beta, *o, *final_state, *g = NULL, *z = NULL;
     PN_TRY(pn_tape_branch(t)); /* beside what makes q, k and v */
-    PN_TRY(step_size(w, s, t, x, &beta));
-    if (w->wa) {
-        PN_TRY(pn_tape_branch(t));
-        PN_TRY(pn_linear(t, x, w->wa, NULL, &g));
-        PN_TRY(pn_decay_gate(t, g, w->a_log, w->dt_bias, &g));
-    }
+    PN_TRY(gates(w, s, t, x, &g, &beta));
     PN_TRY(pn_tape_branch(t));
     if (w->wg && state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
     PN_TRY(pn_tape_join(t));
-    const pn_gated_delta_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_gated_delta_attr attr = { .docs = pn_docs_without_past(docs),
                                        .heads = (int)s->heads,
                                        .v_heads = (int)s->v_heads,
                                        .dk = (int)s->dk,

@@ -2,7 +2,7 @@
 #include "block.h"
 
 #include "linear/linear.h"
-#include "swiglu/swiglu.h"
+#include "swiglu_linear/swiglu_linear.h"
 
 typedef struct mlp {
     pn_tensor *gate, *up, *down; /* [I, D], [I, D], [D, I] */
@@ -24,14 +24,13 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
                          pn_tensor **y) {
     (void)docs, (void)state, (void)carry;
     const mlp *w = b->data;
-    pn_tensor *gate, *up, *mixed;
+    pn_tensor *gate, *up;
     PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, w->gate, NULL, &gate));
     PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, w->up, NULL, &up));
     PN_TRY(pn_tape_join(t));
-    PN_TRY(pn_swiglu(t, gate, up, &mixed));
-    PN_TRY(pn_linear(t, mixed, w->down, NULL, y));
+    PN_TRY(pn_swiglu_linear(t, gate, up, w->down, y));
     return PN_OK;
 }
 

@@ -16,6 +16,8 @@
 #include "infer.h"
 #include "l2_norm/l2_norm.h"
 #include "linear_kl/linear_kl.h"
+#include "linear_kl_topk/linear_kl_topk.h"
+#include "linear_topk/linear_topk.h"
 #include "options.h"
 #include "rms_norm/rms_norm.h"
 #include "rope/rope.h"
@@ -29,7 +31,13 @@ static const pn_bench_shape shapes[] = {
     { "jet-nemotron-2b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28, true },
     { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8, false },
 };
-enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, JET_REDUCTION = 8 };
+enum {
+    N_SHAPES = sizeof shapes / sizeof *shapes,
+    DECODE_KEYS = 2048,
+    CONV_WIDTH = 4,
+    JET_REDUCTION = 8,
+    TEACHER_WORDS = 64
+};
 
 pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out) {
     const char *names[N_SHAPES];
@@ -156,6 +164,14 @@ static bool add(const ask *a, pn_bench_case *out) {
 static bool swiglu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 2, a->m->intermediate, out);
 }
+static bool swiglu_linear(const ask *a, pn_bench_case *out) {
+    if (!matrices(a, 2, a->m->intermediate, out)) return false;
+    out->op_case.n_in = 3;
+    out->op_case.in[2] = scaled_weight(a->m->hidden, a->m->intermediate, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
+             (long long)a->m->intermediate, (long long)a->m->hidden);
+    return decoding(a, out);
+}
 static bool silu(const ask *a, pn_bench_case *out) {
     return a->tokens && matrices(a, 1, a->m->hidden, out);
 }
@@ -193,6 +209,15 @@ static bool linear(const ask *a, pn_bench_case *out) {
     out->op_case.in[1] = scaled_weight(to, in, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a), (long long)in,
              (long long)to);
+    return decoding(a, out);
+}
+
+static bool linear_pair(const ask *a, pn_bench_case *out) {
+    if (!matrices(a, 1, a->m->hidden, out)) return false;
+    out->op_case.n_in = 3;
+    for (int k = 1; k < 3; k++) out->op_case.in[k] = scaled_weight(a->m->heads, a->m->hidden, 0.02);
+    snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld, %lld", (long long)rows_of(a),
+             (long long)a->m->hidden, (long long)a->m->heads, (long long)a->m->heads);
     return decoding(a, out);
 }
 
@@ -292,6 +317,26 @@ static bool linear_kl(const ask *a, pn_bench_case *out) {
     out->op_case.in[3] = out->op_case.in[1];
     for (int k = 2; k < 4; k++) out->op_case.in[k].no_grad = true;
     ATTR(((pn_linear_kl_attr){ .temperature = 1 }));
+    return true;
+}
+
+static bool linear_kl_topk(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 5, out);
+    out->op_case.in[2] = pn_case_ascending(a->tokens, TEACHER_WORDS, a->vocab);
+    out->op_case.in[3] = pn_case_matrix(a->tokens, TEACHER_WORDS);
+    out->op_case.in[3].wide = out->op_case.in[3].no_grad = true;
+    out->op_case.in[3].fill = PN_FILL_UNIFORM;
+    out->op_case.in[3].lo = -8, out->op_case.in[3].hi = -4.5;
+    ATTR(((pn_linear_kl_topk_attr){ .temperature = 1 }));
+    return true;
+}
+
+static bool linear_topk(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 2, out);
+    for (int k = 0; k < 2; k++) out->op_case.in[k].no_grad = true;
+    ATTR(((pn_linear_topk_attr){ .k = TEACHER_WORDS, .temperature = 1 }));
     return true;
 }
 
@@ -423,18 +468,13 @@ static const struct {
 } builders[] = {
 #define ROW(op)                                                                                                        \
     { #op, op }
-    ROW(add),          ROW(linear),
-    ROW(embedding),    ROW(rms_norm),
-    ROW(add_rms_norm), ROW(gated_rms_norm),
-    ROW(l2_norm),      ROW(swiglu),
-    ROW(silu),         ROW(sigmoid),
-    ROW(decay_gate),   ROW(rope),
-    ROW(attention),    ROW(linear_cross_entropy),
-    ROW(linear_kl),    ROW(linear_argmax),
-    ROW(feature_loss), ROW(weighted_sum),
-    ROW(causal_conv),  ROW(dynamic_conv),
-    ROW(gated_delta),  ROW(gated_linear),
-    ROW(dplr),
+    ROW(add),          ROW(linear),         ROW(linear_pair),    ROW(embedding),
+    ROW(rms_norm),     ROW(add_rms_norm),   ROW(gated_rms_norm), ROW(l2_norm),
+    ROW(swiglu),       ROW(swiglu_linear),  ROW(silu),           ROW(sigmoid),
+    ROW(decay_gate),   ROW(rope),           ROW(attention),      ROW(linear_cross_entropy),
+    ROW(linear_kl),    ROW(linear_kl_topk), ROW(linear_topk),    ROW(linear_argmax),
+    ROW(feature_loss), ROW(weighted_sum),   ROW(causal_conv),    ROW(dynamic_conv),
+    ROW(gated_delta),  ROW(gated_linear),   ROW(dplr),
 #undef ROW
 };
 
