@@ -193,7 +193,7 @@ __attribute__((constructor)) static void be_a_rank(void) {
     pn_status s = pn_launch_detect(NULL, &launch);
     if (!s) s = pn_world_open(&launch, &o, 0, PN_POOL_HOST, &w);
     if (!s) s = task(&w, getenv("TASK"));
-    pn_world_close(&w, s);
+    s = pn_world_close(&w, s);
     if (s && getenv("SAID")) {
         char path[PN_PATH_MAX];
         snprintf(path, sizeof path, "%s/%d", getenv("SAID"), launch.rank);
