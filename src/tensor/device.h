@@ -1,9 +1,10 @@
 /* The GPU: memory, copies, events, and what it is.
  *
- * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see, or the one it chose), from one thread. All work goes to one
- * stream, in the order in which it was asked for; memory that is given back is taken again by what follows on that
- * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download, pn_event_wait and
- * pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is reported.
+ * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see, or the one it chose), from one thread. All
+ * work goes to one stream, in the order in which it was asked for; memory that is given back is taken again by what
+ * follows on that stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download,
+ * pn_event_wait and pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is
+ * reported.
  *
  * Two files implement this header and the build takes one: device_cuda.c, or device_nocuda.c where nvcc is missing. In
  * the latter pn_device_open always fails, so nothing else is ever called.
