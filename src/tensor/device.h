@@ -30,9 +30,6 @@ typedef struct pn_device_info {
     int driver, runtime; /* CUDA version each knows: 13000 is 13.0 */
 } pn_device_info;
 
-/* Which of the GPUs it will be: process `local` of `n` on this machine takes the local-th, or the only one that its
- * launcher lets it see. Before the first call of pn_device_open. PN_USAGE: fewer GPUs than processes. */
-pn_status pn_device_choose(int local, int n);
 /* How many GPUs this process may choose from. PN_UNSUPPORTED when there is none. */
 pn_status pn_device_count(int *n);
 /* Which GPU it will be: process `local` of `n` on this machine takes the local-th, or the only one where its launcher
