@@ -116,7 +116,7 @@ pn_status pn_control_exchange(pn_control *c, const char *what, const void *mine,
     PN_CHECK(n_bytes <= PN_EXCHANGE_MOST / (size_t)c->size, PN_COMM, "%zu bytes of each of %d ranks are too many",
              n_bytes, c->size);
     if (c->size == 1) {
-        memmove(all, mine, n_bytes);
+        if (n_bytes) memmove(all, mine, n_bytes);
         return PN_OK;
     }
     snprintf(label, sizeof label, "%s", what);
