@@ -1,6 +1,7 @@
 # Finds every library, required or optional, and prints what the build will use.
 find_package(PkgConfig REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
+find_package(Threads REQUIRED)
 
 set(_postnas_missing "")
 # postnas_library(alias pkg-config-module debian-package): an imported target PN::<alias>.
@@ -96,10 +97,21 @@ else()
   endif()
 endif()
 message(STATUS "postnas: CUDA backend: ${_postnas_cuda}")
+# MPI is in a library of its own that the program loads when mpirun started it (src/mpi): nothing else needs it.
 find_package(MPI QUIET COMPONENTS C)
 if(MPI_C_FOUND)
-  message(STATUS "postnas: MPI found (collectives over MPI: not in this version)")
+  message(STATUS "postnas: MPI: ${MPI_C_LIBRARIES}")
 else()
-  message(STATUS "postnas: MPI not found; one process only")
+  message(STATUS "postnas: MPI not found (libopenmpi-dev): several ranks meet by --rendezvous and use tcp")
 endif()
-message(STATUS "postnas: NCCL: not in this version")
+# NCCL is loaded when first used; only its header is needed.
+set(POSTNAS_HAVE_NCCL OFF)
+if(POSTNAS_HAVE_CUDA)
+  find_path(POSTNAS_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(POSTNAS_NCCL_INCLUDE)
+    set(POSTNAS_HAVE_NCCL ON)
+    message(STATUS "postnas: NCCL: ${POSTNAS_NCCL_INCLUDE}/nccl.h")
+  else()
+    message(STATUS "postnas: NCCL: nccl.h not found (libnccl-dev); one GPU only")
+  endif()
+endif()

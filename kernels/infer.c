@@ -58,6 +58,18 @@ pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, in
     return PN_OK;
 }
 
+pn_status pn_need_ascending(const char *op, const char *name, const pn_tensor *ids, int64_t end) {
+    const int32_t *id = pn_i32(ids);
+    const int64_t k = ids->shape[1];
+    for (int64_t i = 0, n = pn_tensor_elems(ids); i < n; i++) {
+        const int64_t low = i % k ? (int64_t)id[i - 1] + 1 : 0;
+        PN_CHECK(id[i] >= low && id[i] < end, PN_USAGE,
+                 "%s: %s %d at position %lld is outside %lld .. %lld; the ids of a row must ascend", op, name,
+                 (int)id[i], (long long)i, (long long)low, (long long)(end - 1));
+    }
+    return PN_OK;
+}
+
 pn_status pn_need_weights(const char *op, const pn_tensor *weights) {
     for (int64_t i = 0, n = weights ? pn_tensor_elems(weights) : 0; i < n; i++) {
         double w = weights->dtype == PN_F64 ? pn_f64(weights)[i] : (double)pn_f32(weights)[i];

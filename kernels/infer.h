@@ -19,6 +19,10 @@ void pn_out_like(const pn_tensor *x, pn_out_spec *out);
 /* Every element of the I32 vector `ids` is in lo .. hi - 1; PN_USAGE names the first that is not and its position. */
 pn_status pn_need_ids(const char *op, const char *name, const pn_tensor *ids, int64_t lo, int64_t hi);
 
+/* Every row of the I32 matrix `ids` ascends within 0 .. end - 1, no id twice; PN_USAGE names the first that does not.
+ */
+pn_status pn_need_ascending(const char *op, const char *name, const pn_tensor *ids, int64_t end);
+
 /* Every element of the vector (F32 or F64; NULL: fine) is finite and not negative; PN_USAGE otherwise. */
 pn_status pn_need_weights(const char *op, const pn_tensor *weights);
 
@@ -42,6 +46,13 @@ static inline pn_case_input pn_case_ids(int64_t n, int64_t lo, int64_t hi) {
                             .fill = PN_FILL_INT,
                             .lo = (double)lo,
                             .hi = (double)hi };
+}
+/* Rows of k ids each that ascend within 0 .. end - 1: one from each of k equal ranges. */
+static inline pn_case_input pn_case_ascending(int64_t rows, int64_t k, int64_t end) {
+    pn_case_input in = pn_case_ids(rows, 0, end);
+    in.rank = 2;
+    in.shape[1] = in.group = k;
+    return in;
 }
 
 #endif

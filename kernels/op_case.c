@@ -34,11 +34,21 @@ static double value(const pn_case_input *in, uint64_t rng) {
     return NAN;
 }
 
+/* pn_case_ascending, from whole numbers in lo .. hi - 1. */
+static void make_ascend(const pn_case_input *in, double *x, int64_t n) {
+    const int64_t range = (int64_t)(in->hi - in->lo);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t j = i % in->group, begin = range * j / in->group, end = range * (j + 1) / in->group;
+        x[i] = in->lo + (double)(begin + (int64_t)(x[i] - in->lo) % (end - begin));
+    }
+}
+
 static void fill_values(const pn_case_input *in, uint64_t *rng, double *x, int64_t n) {
     const uint64_t start = *rng, each = in->fill == PN_FILL_UNIFORM || in->fill == PN_FILL_INT ? draw : 2 * draw;
 #pragma omp parallel for schedule(static) if (n > FEW)
     for (int64_t i = 0; i < n; i++) x[i] = value(in, start + (uint64_t)i * each);
     *rng = start + (uint64_t)n * each;
+    if (in->fill == PN_FILL_INT && in->group) make_ascend(in, x, n);
     if (in->fill != PN_FILL_L2ROWS) return;
 #pragma omp parallel for schedule(static) if (n > FEW)
     for (int64_t g = 0; g <= n - in->group; g += in->group) {

@@ -52,6 +52,9 @@ done | sort -u | while read -r library; do
     *) strip --strip-unneeded -o "$out/lib/${library##*/}" "$library" ;;
     esac
 done
+if [ -f build-cuda/postnas_mpi.so ]; then # for the node's own MPI, where it has the same
+    strip --strip-unneeded -o "$out/postnas_mpi.so" build-cuda/postnas_mpi.so
+fi
 if [ $cublas = 1 ]; then
     folder=$(dirname "$(readlink -f "$(command -v nvcc)")")/../lib64
     cp -L "$folder"/libcublasLt.so.[0-9]* "$out/lib/"

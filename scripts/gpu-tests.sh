@@ -78,7 +78,7 @@ for name in $tests; do [ "$name" = device ] || start run_test "$name"; done
 
 # Every case of every op in both types, for the tables of errors. The ops that take longest have a process of their own
 # and begin; the others share a few.
-long="gated_linear dplr gated_delta attention linear_kl linear_cross_entropy dynamic_conv"
+long="gated_linear dplr gated_delta attention linear_kl linear_kl_topk linear_cross_entropy dynamic_conv"
 ops=$("$programs/postnas" list ops | awk '/\// { print $1 }')
 short=$(for op in $ops; do case " $long " in *" $op "*) ;; *) echo "$op" ;; esac; done)
 readarray -t groups < <(printf '%s\n' $long && xargs -n 7 <<< "$short")
@@ -132,7 +132,7 @@ done
 # is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
 # reads as unwritten to initcheck: it leaves out the ops that call them.
 limit=240 # seconds for a process
-by_libraries="linear linear_cross_entropy linear_kl linear_argmax dynamic_conv attention"
+by_libraries="linear linear_cross_entropy linear_kl linear_kl_topk linear_topk linear_argmax dynamic_conv attention"
 sanitize() { # sanitize TOOL DTYPE OPS...: its output in TOOL.DTYPE.OPS, its exit status in that with .code
     local tool=$1 dtype=$2 log="$work/$1.$2.${*:3}" not_ours=() ops=()
     log=${log// /+}

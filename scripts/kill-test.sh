@@ -63,7 +63,7 @@ check() {
     cmp "$top/whole/result.json" "$1/result.json" || fail "another result"
     diff -r "$top/whole/model" "$1/model" || fail "another model"
     ! grep -vn '^{.*}$' "$1/log.jsonl" || fail "the log has a torn record"
-    [ -z "$(find "$1" -name '*.tmp' -o -name '*.postnas-*')" ] || fail "something half-written was left in the run"
+    [ -z "$(find "$1" -name '*.tmp' -o -name 'step-*.*' -o -name '*.postnas-*')" ] || fail "something half-written was left in the run"
     rm -rf "$1"
 }
 

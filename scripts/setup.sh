@@ -22,6 +22,8 @@ libpcre2-dev           | lib:libpcre2-8   | tokenizer patterns
 libutf8proc-dev        | lib:libutf8proc  | Unicode normalisation
 zlib1g-dev             | lib:zlib         | compressed text corpora
 libopenblas-openmp-dev | lib:openblas     | matrix products; this build shares our OpenMP threads
+libopenmpi-dev         | lib:ompi-c       | several ranks, started by mpirun
+openmpi-bin            | tool:mpirun      | mpirun itself
 check                  | lib:check        | unit tests
 '
 dev_only='

@@ -17,8 +17,8 @@ static const int64_t piece_start[] = { 0, 50, 200 }, piece_len[] = { 40, 150, 1 
 static const int64_t shared_start[] = { 5, 5, 5, 0 }, shared_len[] = { 700, 650, 12, 1 }; /* a common prefix */
 static const int64_t tiny_steps[] = { 0, 1, 3 }, tiny_start[] = { 1, 6 }, tiny_len[] = { 5, 6 };
 
-#define ALONE(offsets)              { sizeof offsets / sizeof *offsets - 1, offsets, NULL }, NULL, NULL
-#define CACHED(offsets, start, len) { sizeof offsets / sizeof *offsets - 1, offsets, NULL }, start, len
+#define ALONE(offsets)              { sizeof offsets / sizeof *offsets - 1, offsets, NULL, 0 }, NULL, NULL
+#define CACHED(offsets, start, len) { sizeof offsets / sizeof *offsets - 1, offsets, NULL, 0 }, start, len
 
 static const struct {
     const char *name;

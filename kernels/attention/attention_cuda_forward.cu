@@ -236,13 +236,9 @@ template <class T> __global__ void __launch_bounds__(COMBINE) combine(int64_t he
 cut cut_of(const pn_op_call *c) {
     const pn_attention_attr *a = (const pn_attention_attr *)c->attr;
     enum { BLOCKS = 512, SPREAD_BLOCKS = 2048, KEYS = 256 };
-    int64_t group = a->heads / a->kv_heads, tokens = 0, chunks = 0;
-    for (int64_t i = 0; i < a->docs.n; i++) {
-        int64_t n = a->docs.offset[i + 1] - a->docs.offset[i];
-        tokens = n > tokens ? n : tokens;
-    }
+    int64_t group = a->heads / a->kv_heads, tokens = pn_docs_longest(&a->docs);
+    int64_t chunks = pn_docs_chunks(&a->docs, a->docs.n);
     tokens = tokens < PN_CHUNK ? tokens : PN_CHUNK;
-    chunks = pn_docs_chunks(&a->docs, a->docs.n);
     cut x = { .spread = tokens * group <= 16, .splits = 1 };
     int64_t rows = x.spread ? 16 : 16 * pn_attention_warps(c->dtype, a->head_dim);
     x.tiles = (int)((tokens * group + rows - 1) / rows);

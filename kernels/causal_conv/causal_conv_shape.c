@@ -59,19 +59,19 @@ static bool case_at(int i, pn_op_case *out) {
         int64_t channels;
         bool bias, state, gradcheck;
     } cases[] = {
-        { "one token", { { 1, one, NULL }, 4, true }, 3, false, false, true },
-        { "tiny, silu, bias, state", { { 4, tiny, NULL }, 4, true }, 3, true, true, true },
-        { "tiny, plain", { { 4, tiny, NULL }, 4, false }, 2, false, false, true },
-        { "tiny, plain, state, W 3", { { 4, tiny, NULL }, 3, false }, 2, true, true, true },
-        { "mixed, silu", { { 6, mixed, NULL }, 4, true }, 96, false, false, false },
-        { "mixed, silu, bias, state", { { 6, mixed, NULL }, 4, true }, 200, true, true, false },
-        { "mixed, plain, bias, W 2", { { 6, mixed, NULL }, 2, false }, 33, true, false, false },
-        { "mixed, W 1", { { 6, mixed, NULL }, 1, true }, 17, false, true, false },
-        { "mixed, state, W 7", { { 6, mixed, NULL }, 7, true }, 65, true, true, false },
-        { "600 tokens", { { 1, long_one, NULL }, 4, true }, 130, true, false, false },
-        { "borders next to run borders", { { 4, borders, NULL }, 4, true }, 33, true, true, false },
-        { "borders next to run borders, W 7", { { 4, borders, NULL }, 7, false }, 17, false, true, false },
-        { "three steps", { { 3, steps, NULL }, 4, true }, 300, false, true, false },
+        { "one token", { { 1, one, NULL, 0 }, 4, true }, 3, false, false, true },
+        { "tiny, silu, bias, state", { { 4, tiny, NULL, 0 }, 4, true }, 3, true, true, true },
+        { "tiny, plain", { { 4, tiny, NULL, 0 }, 4, false }, 2, false, false, true },
+        { "tiny, plain, state, W 3", { { 4, tiny, NULL, 0 }, 3, false }, 2, true, true, true },
+        { "mixed, silu", { { 6, mixed, NULL, 0 }, 4, true }, 96, false, false, false },
+        { "mixed, silu, bias, state", { { 6, mixed, NULL, 0 }, 4, true }, 200, true, true, false },
+        { "mixed, plain, bias, W 2", { { 6, mixed, NULL, 0 }, 2, false }, 33, true, false, false },
+        { "mixed, W 1", { { 6, mixed, NULL, 0 }, 1, true }, 17, false, true, false },
+        { "mixed, state, W 7", { { 6, mixed, NULL, 0 }, 7, true }, 65, true, true, false },
+        { "600 tokens", { { 1, long_one, NULL, 0 }, 4, true }, 130, true, false, false },
+        { "borders next to run borders", { { 4, borders, NULL, 0 }, 4, true }, 33, true, true, false },
+        { "borders next to run borders, W 7", { { 4, borders, NULL, 0 }, 7, false }, 17, false, true, false },
+        { "three steps", { { 3, steps, NULL, 0 }, 4, true }, 300, false, true, false },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     const pn_causal_conv_attr *a = &cases[i].attr;

@@ -1,5 +1,5 @@
 /* Output projections without all their logits, on the GPU (kernels/cpu/logits.h says why): what linear_cross_entropy,
- * linear_kl and linear_argmax share.
+ * linear_kl, linear_kl_topk and linear_argmax share.
  *
  * Forward folds the logits of a row into a few numbers, one part of the vocabulary after the other, and merges the
  * parts in order. Backward makes the logits again, turns them into their gradient dz, tile by tile, and multiplies that
@@ -9,7 +9,8 @@
  * What an op does with logits is its head, a value with
  *     static constexpr int sides                     1, or 2: a student's logits (0) and its teacher's (1)
  *     struct sums; sums none() const                 what is kept of the logits of a row, and of no logits
- *     struct row; row row_of(int64_t n) const        what folding row n takes
+ *     struct row; row row_of(int64_t n, bool counts) what folding row n takes; without `counts` nothing of it may be
+ *                                                    written: the row stands in for one that is not there
  *     fold<K>(sums &, const row &, z, word)          folds in K logits z(side, i) of words word(i), which ascend
  *     merge(sums &, const sums &) const              in either order the same sums but for rounding
  *     struct slope; slope slope_of(int64_t n) const  what the gradient of row n takes
@@ -180,7 +181,8 @@ __global__ void __launch_bounds__(PN_LOGITS_THREADS)
     pn_logits_sixteen<H::sides> x = pn_logits_read<H::sides>(z0 + at, z1 + at, left);
     typename H::sums s = head.none();
     head.template fold<16>(
-        s, head.row_of(n), [&](int side, int i) { return pn_logits_column(i) < left ? x.z[side][i] : PN_LOGITS_NONE; },
+        s, head.row_of(n, true),
+        [&](int side, int i) { return pn_logits_column(i) < left ? x.z[side][i] : PN_LOGITS_NONE; },
         [&](int i) { return (int)(v0 + begin) + pn_logits_column(i); });
     for (int d = 16; d > 0; d /= 2) head.merge(s, pn_logits_shuffle(s, d));
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = s;
@@ -235,8 +237,15 @@ template <class H> pn_status pn_logits_fold(const pn_logits *x, const H &head, c
     return PN_OK;
 }
 
-template <class T, class H>
-pn_status pn_logits_backward(const pn_logits *x, const H &head, pn_logits_gradients g, const pn_logits_work &w) {
+/* Leaves the gradients of a tile as the head makes them. In its place an op may pass what changes some: it is called
+ * with dz [n, row] of rows n0 .. n0 + n - 1 and words v0 .. v0 + v - 1, on its way to dh and dW. */
+struct pn_logits_as_is {
+    pn_status operator()(int64_t, int64_t, int64_t, int64_t, int64_t, void *) const { return PN_OK; }
+};
+
+template <class T, class H, class A = pn_logits_as_is>
+pn_status pn_logits_backward(const pn_logits *x, const H &head, pn_logits_gradients g, const pn_logits_work &w,
+                             const A &amend = A()) {
     g.dh_sum = w.dh_sum;
     for (int64_t n0 = 0; n0 < x->N; n0 += w.tile.rows) {
         const int64_t n = pn_logits_least(w.tile.rows, x->N - n0);
@@ -246,6 +255,7 @@ pn_status pn_logits_backward(const pn_logits *x, const H &head, pn_logits_gradie
             pn_logits_tile_gradient<T><<<pn_logits_grid(n, v), PN_LOGITS_THREADS, 0, pn_cuda_stream()>>>(
                 head, n0, v0, v, w.tile.row, w.z[0], w.z[1], (T *)w.dz);
             PN_TRY(pn_cuda_launched(x->name));
+            PN_TRY(amend(n0, n, v0, v, w.tile.row, w.dz));
             PN_TRY(pn_logits_add_gradients(x, n0, n, v0, v, &w.tile, w.dz, &g, w.workspace));
         }
     }

@@ -215,7 +215,7 @@ pn_fused_fold_strip(const pn_fused_work &w, const pn_fused_thread &t, const H &h
     constexpr int blocks = 32 / H::sides, own = 2 * blocks; /* a thread's logits of a row */
     const int n[2] = { w.n0 + min(row, w.n - 1), w.n0 + min(row + 8, w.n - 1) };
     const int end = min(w.pieces, (strip + 1) * w.per_strip);
-    const typename H::row of[2] = { head.row_of(n[0]), head.row_of(n[1]) };
+    const typename H::row of[2] = { head.row_of(n[0], row < w.n), head.row_of(n[1], row + 8 < w.n) };
     typename H::sums s[2] = { head.none(), head.none() };
     for (int piece = strip * w.per_strip; piece < end; piece++) {
         float y[H::sides][blocks][4];
@@ -391,14 +391,16 @@ template <class H> static pn_logits_work pn_fused_carve(const pn_logits *x, bool
 template <class H> static pn_status pn_fused_fold(const pn_logits *x, const H &head, const pn_logits_work &w) {
     return pn_fused_launch<true>(x, head, pn_fused_work_of<H::sides>(x, 0, x->N, 0, x->V), w.part, x->N);
 }
-template <class H>
-static pn_status pn_fused_backward(const pn_logits *x, const H &head, pn_logits_gradients g, const pn_logits_work &w) {
+template <class H, class A = pn_logits_as_is>
+static pn_status pn_fused_backward(const pn_logits *x, const H &head, pn_logits_gradients g, const pn_logits_work &w,
+                                   const A &amend = A()) {
     g.dh_sum = w.dh_sum;
     for (int64_t n0 = 0; n0 < x->N; n0 += w.tile.rows) {
         const int64_t n = pn_logits_least(w.tile.rows, x->N - n0);
         for (int64_t v0 = 0; v0 < x->V; v0 += w.tile.cols) {
             const int64_t v = pn_logits_least(w.tile.cols, x->V - v0);
             PN_TRY(pn_fused_launch<false>(x, head, pn_fused_work_of<H::sides>(x, n0, n, v0, v), w.dz, w.tile.row));
+            PN_TRY(amend(n0, n, v0, v, w.tile.row, w.dz));
             PN_TRY(pn_logits_add_gradients(x, n0, n, v0, v, &w.tile, w.dz, &g, w.workspace));
         }
     }

@@ -23,7 +23,9 @@ void pn_recorded_destroy(pn_recorded **r);
  * what is launched, and over how many blocks, depends on them. */
 pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fixed);
 
-/* The work runs as usual, until NULL ends it; what was learnt before is forgotten. */
+/* What was learnt before. */
+void pn_recorded_forget(pn_recorded *r);
+/* The work, or one more part of it, runs as usual, until NULL ends it. */
 void pn_recorded_learn(pn_recorded *r);
 /* Finds room for the tables, and remembers what is fixed. PN_UNSUPPORTED: one of them is of arrays without a name. */
 pn_status pn_recorded_settle(pn_recorded *r);

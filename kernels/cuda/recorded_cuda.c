@@ -45,7 +45,7 @@ pn_status pn_recorded_create(pn_recorded **out) {
     return PN_OK;
 }
 
-static void forget(pn_recorded *r) {
+void pn_recorded_forget(pn_recorded *r) {
     free(r->values);
     free(r->sent);
     pn_device_free(r->there);
@@ -58,7 +58,7 @@ static void forget(pn_recorded *r) {
 void pn_recorded_destroy(pn_recorded **rp) {
     pn_recorded *r = rp ? *rp : NULL;
     if (!r) return;
-    forget(r);
+    pn_recorded_forget(r);
     for (int i = 0; i < r->n_named; i++) free(r->named[i].first);
     free(r->named);
     free(r->table);
@@ -77,10 +77,10 @@ pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fi
     return PN_OK;
 }
 
-/* How many chunks there are follows from where documents begin, so that must be fixed. */
+/* What is launched follows from where documents begin, so that must be fixed, unless any layout will do. */
 static bool has_name(const pn_recorded *r, const pn_table_recipe *of, int part) {
     const int64_t n = pn_table_part_length(of, part);
-    const bool fixed = of->kind == PN_TABLE_DOCS && part == 0;
+    const bool fixed = of->kind != PN_TABLE_INTEGERS && part == 0 && of->longest == 0;
     for (int i = 0; i < r->n_named; i++) {
         const named *x = &r->named[i];
         if (x->at == of->part[part] && n <= x->n && (x->first || !fixed)) return true;
@@ -91,8 +91,7 @@ static bool has_name(const pn_recorded *r, const pn_table_recipe *of, int part) 
 static place *find(const pn_recorded *r, const pn_table_recipe *of) {
     for (int i = 0; i < r->n_tables; i++) {
         const pn_table_recipe *x = &r->table[i].made_of;
-        if (x->kind == of->kind && x->n == of->n && x->part[0] == of->part[0] && x->part[1] == of->part[1])
-            return &r->table[i];
+        if (pn_table_same_kind(x, of) && x->part[0] == of->part[0] && x->part[1] == of->part[1]) return &r->table[i];
     }
     return NULL;
 }
@@ -101,7 +100,6 @@ static place *find(const pn_recorded *r, const pn_table_recipe *of) {
 
 void pn_recorded_learn(pn_recorded *r) {
     PN_ASSERT(!using);
-    if (r) forget(r);
     learning = r;
 }
 

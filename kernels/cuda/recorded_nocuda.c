@@ -12,6 +12,9 @@ pn_status pn_recorded_name(pn_recorded *r, const int64_t *at, int64_t n, bool fi
     (void)r, (void)at, (void)n, (void)fixed;
     PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA");
 }
+void pn_recorded_forget(pn_recorded *r) {
+    (void)r;
+}
 void pn_recorded_learn(pn_recorded *r) {
     (void)r;
 }

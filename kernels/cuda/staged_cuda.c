@@ -11,17 +11,25 @@
 
 int64_t pn_table_part_length(const pn_table_recipe *r, int part) {
     if (!r->part[part]) return 0;
-    return r->kind == PN_TABLE_DOCS && part == 0 ? r->n + 1 : r->n;
+    return r->kind != PN_TABLE_INTEGERS && part == 0 ? r->n + 1 : r->n;
 }
 
 static pn_docs docs_of(const pn_table_recipe *r) {
-    return (pn_docs){ .n = r->n, .offset = r->part[0], .past = r->part[1] };
+    return (pn_docs){ .n = r->n, .offset = r->part[0], .past = r->part[1], .longest = r->longest };
 }
 
 int64_t pn_table_length(const pn_table_recipe *r) {
-    if (r->kind == PN_TABLE_INTEGERS) return r->n;
-    pn_docs d = docs_of(r);
-    return 3 * d.n + 2 + 2 * pn_docs_chunks(&d, d.n) + pn_docs_tokens(&d);
+    const pn_docs d = docs_of(r);
+    switch (r->kind) {
+    case PN_TABLE_DOCS: return 3 * d.n + 2 + 2 * pn_docs_chunks(&d, d.n) + pn_docs_tokens(&d);
+    case PN_TABLE_OFFSETS: return r->rows + 1;
+    case PN_TABLE_LENGTHS: return r->rows;
+    default: return r->n;
+    }
+}
+
+bool pn_table_same_kind(const pn_table_recipe *a, const pn_table_recipe *b) {
+    return a->kind == b->kind && a->n == b->n && a->longest == b->longest && a->rows == b->rows && a->each == b->each;
 }
 
 /* The arrays of pn_cuda_docs, in its order. */
@@ -40,20 +48,35 @@ static void fill_docs(const pn_table_recipe *r, int32_t *values) {
         for (int64_t t = d.offset[i]; t < d.offset[i + 1]; t++) of_token[t] = (int32_t)i;
     }
     first[d.n] = (int32_t)c;
+    for (; c < chunks; c++) {
+        doc[c] = (int32_t)(d.n - 1);
+        begin[c] = (int32_t)d.offset[d.n];
+    }
+}
+
+static void fill_offsets(const pn_table_recipe *r, int32_t *values) {
+    for (int64_t i = 0; i <= r->rows; i++) values[i] = (int32_t)(r->part[0][i < r->n ? i : r->n] * r->each);
+}
+static void fill_lengths(const pn_table_recipe *r, int32_t *values) {
+    for (int64_t i = 0; i < r->rows; i++) values[i] = i < r->n ? (int32_t)(r->part[0][i + 1] - r->part[0][i]) : 0;
 }
 
 pn_status pn_table_fill(const pn_table_recipe *r, int32_t *values) {
+    const int64_t most = INT32_MAX / (r->each > 0 ? r->each : 1);
     for (int part = 0; part < 2; part++)
         for (int64_t i = 0; i < pn_table_part_length(r, part); i++) {
             const int64_t x = r->part[part][i];
-            PN_CHECK(x >= 0 && x <= INT32_MAX, PN_UNSUPPORTED,
+            PN_CHECK(x >= 0 && x <= most, PN_UNSUPPORTED,
                      "%lld tokens or keys in one pass: the GPU counts them in 31 bits; use fewer per step",
                      (long long)x);
         }
-    if (r->kind == PN_TABLE_DOCS)
-        fill_docs(r, values);
-    else
+    switch (r->kind) {
+    case PN_TABLE_DOCS: fill_docs(r, values); break;
+    case PN_TABLE_OFFSETS: fill_offsets(r, values); break;
+    case PN_TABLE_LENGTHS: fill_lengths(r, values); break;
+    default:
         for (int64_t i = 0; i < r->n; i++) values[i] = (int32_t)r->part[0][i];
+    }
     return PN_OK;
 }
 
@@ -78,7 +101,7 @@ static table *find(const pn_table_recipe *r) {
     for (int i = 0; i < PN_STAGED_TABLES; i++) {
         table *t = &tables[i];
         const pn_table_recipe *x = &t->made_of;
-        if (t->values && x->kind == r->kind && x->n == r->n && same_part(x, r, 0) && same_part(x, r, 1)) return t;
+        if (t->values && pn_table_same_kind(x, r) && same_part(x, r, 0) && same_part(x, r, 1)) return t;
     }
     return NULL;
 }
@@ -106,7 +129,9 @@ static pn_status make(table *t, const pn_table_recipe *r) {
     PN_TRY_GOTO(s, pn_device_upload(there, values, (size_t)n_values * sizeof *values), done);
     if (n[0]) memcpy(own, r->part[0], (size_t)n[0] * sizeof *own);
     if (n[1]) memcpy(own + n[0], r->part[1], (size_t)n[1] * sizeof *own);
-    *t = (table){ .made_of = { r->kind, r->n, { own, r->part[1] ? own + n[0] : NULL } }, .values = there };
+    *t = (table){ .made_of = *r, .values = there };
+    t->made_of.part[0] = own;
+    t->made_of.part[1] = r->part[1] ? own + n[0] : NULL;
     own = NULL;
     there = NULL;
 done:
@@ -130,14 +155,37 @@ static pn_status stage(const pn_table_recipe *r, const int32_t **out) {
 }
 
 pn_status pn_cuda_staged_integers(const int64_t *values, int64_t n, const int32_t **out) {
-    PN_TRY(stage(&(pn_table_recipe){ PN_TABLE_INTEGERS, n, { values, NULL } }, out));
+    PN_TRY(stage(&(pn_table_recipe){ .kind = PN_TABLE_INTEGERS, .n = n, .part = { values } }, out));
+    return PN_OK;
+}
+
+static pn_table_recipe recipe_of(pn_table_kind kind, const pn_docs *docs, int64_t rows, int64_t each) {
+    PN_ASSERT(docs->n <= rows || kind == PN_TABLE_DOCS);
+    return (pn_table_recipe){ .kind = kind,
+                              .n = docs->n,
+                              .part = { docs->offset, kind == PN_TABLE_DOCS ? docs->past : NULL },
+                              .longest = docs->longest,
+                              .rows = rows,
+                              .each = each };
+}
+
+pn_status pn_cuda_staged_offsets(const pn_docs *docs, int64_t rows, int64_t each, const int32_t **out) {
+    const pn_table_recipe r = recipe_of(PN_TABLE_OFFSETS, docs, rows, each);
+    PN_TRY(stage(&r, out));
+    return PN_OK;
+}
+
+pn_status pn_cuda_staged_lengths(const pn_docs *docs, int64_t rows, const int32_t **out) {
+    const pn_table_recipe r = recipe_of(PN_TABLE_LENGTHS, docs, rows, 0);
+    PN_TRY(stage(&r, out));
     return PN_OK;
 }
 
 pn_status pn_cuda_docs_stage(const pn_docs *docs, pn_cuda_docs *out) {
     int64_t n = docs->n, tokens = pn_docs_tokens(docs), chunks = pn_docs_chunks(docs, n);
+    const pn_table_recipe r = recipe_of(PN_TABLE_DOCS, docs, 0, 0);
     const int32_t *at;
-    PN_TRY(stage(&(pn_table_recipe){ PN_TABLE_DOCS, n, { docs->offset, docs->past } }, &at));
+    PN_TRY(stage(&r, &at));
     *out = (pn_cuda_docs){ .tokens = tokens, .n = n, .chunks = chunks, .offset = at };
     out->past = out->offset + n + 1;
     out->first_chunk = out->past + n;

@@ -26,10 +26,9 @@ template <class T> struct pn_window {
     }
 };
 
-/* Documents do not need their past here: layouts that differ in it are one table. */
+/* Documents do not need their past here. */
 static inline pn_status pn_window_docs(const pn_docs *docs, pn_cuda_docs *out) {
-    pn_docs of = *docs;
-    of.past = NULL;
+    const pn_docs of = pn_docs_without_past(docs);
     return pn_cuda_docs_stage(&of, out);
 }
 

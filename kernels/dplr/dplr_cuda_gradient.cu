@@ -298,6 +298,7 @@ template <class T> __global__ void __launch_bounds__(THREADS, 2) chunk_gradient(
     p.begin = c.docs.chunk_begin[p.chunk];
     const int last = c.docs.offset[c.docs.chunk_doc[p.chunk] + 1];
     p.n = last - p.begin < C ? last - p.begin : (int)C;
+    if (p.n == 0) return;
     const int group = (int)threadIdx.x / (CHANNELS / 4), token = 4 * group;
     const int at = (int)threadIdx.x % (CHANNELS / 4) * 4; /* its first channel, of those taken */
 

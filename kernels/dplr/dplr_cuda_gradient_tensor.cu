@@ -495,6 +495,7 @@ template <int DV> __global__ void __launch_bounds__(THREADS, DV <= 64 ? 2 : 1) c
     p.begin = c.docs.chunk_begin[p.chunk];
     const int last = c.docs.offset[c.docs.chunk_doc[p.chunk] + 1], id = (int)threadIdx.x;
     p.n = last - p.begin < C ? last - p.begin : (int)C;
+    if (p.n == 0) return;
 
     const int64_t ldv = (int64_t)c.heads * DV, ldk = (int64_t)c.heads * c.dk;
     const int64_t value = p.begin * ldv + p.head * DV, key = p.begin * ldk + (int64_t)p.head * c.dk;

@@ -128,6 +128,7 @@ template <int D> __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1) chu
     const int chunk = (int)(blockIdx.x / c.heads), head = (int)(blockIdx.x % c.heads), id = (int)threadIdx.x;
     const int warp = id / 32, begin = c.docs.chunk_begin[chunk], last = c.docs.offset[c.docs.chunk_doc[chunk] + 1];
     const int n = last - begin < C ? last - begin : (int)C;
+    if (n == 0) return;
     const int64_t ld = (int64_t)c.heads * D, at = begin * ld + head * D;
     auto copy = [&](unsigned char *to, const pn_bf16 *from) {
         pn_copy_tile<D, THREADS>(pn_shared(to), (const uint16_t *)(from ? from : c.q) + at, ld, n, from ? D : 0, id);

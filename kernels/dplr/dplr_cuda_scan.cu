@@ -150,6 +150,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) chunk_apply(pn_dplr_
     const int warp = id / 32, lane = id % 32;
     const int begin = c.docs.chunk_begin[chunk], last = c.docs.offset[c.docs.chunk_doc[chunk] + 1];
     const int n = last - begin < C ? last - begin : (int)C;
+    if (n == 0) return;
     const pn_dplr_maps<D> *maps = (const pn_dplr_maps<D> *)c.maps + blockIdx.x;
     copy_bytes(m->Q, maps->Q, (int)sizeof m->Q);
 #pragma unroll

@@ -196,6 +196,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
     __shared__ brought<Rows> buffer[2][group];
     const int id = (int)threadIdx.x, warp = __shfl_sync(~0u, id / 32, 0), lane = id % 32;
     const place p = place_of<T, Walk>(c);
+    if (Walk == ANSWERS && p.begin == p.end) return;
     const int n = p.end - p.begin, first = Walk == REVERSE ? p.end - 1 : p.begin;
     const bool copies = warp >= WARPS;
     auto size_of = [&](int done) { return n - done < group ? n - done : group; };
@@ -294,6 +295,7 @@ __global__ void __launch_bounds__(THREADS, Rows <= 8    ? 3
 /* Heads with more rows than registers: a column per thread, its state in memory. */
 template <walk Walk, class T> __global__ void __launch_bounds__(COLUMNS) walk_memory(const pn_dplr_cuda<T> c) {
     const place p = place_of<T, Walk>(c);
+    if (Walk == ANSWERS && p.begin == p.end) return;
     const int x = p.column + (int)threadIdx.x, dv = c.dv, dk = c.dk;
     if (x >= dv) return;
     const int64_t size = (int64_t)dk * dv, state = ((int64_t)p.unit * c.heads + p.head) * size + x;

@@ -50,7 +50,7 @@ static inline pn_status pn_glin_sizes_of(const pn_op_call *c, pn_glin_sizes *out
 /* One chunk of one head: block number -> chunk * heads + head. */
 struct pn_glin_place {
     int64_t chunk, first; /* its first token */
-    int head, doc, n;     /* n: its tokens */
+    int head, doc, n;     /* n: its tokens; 0 past the last chunk */
 };
 __device__ static inline pn_glin_place pn_glin_place_of(const pn_glin_sizes &s, int64_t block) {
     pn_glin_place p;

@@ -117,6 +117,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) scores(const pn_gl
         __device__ memory() {}
     } m;
     const pn_glin_place p = pn_glin_place_of(s, blockIdx.x);
+    if (p.n == 0) return;
     const int id = (int)threadIdx.x;
     const int64_t tokens_at = (int64_t)blockIdx.x * C * s.dk;
     for (int i = id; i < C * (C + 1); i += THREADS) (&m.s.A[0][0])[i] = 0;
@@ -212,6 +213,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) values(const pn_gl
     const int across = (s.dv + C - 1) / C, first_column = (int)(blockIdx.x % across) * C;
     const int64_t block = blockIdx.x / across;
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const float *A = x.A + block * TILE, *Kout = x.Kout + block * C * s.dk, *G = x.G + block * s.size();
     float y[4][4] = {};
     if (x.dO)
@@ -301,6 +303,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) keys(const pn_glin
     const int tiles = (s.dk + C - 1) / C, tile = (int)(blockIdx.x % tiles), first_channel = tile * C;
     const int64_t block = blockIdx.x / tiles, state = block * s.size();
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const int id = (int)threadIdx.x, lane = id % 32, c = id % C, channel = first_channel + c;
     const bool there = channel < s.dk;
 

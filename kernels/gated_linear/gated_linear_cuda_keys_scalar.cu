@@ -174,6 +174,7 @@ __global__ void __launch_bounds__(THREADS, Width == 64 && !Grouped ? 2 : 1) keys
     const int tiles = (s.dk + Width - 1) / Width, tile = (int)(blockIdx.x % tiles), first_channel = tile * Width;
     const int heads = Grouped ? c.group : 1;
     pn_glin_place p = pn_glin_place_of(s, blockIdx.x / tiles * heads);
+    if (p.n == 0) return;
     const int id = (int)threadIdx.x, warp = id / 32 % 4, group = p.head / heads;
     gate_sums *m =
         (gate_sums *)(memory + in::sums); /* of this head and the next: one warp may still be busy with one */

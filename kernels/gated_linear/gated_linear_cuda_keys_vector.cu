@@ -157,6 +157,7 @@ __global__ void __launch_bounds__(THREADS, 2) keys(const pn_glin_tensor c) {
     const int tiles = (s.dk + WIDTH - 1) / WIDTH, first_channel = (int)(blockIdx.x % tiles) * WIDTH;
     const int64_t block = blockIdx.x / tiles;
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const int id = (int)threadIdx.x, lane = pn_lane(), warp = id / 32 % 4;
     const bool own_keys = id >= THREADS / 2;
 

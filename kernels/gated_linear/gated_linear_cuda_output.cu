@@ -55,6 +55,7 @@ template <int DK, bool Vector, bool Values> __global__ void __launch_bounds__(TH
     const int heads = Vector ? 1 : c.group, tiles = (s.dv + COLUMNS - 1) / COLUMNS;
     const int64_t block = (int64_t)blockIdx.x * heads; /* the first head's */
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const int warp = (int)threadIdx.x / 32, id = (int)threadIdx.x;
     const uint32_t X = pn_shared(memory + in::X), Y = pn_shared(memory + in::Y);
 

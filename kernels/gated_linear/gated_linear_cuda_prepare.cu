@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(32 * GATES_WARPS) scalar_gates(const pn_glin_t
     const int64_t block = (int64_t)blockIdx.x * GATES_WARPS + threadIdx.x / 32;
     if (block >= s.docs.chunks * s.heads) return;
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const int lane = pn_lane(), i = 2 * lane;
     pn_glin_gates *x = &c.gates[block];
     const double g0 = c.g && i < p.n ? (double)c.g[s.g_at(p.first + i, p.head)] : 0.0;
@@ -154,6 +155,7 @@ __global__ void __launch_bounds__(THREADS, 2) prepare(const pn_glin_tensor c) {
     const pn_glin_sizes &s = c.s;
     const int64_t block = blockIdx.x;
     const pn_glin_place p = pn_glin_place_of(s, block);
+    if (p.n == 0) return;
     const int id = (int)threadIdx.x, warp = id / 32;
     float y[8][4] = {}, near[B] = {};
     for (int first = 0; first < s.dk; first += WIDTH) {

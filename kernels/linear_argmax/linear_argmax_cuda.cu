@@ -16,7 +16,7 @@ struct head { /* logits.cuh */
     };
     __device__ sums none() const { return { -INFINITY, 0 }; }
     struct row {};
-    __device__ row row_of(int64_t) const { return {}; }
+    __device__ row row_of(int64_t, bool) const { return {}; }
     template <int K, class Z, class W> __device__ void fold(sums &s, const row &, Z z, W word) const {
         const float most = pn_logits_max<K>(s.max, 0, z);
         if (most > s.max) s = { most, pn_logits_first<K>(most, 0, z, word) };

@@ -34,7 +34,7 @@ struct head { /* logits.cuh */
     struct row {
         int target;
     };
-    __device__ row row_of(int64_t n) const { return { r.target[n] }; }
+    __device__ row row_of(int64_t n, bool) const { return { r.target[n] }; }
     template <int K, class Z, class W> __device__ void fold(sums &s, const row &of, Z z, W word) const {
         const float most = pn_logits_max<K>(s.max, 0, z), base = pn_logits_base(most);
         float sum[4] = { s.sum * pn_logits_exp(s.max - base) };

@@ -32,7 +32,7 @@ struct head { /* logits.cuh */
     };
     __device__ sums none() const { return { { -INFINITY, -INFINITY }, { 0, 0 }, 0, { 0, 0 } }; }
     struct row {};
-    __device__ row row_of(int64_t) const { return {}; }
+    __device__ row row_of(int64_t, bool) const { return {}; }
     __device__ float exp_of(float z) const { return pn_logits_exp2(z * exponent); }
 
     template <int K, class Z, class W> __device__ void fold(sums &s, const row &, Z z, W word) const {

@@ -34,10 +34,10 @@ static bool case_at(int i, pn_op_case *out) {
         const char *name;
         pn_rope_attr attr;
     } cases[] = {
-        { "one token", { { 1, one, NULL }, 1, 2, 1e4 } },
-        { "four documents, one empty", { { 4, mixed, NULL }, 3, 16, 1e6 } },
-        { "decode at three positions", { { 3, step, past }, 2, 64, 1e6 } },
-        { "pieces after a past", { { 4, mixed, long_past }, 2, 20, 1e4 } },
+        { "one token", { { 1, one, NULL, 0 }, 1, 2, 1e4 } },
+        { "four documents, one empty", { { 4, mixed, NULL, 0 }, 3, 16, 1e6 } },
+        { "decode at three positions", { { 3, step, past, 0 }, 2, 64, 1e6 } },
+        { "pieces after a past", { { 4, mixed, long_past, 0 }, 2, 20, 1e4 } },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     const pn_rope_attr *a = &cases[i].attr;

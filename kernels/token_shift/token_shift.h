@@ -15,7 +15,7 @@ typedef struct pn_token_shift_attr {
 /* previous and last may be NULL. */
 static inline pn_status pn_token_shift(pn_tape *t, pn_tensor *x, pn_tensor *w, pn_tensor *previous, const pn_docs *docs,
                                        pn_tensor **y, pn_tensor **last) {
-    const pn_token_shift_attr attr = { .docs = { .n = docs->n, .offset = docs->offset } };
+    const pn_token_shift_attr attr = { .docs = pn_docs_without_past(docs) };
     pn_tensor *in[] = { x, w, previous }, *out[2];
     PN_TRY(pn_tape_call(t, &pn_op_token_shift, &attr, sizeof attr, in, 3, out, 2));
     *y = out[0];

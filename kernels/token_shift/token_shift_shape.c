@@ -39,15 +39,15 @@ static bool case_at(int i, pn_op_case *out) {
         int64_t channels;
         bool previous, frozen, gradcheck;
     } cases[] = {
-        { "one token", { { 1, one, NULL } }, 3, false, false, true },
-        { "tiny", { { 4, tiny, NULL } }, 3, false, false, true },
-        { "tiny, previous", { { 4, tiny, NULL } }, 2, true, false, true },
-        { "no token, previous", { { 2, none, NULL } }, 4, true, false, false },
-        { "mixed", { { 6, mixed, NULL } }, 96, false, false, false },
-        { "mixed, previous", { { 6, mixed, NULL } }, 33, true, false, false },
-        { "mixed, frozen", { { 6, mixed, NULL } }, 20, true, true, false },
-        { "three steps", { { 3, steps, NULL } }, 300, true, false, false },
-        { "600 tokens", { { 1, long_one, NULL } }, 576, false, false, false },
+        { "one token", { { 1, one, NULL, 0 } }, 3, false, false, true },
+        { "tiny", { { 4, tiny, NULL, 0 } }, 3, false, false, true },
+        { "tiny, previous", { { 4, tiny, NULL, 0 } }, 2, true, false, true },
+        { "no token, previous", { { 2, none, NULL, 0 } }, 4, true, false, false },
+        { "mixed", { { 6, mixed, NULL, 0 } }, 96, false, false, false },
+        { "mixed, previous", { { 6, mixed, NULL, 0 } }, 33, true, false, false },
+        { "mixed, frozen", { { 6, mixed, NULL, 0 } }, 20, true, true, false },
+        { "three steps", { { 3, steps, NULL, 0 } }, 300, true, false, false },
+        { "600 tokens", { { 1, long_one, NULL, 0 } }, 576, false, false, false },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     const pn_docs *docs = &cases[i].attr.docs;

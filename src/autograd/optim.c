@@ -24,6 +24,9 @@ struct pn_adamw {
     double *block;     /* on the host: sums of the blocks of the largest gradient */
     pn_adamw_gpu *gpu; /* NULL: on the host */
     int64_t steps;
+    pn_adamw_sum sum; /* over ranks; NULL: alone */
+    void *sum_ctx;
+    pn_tensor *shared;    /* on the host: what is summed, F64 [PN_ADAMW_SHARED] */
     bool begun;           /* a step, which is not finished */
     pn_readback *reading; /* of the GPU: its norm, and whether it was made */
     struct {              /* of the host: the same, and the first slot with a gradient that is not finite, -1: none */
@@ -90,7 +93,10 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
         PN_ASSERT(pn_pool_kind_of(slots[i].value->storage->pool) == kind);
         PN_TRY_GOTO(s, open_slot(o, &slots[i], &o->slots[o->n++]), fail);
     }
-    if (kind == PN_POOL_DEVICE) PN_TRY_GOTO(s, open_gpu(o), fail);
+    if (kind == PN_POOL_DEVICE)
+        PN_TRY_GOTO(s, open_gpu(o), fail);
+    else
+        PN_TRY_GOTO(s, pn_tensor_zeros(o->pool, PN_F64, 1, &(int64_t){ PN_ADAMW_SHARED }, &o->shared), fail);
     *out = o;
     return PN_OK;
 fail:
@@ -108,6 +114,7 @@ void pn_adamw_destroy(pn_adamw **op) {
         pn_tensor_release(&o->slots[i].value->grad);
         pn_tensor_release(&o->slots[i].value);
     }
+    pn_tensor_release(&o->shared);
     pn_readback_destroy(&o->reading);
     pn_adamw_gpu_destroy(&o->gpu);
     free(o->slots);
@@ -178,8 +185,12 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_te
         squares += own;
     }
     if (loss) PN_TRY(pn_tensor_read(loss, &total, PN_F64));
-    const double norm = sqrt(squares);
-    const bool made = isfinite(norm) && isfinite(total);
+    double *shared = pn_f64(o->shared);
+    shared[PN_ADAMW_SQUARES] = squares;
+    shared[PN_ADAMW_FAULTS] = !isfinite(total);
+    if (o->sum) PN_TRY(o->sum(o->sum_ctx, o->shared));
+    const double norm = sqrt(shared[PN_ADAMW_SQUARES]);
+    const bool made = isfinite(norm) && shared[PN_ADAMW_FAULTS] == 0;
     o->found.norm = norm;
     o->found.made = made;
     o->found.row = row;
@@ -206,9 +217,16 @@ static pn_status host_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_te
 
 static pn_status gpu_step(pn_adamw *o, const pn_adamw_rates *rates, const pn_tensor *loss) {
     for (int i = 0; i < o->n; i++) pn_adamw_gpu_gradient(o->gpu, i, pn_f32_or_null(o->slots[i].value->grad));
-    PN_TRY(pn_adamw_gpu_step(o->gpu, rates, pn_f32_or_null(loss)));
+    PN_TRY(pn_adamw_gpu_norm(o->gpu, pn_f32_or_null(loss)));
+    if (o->sum) PN_TRY(o->sum(o->sum_ctx, pn_adamw_gpu_shared(o->gpu)));
+    PN_TRY(pn_adamw_gpu_step(o->gpu, rates));
     PN_TRY(pn_readback_add(o->reading, pn_adamw_gpu_found(o->gpu)));
     return PN_OK;
+}
+
+void pn_adamw_share(pn_adamw *o, pn_adamw_sum sum, void *ctx) {
+    o->sum = sum;
+    o->sum_ctx = ctx;
 }
 
 pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *loss) {

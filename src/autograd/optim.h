@@ -35,6 +35,12 @@ pn_status pn_adamw_begin(pn_adamw *o, double learning_rate, const pn_tensor *los
 pn_status pn_adamw_finish(pn_adamw *o, double *norm);
 void pn_adamw_drop_gradients(pn_adamw *o);
 
+/* Several optimizers, one per rank, each with a part of the weights (ZeRO, arXiv:1910.02054), clip by the norm of all
+ * their gradients and make a step or leave it together. sum: adds up x, [n] F64 where the values are, over the ranks;
+ * called once in every begin. NULL: this optimizer is alone. */
+typedef pn_status (*pn_adamw_sum)(void *ctx, pn_tensor *x);
+void pn_adamw_share(pn_adamw *o, pn_adamw_sum sum, void *ctx);
+
 /* For checkpoints: the step count, and of slot i its name, the moments, [0] first, [1] second, borrowed, and the
  * masters: as many as the value has elements. Written, they also make the value. */
 int pn_adamw_slots(const pn_adamw *o);

@@ -52,14 +52,19 @@ __global__ void __launch_bounds__(THREADS) sum_squares(const part *parts, const 
 }
 
 __global__ void __launch_bounds__(SUM_THREADS)
-    summarise(const double *sums, int64_t n, double clip, const float *loss, const pn_cuda_bad *bad, double *summary) {
+    add_up(const double *sums, int64_t n, const float *loss, const pn_cuda_bad *bad, double *shared) {
     double sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += SUM_THREADS) sum += sums[i];
     sum = pn_block_sum<SUM_THREADS>(sum);
     if (threadIdx.x) return;
-    const double norm = sqrt(sum);
+    shared[PN_ADAMW_SQUARES] = sum;
+    shared[PN_ADAMW_FAULTS] = (loss && !isfinite(*loss)) || *(const volatile int *)&bad->taken;
+}
+
+__global__ void summarise(const double *shared, double clip, double *summary) {
+    const double norm = sqrt(shared[PN_ADAMW_SQUARES]);
     summary[PN_ADAMW_NORM] = norm;
-    summary[PN_ADAMW_MADE] = isfinite(norm) && (!loss || isfinite(*loss)) && !*(const volatile int *)&bad->taken;
+    summary[PN_ADAMW_MADE] = isfinite(norm) && shared[PN_ADAMW_FAULTS] == 0;
     summary[SCALE] = clip > 0 && norm > clip ? clip / norm : 1.0;
 }
 
@@ -150,7 +155,7 @@ struct pn_adamw_gpu {
     int n_rows;
     bool changed; /* since they were copied there */
     pn_storage *rows, *parts, *sums;
-    pn_tensor *summary, *found; /* found: its first values */
+    pn_tensor *shared, *summary, *found; /* found: the first values of summary */
 };
 
 static int64_t parts_of(int64_t n) {
@@ -177,7 +182,8 @@ static pn_status fill(pn_adamw_gpu *g, pn_pool *pool, const pn_adamw_row *rows, 
     PN_TRY(table(pool, NULL, (size_t)n * sizeof *rows, &g->rows));
     PN_TRY(table(pool, g->part_of, (size_t)g->n_parts * sizeof *g->part_of, &g->parts));
     PN_TRY(table(pool, NULL, (size_t)g->n_parts * sizeof(double), &g->sums));
-    const int64_t values = SUMMARY;
+    const int64_t values = SUMMARY, shared = PN_ADAMW_SHARED;
+    PN_TRY(pn_tensor_zeros(pool, PN_F64, 1, &shared, &g->shared));
     PN_TRY(pn_tensor_zeros(pool, PN_F64, 1, &values, &g->summary));
     PN_TRY(pn_tensor_rows(g->summary, 0, PN_ADAMW_FOUND, &g->found));
     return PN_OK;
@@ -201,6 +207,7 @@ extern "C" void pn_adamw_gpu_destroy(pn_adamw_gpu **gp) {
     pn_storage_release(&g->rows);
     pn_storage_release(&g->parts);
     pn_storage_release(&g->sums);
+    pn_tensor_release(&g->shared);
     pn_tensor_release(&g->found);
     pn_tensor_release(&g->summary);
     free(g->part_of);
@@ -214,19 +221,31 @@ extern "C" void pn_adamw_gpu_gradient(pn_adamw_gpu *g, int row, const float *gra
     g->row[row].grad = grad;
 }
 
-extern "C" pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss) {
+extern "C" pn_tensor *pn_adamw_gpu_shared(pn_adamw_gpu *g) {
+    return g->shared;
+}
+
+extern "C" pn_status pn_adamw_gpu_norm(pn_adamw_gpu *g, const float *loss) {
     if (g->changed) PN_TRY(pn_storage_write(g->rows, 0, g->row, (size_t)g->n_rows * sizeof *g->row));
     g->changed = false;
     const part *parts = (const part *)g->parts->data;
     const pn_adamw_row *rows = (const pn_adamw_row *)g->rows->data;
-    double *sums = (double *)g->sums->data, *summary = pn_f64(g->summary);
+    double *sums = (double *)g->sums->data;
     const unsigned blocks = (unsigned)g->n_parts;
     if (blocks) {
         sum_squares<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, sums);
         PN_TRY(pn_cuda_launched(name));
     }
-    summarise<<<1, SUM_THREADS, 0, pn_cuda_stream()>>>(sums, g->n_parts, rates->clip, loss, pn_cuda_bad_slot(),
-                                                       summary);
+    add_up<<<1, SUM_THREADS, 0, pn_cuda_stream()>>>(sums, g->n_parts, loss, pn_cuda_bad_slot(), pn_f64(g->shared));
+    return pn_cuda_launched(name);
+}
+
+extern "C" pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates) {
+    const part *parts = (const part *)g->parts->data;
+    const pn_adamw_row *rows = (const pn_adamw_row *)g->rows->data;
+    double *summary = pn_f64(g->summary);
+    const unsigned blocks = (unsigned)g->n_parts;
+    summarise<<<1, 1, 0, pn_cuda_stream()>>>(pn_f64(g->shared), rates->clip, summary);
     PN_TRY(pn_cuda_launched(name));
     if (blocks) {
         update<<<blocks, THREADS, 0, pn_cuda_stream()>>>(parts, rows, summary, *rates);

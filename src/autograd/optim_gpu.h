@@ -25,6 +25,8 @@ typedef struct pn_adamw_rates {
     float shrink; /* of rows with decay */
 } pn_adamw_rates;
 
+/* What ranks add up before a step: sums of squares, and how many found something that forbids it. */
+enum { PN_ADAMW_SQUARES, PN_ADAMW_FAULTS, PN_ADAMW_SHARED };
 /* What a step finds. */
 enum { PN_ADAMW_NORM, PN_ADAMW_MADE, PN_ADAMW_FOUND };
 
@@ -33,9 +35,13 @@ pn_status pn_adamw_gpu_create(pn_pool *pool, const pn_adamw_row *rows, int n, pn
 void pn_adamw_gpu_destroy(pn_adamw_gpu **g);
 /* Where the gradient of a row is, from the next step on. */
 void pn_adamw_gpu_gradient(pn_adamw_gpu *g, int row, const float *grad);
-/* Asks for norm and update: for nothing but the norm where that or the loss (an address of the GPU,
- * NULL: none) is not finite, or an input was outside its contract. */
-pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates, const float *loss);
+/* A step is asked for in two parts. First what shared() is to hold, F64 [PN_ADAMW_SHARED]: the squares of the
+ * gradients, and a fault where the loss (an address of the GPU, NULL: none) is not finite or an input was outside its
+ * contract. */
+pn_status pn_adamw_gpu_norm(pn_adamw_gpu *g, const float *loss);
+pn_tensor *pn_adamw_gpu_shared(pn_adamw_gpu *g); /* borrowed */
+/* Then the update from what it holds by then: none where that is no finite norm without a fault. */
+pn_status pn_adamw_gpu_step(pn_adamw_gpu *g, const pn_adamw_rates *rates);
 /* F64 [PN_ADAMW_FOUND] of the last step: the norm before clipping, and 0 where nothing was updated. Borrowed. */
 const pn_tensor *pn_adamw_gpu_found(const pn_adamw_gpu *g);
 /* The first row whose gradient was not finite in the last step, -1: none. Waits for the GPU. */

@@ -12,8 +12,11 @@
 /* One recorded call. Shells of every input and output are retained, values only where the op declared to save them; and
  * of these, what an `again` record makes is not held but awaited: `ensure` makes it when it is read. */
 typedef struct node {
-    const pn_op_impl *impl; /* backward uses the implementation that ran forward; NULL: a recompute node */
+    const pn_op_impl *impl; /* backward uses the implementation that ran forward; NULL: a recompute node, or a mark */
     pn_tape_body body;
+    pn_tape_passed passed; /* of a mark: with ctx and index */
+    void *ctx;
+    int index;
     pn_op_call call;
     uint32_t saved;   /* PN_SAVE_* of what it needs */
     uint32_t awaited; /* of these, what nobody holds for it */
@@ -39,6 +42,8 @@ struct pn_tape {
     pn_tensor **planned; /* shells whose gradients a plan made: they have no memory and must not outlive it */
     int n_planned, cap_planned;
     pn_op_cost cost;
+    pn_tape_home home; /* of leaves' gradients */
+    void *home_ctx;
     bool side_by_side, branching; /* whether branches are kept apart, and whether one is open */
     pn_storage *scratch[HELD];    /* of open branches: nothing else may have it */
     int n_scratch;
@@ -369,7 +374,8 @@ static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
         x->grad = own;
         return s;
     }
-    PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &x->grad));
+    if (t->home && !x->maker) PN_TRY(t->home(t->home_ctx, t, x, &x->grad));
+    if (!x->grad) PN_TRY(pn_tensor_create(t->pool, x->grad_dtype, x->rank, x->shape, &x->grad));
     if (zeros) PN_TRY(pn_tensor_fill_zero(x->grad));
     if (t->backend != PN_PLAN) return PN_OK;
     if (t->n_planned == t->cap_planned) {
@@ -381,6 +387,25 @@ static pn_status make_gradient(pn_tape *t, pn_tensor *x, bool zeros) {
     }
     t->planned[t->n_planned++] = pn_tensor_retain_shell(x);
     return PN_OK;
+}
+
+void pn_tape_gradient_home(pn_tape *t, pn_tape_home home, void *ctx) {
+    t->home = home;
+    t->home_ctx = ctx;
+}
+
+bool pn_tape_has_home(const pn_tape *t) {
+    return t->home;
+}
+
+pn_status pn_tape_mark(pn_tape *t, pn_tape_passed passed, void *ctx, int index) {
+    if (!t->recording) return PN_OK;
+    node n;
+    memset(&n, 0, sizeof n);
+    n.passed = passed;
+    n.ctx = ctx;
+    n.index = index;
+    return push_node(t, &n);
 }
 
 /* Adds g to the gradient of x. Where x has none yet it may take g itself, unless it outlives the pass: whoever adds to
@@ -502,10 +527,11 @@ static pn_status backward_to(pn_tape *t, int base) {
         bool reached = false;
         for (int i = 0; i < n.call.n_out; i++) reached = reached || n.call.out[i]->grad;
         pn_status s = PN_OK;
+        if (n.passed) s = n.passed(n.ctx, t, n.index);
         if (reached) s = n.impl ? op_backward(t, &n) : recompute_backward(t, &n);
         for (int i = 0; i < n.call.n_out; i++) pn_tensor_release(&n.call.out[i]->grad);
         node_free(&n);
-        if (s) return pn_trace_at(__FILE__, __LINE__, s, n.impl ? n.call.op->name : "recompute");
+        if (s) return pn_trace_at(__FILE__, __LINE__, s, n.impl ? n.call.op->name : n.body ? "recompute" : "mark");
     }
     return PN_OK;
 }

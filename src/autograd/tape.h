@@ -62,6 +62,17 @@ pn_status pn_tape_own(pn_tape *t, pn_tensor *x);
 /* A tensor with undefined values, owned by the current scope. */
 pn_status pn_tape_new(pn_tape *t, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
 
+/* Where gradients of leaves are: home makes *grad, of the leaf's shape and grad_dtype and with undefined values, for a
+ * leaf that has none yet (the leaf owns the reference); or leaves it NULL, and the tape makes it in its pool. NULL: all
+ * are the tape's. Stays over a reset. */
+typedef pn_status (*pn_tape_home)(void *ctx, pn_tape *t, pn_tensor *leaf, pn_tensor **grad);
+void pn_tape_gradient_home(pn_tape *t, pn_tape_home home, void *ctx);
+bool pn_tape_has_home(const pn_tape *t);
+/* While recording: passed(ctx, t, index) is called when backward is through with everything that is recorded from here
+ * on, and what that read has its gradients: the time to send them. Elsewhere it does nothing. */
+typedef pn_status (*pn_tape_passed)(void *ctx, pn_tape *t, int index);
+pn_status pn_tape_mark(pn_tape *t, pn_tape_passed passed, void *ctx, int index);
+
 /* Gradients accumulate into ->grad of every leaf that wants_grad; records and saved values are freed as it passes them.
  * `loss` has one element. PN_NUMERIC when the loss is not finite. */
 pn_status pn_tape_backward(pn_tape *t, pn_tensor *loss);

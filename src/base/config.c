@@ -441,10 +441,8 @@ static bool is_list(const pn_option *row) {
     return row->kind == PN_OPTION_INTS || row->kind == PN_OPTION_STRINGS;
 }
 
-static pn_status read_list_value(pn_config *c, const char *section, const pn_option *row, const node *value,
-                                 void *out) {
+static pn_status read_items(pn_config *c, const char *section, const pn_option *row, const node *value, void *out) {
     char where[400], origin[256];
-    *(int64_t *)(void *)((char *)out + row->offset) = 0; /* both list structs start with n */
     for (int i = 0; i < value->n; i++) {
         const node *item = value->item[i];
         snprintf(where, sizeof where, "%s: %s", origin_text(c, item, origin, sizeof origin), section);
@@ -460,9 +458,14 @@ static pn_status read_value(pn_config *c, const char *section, const pn_option *
     if (!*section) section = "top level";
     snprintf(where, sizeof where, "%s: %s", origin_text(c, value, origin, sizeof origin), section);
     if (is_list(row)) {
-        if (value->kind == LIST) return read_list_value(c, section, row, value, out);
+        *(int64_t *)(void *)((char *)out + row->offset) = 0; /* both list structs start with n */
+        if (value->kind == LIST) return read_items(c, section, row, value, out);
         PN_CHECK(value->kind == SCALAR, PN_USAGE, "%s: %s must be a list", where, row->name);
-        *(int64_t *)(void *)((char *)out + row->offset) = 0;
+    }
+    if (row->kind == PN_OPTION_RAMP && value->kind == LIST) {
+        PN_CHECK(value->n == 2, PN_USAGE, "%s: %s lists %d numbers; give one, or the first and the last", where,
+                 row->name, value->n);
+        return read_items(c, section, row, value, out);
     }
     PN_CHECK(value->kind == SCALAR, PN_USAGE, "%s: %s must be a single value", where, row->name);
     return pn_option_parse(row, where, value->text, 0, out);

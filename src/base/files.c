@@ -130,8 +130,15 @@ pn_status pn_file_writer_open(const char *path, pn_file_writer *w) {
     return PN_OK;
 }
 
-/* A rename lasts once the directory that holds the name is on disk. File systems that cannot sync a directory say so;
- * then the rename is as durable as they make it. */
+/* File systems that cannot sync a directory say so; then a rename is as durable as they make it. */
+void pn_directory_sync(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+/* A rename lasts once the directory that holds the name is on disk. */
 static void sync_parent(const char *path) {
     char parent[PN_PATH_MAX];
     const char *slash = strrchr(path, '/');
@@ -141,10 +148,7 @@ static void sync_parent(const char *path) {
     else
         parent[n++] = '.';
     parent[n] = '\0';
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
+    pn_directory_sync(parent);
 }
 
 pn_status pn_file_writer_commit(pn_file_writer *w) {

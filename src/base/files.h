@@ -28,6 +28,8 @@ pn_status pn_file_read(const char *path, size_t limit, char **data, size_t *n_by
 pn_status pn_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes);
 /* Puts on disk what another library has written and closed. */
 pn_status pn_file_sync(const char *path);
+/* The names in a directory, as far as its file system can do that: renames and removals last. */
+void pn_directory_sync(const char *path);
 
 /* A file written aside (path.tmp), synced and renamed by commit. On any failure the old file is untouched. */
 typedef struct pn_file_writer {

@@ -8,10 +8,15 @@
 #include <strings.h>
 
 static const char *const kind_names[] = {
-    [PN_OPTION_BOOL] = "true or false",    [PN_OPTION_INT] = "a whole number",
-    [PN_OPTION_FLOAT] = "a number",        [PN_OPTION_STRING] = "text",
-    [PN_OPTION_ENUM] = "one of its names", [PN_OPTION_INTS] = "a list of whole numbers",
-    [PN_OPTION_STRINGS] = "a list",        [PN_OPTION_SECTION] = "a section",
+    [PN_OPTION_BOOL] = "true or false",
+    [PN_OPTION_INT] = "a whole number",
+    [PN_OPTION_FLOAT] = "a number",
+    [PN_OPTION_STRING] = "text",
+    [PN_OPTION_ENUM] = "one of its names",
+    [PN_OPTION_INTS] = "a list of whole numbers",
+    [PN_OPTION_STRINGS] = "a list",
+    [PN_OPTION_SECTION] = "a section",
+    [PN_OPTION_RAMP] = "a number, or a list of the first and the last,",
 };
 
 const pn_option *pn_option_find(const pn_option *table, const char *name) {
@@ -142,6 +147,14 @@ static pn_status parse_float(const pn_option *row, const char *where, const char
     return PN_OK;
 }
 
+/* One number is both ends. */
+static pn_status parse_ramp(const pn_option *row, const char *where, const char *text, int64_t i, pn_ramp *out) {
+    PN_CHECK(i < 2, PN_USAGE, "%s: %s is a number, or a list of two: the first and the last one", where, row->name);
+    PN_TRY(parse_float(row, where, text, &out->to));
+    if (i == 0) out->from = out->to;
+    return PN_OK;
+}
+
 static pn_status parse_enum(const pn_option *row, const char *where, const char *text, int64_t *out) {
     char all[512] = "";
     int n = 0;
@@ -175,6 +188,7 @@ pn_status pn_option_parse(const pn_option *row, const char *where, const char *t
         return PN_OK;
     case PN_OPTION_INT: return parse_int(row, where, text, (int64_t *)(void *)field);
     case PN_OPTION_FLOAT: return parse_float(row, where, text, (double *)(void *)field);
+    case PN_OPTION_RAMP: return parse_ramp(row, where, text, i, (pn_ramp *)(void *)field);
     case PN_OPTION_STRING: *(const char **)(void *)field = text; return PN_OK;
     case PN_OPTION_ENUM: return parse_enum(row, where, text, (int64_t *)(void *)field);
     case PN_OPTION_INTS:
@@ -299,6 +313,16 @@ static void number(double v, pn_buf *out) {
     pn_buf_text(out, pn_double_text(v, text, sizeof text));
 }
 
+static void ramp_text(const pn_ramp *r, pn_buf *out) {
+    const bool constant = r->from == r->to;
+    if (!constant) pn_buf_char(out, '[');
+    number(r->from, out);
+    if (constant) return;
+    pn_buf_text(out, ", ");
+    number(r->to, out);
+    pn_buf_char(out, ']');
+}
+
 void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
     const void *field = (const char *)in + row->offset;
     const pn_int_list *ints = field;
@@ -312,6 +336,7 @@ void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
             pn_buf_printf(out, "%lld", (long long)*(const int64_t *)field);
         break;
     case PN_OPTION_FLOAT: number(*(const double *)field, out); break;
+    case PN_OPTION_RAMP: ramp_text(field, out); break;
     case PN_OPTION_STRING: pn_yaml_string(*(const char *const *)field, out); break;
     case PN_OPTION_ENUM: pn_yaml_string(row->choices[*(const int64_t *)field], out); break;
     case PN_OPTION_INTS:
@@ -333,7 +358,8 @@ void pn_option_text(const pn_option *row, const void *in, pn_buf *out) {
 
 void pn_option_type_text(const pn_option *row, pn_buf *out) {
     char range[96] = "";
-    if (row->kind == PN_OPTION_INT || row->kind == PN_OPTION_FLOAT || row->kind == PN_OPTION_INTS)
+    if (row->kind == PN_OPTION_INT || row->kind == PN_OPTION_FLOAT || row->kind == PN_OPTION_RAMP ||
+        row->kind == PN_OPTION_INTS)
         bounds(row, range, sizeof range);
     pn_buf_printf(out, "%s%s%s", kind_names[row->kind], *range ? " " : "", range);
     if (row->zero) pn_buf_printf(out, ", or %s", row->zero);

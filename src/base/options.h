@@ -32,10 +32,21 @@ typedef struct pn_string_list {
     const char *item[PN_LIST_MAX]; /* owned by the config, or static */
 } pn_string_list;
 
+/* A number that changes from start to end of something. */
+typedef struct pn_ramp {
+    double from, to;
+} pn_ramp;
+
+/* At x in 0 .. 1, linearly. */
+static inline double pn_ramp_at(const pn_ramp *r, double x) {
+    return x >= 1 ? r->to : r->from + (r->to - r->from) * x;
+}
+
 typedef enum pn_option_kind {
     PN_OPTION_BOOL,    /* bool */
     PN_OPTION_INT,     /* int64_t in min .. max */
     PN_OPTION_FLOAT,   /* double in min .. max */
+    PN_OPTION_RAMP,    /* pn_ramp, both in min .. max: a number, or the first and the last one as a list */
     PN_OPTION_STRING,  /* const char *, owned by the config; NULL when unset and without default */
     PN_OPTION_ENUM,    /* int64_t: index into choices */
     PN_OPTION_INTS,    /* pn_int_list, each in min .. max */
@@ -79,6 +90,11 @@ typedef struct pn_option {
 #define PN_OPT_FLOAT(type, field, def_, min_, max_, help_)                                                             \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_FLOAT, .offset = offsetof(type, field), .def = #def_, .min = min_,           \
+        .max = max_, .help = help_                                                                                     \
+    }
+#define PN_OPT_RAMP(type, field, def_, min_, max_, help_)                                                              \
+    {                                                                                                                  \
+        .name = #field, .kind = PN_OPTION_RAMP, .offset = offsetof(type, field), .def = #def_, .min = min_,            \
         .max = max_, .help = help_                                                                                     \
     }
 /* def_: a string literal, or NULL and then .example = "..." at the end */

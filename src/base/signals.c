@@ -3,7 +3,10 @@
 #include <signal.h>
 #include <string.h>
 
+#include "clock.h"
+
 static volatile sig_atomic_t interrupted;
+static double deadline;        /* pn_seconds; 0: none */
 static int64_t questions_left; /* until a test's interruption; 0: none is planned */
 
 static void on_signal(int sig) {
@@ -23,12 +26,24 @@ void pn_signals_install(void) {
     sigaction(SIGTERM, &a, NULL);
 }
 
+void pn_interrupt_in(double seconds) {
+    deadline = seconds > 0 ? pn_seconds() + seconds : 0;
+}
+
+static bool out_of_time(void) {
+    return deadline > 0 && pn_seconds() >= deadline;
+}
+
+const char *pn_interruption(void) {
+    return !interrupted && out_of_time() ? "the time limit" : "a signal";
+}
+
 bool pn_interrupted(void) {
     if (questions_left > 1)
         questions_left--;
     else if (questions_left == 1)
         return true;
-    return interrupted != 0;
+    return interrupted != 0 || out_of_time();
 }
 
 void pn_interrupt_after(int64_t n) {

@@ -1,4 +1,5 @@
-/* SIGINT and SIGTERM ask long work to save and stop (PN_INTERRUPTED); a second one ends the process at once. */
+/* SIGINT, SIGTERM and a time limit ask long work to save and stop (PN_INTERRUPTED); a second signal ends the process at
+ * once. */
 #ifndef PN_BASE_SIGNALS_H
 #define PN_BASE_SIGNALS_H
 
@@ -6,7 +7,11 @@
 #include <stdint.h>
 
 void pn_signals_install(void);
+/* From so many seconds after now on, pn_interrupted answers as after a signal; 0: no longer. */
+void pn_interrupt_in(double seconds);
 bool pn_interrupted(void);
+/* "a signal", or "the time limit". */
+const char *pn_interruption(void);
 /* For tests of resuming: from the n-th question on, pn_interrupted answers as after a signal. 0: no longer. */
 void pn_interrupt_after(int64_t n);
 

@@ -19,11 +19,14 @@ pn_status pn_compute_open(const pn_compute_options *o, const char *where, pn_com
     const bool cuda = o->device == DEVICE_CUDA;
     PN_CHECK(cuda || o->precision != PRECISION_BF16, PN_USAGE, "%s: bf16 needs device: cuda; the CPU computes in f32",
              where);
-    *out = (pn_compute){ PN_CPU, PN_F32 };
-    if (!cuda) return PN_OK;
-    PN_TRY(pn_device_open());
-    *out = (pn_compute){ PN_CUDA, o->precision == PRECISION_F32 ? PN_F32 : PN_BF16 };
+    if (cuda) PN_TRY(pn_device_open());
+    *out = pn_compute_asked(o);
     return PN_OK;
+}
+
+pn_compute pn_compute_asked(const pn_compute_options *o) {
+    if (o->device != DEVICE_CUDA) return (pn_compute){ PN_CPU, PN_F32 };
+    return (pn_compute){ PN_CUDA, o->precision == PRECISION_F32 ? PN_F32 : PN_BF16 };
 }
 
 pn_status pn_compute_tell(const pn_compute *c) {

@@ -19,6 +19,8 @@ typedef struct pn_compute {
 /* Opens the GPU where one is asked for. PN_USAGE, starting with `where`, for BF16 on the CPU;
  * PN_UNSUPPORTED, with the remedy, without a GPU that can be used. */
 pn_status pn_compute_open(const pn_compute_options *o, const char *where, pn_compute *out);
+/* The same without opening anything. */
+pn_compute pn_compute_asked(const pn_compute_options *o);
 /* Says which GPU it is, to people and to the log, once that is open; nothing on the CPU. */
 pn_status pn_compute_tell(const pn_compute *c);
 

@@ -92,7 +92,7 @@ pn_status pn_delta_mix(const pn_delta_rule *w, const pn_delta_shape *s, pn_tape 
     PN_TRY(pn_tape_branch(t));
     if (w->wg && state) PN_TRY(pn_linear(t, x, w->wg, NULL, &z));
     PN_TRY(pn_tape_join(t));
-    const pn_gated_delta_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_gated_delta_attr attr = { .docs = pn_docs_without_past(docs),
                                        .heads = (int)s->heads,
                                        .v_heads = (int)s->v_heads,
                                        .dk = (int)s->dk,

@@ -43,14 +43,43 @@ static double element(const pn_init *init, pn_rng *rng, int64_t i, int64_t n) {
     PN_ASSERT(!"an init kind");
 }
 
-pn_status pn_init_fill(const pn_init *init, pn_rng *rng, pn_tensor *value) {
-    if (init->kind == PN_INIT_ORTHOGONAL) return pn_orthogonal_fill(init->a, rng, value);
-    for (int64_t i = 0, n = pn_tensor_elems(value); i < n; i++) {
-        double x = element(init, rng, i, n);
+/* How many numbers of the stream an element takes, -1: that depends on them. */
+static int draws(pn_init_kind kind) {
+    switch (kind) {
+    case PN_INIT_NORMAL: return 2;
+    case PN_INIT_UNIFORM:
+    case PN_INIT_DT_BIAS: return 1;
+    case PN_INIT_LOG_UNIFORM: return -1;
+    default: return 0;
+    }
+}
+
+static void fill(const pn_init *init, pn_rng *rng, pn_tensor *value, int64_t begin, int64_t end) {
+    const int64_t n = pn_tensor_elems(value);
+    for (int64_t i = begin; i < end; i++) {
+        const double x = element(init, rng, i, n);
         if (value->dtype == PN_F64)
             pn_f64(value)[i] = x;
         else
             pn_f32(value)[i] = (float)x;
     }
+}
+
+pn_status pn_init_fill(const pn_init *init, pn_rng *rng, pn_tensor *value) {
+    enum { PART = 1 << 16 };
+    const int64_t n = pn_tensor_elems(value), parts = (n + PART - 1) / PART;
+    const int each = draws(init->kind);
+    if (init->kind == PN_INIT_ORTHOGONAL) return pn_orthogonal_fill(init->a, rng, value);
+    if (each < 0) {
+        fill(init, rng, value, 0, n);
+        return PN_OK;
+    }
+#pragma omp parallel for schedule(dynamic) if (parts > 1)
+    for (int64_t k = 0; k < parts; k++) {
+        pn_rng own = *rng;
+        pn_rng_skip(&own, (uint64_t)(k * PART * each));
+        fill(init, &own, value, k * PART, (k + 1) * PART < n ? (k + 1) * PART : n);
+    }
+    pn_rng_skip(rng, (uint64_t)(n * each));
     return PN_OK;
 }

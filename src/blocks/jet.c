@@ -104,7 +104,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     PN_TRY(pn_silu(t, h, &h));
     PN_TRY(pn_tape_join(t));
     PN_TRY(pn_tape_branch(t));
-    const pn_dynamic_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset }, .width = (int)o->conv_size };
+    const pn_dynamic_conv_attr attr = { .docs = pn_docs_without_past(docs), .width = (int)o->conv_size };
     PN_TRY(pn_dynamic_conv(t, in[PN_V], h, a->w2, a->b2, state ? state->tensor[STATE_CONV] : NULL, &attr, &v, &window));
     if (state) PN_TRY(pn_state_replace(state, STATE_CONV, window));
     PN_TRY(pn_delta_mix(&a->rule, &a->shape, t, x, in[PN_Q], in[PN_K], v, docs, state, STATE_S, y));

@@ -50,7 +50,7 @@ void pn_linear_rule_map(const pn_linear_rule *w, const pn_linear_shape *s, pn_at
 pn_status pn_linear_rule_mix(const pn_linear_rule *w, const pn_linear_shape *s, pn_tape *t, pn_tensor *x, pn_tensor *q,
                              pn_tensor *k, pn_tensor *v, pn_tensor *g, bool vector_gate, const pn_docs *docs,
                              pn_state *state, int s_index, pn_tensor **y) {
-    const pn_gated_linear_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_gated_linear_attr attr = { .docs = pn_docs_without_past(docs),
                                         .heads = (int)s->heads,
                                         .q_heads = (int)s->heads,
                                         .k_heads = (int)s->kv_heads,

@@ -120,7 +120,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     pn_tensor *in[3], *xbc[3], *window, *dt, *g, *v, *mixed, *final_state;
     PN_TRY(pn_linear(t, x, a->w_in, a->b_in, &mixed));
     PN_TRY(pn_split(t, mixed, (const int64_t[]){ I, a->conv_channels, H }, 3, in));
-    const pn_causal_conv_attr conv = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_causal_conv_attr conv = { .docs = pn_docs_without_past(docs),
                                        .width = (int)o->conv_kernel,
                                        .silu = true };
     PN_TRY(
@@ -129,7 +129,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     PN_TRY(pn_split(t, mixed, (const int64_t[]){ I, MN, MN }, 3, xbc));
     PN_TRY(pn_time_step(t, in[RAW_DT], a->a_log, a->dt_bias, o->time_step_limit_min, o->time_step_limit_max, &dt, &g));
     PN_TRY(pn_head_scale(t, xbc[VALUE], dt, NULL, &v));
-    const pn_gated_linear_attr core = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_gated_linear_attr core = { .docs = pn_docs_without_past(docs),
                                         .heads = (int)H,
                                         .q_heads = (int)a->groups,
                                         .k_heads = (int)a->groups,

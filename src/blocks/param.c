@@ -11,7 +11,7 @@
 static pn_status create(pn_backend backend, pn_dtype dtype, pn_params **out) {
     pn_params *p = calloc(1, sizeof *p);
     PN_CHECK(p, PN_MEMORY, "out of memory");
-    p->backend = backend;
+    p->backend = p->planned_for = backend;
     p->dtype = dtype;
     pn_status s = pn_pool_create_exact(pn_backend_pool(backend), &p->pool);
     if (s) {
@@ -34,6 +34,7 @@ pn_status pn_params_plan(pn_dtype dtype, pn_params **out) {
 
 pn_status pn_params_create_like(const pn_params *like, pn_params **out) {
     PN_TRY(create(like->backend, like->dtype, out));
+    (*out)->planned_for = like->planned_for;
     return PN_OK;
 }
 
@@ -152,7 +153,7 @@ pn_status pn_params_tape(const pn_params *p, pn_tape **out) {
 }
 
 pn_status pn_params_tape_plan(const pn_params *p, pn_tape **out) {
-    PN_TRY(pn_tape_create_plan(p->backend, p->dtype, out));
+    PN_TRY(pn_tape_create_plan(p->backend == PN_PLAN ? p->planned_for : p->backend, p->dtype, out));
     return PN_OK;
 }
 
@@ -198,17 +199,8 @@ pn_status pn_params_copy(const pn_params *from, const char *from_prefix, pn_para
     return PN_OK;
 }
 
-/* What one thread can draw beside others: weights on the host, without library calls that have threads of their own. */
-static bool drawn_apart(const pn_param *p) {
-    return pn_pool_kind_of(p->value->storage->pool) == PN_POOL_HOST && p->init.kind != PN_INIT_ORTHOGONAL;
-}
-
 pn_status pn_params_init_since(pn_params *p, int n, uint64_t seed) {
-    for (int i = n; i < p->n; i++)
-        if (!drawn_apart(p->item[i])) PN_TRY(pn_param_init(p->item[i], seed));
-#pragma omp parallel for schedule(dynamic)
-    for (int i = n; i < p->n; i++)
-        if (drawn_apart(p->item[i])) (void)pn_param_init(p->item[i], seed); /* takes no memory: cannot fail */
+    for (int i = n; i < p->n; i++) PN_TRY(pn_param_init(p->item[i], seed));
     return PN_OK;
 }
 

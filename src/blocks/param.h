@@ -32,9 +32,10 @@ typedef struct pn_param_guard {
 typedef struct pn_params {
     pn_param **item;
     int n, cap;
-    pn_pool *pool;      /* where new weights are made */
-    pn_backend backend; /* PN_CPU or PN_REF at first; PN_PLAN of a plan */
-    pn_dtype dtype;     /* the compute type of what uses them (op.h): F32, F64 for PN_REF, or BF16 for PN_CUDA */
+    pn_pool *pool;          /* where new weights are made */
+    pn_backend backend;     /* PN_CPU or PN_REF at first; PN_PLAN of a plan */
+    pn_backend planned_for; /* of a plan: the backend whose scratch it counts; PN_PLAN: none */
+    pn_dtype dtype;         /* the compute type of what uses them (op.h): F32, F64 for PN_REF, or BF16 for PN_CUDA */
     /* Where declare looks for a weight of the asked name, shape and dtype before it makes one; NULL: nowhere. Borrowed:
      * set it while a model is built. */
     const struct pn_params *lender;

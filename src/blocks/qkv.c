@@ -63,7 +63,7 @@ pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor 
                        pn_state *state, pn_tensor **out) {
     PN_TRY(pn_linear(t, x, a->w[i], a->bias[i], out));
     if (!a->conv_size) return PN_OK;
-    const pn_causal_conv_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+    const pn_causal_conv_attr attr = { .docs = pn_docs_without_past(docs),
                                        .width = (int)a->conv_size,
                                        .silu = silu };
     pn_tensor *window;

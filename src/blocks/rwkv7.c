@@ -234,7 +234,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     const pn_rwkv_keys_attr unit = { .head_dim = N, .eps = o->fuse_norm ? 1e-6 : 0, .floor = o->fuse_norm ? 0 : 1e-12 };
     PN_TRY(pn_rwkv_keys(t, &unit, k, rate, a->k_k, a->k_a, &keys));
     const pn_dplr_attr core = {
-        .docs = { .n = docs->n, .offset = docs->offset }, .heads = (int)H, .dk = (int)N, .dv = (int)N, .scale = 1
+        .docs = pn_docs_without_past(docs), .heads = (int)H, .dk = (int)N, .dv = (int)N, .scale = 1
     };
     PN_TRY(pn_dplr(t, &core, r, keys.key, v, keys.remove, keys.add, decay, state ? state->tensor[STATE_S] : NULL,
                    &mixed, &final_state));

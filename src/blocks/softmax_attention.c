@@ -47,7 +47,7 @@ pn_status pn_softmax_attention_mix(pn_block *b, int64_t window, pn_tape *t, pn_t
     PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, a->wv, a->bv, &v));
     PN_TRY(pn_tape_join(t));
-    pn_attention_attr attr = { .docs = { .n = docs->n, .offset = docs->offset },
+    pn_attention_attr attr = { .docs = pn_docs_without_past(docs),
                                .heads = (int)m->heads,
                                .kv_heads = (int)m->kv_heads,
                                .head_dim = (int)m->head_dim,

@@ -16,6 +16,8 @@
 #include "infer.h"
 #include "l2_norm/l2_norm.h"
 #include "linear_kl/linear_kl.h"
+#include "linear_kl_topk/linear_kl_topk.h"
+#include "linear_topk/linear_topk.h"
 #include "options.h"
 #include "rms_norm/rms_norm.h"
 #include "rope/rope.h"
@@ -29,7 +31,13 @@ static const pn_bench_shape shapes[] = {
     { "jet-nemotron-2b", { 1536, 12, 2, 128, 8960, 1e6, 1e-6, true, { 0 } }, 151936, 28, true },
     { "quickstart", { 64, 2, 1, 32, 128, 1e4, 1e-6, true, { 0 } }, 259, 8, false },
 };
-enum { N_SHAPES = sizeof shapes / sizeof *shapes, DECODE_KEYS = 2048, CONV_WIDTH = 4, JET_REDUCTION = 8 };
+enum {
+    N_SHAPES = sizeof shapes / sizeof *shapes,
+    DECODE_KEYS = 2048,
+    CONV_WIDTH = 4,
+    JET_REDUCTION = 8,
+    TEACHER_WORDS = 64
+};
 
 pn_status pn_bench_shape_find(const char *name, const pn_bench_shape **out) {
     const char *names[N_SHAPES];
@@ -313,6 +321,26 @@ static bool linear_kl(const ask *a, pn_bench_case *out) {
     return true;
 }
 
+static bool linear_kl_topk(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 5, out);
+    out->op_case.in[2] = pn_case_ascending(a->tokens, TEACHER_WORDS, a->vocab);
+    out->op_case.in[3] = pn_case_matrix(a->tokens, TEACHER_WORDS);
+    out->op_case.in[3].wide = out->op_case.in[3].no_grad = true;
+    out->op_case.in[3].fill = PN_FILL_UNIFORM;
+    out->op_case.in[3].lo = -8, out->op_case.in[3].hi = -4.5;
+    ATTR(((pn_linear_kl_topk_attr){ .temperature = 1 }));
+    return true;
+}
+
+static bool linear_topk(const ask *a, pn_bench_case *out) {
+    if (a->i > 0 || !a->tokens) return false;
+    head(a, 2, out);
+    for (int k = 0; k < 2; k++) out->op_case.in[k].no_grad = true;
+    ATTR(((pn_linear_topk_attr){ .k = TEACHER_WORDS, .temperature = 1 }));
+    return true;
+}
+
 static bool linear_argmax(const ask *a, pn_bench_case *out) {
     if (a->i > 0) return false;
     head(a, 2, out);
@@ -441,13 +469,13 @@ static const struct {
 } builders[] = {
 #define ROW(op)                                                                                                        \
     { #op, op }
-    ROW(add),         ROW(linear),        ROW(linear_pair),    ROW(embedding),
-    ROW(rms_norm),    ROW(add_rms_norm),  ROW(gated_rms_norm), ROW(l2_norm),
-    ROW(swiglu),      ROW(swiglu_linear), ROW(silu),           ROW(sigmoid),
-    ROW(decay_gate),  ROW(rope),          ROW(attention),      ROW(linear_cross_entropy),
-    ROW(linear_kl),   ROW(linear_argmax), ROW(feature_loss),   ROW(weighted_sum),
-    ROW(causal_conv), ROW(dynamic_conv),  ROW(gated_delta),    ROW(gated_linear),
-    ROW(dplr),
+    ROW(add),          ROW(linear),         ROW(linear_pair),    ROW(embedding),
+    ROW(rms_norm),     ROW(add_rms_norm),   ROW(gated_rms_norm), ROW(l2_norm),
+    ROW(swiglu),       ROW(swiglu_linear),  ROW(silu),           ROW(sigmoid),
+    ROW(decay_gate),   ROW(rope),           ROW(attention),      ROW(linear_cross_entropy),
+    ROW(linear_kl),    ROW(linear_kl_topk), ROW(linear_topk),    ROW(linear_argmax),
+    ROW(feature_loss), ROW(weighted_sum),   ROW(causal_conv),    ROW(dynamic_conv),
+    ROW(gated_delta),  ROW(gated_linear),   ROW(dplr),
 #undef ROW
 };
 

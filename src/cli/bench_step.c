@@ -189,6 +189,8 @@ static void print(const bench *b) {
         fprintf(b->out, "; %.1f GB of the GPU in use, %.1f planned for activations\nbackward makes again: %s",
                 b->used / 1e9, b->planned / 1e9, pn_recompute_text(&b->recompute));
     fputc('\n', b->out);
+    const int64_t launches = pn_pass_graphs_launches(b->pass.graphs);
+    if (launches > 0) fprintf(b->out, "%lld passes were launched as CUDA graphs\n", (long long)launches);
 }
 
 static pn_status write_json(const bench *b) {

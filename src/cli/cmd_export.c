@@ -1,6 +1,9 @@
 #include <string.h>
+#include <sys/stat.h>
 
 #include "args.h"
+#include "export_card.h"
+#include "export_check.h"
 #include "files.h"
 #include "log.h"
 #include "model_load.h"
@@ -9,10 +12,14 @@
 typedef struct export_job {
     const char *source, *target;
     char model_dir[PN_PATH_MAX]; /* source, or its model/ when source is a run */
+    char run[PN_PATH_MAX];       /* the run that made it; "": none */
+    bool is_result;              /* it is that run's model/, which the run's scores are of */
+    const char *scores;
     pn_save_options save;
     bool check;
     pn_tokenizer *tokenizer;
-    pn_model *model, *back;
+    pn_model *model;
+    pn_export_check checked;
 } export_job;
 
 /* The value of an option, as its index among the names. */
@@ -26,11 +33,44 @@ static pn_status choice(const pn_args *args, const char *option, const char *con
     PN_FAIL(PN_USAGE, "postnas export: --%s is %s; see postnas export --help", option, value);
 }
 
+static bool same_directory(const char *a, const char *b) {
+    struct stat s, t;
+    return !stat(a, &s) && !stat(b, &t) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+/* Whether dir is a run, as `postnas search` and `finetune` leave them. */
+static pn_status is_run(const char *dir, bool *yes) {
+    char config[PN_PATH_MAX], state[PN_PATH_MAX];
+    PN_TRY(pn_path_join(config, dir, "config.yaml"));
+    PN_TRY(pn_path_join(state, dir, "state"));
+    *yes = pn_file_exists(config) && pn_is_directory(state);
+    return PN_OK;
+}
+
+/* RUN, RUN/model, another model below RUN, or any model. */
+static pn_status find_source(export_job *e) {
+    enum { UP = 3 };
+    char path[PN_PATH_MAX];
+    bool in_run = false;
+    PN_TRY(pn_path_join(e->model_dir, e->source, "model"));
+    if (!pn_is_directory(e->model_dir)) strcpy(e->model_dir, e->source);
+    strcpy(e->run, e->model_dir);
+    for (int i = 0; i < UP && !in_run; i++) {
+        PN_TRY(pn_path_join(path, e->run, ".."));
+        strcpy(e->run, path);
+        PN_TRY(is_run(e->run, &in_run));
+    }
+    if (!in_run) e->run[0] = '\0';
+    PN_TRY(pn_path_join(path, e->run, "model"));
+    e->is_result = in_run && same_directory(path, e->model_dir);
+    return PN_OK;
+}
+
 static pn_status read_options(const pn_args *args, export_job *e) {
     static const char *const dtypes[] = { "f32", "bf16", "f16", NULL };
     static const pn_dtype dtype_of[] = { PN_F32, PN_BF16, PN_F16 };
-    static const char *const kinds[] = { "auto", "qwen2", "llama", "jet_nemotron", NULL };
-    static const pn_hf_kind kind_of[] = { PN_HF_AUTO, PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON };
+    static const char *const kinds[] = { "auto", "qwen2", "llama", "jet_nemotron", "fla", NULL };
+    static const pn_hf_kind kind_of[] = { PN_HF_AUTO, PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON, PN_HF_FLA };
     int dtype, kind;
     double shard_gb;
     PN_TRY(choice(args, "dtype", dtypes, &dtype));
@@ -42,47 +82,46 @@ static pn_status read_options(const pn_args *args, export_job *e) {
     e->check = pn_args_has(args, "check");
     e->source = args->operand[0];
     e->target = args->operand[1];
-    PN_TRY(pn_path_join(e->model_dir, e->source, "model"));
-    if (!pn_is_directory(e->model_dir)) {
-        PN_CHECK(strlen(e->source) < sizeof e->model_dir, PN_USAGE,
-                 "postnas export: the path of the source is too long");
-        strcpy(e->model_dir, e->source);
-    }
-    return PN_OK;
+    e->scores = pn_args_value(args, "scores");
+    return find_source(e);
 }
 
-/* Every weight as it was written: the source's values rounded to the written type. */
-static pn_status compare(const export_job *e, const char *dir) {
-    for (int i = 0; i < e->model->params->n; i++) {
-        const pn_param *p = e->model->params->item[i], *q = pn_params_find(e->back->params, p->name);
-        PN_CHECK(q, PN_MISMATCH, "%s: weight %s did not come back", dir, p->name);
-        pn_dtype as = p->keep_f32 ? PN_F32 : e->save.dtype;
-        const float *a = pn_f32(p->value), *b = pn_f32(q->value);
-        for (int64_t k = 0, n = pn_tensor_elems(p->value); k < n; k++) {
-            uint32_t narrow = 0;
-            float rounded;
-            pn_convert(&narrow, as, &a[k], PN_F32, 1);
-            pn_convert(&rounded, PN_F32, &narrow, as, 1);
-            PN_CHECK(!memcmp(&rounded, &b[k], sizeof rounded), PN_MISMATCH, "%s: weight %s differs at value %lld", dir,
-                     p->name, (long long)k);
-        }
-    }
-    return PN_OK;
+static pn_status write_card(const export_job *e, const char *dir) {
+    const pn_export_card card = { .run = e->run[0] ? e->run : NULL,
+                                  .is_result = e->is_result,
+                                  .scores = e->scores,
+                                  .config = &e->model->config,
+                                  .parameters = pn_params_count(e->model->params, false),
+                                  .kind = e->save.kind,
+                                  .target = e->target };
+    return pn_export_card_write(&card, dir);
+}
+
+static void tell_check(const export_job *e) {
+    const pn_export_check *c = &e->checked;
+    pn_info("read back: every weight as written, the same logits on %lld tokens", (long long)c->tokens);
+    if (e->save.dtype != PN_F32)
+        pn_info(
+            "rounding to %s changed the logits by %.2g of their size (limit %.2g), one by %.2g at most; mean KL %.2g",
+            pn_dtype_name(e->save.dtype), c->rms, c->limit, c->worst, c->kl);
 }
 
 static pn_status run_job(export_job *e) {
     PN_TRY(pn_tokenizer_open(e->model_dir, &e->tokenizer));
     PN_TRY(pn_model_load(e->model_dir, PN_F32, &e->model));
+    PN_TRY(pn_hf_config_fits(e->target, &e->model->config, e->save.kind));
     pn_directory_writer w = { 0 };
     PN_TRY(pn_directory_writer_open(e->target, &w));
     pn_status s = pn_model_save(e->model, w.temporary, &e->save);
     if (!s) s = pn_tokenizer_write_dir(e->tokenizer, w.temporary);
-    if (!s && e->check) s = pn_model_load(w.temporary, PN_F32, &e->back);
-    if (!s && e->check) s = compare(e, e->target);
+    if (!s) s = write_card(e, w.temporary);
+    if (!s && e->check)
+        s = pn_export_check_run(e->model, e->tokenizer, w.temporary, e->target, e->save.dtype, &e->checked);
     if (!s) s = pn_directory_writer_commit(&w);
     pn_directory_writer_abort(&w);
     PN_TRY(s);
-    pn_info("wrote %s%s", e->target, e->check ? "; read back, every weight as written" : "");
+    if (e->check) tell_check(e);
+    pn_info("wrote %s", e->target);
     return PN_OK;
 }
 
@@ -90,7 +129,6 @@ static pn_status run(const pn_args *args) {
     export_job e = { 0 };
     PN_TRY(read_options(args, &e));
     pn_status s = run_job(&e);
-    pn_model_destroy(&e.back);
     pn_model_destroy(&e.model);
     pn_tokenizer_destroy(&e.tokenizer);
     return s;
@@ -100,10 +138,13 @@ static const pn_flag flags[] = {
     { .name = "dtype", .value = "TYPE", .help = "of the matrices: f32, bf16 or f16", .def = "bf16" },
     { .name = "type",
       .value = "NAME",
-      .help = "model type: jet_nemotron, qwen2, llama or auto",
+      .help = "model type: jet_nemotron, fla, qwen2, llama or auto",
       .def = "jet_nemotron" },
     { .name = "shard-gb", .value = "N", .help = "split weights into files of at most N gigabytes", .def = "5" },
-    { .name = "check", .help = "read the result back and compare every weight before it appears" },
+    { .name = "scores",
+      .value = "FILE",
+      .help = "scores for the model card, of postnas eval --output; without it, those of the run" },
+    { .name = "check", .help = "read the result back and compare weights, settings and logits before it appears" },
     PN_FLAG_END,
 };
 
@@ -112,15 +153,30 @@ const pn_command pn_cmd_export = {
     .summary = "a run or model directory to a Hugging Face directory",
     .usage = "RUN|MODEL DIRECTORY [--dtype TYPE] [--type NAME] [--check]",
     .help =
-        "Writes config.json, generation_config.json, safetensors and the tokenizer's files into a new directory.\n"
-        "Layers of types that only postnas knows are named in its postnas.json; so are layers with an extension of\n"
-        "postnas on (qkv_bias, rope), as TYPE_postnas. A base without QKV biases is written with zero ones as\n"
-        "jet_nemotron, which is exact.\n"
+        "Writes config.json, generation_config.json, safetensors, the tokenizer's files and a model card (README.md:\n"
+        "base, architecture, recipe, measured scores) into a new directory.\n"
         "\n"
-        "    postnas export runs/quickstart hybrid --dtype f32 --check\n",
-    .reads = "a run's directory (its model/), or a model directory\n",
+        "jet_nemotron is the layout of Jet-Nemotron's files and takes every hybrid. Layers of types that only postnas\n"
+        "knows are named in its postnas.json: also layers with an extension of postnas on (qkv_bias, rope), as\n"
+        "TYPE_postnas, and a second setting of one type, as TYPE_2. A base without QKV biases is written with zero\n"
+        "ones, which is exact.\n"
+        "\n"
+        "fla is the layout of flash-linear-attention, as its model type retnet, gla, delta_net or gated_deltanet: for\n"
+        "hybrids of attention and one of these blocks, in one setting, whose norm_eps is the base's rms_norm_eps and\n"
+        "that have no extension on. Full attention beside sliding windows needs fla 0.6. What does not fit is refused\n"
+        "with the reason.\n"
+        "\n"
+        "--check reads the directory back: weights and settings must be the model's, and the logits of three built-in\n"
+        "texts must be, bit for bit, those of the model with its weights rounded alike. How far rounding moved them\n"
+        "is said; it must be at most 3 times what random errors of rounding's size do. With --dtype f32 nothing "
+        "moves.\n"
+        "\n"
+        "    postnas export runs/quickstart hybrid --dtype f32 --check\n"
+        "    postnas export runs/mine hybrid-fla --type fla --check\n",
+    .reads = "a run's directory (its model/, config.yaml and result.json), or a model directory, in a run or not\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
-    .see = "postnas import: the other way; postnas check model: logits of the result\n",
+    .see = "postnas import: the other way; postnas eval: scores of the result\n"
+           "postnas check model: logits of the result against another program's\n",
     .flags = flags,
     .min_operands = 2,
     .max_operands = 2,

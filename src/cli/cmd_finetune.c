@@ -2,35 +2,83 @@
 #include "finetune.h"
 #include "signals.h"
 
+static pn_status plan(const pn_args *args, pn_config *c) {
+    pn_finetune_plan_options o = { .measure = pn_args_has(args, "measure"), .devices = 1 };
+    PN_TRY(pn_args_f64(args, "tokens-per-second", 1e-3, 1e12, &o.tokens_per_second));
+    PN_TRY(pn_args_i64(args, "devices", 1, 1000000, &o.devices));
+    PN_CHECK(!o.measure || o.tokens_per_second == 0, PN_USAGE,
+             "postnas finetune: --measure finds the speed that --tokens-per-second gives; leave one out");
+    PN_TRY(pn_finetune_plan(c, &o, stdout));
+    return PN_OK;
+}
+
+static pn_status train(const pn_args *args, pn_config *c) {
+    static const char *const of_plan[] = { "measure", "tokens-per-second", "devices" };
+    double minutes = 0;
+    for (int i = 0; i < 3; i++)
+        PN_CHECK(!pn_args_has(args, of_plan[i]), PN_USAGE, "postnas finetune: --%s belongs to --plan", of_plan[i]);
+    PN_TRY(pn_args_f64(args, "time-limit", 1e-3, 1e7, &minutes));
+    pn_interrupt_in(60 * minutes);
+    PN_TRY(pn_finetune_run(c));
+    return PN_OK;
+}
+
 static pn_status run(const pn_args *args) {
     pn_config *c;
     PN_TRY(pn_args_config(args, &c));
     pn_signals_install();
-    pn_status s = pn_finetune_run(c);
+    pn_status s = pn_args_has(args, "plan") ? plan(args, c) : train(args, c);
     pn_config_destroy(&c);
     return s;
 }
 
-static const pn_flag flags[] = { PN_FLAG_CONFIG, PN_FLAG_SET, PN_FLAG_DEVICE, PN_FLAG_PRECISION, PN_FLAG_END };
+static const pn_flag flags[] = {
+    PN_FLAG_CONFIG,
+    PN_FLAG_SET,
+    PN_FLAG_DEVICE,
+    PN_FLAG_PRECISION,
+    { .name = "time-limit",
+      .value = "MINUTES",
+      .help = "save and stop after that time, with the code for a run that can "
+              "go on; without it, no limit" },
+    { .name = "plan", .help = "say what training would take: steps, memory, time; train and write nothing" },
+    { .name = "tokens-per-second", .value = "N", .help = "with --plan: speed of a device; without it, as measured" },
+    { .name = "measure", .help = "with --plan: time a few steps of every stage here" },
+    { .name = "devices", .value = "N", .help = "with --plan: how many share the work (1)" },
+    PN_FLAG_END,
+};
 
 const pn_command pn_cmd_finetune = {
     .name = "finetune",
     .summary = "train a model on a mixture of data, in stages",
-    .usage = "--config FILE [--set KEY=VALUE]...",
-    .help = "Trains a model directory, or a new model of random weights, on skills and token shards. The result is\n"
-            "<output>/model, a Hugging Face directory. Stop it with Ctrl-C: the same command goes on where it was.\n"
-            "\n"
-            "    postnas finetune --config experiments/01-quickstart-base/base.yaml --set output=runs/base\n",
+    .usage = "--config FILE [--set KEY=VALUE]... [--time-limit MINUTES | --plan]",
+    .help =
+        "Trains a model directory, the hybrid that a search found, or a new model of random weights, on skills and\n"
+        "token shards. A configuration lists stages: each has its tokens, mixture, batches, losses, teacher, learning\n"
+        "rate and what trains. The result is <output>/model, a Hugging Face directory.\n"
+        "\n"
+        "    postnas finetune --config experiments/01-quickstart-base/base.yaml --set output=runs/base\n"
+        "    postnas finetune --config configs/quickstart-finetune.yaml --set output=runs/two-stages\n"
+        "\n"
+        "Ctrl-C, SIGTERM or --time-limit save the state and end with code 75: the same command goes on from there,\n"
+        "and ends with the same bits. A step whose loss or gradient is not finite is passed over, a few times\n"
+        "(skip_steps); then the run ends with the cause.\n"
+        "\n"
+        "With --plan nothing is trained: steps, memory of a device by part, and, with a speed, hours and the date\n"
+        "it would end. No weights are needed where the configuration gives the shape:\n"
+        "\n"
+        "    postnas finetune --plan --config configs/jet-nemotron-2b.yaml --tokens-per-second 38000 --devices 256\n",
     .flags = flags,
     .run = run,
     .sections = pn_finetune_sections,
-    .reads = "the model directory or tokenizer, and the token shards, that the configuration names\n"
-             "output/state, when it is there: the run goes on\n",
+    .reads =
+        "the model directory or run of a search, tokenizer, teachers and token shards that the configuration names\n"
+        "output/state, when it is there: the run goes on\n",
     .writes = "output/model: a Hugging Face directory\n"
-              "output/config.yaml, log.jsonl, state/\n",
+              "output/config.yaml, log.jsonl, tensorboard/, state/\n",
     .see = "postnas config finetune --keys: every key\n"
            "postnas data: token shards to train on; postnas list skills: generated documents\n"
-           "experiments/01-quickstart-base/base.yaml: a file to copy\n",
+           "configs/quickstart-finetune.yaml, configs/jet-nemotron-2b.yaml: files to copy\n",
     .read_config = pn_finetune_read_config,
     .config_key = "stages",
 };

@@ -43,13 +43,15 @@ const pn_command pn_cmd_import = {
     .name = "import",
     .summary = "a GGUF file or Hugging Face directory to a model directory",
     .usage = "SOURCE DIRECTORY [--dtype TYPE] [--shard-gb N]",
-    .help = "Reads a model (qwen2, llama or jet_nemotron layout) and writes config.json, safetensors and the\n"
-            "tokenizer's files into a new directory, which appears when it is whole. Every tensor is checked against\n"
-            "the config on the way. Quantised sources (GGUF Q4_0 to Q8_0, Q2_K to Q6_K) become f32, which holds their\n"
-            "values exactly, unless --dtype asks for another type.\n"
-            "\n"
-            "    postnas import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2\n"
-            "    postnas import Qwen2.5-0.5B models/qwen --dtype bf16\n",
+    .help =
+        "Reads a model (qwen2, llama or jet_nemotron layout, or flash-linear-attention's retnet, gla, delta_net or\n"
+        "gated_deltanet) and writes config.json, safetensors and the tokenizer's files into a new directory, which\n"
+        "appears when it is whole. Every tensor is checked against the config on the way. Quantised sources (GGUF\n"
+        "Q4_0 to Q8_0, Q2_K to Q6_K) become f32, which holds their values exactly, unless --dtype asks for\n"
+        "another type.\n"
+        "\n"
+        "    postnas import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2\n"
+        "    postnas import Qwen2.5-0.5B models/qwen --dtype bf16\n",
     .reads = "a GGUF file, or a directory with config.json, .safetensors files and tokenizer.json\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n"
               "standard output: what it is\n",

@@ -1,8 +1,20 @@
 #include "hdf5_io.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of HDF5 */
+
+static int hold(void) {
+    return pthread_mutex_lock(&lock);
+}
+static void let_go(const int *held) {
+    if (!*held) pthread_mutex_unlock(&lock);
+}
+/* First in a function: HDF5 is ours until it returns. */
+#define HOLD_HDF5() __attribute__((cleanup(let_go))) const int held = hold()
 
 /* HDF5 prints its own error stack by default; ours is the one the user reads. The setting is per thread. And it tidies
  * up at exit, where it reads freed memory when a file could not be closed on a full disk; every file is closed here, so
@@ -12,18 +24,53 @@ static void quiet(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+static hid_t stored(pn_h5_type t) {
+    switch (t) {
+    case PN_H5_U8: return H5T_STD_U8LE;
+    case PN_H5_U16: return H5T_STD_U16LE;
+    case PN_H5_U32: return H5T_STD_U32LE;
+    case PN_H5_I32: return H5T_STD_I32LE;
+    case PN_H5_I64: return H5T_STD_I64LE;
+    case PN_H5_F32: return H5T_IEEE_F32LE;
+    default: return H5T_IEEE_F64LE;
+    }
+}
+
+static hid_t in_memory(pn_h5_type t) {
+    switch (t) {
+    case PN_H5_U8: return H5T_NATIVE_UINT8;
+    case PN_H5_U16: return H5T_NATIVE_UINT16;
+    case PN_H5_U32: return H5T_NATIVE_UINT32;
+    case PN_H5_I32: return H5T_NATIVE_INT32;
+    case PN_H5_I64: return H5T_NATIVE_INT64;
+    case PN_H5_F32: return H5T_NATIVE_FLOAT;
+    default: return H5T_NATIVE_DOUBLE;
+    }
+}
+
+/* HDF5 says only that a write failed; the system's reason is mostly still there. */
+static const char *reason(void) {
+    return errno ? strerror(errno) : "HDF5 cannot write";
+}
+
 pn_status pn_h5_create(const char *path, hid_t *file) {
+    HOLD_HDF5();
     quiet();
     *file = -1;
     hid_t create = H5Pcreate(H5P_FILE_CREATE);
     PN_CHECK(create >= 0, PN_MEMORY, "%s: HDF5 is out of memory", path);
+    errno = 0;
     *file = H5Fcreate(path, H5F_ACC_TRUNC, create, H5P_DEFAULT);
+    const char *why = reason();
     H5Pclose(create);
-    PN_CHECK(*file >= 0, PN_IO, "%s: cannot create the file; check that its folder exists and can be written", path);
+    PN_CHECK(*file >= 0, PN_IO,
+             "%s: cannot create the file: %s; check that its folder can be written and the disk is not full", path,
+             why);
     return PN_OK;
 }
 
 pn_status pn_h5_open(const char *path, hid_t *file) {
+    HOLD_HDF5();
     quiet();
     *file = -1;
     PN_CHECK(access(path, R_OK) == 0, PN_IO, "%s: cannot read the file: %s", path, strerror(errno));
@@ -33,14 +80,26 @@ pn_status pn_h5_open(const char *path, hid_t *file) {
 }
 
 pn_status pn_h5_close_file(hid_t *file, const char *path) {
+    HOLD_HDF5();
     hid_t f = *file;
     *file = -1;
     if (f < 0) return PN_OK;
-    PN_CHECK(H5Fclose(f) >= 0, PN_IO, "%s: cannot finish writing the file; is the disk full?", path);
+    errno = 0;
+    PN_CHECK(H5Fclose(f) >= 0, PN_IO, "%s: cannot finish writing the file: %s; is the disk full?", path, reason());
+    return PN_OK;
+}
+
+pn_status pn_h5_end_array(hid_t *dataset, const char *path, const char *name) {
+    HOLD_HDF5();
+    hid_t d = *dataset;
+    *dataset = -1;
+    errno = 0;
+    PN_CHECK(H5Dclose(d) >= 0, PN_IO, "%s: cannot write dataset /%s: %s; is the disk full?", path, name, reason());
     return PN_OK;
 }
 
 void pn_h5_close_dataset(hid_t *dataset) {
+    HOLD_HDF5();
     if (*dataset >= 0) H5Dclose(*dataset);
     *dataset = -1;
 }
@@ -52,19 +111,21 @@ static hid_t link_properties(void) {
     return p;
 }
 
-pn_status pn_h5_create_array(hid_t file, const char *path, const char *name, hid_t type, int64_t chunk,
+pn_status pn_h5_create_array(hid_t file, const char *path, const char *name, pn_h5_type type, int64_t chunk,
                              hid_t *dataset) {
+    HOLD_HDF5();
     quiet();
+    errno = 0;
     hsize_t now = 0, most = H5S_UNLIMITED, piece = (hsize_t)chunk;
     hid_t space = H5Screate_simple(1, &now, &most), links = link_properties(), p = H5Pcreate(H5P_DATASET_CREATE);
     *dataset = -1;
     if (space >= 0 && links >= 0 && p >= 0 && H5Pset_chunk(p, 1, &piece) >= 0 && H5Pset_fletcher32(p) >= 0 &&
         H5Pset_obj_track_times(p, 0) >= 0)
-        *dataset = H5Dcreate2(file, name, type, space, links, p, H5P_DEFAULT);
+        *dataset = H5Dcreate2(file, name, stored(type), space, links, p, H5P_DEFAULT);
     if (p >= 0) H5Pclose(p);
     if (links >= 0) H5Pclose(links);
     if (space >= 0) H5Sclose(space);
-    PN_CHECK(*dataset >= 0, PN_IO, "%s: cannot create dataset /%s; is the disk full?", path, name);
+    PN_CHECK(*dataset >= 0, PN_IO, "%s: cannot create dataset /%s: %s; is the disk full?", path, name, reason());
     return PN_OK;
 }
 
@@ -78,30 +139,33 @@ static hid_t range_of(hid_t dataset, int64_t begin, int64_t n) {
     return -1;
 }
 
-pn_status pn_h5_append(hid_t dataset, const char *path, const char *name, hid_t type, int64_t at, int64_t n,
+pn_status pn_h5_append(hid_t dataset, const char *path, const char *name, pn_h5_type type, int64_t at, int64_t n,
                        const void *data) {
     if (n == 0) return PN_OK;
+    HOLD_HDF5();
     quiet();
+    errno = 0;
     hsize_t length = (hsize_t)(at + n), count = (hsize_t)n;
     bool ok = H5Dset_extent(dataset, &length) >= 0;
     hid_t to = ok ? range_of(dataset, at, n) : -1, from = H5Screate_simple(1, &count, NULL);
-    ok = ok && to >= 0 && from >= 0 && H5Dwrite(dataset, type, from, to, H5P_DEFAULT, data) >= 0;
+    ok = ok && to >= 0 && from >= 0 && H5Dwrite(dataset, in_memory(type), from, to, H5P_DEFAULT, data) >= 0;
     if (from >= 0) H5Sclose(from);
     if (to >= 0) H5Sclose(to);
-    PN_CHECK(ok, PN_IO, "%s: cannot write dataset /%s; is the disk full?", path, name);
+    PN_CHECK(ok, PN_IO, "%s: cannot write dataset /%s: %s; is the disk full?", path, name, reason());
     return PN_OK;
 }
 
-pn_status pn_h5_open_array(hid_t file, const char *path, const char *name, hid_t type, int64_t n, hid_t *dataset) {
+pn_status pn_h5_open_array(hid_t file, const char *path, const char *name, pn_h5_type type, int64_t n, hid_t *dataset) {
+    HOLD_HDF5();
     quiet();
     *dataset = H5Dopen2(file, name, H5P_DEFAULT);
     PN_CHECK(*dataset >= 0, PN_FORMAT, "%s: no dataset /%s", path, name);
-    hid_t space = H5Dget_space(*dataset), stored = H5Dget_type(*dataset);
+    hid_t space = H5Dget_space(*dataset), found = H5Dget_type(*dataset);
     int rank = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
     hsize_t length = 0;
     if (rank == 1) H5Sget_simple_extent_dims(space, &length, NULL);
-    bool same_type = stored >= 0 && H5Tequal(stored, type) > 0;
-    if (stored >= 0) H5Tclose(stored);
+    bool same_type = found >= 0 && H5Tequal(found, stored(type)) > 0;
+    if (found >= 0) H5Tclose(found);
     if (space >= 0) H5Sclose(space);
     pn_status s = PN_OK;
     if (rank != 1)
@@ -112,17 +176,21 @@ pn_status pn_h5_open_array(hid_t file, const char *path, const char *name, hid_t
     else if (length != (hsize_t)n)
         s = pn_fail_at(__FILE__, __LINE__, PN_FORMAT, "%s: dataset /%s has %llu elements, expected %lld", path, name,
                        (unsigned long long)length, (long long)n);
-    if (s) pn_h5_close_dataset(dataset);
+    if (s) {
+        H5Dclose(*dataset);
+        *dataset = -1;
+    }
     return s;
 }
 
-pn_status pn_h5_read(hid_t dataset, const char *path, const char *name, hid_t type, int64_t begin, int64_t n,
+pn_status pn_h5_read(hid_t dataset, const char *path, const char *name, pn_h5_type type, int64_t begin, int64_t n,
                      void *out) {
     if (n == 0) return PN_OK;
+    HOLD_HDF5();
     quiet();
     hsize_t count = (hsize_t)n;
     hid_t from = range_of(dataset, begin, n), to = H5Screate_simple(1, &count, NULL);
-    bool ok = from >= 0 && to >= 0 && H5Dread(dataset, type, to, from, H5P_DEFAULT, out) >= 0;
+    bool ok = from >= 0 && to >= 0 && H5Dread(dataset, in_memory(type), to, from, H5P_DEFAULT, out) >= 0;
     if (to >= 0) H5Sclose(to);
     if (from >= 0) H5Sclose(from);
     PN_CHECK(ok, PN_FORMAT,

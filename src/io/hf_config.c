@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "fla.h"
 #include "hf_internal.h"
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
@@ -19,12 +20,18 @@ static const json_t *given(const pn_hf_file *f, const char *path) {
     return json_is_null(v) ? NULL : v;
 }
 
-static pn_status check_model_type(const pn_hf_file *f) {
-    static const char *const known[] = { "qwen2", "llama", "jet_nemotron" };
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(known[i], f->model_type)) return PN_OK;
-    PN_FAIL(PN_UNSUPPORTED, "%s: model_type is \"%.100s\"; qwen2, llama and jet_nemotron are read", f->path,
-            f->model_type);
+static pn_status find_model_type(const pn_hf_file *f, pn_hf_kind *kind) {
+    static const pn_hf_kind known[] = { PN_HF_QWEN2, PN_HF_LLAMA, PN_HF_JET_NEMOTRON };
+    *kind = PN_HF_FLA;
+    if (pn_fla_find(f->model_type)) return PN_OK;
+    for (int i = 0; i < 3; i++) {
+        *kind = known[i];
+        if (!strcmp(pn_hf_model_type(known[i]), f->model_type)) return PN_OK;
+    }
+    PN_FAIL(PN_UNSUPPORTED,
+            "%s: model_type is \"%.100s\"; qwen2, llama, jet_nemotron and fla's retnet, gla, delta_net and "
+            "gated_deltanet are read",
+            f->path, f->model_type);
 }
 
 /* ---- rotary positions ---- */
@@ -123,15 +130,16 @@ static pn_status read_dtype(const pn_hf_file *f, pn_dtype *out) {
     return PN_OK;
 }
 
-static pn_status read_config(pn_hf_file *f, pn_model_config *c) {
+static pn_status read_config(pn_hf_file *f, pn_model_config *c, pn_hf_kind *kind) {
     int64_t layers;
     const json_t *r = f->root;
     PN_TRY(pn_json_get_str(r, f->path, "model_type", &f->model_type));
-    PN_TRY(check_model_type(f));
+    PN_TRY(find_model_type(f, kind));
+    const pn_fla_kind *fla = pn_fla_find(f->model_type); /* NULL: another's */
     PN_TRY(pn_json_get_i64(r, f->path, "num_hidden_layers", 1, PN_MAX_LAYERS, &layers));
     c->n_layers = (int)layers;
     PN_TRY(pn_json_get_i64(r, f->path, "vocab_size", 1, INT32_MAX, &c->vocab));
-    PN_TRY(read_dims(f, &c->dims));
+    PN_TRY(fla ? pn_fla_dims(f, fla, &c->dims) : read_dims(f, &c->dims));
     PN_TRY(check_activation(f));
     PN_TRY(pn_json_find_bool(r, f->path, "tie_word_embeddings", &c->tied));
     PN_TRY(read_token(f, "bos_token_id", c->vocab, &c->bos));
@@ -141,20 +149,30 @@ static pn_status read_config(pn_hf_file *f, pn_model_config *c) {
     c->initializer_range = 0.02;
     PN_TRY(pn_json_find_f64(r, f->path, "initializer_range", 0, 1, &c->initializer_range));
     PN_TRY(read_dtype(f, &c->file_dtype));
-    PN_TRY(pn_hf_layers(f, c));
+    PN_TRY(fla ? pn_fla_layers(f, fla, c) : pn_hf_layers(f, c));
     return pn_in_file(f->path, pn_model_config_check(c));
 }
 
-pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out) {
+static pn_status parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out, pn_hf_kind *kind) {
     memset(out, 0, sizeof *out);
     json_t *root;
     PN_TRY(pn_json_parse(name, text, n_bytes, &root));
-    pn_status s = read_config(&(pn_hf_file){ .path = name, .root = root }, out);
+    pn_status s = read_config(&(pn_hf_file){ .path = name, .root = root }, out, kind);
     json_decref(root);
     return s;
 }
 
+pn_status pn_hf_config_parse(const char *name, const char *text, size_t n_bytes, pn_model_config *out) {
+    pn_hf_kind kind;
+    return parse(name, text, n_bytes, out, &kind);
+}
+
 pn_status pn_hf_config_read(const char *path, pn_model_config *out) {
+    pn_hf_kind kind;
+    return pn_hf_config_read_kind(path, out, &kind);
+}
+
+pn_status pn_hf_config_read_kind(const char *path, pn_model_config *out, pn_hf_kind *kind) {
     char file[PN_PATH_MAX], *text;
     size_t n_bytes;
     if (pn_is_directory(path)) {
@@ -162,7 +180,7 @@ pn_status pn_hf_config_read(const char *path, pn_model_config *out) {
         path = file;
     }
     PN_TRY(pn_file_read(path, MAX_CONFIG_BYTES, &text, &n_bytes));
-    pn_status s = pn_hf_config_parse(path, text, n_bytes, out);
+    pn_status s = parse(path, text, n_bytes, out, kind);
     free(text);
     return s;
 }

@@ -1,9 +1,11 @@
 /* config.json as Hugging Face writes it for these model types. */
+#include <math.h>
 #include <string.h>
 
 #include "files.h"
+#include "fla.h"
 #include "hf_config.h"
-#include "json.h"
+#include "hf_internal.h"
 
 static bool is_full_attention(const pn_model_config *c) {
     for (int l = 0; l < c->n_layers; l++)
@@ -23,30 +25,24 @@ static const struct {
     [PN_HF_QWEN2] = { "qwen2", "Qwen2ForCausalLM" },
     [PN_HF_LLAMA] = { "llama", "LlamaForCausalLM" },
     [PN_HF_JET_NEMOTRON] = { "jet_nemotron", "JetNemotronForCausalLM" },
+    [PN_HF_FLA] = { "fla", NULL }, /* the model type follows from the hybrid */
 };
 
 const char *pn_hf_model_type(pn_hf_kind kind) {
     return kinds[kind].model_type;
 }
 
-static json_t *token(int32_t id) {
+json_t *pn_hf_token(int32_t id) {
     return id < 0 ? json_null() : json_integer(id);
+}
+
+const char *pn_hf_dtype_name(pn_dtype t) {
+    return t == PN_BF16 ? "bfloat16" : t == PN_F16 ? "float16" : "float32";
 }
 
 /* ---- the hybrid's layers ---- */
 
-static pn_status check_one_setting_per_type(const char *path, const pn_model_config *c) {
-    for (int l = 1; l < c->n_layers; l++)
-        for (int k = 0; k < l; k++)
-            PN_CHECK(
-                c->layer[k].type != c->layer[l].type || pn_block_spec_equal(&c->layer[k], &c->layer[l]), PN_UNSUPPORTED,
-                "%s: layers %d and %d are both %s with different settings; the jet_nemotron format has one setting "
-                "per block type",
-                path, k, l, c->layer[l].type->name);
-    return PN_OK;
-}
-
-static json_t *option_json(const pn_option *row, const void *options) {
+json_t *pn_hf_option_json(const pn_option *row, const void *options) {
     const void *field = (const char *)options + row->offset;
     switch (row->kind) {
     case PN_OPTION_BOOL: return json_boolean(*(const bool *)field);
@@ -61,9 +57,34 @@ static json_t *option_json(const pn_option *row, const void *options) {
     }
     case PN_OPTION_STRING:
     case PN_OPTION_STRINGS:
+    case PN_OPTION_RAMP:
     case PN_OPTION_SECTION: break;
     }
     PN_ASSERT(!"a block option of this kind");
+}
+
+static bool cuts_to(double expand, int64_t base, double width) {
+    const double product = (double)base * expand;
+    return floor(product) == width && product - width <= 1e-9 * width;
+}
+
+double pn_hf_expand(double expand, int64_t base, int64_t heads) {
+    const double width = nearbyint((double)base * expand);
+    if (width < 1) return expand; /* a head's width that is still open */
+    if (cuts_to(expand, base, width) && cuts_to(expand, base * heads, width * (double)heads)) return expand;
+    double ratio = width / (double)base;
+    while (!cuts_to(ratio, base, width) || !cuts_to(ratio, base * heads, width * (double)heads))
+        ratio = nextafter(ratio, INFINITY);
+    return ratio;
+}
+
+/* As the published code takes them, which cuts products off (blocks.md 10.2). */
+static void put_published(json_t *settings, const pn_block_spec *spec) {
+    const pn_option *all = spec->type->options;
+    const int64_t head_dim = *(const int64_t *)(spec->options + pn_option_find(all, "head_dim")->offset);
+    const int64_t heads = *(const int64_t *)(spec->options + pn_option_find(all, "num_heads")->offset);
+    const double expand = *(const double *)(spec->options + pn_option_find(all, "expand_v")->offset);
+    json_object_set_new(settings, "expand_v", json_real(pn_hf_expand(expand, head_dim, heads)));
 }
 
 static json_t *settings_json(const pn_block_spec *spec) {
@@ -74,7 +95,9 @@ static json_t *settings_json(const pn_block_spec *spec) {
     }
     const bool extended = pn_block_spec_extended(spec);
     for (const pn_option *row = spec->type->options; row->name; row++)
-        if (extended || !row->extension) json_object_set_new(settings, row->name, option_json(row, spec->options));
+        if (extended || !row->extension)
+            json_object_set_new(settings, row->name, pn_hf_option_json(row, spec->options));
+    if (!strcmp(spec->type->hf_name, "jet")) put_published(settings, spec);
     return settings;
 }
 
@@ -88,7 +111,7 @@ static void put_hybrid(json_t *o, const pn_model_config *c) {
     json_t *types = json_array(), *settings = json_object();
     for (int l = 0; l < c->n_layers; l++) {
         char name[PN_HF_LAYER_NAME];
-        pn_hf_layer_name(&c->layer[l], name);
+        pn_hf_layer_name(c, l, name);
         json_array_append_new(types, json_string(name));
         if (c->layer[l].type->options && !json_object_get(settings, name))
             json_object_set_new(settings, name, settings_json(&c->layer[l]));
@@ -126,11 +149,10 @@ static json_t *config_json(const pn_model_config *c, pn_hf_kind kind) {
     }
     json_object_set_new(o, "initializer_range", json_real(c->initializer_range));
     json_object_set_new(o, "tie_word_embeddings", json_boolean(c->tied));
-    json_object_set_new(o, "bos_token_id", token(c->bos));
-    json_object_set_new(o, "eos_token_id", token(c->eos));
+    json_object_set_new(o, "bos_token_id", pn_hf_token(c->bos));
+    json_object_set_new(o, "eos_token_id", pn_hf_token(c->eos));
     json_object_set_new(o, "use_cache", json_true());
-    const char *dtype = c->file_dtype == PN_BF16 ? "bfloat16" : c->file_dtype == PN_F16 ? "float16" : "float32";
-    json_object_set_new(o, "torch_dtype", json_string(dtype));
+    json_object_set_new(o, "torch_dtype", json_string(pn_hf_dtype_name(c->file_dtype)));
     return o;
 }
 
@@ -141,20 +163,30 @@ static pn_status write_json(const char *path, json_t *o) {
     return s;
 }
 
-pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
+pn_status pn_hf_config_fits(const char *where, const pn_model_config *c, pn_hf_kind asked) {
     pn_hf_kind kind = pn_hf_kind_of(c, asked);
+    const pn_fla_kind *fla;
+    if (kind == PN_HF_FLA) return pn_fla_fits(where, c, &fla);
     PN_CHECK(kind == PN_HF_JET_NEMOTRON || is_full_attention(c), PN_UNSUPPORTED,
-             "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", path,
+             "%s: %s has full attention in every layer, this model has not; write it as jet_nemotron", where,
              kinds[kind].model_type);
     PN_CHECK(kind != PN_HF_LLAMA || !c->dims.qkv_bias, PN_UNSUPPORTED,
-             "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", path);
-    PN_TRY(check_one_setting_per_type(path, c));
-    return write_json(path, config_json(c, kind));
+             "%s: llama has no biases on q, k and v alone, this model has; write it as qwen2 or jet_nemotron", where);
+    return PN_OK;
+}
+
+pn_status pn_hf_config_write(const char *path, const pn_model_config *c, pn_hf_kind asked) {
+    pn_hf_kind kind = pn_hf_kind_of(c, asked);
+    PN_TRY(pn_hf_config_fits(path, c, kind));
+    if (kind != PN_HF_FLA) return write_json(path, config_json(c, kind));
+    const pn_fla_kind *fla;
+    PN_TRY(pn_fla_fits(path, c, &fla));
+    return write_json(path, pn_fla_config_json(c, fla));
 }
 
 pn_status pn_hf_generation_config_write(const char *path, const pn_model_config *c) {
     json_t *o = json_pack("{s:b}", "_from_model_config", 1);
-    if (o && c->bos >= 0) json_object_set_new(o, "bos_token_id", token(c->bos));
-    if (o && c->eos >= 0) json_object_set_new(o, "eos_token_id", token(c->eos));
+    if (o && c->bos >= 0) json_object_set_new(o, "bos_token_id", pn_hf_token(c->bos));
+    if (o && c->eos >= 0) json_object_set_new(o, "eos_token_id", pn_hf_token(c->eos));
     return write_json(path, o);
 }

@@ -9,20 +9,49 @@
 
 /* ---- names ---- */
 
-void pn_hf_layer_name(const pn_block_spec *spec, char out[PN_HF_LAYER_NAME]) {
-    snprintf(out, PN_HF_LAYER_NAME, "%s%s", spec->type->hf_name,
-             pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "");
+/* The how-manieth setting of this layer's block it is, from 1; with and without extensions are two blocks here. */
+static int setting_number(const pn_model_config *c, int layer) {
+    const pn_block_spec *own = &c->layer[layer];
+    int n = 1;
+    for (int l = 0; l < c->n_layers; l++) {
+        const pn_block_spec *other = &c->layer[l];
+        if (pn_block_spec_equal(other, own)) return n;
+        bool counted = other->type != own->type || pn_block_spec_extended(other) != pn_block_spec_extended(own);
+        for (int k = 0; k < l && !counted; k++) counted = pn_block_spec_equal(&c->layer[k], other);
+        n += !counted;
+    }
+    return n;
 }
 
-/* "gdn" or "gdn_postnas"; NULL: no mixer is called so. *extended: which. */
+void pn_hf_layer_name(const pn_model_config *c, int layer, char out[PN_HF_LAYER_NAME]) {
+    const pn_block_spec *spec = &c->layer[layer];
+    const int number = setting_number(c, layer);
+    const char *extended = pn_block_spec_extended(spec) ? PN_EXTENDED_SUFFIX : "";
+    if (number > 1)
+        snprintf(out, PN_HF_LAYER_NAME, "%s%s_%d", spec->type->hf_name, extended, number);
+    else
+        snprintf(out, PN_HF_LAYER_NAME, "%s%s", spec->type->hf_name, extended);
+}
+
+bool pn_hf_layer_published(const char *name) {
+    return !strcmp(name, "attn") || !strcmp(name, "swa") || !strcmp(name, "jet");
+}
+
+/* Whether text is "" or "_2", "_3" .., which says that a block with options has several settings. */
+static bool is_number(const char *text, const pn_block_type *type) {
+    return !*text || (type->options && text[0] == '_' && isdigit((unsigned char)text[1]) &&
+                      text[1 + strspn(text + 1, "0123456789")] == '\0');
+}
+
+/* "gdn", "gdn_postnas", either with "_2" .. behind it; NULL: no mixer is called so. *extended: which. */
 static const pn_block_type *type_of(const char *name, bool *extended) {
     int n;
     const pn_block_type *const *all = pn_block_types(&n);
     for (int i = 0; i < n; i++) {
         const size_t len = strlen(all[i]->hf_name ? all[i]->hf_name : "");
         if (all[i]->role != PN_MIXER || strncmp(all[i]->hf_name, name, len) != 0) continue;
-        *extended = !strcmp(name + len, PN_EXTENDED_SUFFIX);
-        if (*extended || !name[len]) return all[i];
+        *extended = !strncmp(name + len, PN_EXTENDED_SUFFIX, sizeof PN_EXTENDED_SUFFIX - 1);
+        if (is_number(name + len + (*extended ? sizeof PN_EXTENDED_SUFFIX - 1 : 0), all[i])) return all[i];
     }
     return NULL;
 }
@@ -48,7 +77,7 @@ static const char *scalar_text(const pn_option *row, const json_t *v, char *buff
     return json_is_real(v) && number ? pn_double_text(json_real_value(v), buffer, n) : NULL;
 }
 
-static pn_status read_option(const char *where, const pn_option *row, const json_t *v, void *options) {
+pn_status pn_hf_read_option(const char *where, const pn_option *row, const json_t *v, void *options) {
     char number[64];
     bool list = row->kind == PN_OPTION_INTS && json_is_array(v);
     size_t n = list ? json_array_size(v) : 1;
@@ -72,7 +101,7 @@ static pn_status read_options(const char *where, const json_t *settings, bool ex
         PN_CHECK(!row->extension || extended, PN_UNSUPPORTED,
                  "%s: %s is an extension of postnas, which the published %s has not; name such layers %s%s", where, key,
                  spec->type->hf_name, spec->type->hf_name, PN_EXTENDED_SUFFIX);
-        PN_TRY(read_option(where, row, v, spec->options));
+        PN_TRY(pn_hf_read_option(where, row, v, spec->options));
     }
     return PN_OK;
 }
@@ -161,15 +190,19 @@ static pn_status read_names(const pn_hf_file *f, const json_t *list, names *out)
 
 /* ---- qwen2 and llama: full attention, and qwen2's window ---- */
 
-static pn_status window_spec(const pn_hf_file *f, const pn_dims *dims, pn_block_spec *out) {
+pn_status pn_hf_window_spec(const pn_hf_file *f, int64_t window, const pn_dims *dims, pn_block_spec *out) {
     const pn_block_type *swa = &pn_block_swa;
-    int64_t window;
-    PN_TRY(pn_json_get_i64(f->root, f->path, "sliding_window", 1, INT32_MAX, &window));
     PN_TRY(pn_block_spec_default(swa, out));
     char text[32];
     snprintf(text, sizeof text, "%lld", (long long)window);
     PN_TRY(pn_option_parse(pn_option_find(swa->options, "window_size"), f->path, text, 0, out->options));
     return resolve(f, dims, out);
+}
+
+static pn_status sliding_window_spec(const pn_hf_file *f, const pn_dims *dims, pn_block_spec *out) {
+    int64_t window;
+    PN_TRY(pn_json_get_i64(f->root, f->path, "sliding_window", 1, INT32_MAX, &window));
+    return pn_hf_window_spec(f, window, dims, out);
 }
 
 static pn_status plain_layers(const pn_hf_file *f, const names *list, pn_model_config *c) {
@@ -189,7 +222,7 @@ static pn_status plain_layers(const pn_hf_file *f, const names *list, pn_model_c
             PN_CHECK(!slides || windowed, PN_FORMAT,
                      "%s: layer_types.%d is sliding_attention, but use_sliding_window is false", f->path, l);
         }
-        if (slides && !window.type) PN_TRY(window_spec(f, &c->dims, &window));
+        if (slides && !window.type) PN_TRY(sliding_window_spec(f, &c->dims, &window));
         c->layer[l] = slides ? window : full;
     }
     return PN_OK;

@@ -73,7 +73,12 @@ static pn_status check_documents(const pn_mixture *m, const pn_mixture_part *c, 
 
 static pn_status create_part(pn_mixture *m, const pn_mixture_part *c, pn_part *p) {
     const char *where = c->where ? c->where : "mixture";
-    PN_CHECK(c->weight >= 0 && c->weight < 1e12, PN_USAGE, "%s: weight is %g; it must be 0 or more", where, c->weight);
+    const pn_ramp w = c->weight;
+    PN_CHECK(w.from >= 0 && w.from < 1e12 && w.to >= 0 && w.to < 1e12, PN_USAGE,
+             "%s: weight is %g; it must be 0 or more", where, w.from >= 0 && w.from < 1e12 ? w.to : w.from);
+    PN_CHECK(w.from == w.to || m->rows, PN_USAGE,
+             "%s: weight changes from %g to %g, which only a stage of finetune can do; give one number", where, w.from,
+             w.to);
     PN_CHECK(!c->skill != !c->n_shards, PN_USAGE, "%s: a part names either a skill or shards", where);
     p->weight = c->weight;
     for (int k = 0; k < PN_CLASS_COUNT; k++) p->class_weight[k] = (float)c->class_weight[k];
@@ -85,50 +90,8 @@ static pn_status create_part(pn_mixture *m, const pn_mixture_part *c, pn_part *p
     return check_documents(m, c, p, where);
 }
 
-/* ---- which part a row comes from ---- */
-
-static bool part_has(const pn_part *p, int split) {
-    return p->weight > 0 && (p->skill || p->windows[split].n > 0);
-}
-
-/* Rows of a period by largest remainder; every part that has rows has at least one. */
-static void share_rows(const pn_mixture *m, int split, int16_t *rows) {
-    double total = 0, rest[PN_MIXTURE_PARTS_MAX];
-    int given = 0;
-    for (int64_t i = 0; i < m->n_parts; i++) total += part_has(&m->parts[i], split) ? m->parts[i].weight : 0;
-    for (int64_t i = 0; i < m->n_parts; i++) {
-        const double exact = part_has(&m->parts[i], split) ? m->parts[i].weight / total * PN_MIXTURE_PERIOD : 0;
-        rows[i] = (int16_t)exact;
-        if (exact > 0 && rows[i] == 0) rows[i] = 1;
-        rest[i] = exact - rows[i];
-        given += rows[i];
-    }
-    while (given != PN_MIXTURE_PERIOD) { /* give to the largest remainder, or take from the smallest */
-        const int step = given < PN_MIXTURE_PERIOD ? 1 : -1;
-        int64_t best = -1;
-        for (int64_t i = 0; i < m->n_parts; i++)
-            if (rows[i] > (step < 0) && (best < 0 || step * rest[i] > step * rest[best])) best = i;
-        rows[best] = (int16_t)(rows[best] + step);
-        rest[best] -= step;
-        given += step;
-    }
-}
-
-static void make_schedule(pn_mixture *m, int split) {
-    pn_schedule *s = &m->schedule[split];
-    s->empty = true;
-    for (int64_t i = 0; i < m->n_parts; i++) s->empty = s->empty && !part_has(&m->parts[i], split);
-    if (s->empty) return;
-    share_rows(m, split, s->rows);
-    for (int64_t i = 0, at = 0; i < m->n_parts; i++)
-        for (int k = 0; k < s->rows[i]; k++, at++)
-            s->part[pn_permute(m->seed, (uint64_t)split, PN_MIXTURE_PERIOD, at)] = (int16_t)i;
-    int16_t seen[PN_MIXTURE_PARTS_MAX] = { 0 };
-    for (int k = 0; k < PN_MIXTURE_PERIOD; k++) s->before[k] = seen[s->part[k]]++;
-}
-
 bool pn_mixture_has(const pn_mixture *m, pn_split split) {
-    return !m->schedule[split].empty;
+    return m->schedule[split].n_segments > 0;
 }
 
 /* ---- the mixture ---- */
@@ -142,6 +105,7 @@ static pn_status create(const pn_mixture_config *c, pn_mixture *m) {
     m->frame = c->frame;
     m->sequence_length = c->sequence_length;
     m->seed = c->seed;
+    m->rows = c->rows;
     m->pad = pn_tokenizer_pad(c->tokenizer);
     if (m->pad < 0) m->pad = pn_tokenizer_eos(c->tokenizer);
     if (m->pad < 0) m->pad = 0;
@@ -151,8 +115,8 @@ static pn_status create(const pn_mixture_config *c, pn_mixture *m) {
     for (int64_t i = 0; i < c->n_parts; i++) PN_TRY(create_part(m, &c->parts[i], &m->parts[i]));
     bool any = false;
     for (int split = 0; split < PN_SPLITS; split++) {
-        make_schedule(m, split);
-        any = any || !m->schedule[split].empty;
+        PN_TRY(pn_mixture_schedule(m, split));
+        any = any || pn_mixture_has(m, split);
     }
     PN_CHECK(any, PN_USAGE, "mixture: every part has weight 0");
     return PN_OK;
@@ -183,6 +147,7 @@ void pn_mixture_destroy(pn_mixture **out) {
             free(w->first);
         }
     }
+    for (int split = 0; split < PN_SPLITS; split++) free(m->schedule[split].segment);
     pn_token_doc_free(&m->doc);
     free(m->parts);
     free(m);
@@ -190,10 +155,12 @@ void pn_mixture_destroy(pn_mixture **out) {
 
 void pn_mixture_print(const pn_mixture *m, pn_split split, FILE *out) {
     const pn_schedule *s = &m->schedule[split];
-    for (int64_t i = 0; i < m->n_parts && !s->empty; i++) {
+    for (int64_t i = 0; i < m->n_parts && s->n_segments > 0; i++) {
         const pn_part *p = &m->parts[i];
         const pn_windows *w = &p->windows[split];
-        fprintf(out, "  %5.1f%%  ", 100.0 * s->rows[i] / PN_MIXTURE_PERIOD);
+        const double scale = 100.0 / (double)s->period;
+        fprintf(out, "  %5.1f%%  ", scale * s->segment[0].rows[i]);
+        if (s->n_segments > 1) fprintf(out, "to %5.1f%%  ", scale * s->segment[s->n_segments - 1].rows[i]);
         if (p->skill)
             fprintf(out, "skill %s: %s\n", p->skill->type->name, p->skill->type->summary);
         else
@@ -207,7 +174,8 @@ void pn_mixture_print(const pn_mixture *m, pn_split split, FILE *out) {
 typedef struct part_keys {
     const char *skill;
     pn_string_list shards;
-    double weight, noise_weight, text_weight, answer_weight;
+    pn_ramp weight;
+    double noise_weight, text_weight, answer_weight;
     pn_int_list document_bytes;
 } part_keys;
 
@@ -215,7 +183,8 @@ const pn_option pn_mixture_keys[] = {
     PN_OPT_STRING(part_keys, skill, NULL, "a generator of documents (`postnas list skills`)", .example = "recall"),
     PN_OPT_STRINGS(part_keys, shards, NULL, "or directories of token shards (`postnas data`)",
                    .example = "[shards/web]"),
-    PN_OPT_FLOAT(part_keys, weight, 1, 0, 1e9, "share of the rows, relative to the other parts"),
+    PN_OPT_RAMP(part_keys, weight, 1, 0, 1e9,
+                "share of the rows, relative to the other parts; in a stage of finetune also from start to end"),
     PN_OPT_FLOAT(part_keys, noise_weight, 1, 0, 1e6, "loss weight of tokens that are random"),
     PN_OPT_FLOAT(part_keys, text_weight, 1, 0, 1e6, "loss weight of ordinary tokens"),
     PN_OPT_FLOAT(part_keys, answer_weight, 1, 0, 1e6, "loss weight of answers"),
@@ -257,28 +226,48 @@ static pn_status read_part(pn_config *config, part_text *t, pn_mixture_part *p) 
     return pn_config_read(config, t->path, p->skill->options, t->options);
 }
 
-pn_status pn_mixture_read(pn_config *config, const char *path, const pn_mixture_config *base, pn_mixture **out) {
-    *out = NULL;
+typedef struct part_list {
+    part_text *text;
+    pn_mixture_part *part;
     int n;
-    PN_TRY(pn_config_list_size(config, path, &n));
-    PN_CHECK(n >= 1 && n <= PN_MIXTURE_PARTS_MAX, PN_USAGE,
+} part_list;
+
+static void free_parts(part_list *l) {
+    free(l->part);
+    free(l->text);
+}
+
+static pn_status read_parts(pn_config *config, const char *path, part_list *l) {
+    PN_TRY(pn_config_list_size(config, path, &l->n));
+    PN_CHECK(l->n >= 1 && l->n <= PN_MIXTURE_PARTS_MAX, PN_USAGE,
              "%s: %s must be a list of 1 to %d parts, each with a skill or shards", pn_config_name(config), path,
              PN_MIXTURE_PARTS_MAX);
-    part_text *texts = calloc((size_t)n, sizeof *texts);
-    pn_mixture_part *parts = calloc((size_t)n, sizeof *parts);
-    pn_status s = PN_OK;
-    if (!texts || !parts) PN_FAIL_GOTO(s, PN_MEMORY, done, "mixture: out of memory");
-    for (int i = 0; i < n; i++) {
-        snprintf(texts[i].path, sizeof texts[i].path, "%s.%d", path, i);
-        PN_TRY_GOTO(s, read_part(config, &texts[i], &parts[i]), done);
+    l->text = calloc((size_t)l->n, sizeof *l->text);
+    l->part = calloc((size_t)l->n, sizeof *l->part);
+    PN_CHECK(l->text && l->part, PN_MEMORY, "mixture: out of memory");
+    for (int i = 0; i < l->n; i++) {
+        snprintf(l->text[i].path, sizeof l->text[i].path, "%s.%d", path, i);
+        PN_TRY(read_part(config, &l->text[i], &l->part[i]));
     }
+    return PN_OK;
+}
+
+pn_status pn_mixture_read(pn_config *config, const char *path, const pn_mixture_config *base, pn_mixture **out) {
+    *out = NULL;
+    part_list l = { 0 };
     pn_mixture_config full = *base;
-    full.parts = parts;
-    full.n_parts = n;
-    PN_TRY_GOTO(s, pn_mixture_create(&full, out), done);
-done:
-    free(parts);
-    free(texts);
+    pn_status s = read_parts(config, path, &l);
+    full.parts = l.part;
+    full.n_parts = l.n;
+    if (!s) s = pn_mixture_create(&full, out);
+    free_parts(&l);
+    return s;
+}
+
+pn_status pn_mixture_read_keys(pn_config *config, const char *path) {
+    part_list l = { 0 };
+    pn_status s = read_parts(config, path, &l);
+    free_parts(&l);
     return s;
 }
 
@@ -297,7 +286,9 @@ uint64_t pn_mixture_hash(const pn_mixture *m) {
         const pn_part *p = &m->parts[i];
         const uint64_t part[] = { p->skill ? pn_skill_hash(p->skill) : 0, (uint64_t)p->document_min,
                                   (uint64_t)p->document_max };
-        XXH3_64bits_update(h, &p->weight, sizeof p->weight);
+        const bool changes = p->weight.from != p->weight.to;
+        XXH3_64bits_update(h, &p->weight, changes ? sizeof p->weight : sizeof p->weight.from);
+        if (changes) XXH3_64bits_update(h, &m->rows, sizeof m->rows);
         XXH3_64bits_update(h, p->class_weight, sizeof p->class_weight);
         XXH3_64bits_update(h, part, sizeof part);
         for (int split = 0; split < PN_SPLITS; split++) {

@@ -4,6 +4,10 @@
  * ranks can share the list. A row comes from one part; in every 1,000 rows each part has its share of them, rounded, in
  * an order drawn from the seed.
  *
+ * Where weights change, the rows of the train split that the mixture was made for are divided into up to 64 segments of
+ * constant shares; what rounding takes from a part in one of them it has in the next. Rows beyond are as in the last
+ * segment. The other splits have the shares of the middle, so that evaluations can be compared.
+ *
  *   - A skill part fills a row with documents; what no document fits into is padding, a document of its own without
  *     weight.
  *   - A shard part reads windows of T tokens in an order drawn from the seed, anew each time all have been read;
@@ -18,7 +22,7 @@
 typedef struct pn_mixture pn_mixture;
 
 typedef struct pn_mixture_part {
-    double weight;                       /* share of the rows, relative to the other parts */
+    pn_ramp weight;                      /* share of the rows, relative to the other parts, at the first and last */
     double class_weight[PN_CLASS_COUNT]; /* of a target token in the loss, by its class */
     const pn_skill_type *skill;          /* NULL: token shards */
     const void *options;                 /* the skill's options struct; NULL: defaults */
@@ -33,6 +37,7 @@ typedef struct pn_mixture_config {
     pn_doc_frame frame;            /* around every document of a skill */
     int64_t sequence_length;       /* T */
     uint64_t seed;
+    int64_t rows; /* of the train split that will be asked for: what weights change over; 0: they must not change */
     const pn_mixture_part *parts; /* (n_parts) */
     int64_t n_parts;
 } pn_mixture_config;
@@ -48,9 +53,11 @@ pn_status pn_mixture_create(const pn_mixture_config *config, pn_mixture **out);
  *       - { shards: [data/web], weight: 1 }                                                                      */
 pn_status pn_mixture_read(pn_config *config, const char *path, const pn_mixture_config *base, pn_mixture **out);
 extern const pn_option pn_mixture_keys[];
+/* Reads the keys alone, and opens nothing. */
+pn_status pn_mixture_read_keys(pn_config *config, const char *path);
 
 void pn_mixture_destroy(pn_mixture **m);
-/* One line per part: its share of the rows and what it is. */
+/* One line per part: its share of the rows, at first and at last where it changes, and what it is. */
 void pn_mixture_print(const pn_mixture *m, pn_split split, FILE *out);
 /* T, and a hash of everything rows depend on (seed, parts, tokenizer): two mixtures of equal hash give equal rows. */
 int64_t pn_mixture_row_tokens(const pn_mixture *m);

@@ -148,17 +148,13 @@ static void set_targets(const pn_part *p, pn_row *row, int64_t end, bool follows
 
 /* ---- what an index stands for ---- */
 
-/* The part that row or document `index` comes from, and its number among those of that part. */
-static pn_status locate(const pn_mixture *m, pn_split split, int64_t index, int64_t *part, int64_t *ordinal) {
-    const pn_schedule *s = &m->schedule[split];
+static pn_status locate(pn_mixture *m, pn_split split, int64_t index, int64_t *part, int64_t *ordinal) {
     PN_ASSERT(index >= 0);
     PN_CHECK(
-        !s->empty, PN_USAGE,
+        pn_mixture_has(m, split), PN_USAGE,
         "mixture: no part has data for split %s; add a skill, or token shards of that split (`postnas data --help`)",
         pn_split_names[split]);
-    const int64_t place = index % PN_MIXTURE_PERIOD;
-    *part = s->part[place];
-    *ordinal = index / PN_MIXTURE_PERIOD * s->rows[*part] + s->before[place];
+    pn_mixture_locate(m, split, index, part, ordinal);
     return PN_OK;
 }
 

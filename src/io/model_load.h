@@ -10,7 +10,8 @@
 /* Config and weights of a model, open but not loaded. */
 typedef struct pn_model_files {
     pn_model_config config;
-    pn_weights *weights; /* under Hugging Face names; owned */
+    pn_hf_kind kind;     /* whose names the tensors have in the files; PN_HF_AUTO for GGUF */
+    pn_weights *weights; /* under our names, which are those of Hugging Face's own models; owned */
     pn_gguf *gguf;       /* owned; NULL for a directory */
 } pn_model_files;
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "fla.h"
 #include "json.h"
 #include "model_load.h"
 #include "weights_writer.h"
@@ -9,7 +10,8 @@
 /* ---- zero biases where the model type has them and the model has not ---- */
 
 static bool needs_biases(const pn_model *m, pn_hf_kind kind, int layer) {
-    return kind != PN_HF_LLAMA && !m->config.dims.qkv_bias && m->config.layer[layer].type->attention_weights;
+    return (kind == PN_HF_QWEN2 || kind == PN_HF_JET_NEMOTRON) && !m->config.dims.qkv_bias &&
+           m->config.layer[layer].type->attention_weights;
 }
 
 static const char *const biased[] = { "q_proj.bias", "k_proj.bias", "v_proj.bias" };
@@ -43,10 +45,27 @@ static bool is_own(const pn_param *p) {
     return !strstr(p->name, ".candidates.");
 }
 
+/* A weight's name in a file of this kind, at most as long as ours. */
+static pn_status file_name(const pn_param *p, pn_hf_kind kind, char out[PN_NAME_MAX]) {
+    pn_buf text = { 0 };
+    if (kind == PN_HF_FLA)
+        pn_fla_name(p->name, &text);
+    else
+        pn_buf_text(&text, p->name);
+    pn_status s = pn_buf_status(&text);
+    if (!s) snprintf(out, PN_NAME_MAX, "%s", pn_buf_string(&text));
+    pn_buf_free(&text);
+    return s;
+}
+
 static pn_status write_tensors(const pn_model *m, pn_hf_kind kind, pn_weights_writer *w) {
-    for (int i = 0; i < m->params->n; i++)
-        if (is_own(m->params->item[i]))
-            PN_TRY(pn_weights_writer_put(w, m->params->item[i]->name, m->params->item[i]->value));
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        char name[PN_NAME_MAX];
+        if (!is_own(p)) continue;
+        PN_TRY(file_name(p, kind, name));
+        PN_TRY(pn_weights_writer_put(w, name, p->value));
+    }
     for (int l = 0; l < m->config.n_layers; l++)
         if (needs_biases(m, kind, l)) PN_TRY(put_biases(m, l, w));
     return pn_weights_writer_commit(w);
@@ -55,14 +74,15 @@ static pn_status write_tensors(const pn_model *m, pn_hf_kind kind, pn_weights_wr
 static pn_status write_weights(const pn_model *m, const char *dir, const pn_save_options *o, pn_hf_kind kind) {
     size_t n = 0, most = (size_t)m->params->n + 3 * (size_t)m->config.n_layers;
     pn_weight_decl *decl = calloc(most + 1, sizeof *decl);
-    char(*name)[PN_NAME_MAX] = calloc(most + 1, sizeof *name); /* of the biases */
+    char(*name)[PN_NAME_MAX] = calloc(most + 1, sizeof *name);
     pn_weights_writer *w = NULL;
     pn_status s;
     if (!decl || !name) PN_FAIL_GOTO(s, PN_MEMORY, done, "out of memory");
     for (int i = 0; i < m->params->n; i++) {
         const pn_param *p = m->params->item[i];
         if (!is_own(p)) continue;
-        decl[n] = (pn_weight_decl){ .name = p->name, .dtype = p->keep_f32 ? PN_F32 : o->dtype, .rank = p->value->rank };
+        PN_TRY_GOTO(s, file_name(p, kind, name[n]), done);
+        decl[n] = (pn_weight_decl){ .name = name[n], .dtype = p->keep_f32 ? PN_F32 : o->dtype, .rank = p->value->rank };
         memcpy(decl[n++].shape, p->value->shape, sizeof decl->shape);
     }
     for (int l = 0; l < m->config.n_layers; l++) {
@@ -85,18 +105,13 @@ done:
 
 /* ---- what config.json cannot say to its own readers ---- */
 
-/* Layer types that the published jet_nemotron modelling code loads. */
-static bool published(const char *name) {
-    return !strcmp(name, "attn") || !strcmp(name, "swa") || !strcmp(name, "jet");
-}
-
 /* postnas.json: present when some layer is of a type that only postnas reads, and says so. */
 static pn_status write_extensions(const pn_model *m, const char *dir) {
     json_t *types = json_array();
     for (int l = 0; l < m->config.n_layers; l++) {
         char name[PN_HF_LAYER_NAME];
-        pn_hf_layer_name(&m->config.layer[l], name);
-        bool known = published(name);
+        pn_hf_layer_name(&m->config, l, name);
+        bool known = pn_hf_layer_published(name);
         for (size_t i = 0; i < json_array_size(types) && !known; i++)
             known = !strcmp(json_string_value(json_array_get(types, i)), name);
         if (!known) json_array_append_new(types, json_string(name));

@@ -41,20 +41,20 @@ void pn_token_manifest_free(pn_token_manifest *m);
 /* The columns of /answers, beside /answers/offsets (n_docs + 1): the answers of document i are rows offsets[i] to
  * offsets[i + 1]. `choice` counts the choices of the shard. X(field, C type, stored type, memory type) */
 #define PN_ANSWER_COLUMNS(X)                                                                                           \
-    X(begin, int64_t, H5T_STD_I64LE, H5T_NATIVE_INT64)                                                                 \
-    X(end, int64_t, H5T_STD_I64LE, H5T_NATIVE_INT64)                                                                   \
-    X(distance, int64_t, H5T_STD_I64LE, H5T_NATIVE_INT64)                                                              \
-    X(skill, int32_t, H5T_STD_I32LE, H5T_NATIVE_INT32)                                                                 \
-    X(n_choices, int32_t, H5T_STD_I32LE, H5T_NATIVE_INT32)                                                             \
-    X(gold, int32_t, H5T_STD_I32LE, H5T_NATIVE_INT32)                                                                  \
-    X(chance, double, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE)                                                               \
-    X(choice, int64_t, H5T_STD_I64LE, H5T_NATIVE_INT64)
+    X(begin, int64_t, PN_H5_I64, PN_H5_I64)                                                                            \
+    X(end, int64_t, PN_H5_I64, PN_H5_I64)                                                                              \
+    X(distance, int64_t, PN_H5_I64, PN_H5_I64)                                                                         \
+    X(skill, int32_t, PN_H5_I32, PN_H5_I32)                                                                            \
+    X(n_choices, int32_t, PN_H5_I32, PN_H5_I32)                                                                        \
+    X(gold, int32_t, PN_H5_I32, PN_H5_I32)                                                                             \
+    X(chance, double, PN_H5_F64, PN_H5_F64)                                                                            \
+    X(choice, int64_t, PN_H5_I64, PN_H5_I64)
 
 static inline int64_t pn_shard_token_bytes(int64_t vocab) {
     return vocab <= 65536 ? 2 : 4;
 }
-static inline hid_t pn_shard_token_type(int64_t vocab) {
-    return vocab <= 65536 ? H5T_STD_U16LE : H5T_STD_U32LE;
+static inline pn_h5_type pn_shard_token_type(int64_t vocab) {
+    return vocab <= 65536 ? PN_H5_U16 : PN_H5_U32;
 }
 
 #endif

@@ -191,21 +191,20 @@ static pn_status check_offsets(const shard *h, const char *name, const int64_t *
 
 static pn_status read_doc_offsets(shard *h, const pn_shard_entry *e) {
     hid_t d = -1;
-    PN_TRY(pn_h5_open_array(h->file, h->path, "doc_offsets", H5T_STD_I64LE, e->n_docs + 1, &d));
+    PN_TRY(pn_h5_open_array(h->file, h->path, "doc_offsets", PN_H5_I64, e->n_docs + 1, &d));
     h->doc_offsets = malloc((size_t)(e->n_docs + 1) * sizeof *h->doc_offsets);
     pn_status s = PN_OK;
     if (!h->doc_offsets) s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "%s: out of memory", h->path);
-    if (!s) s = pn_h5_read(d, h->path, "doc_offsets", H5T_NATIVE_INT64, 0, e->n_docs + 1, h->doc_offsets);
+    if (!s) s = pn_h5_read(d, h->path, "doc_offsets", PN_H5_I64, 0, e->n_docs + 1, h->doc_offsets);
     pn_h5_close_dataset(&d);
     PN_TRY(s);
     return check_offsets(h, "doc_offsets", h->doc_offsets, e->n_docs, e->n_tokens, true);
 }
 
 static pn_status open_datasets(shard *h, const pn_token_manifest *m, const pn_shard_entry *e) {
-    const hid_t token = pn_shard_token_type(m->vocab), i64 = H5T_STD_I64LE;
+    const pn_h5_type token = pn_shard_token_type(m->vocab), i64 = PN_H5_I64;
     PN_TRY(pn_h5_open_array(h->file, h->path, "tokens", token, e->n_tokens, &h->tokens));
-    if (m->classes)
-        PN_TRY(pn_h5_open_array(h->file, h->path, "token_class", H5T_STD_U8LE, e->n_tokens, &h->token_class));
+    if (m->classes) PN_TRY(pn_h5_open_array(h->file, h->path, "token_class", PN_H5_U8, e->n_tokens, &h->token_class));
     PN_TRY(read_doc_offsets(h, e));
     if (!m->skills) return PN_OK;
     PN_TRY(pn_h5_open_array(h->file, h->path, "answers/offsets", i64, e->n_docs + 1, &h->answer_offsets));
@@ -285,7 +284,7 @@ static pn_status check_range(const pn_token_set *set, int64_t begin, int64_t n) 
 }
 
 static pn_status read_tokens(const shard *h, int64_t vocab, int64_t begin, int64_t n, int32_t *tokens) {
-    PN_TRY(pn_h5_read(h->tokens, h->path, "tokens", H5T_NATIVE_INT32, begin, n, tokens));
+    PN_TRY(pn_h5_read(h->tokens, h->path, "tokens", PN_H5_I32, begin, n, tokens));
     for (int64_t i = 0; i < n; i++)
         PN_CHECK(tokens[i] >= 0 && tokens[i] < vocab, PN_FORMAT,
                  "%s: token %lld is id %d, outside the vocabulary of "
@@ -299,7 +298,7 @@ static pn_status read_classes(const shard *h, int64_t begin, int64_t n, uint8_t 
         memset(c, PN_CLASS_TEXT, (size_t)n);
         return PN_OK;
     }
-    PN_TRY(pn_h5_read(h->token_class, h->path, "token_class", H5T_NATIVE_UINT8, begin, n, c));
+    PN_TRY(pn_h5_read(h->token_class, h->path, "token_class", PN_H5_U8, begin, n, c));
     for (int64_t i = 0; i < n; i++)
         PN_CHECK(c[i] < PN_CLASS_COUNT, PN_FORMAT, "%s: token %lld is of class %d; there are %d", h->path,
                  (long long)(begin + i), c[i], PN_CLASS_COUNT);
@@ -399,15 +398,15 @@ static pn_status read_choices(const shard *h, const pn_shard_entry *e, int64_t f
     int32_t *tokens = NULL;
     pn_status s = PN_OK;
     if (!begin) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s: out of memory", h->path);
-    PN_TRY_GOTO(s, pn_h5_read(h->choice_begin, h->path, "choices/begin", H5T_NATIVE_INT64, first, n + 1, begin), done);
+    PN_TRY_GOTO(s, pn_h5_read(h->choice_begin, h->path, "choices/begin", PN_H5_I64, first, n + 1, begin), done);
     bool ok = begin[0] >= 0 && begin[n] <= e->n_choice_tokens;
     for (int64_t i = 0; i < n; i++) ok = ok && begin[i] <= begin[i + 1];
     if (!ok) PN_FAIL_GOTO(s, PN_FORMAT, done, "%s: /choices/begin does not rise within the choice tokens", h->path);
     const int64_t n_tokens = begin[n] - begin[0];
     tokens = malloc((size_t)n_tokens * sizeof *tokens + 1);
     if (!tokens) PN_FAIL_GOTO(s, PN_MEMORY, done, "%s: out of memory", h->path);
-    PN_TRY_GOTO(
-        s, pn_h5_read(h->choice_tokens, h->path, "choices/tokens", H5T_NATIVE_INT32, begin[0], n_tokens, tokens), done);
+    PN_TRY_GOTO(s, pn_h5_read(h->choice_tokens, h->path, "choices/tokens", PN_H5_I32, begin[0], n_tokens, tokens),
+                done);
     for (int64_t i = 0; i < n && !s; i++)
         s = pn_token_doc_choice(out, tokens + (begin[i] - begin[0]), begin[i + 1] - begin[i]);
 done:
@@ -419,7 +418,7 @@ done:
 static pn_status read_answers(pn_token_set *set, const shard *h, int64_t local, pn_token_doc *out) {
     const pn_shard_entry *e = &set->manifest.shards[h->index];
     int64_t row[2];
-    PN_TRY(pn_h5_read(h->answer_offsets, h->path, "answers/offsets", H5T_NATIVE_INT64, local, 2, row));
+    PN_TRY(pn_h5_read(h->answer_offsets, h->path, "answers/offsets", PN_H5_I64, local, 2, row));
     PN_CHECK(row[0] >= 0 && row[0] <= row[1] && row[1] <= e->n_answers, PN_FORMAT,
              "%s: /answers/offsets does not rise within the %lld answers", h->path, (long long)e->n_answers);
     if (row[0] == row[1]) return PN_OK;

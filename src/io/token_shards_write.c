@@ -8,7 +8,8 @@
 /* Elements gathered in memory until a chunk is worth writing. */
 typedef struct column {
     const char *name;
-    hid_t dataset, memory_type;
+    hid_t dataset;
+    pn_h5_type memory_type;
     char *held; /* (CHUNK * element_bytes) */
     size_t element_bytes;
     int64_t n_held, n_written;
@@ -38,7 +39,7 @@ struct pn_token_writer {
 
 /* ---- columns ---- */
 
-static pn_status column_open(pn_token_writer *w, int which, const char *name, hid_t stored, hid_t memory_type,
+static pn_status column_open(pn_token_writer *w, int which, const char *name, pn_h5_type stored, pn_h5_type memory_type,
                              size_t element_bytes) {
     column *c = &w->columns[which];
     *c = (column){
@@ -82,12 +83,12 @@ static pn_shard_entry *current(pn_token_writer *w) {
 }
 
 static pn_status shard_columns(pn_token_writer *w) {
-    hid_t token = pn_shard_token_type(w->manifest.vocab), i64 = H5T_STD_I64LE, n64 = H5T_NATIVE_INT64;
+    pn_h5_type token = pn_shard_token_type(w->manifest.vocab), i64 = PN_H5_I64, n64 = PN_H5_I64;
     const int64_t zero = 0;
-    PN_TRY(column_open(w, TOKENS, "tokens", token, H5T_NATIVE_INT32, sizeof(int32_t)));
+    PN_TRY(column_open(w, TOKENS, "tokens", token, PN_H5_I32, sizeof(int32_t)));
     PN_TRY(column_open(w, DOC_OFFSETS, "doc_offsets", i64, n64, sizeof zero));
     PN_TRY(column_add(w, DOC_OFFSETS, &zero, 1));
-    if (w->manifest.classes) PN_TRY(column_open(w, TOKEN_CLASS, "token_class", H5T_STD_U8LE, H5T_NATIVE_UINT8, 1));
+    if (w->manifest.classes) PN_TRY(column_open(w, TOKEN_CLASS, "token_class", PN_H5_U8, PN_H5_U8, 1));
     if (!w->manifest.skills) return PN_OK;
     PN_TRY(column_open(w, ANSWER_OFFSETS, "answers/offsets", i64, n64, sizeof zero));
     PN_TRY(column_add(w, ANSWER_OFFSETS, &zero, 1));
@@ -97,7 +98,7 @@ static pn_status shard_columns(pn_token_writer *w) {
 #undef X
     PN_TRY(column_open(w, CHOICE_BEGIN, "choices/begin", i64, n64, sizeof zero));
     PN_TRY(column_add(w, CHOICE_BEGIN, &zero, 1));
-    return column_open(w, CHOICE_TOKENS, "choices/tokens", token, H5T_NATIVE_INT32, sizeof(int32_t));
+    return column_open(w, CHOICE_TOKENS, "choices/tokens", token, PN_H5_I32, sizeof(int32_t));
 }
 
 static pn_status shard_begin(pn_token_writer *w) {

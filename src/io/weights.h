@@ -2,6 +2,7 @@
 #ifndef PN_IO_WEIGHTS_H
 #define PN_IO_WEIGHTS_H
 
+#include "buffer.h"
 #include "tensor_info.h"
 
 typedef struct pn_weights pn_weights;
@@ -13,6 +14,10 @@ typedef struct pn_weights pn_weights;
 pn_status pn_weights_open(const char *path, pn_weights **out);
 /* Accepts NULL, leaves NULL. */
 void pn_weights_close(pn_weights **w);
+
+/* Every tensor is known by what `name` appends for its name from now on: for files of another layout. PN_FORMAT when
+ * that makes two tensors one. */
+pn_status pn_weights_rename(pn_weights *w, void (*name)(const char *stored, pn_buf *out));
 
 /* In the order of names. */
 int64_t pn_weights_count(const pn_weights *w);

@@ -16,6 +16,7 @@ struct pn_weights_entry {
 struct pn_weights {
     char *path;
     pn_weights_entry *entry; /* [count], sorted by name */
+    char **renamed;          /* [count]: names given to entries, owned; NULL: none */
     int64_t count;
     void *source; /* owns every file and string the entries borrow */
     void (*close_source)(void *source);

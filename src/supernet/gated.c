@@ -192,7 +192,7 @@ static pn_status start(gated *g, const pn_supernet_job *job) {
     PN_CHECK(g->C <= PN_MIX_MAX, PN_USAGE, "supernet: %d candidates in a layer; mode gated mixes up to %d", g->C,
              (int)PN_MIX_MAX);
     g->steps = g->train->tokens / g->train->batch_tokens;
-    int64_t n = (int64_t)g->L * g->C, points = pn_train_curve_points(g->train);
+    int64_t n = (int64_t)g->L * g->C, points = pn_curve_points(g->steps);
     PN_TRY(make_logits(g, m));
     PN_TRY(make_cost(g, job));
     PN_TRY(pn_tape_create(PN_REF, &g->exact));

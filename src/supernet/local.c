@@ -141,8 +141,14 @@ static pn_status update(local *r, learner *x, int64_t step, pn_tensor *input, pn
 static pn_status keep(local *r, int first, int end) {
     bool stop = pn_interrupted();
     double interval = r->train->checkpoint_seconds;
-    if (stop || (interval > 0 && pn_seconds() - r->saved > interval))
-        for (int l = first; l < end; l++) PN_TRY(pn_local_save(r, l));
+    const bool due = interval > 0 && pn_seconds() - r->saved > interval;
+    for (int l = first; l < end && (stop || due); l++) {
+        const pn_status s = pn_local_save(r, l);
+        if (s != PN_IO || stop) /* the state before is still there, and the next may fit */
+            PN_TRY(s);
+        else
+            pn_warn("local training: a checkpoint was not written: %s", pn_error_message());
+    }
     PN_CHECK(!stop, PN_INTERRUPTED, "local training: stopped by a signal%s",
              r->state_dir ? "; state saved: the same command goes on from here" : "");
     return PN_OK;

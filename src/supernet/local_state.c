@@ -85,6 +85,11 @@ pn_status pn_local_load(local *r) {
         r->trained[l] = step; /* a finished layer starts no optimizer */
         PN_TRY(pn_local_start(r, l));
         PN_TRY(transfer(r, l, dir, false));
+        if (r->trained[l] < step) { /* an older state of a layer that was finished: it has an optimizer again */
+            step = r->trained[l];
+            PN_TRY(pn_local_start(r, l));
+            PN_TRY(transfer(r, l, dir, false));
+        }
         finished += step == r->steps;
         begun += step < r->steps;
     }

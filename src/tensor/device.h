@@ -1,6 +1,6 @@
 /* The GPU: memory, copies, events, and what it is.
  *
- * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see), from one thread. All work goes to one
+ * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see, or the one it chose), from one thread. All work goes to one
  * stream, in the order in which it was asked for; memory that is given back is taken again by what follows on that
  * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download, pn_event_wait and
  * pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is reported.
@@ -29,6 +29,14 @@ typedef struct pn_device_info {
     int driver, runtime; /* CUDA version each knows: 13000 is 13.0 */
 } pn_device_info;
 
+/* Which of the GPUs it will be: process `local` of `n` on this machine takes the local-th, or the only one that its
+ * launcher lets it see. Before the first call of pn_device_open. PN_USAGE: fewer GPUs than processes. */
+pn_status pn_device_choose(int local, int n);
+/* How many GPUs this process may choose from. PN_UNSUPPORTED when there is none. */
+pn_status pn_device_count(int *n);
+/* Which GPU it will be: process `local` of `n` on this machine takes the local-th, or the only one where its launcher
+ * lets it see no other. Before the first pn_device_open. PN_USAGE: there are fewer GPUs than processes. */
+pn_status pn_device_choose(int local, int n);
 /* Opens the GPU at the first call. PN_UNSUPPORTED, with what is missing and the remedy: a build without CUDA, no GPU, a
  * driver older than this build's CUDA, an architecture it has no code for. PN_DEVICE: anything else. */
 pn_status pn_device_open(void);

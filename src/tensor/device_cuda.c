@@ -24,6 +24,7 @@ typedef struct branch {
 
 static struct {
     bool open;
+    int index;   /* which of the GPUs */
     bool wait;   /* PN_CUDA_SYNC */
     bool graphs; /* unless PN_CUDA_GRAPHS=0 */
     bool recording;
@@ -91,11 +92,11 @@ static size_t most_shared(size_t bytes) {
 static pn_status open_gpu(void) {
     struct cudaDeviceProp p;
     PN_TRY(find_gpu());
-    TRY_CUDA(cudaSetDevice(0), "opening the GPU");
-    TRY_CUDA(cudaGetDeviceProperties(&p, 0), "asking the GPU what it is");
+    TRY_CUDA(cudaSetDevice(device.index), "opening the GPU");
+    TRY_CUDA(cudaGetDeviceProperties(&p, device.index), "asking the GPU what it is");
     PN_TRY(check_architecture(&p));
     TRY_CUDA(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "making a CUDA stream");
-    TRY_CUDA(cudaDeviceGetDefaultMemPool(&device.memory, 0), "the GPU's memory pool");
+    TRY_CUDA(cudaDeviceGetDefaultMemPool(&device.memory, device.index), "the GPU's memory pool");
     device.to = device.stream;
     uint64_t keep_all = UINT64_MAX; /* the pools above decide what goes back */
     TRY_CUDA(cudaMemPoolSetAttribute(device.memory, cudaMemPoolAttrReleaseThreshold, &keep_all),
@@ -118,6 +119,22 @@ static pn_status open_gpu(void) {
     return PN_OK;
 }
 
+pn_status pn_device_count(int *n) {
+    PN_TRY(find_gpu());
+    TRY_CUDA(cudaGetDeviceCount(n), "looking for a GPU");
+    return PN_OK;
+}
+
+pn_status pn_device_choose(int local, int n) {
+    int there;
+    PN_ASSERT(!device.open && local >= 0 && local < n);
+    PN_TRY(pn_device_count(&there));
+    PN_CHECK(there == 1 || there >= n, PN_USAGE, "%d ranks on this machine and %d GPUs: a rank needs one of its own", n,
+             there);
+    device.index = there == 1 ? 0 : local;
+    return PN_OK;
+}
+
 pn_status pn_device_open(void) {
     if (device.open) return PN_OK;
     PN_TRY(open_gpu());
@@ -127,11 +144,11 @@ pn_status pn_device_open(void) {
 pn_status pn_device_describe(pn_device_info *out) {
     struct cudaDeviceProp p;
     PN_TRY(pn_device_open());
-    TRY_CUDA(cudaGetDeviceProperties(&p, 0), "asking the GPU what it is");
+    TRY_CUDA(cudaGetDeviceProperties(&p, device.index), "asking the GPU what it is");
     *out = (pn_device_info){ .major = p.major, .minor = p.minor, .multiprocessors = p.multiProcessorCount };
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
     int khz = 0;
-    TRY_CUDA(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, 0), "asking the GPU for its clock");
+    TRY_CUDA(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, device.index), "asking the GPU for its clock");
     out->clock_mhz = khz / 1000;
     uint64_t held, used; /* what the pool keeps for what comes is free too */
     TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes), "asking the GPU for its free memory");

@@ -218,6 +218,17 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     return PN_OK;
 }
 
+pn_status pn_storage_again(const pn_storage *s, pn_storage **out) {
+    pn_storage *again = malloc(sizeof *again);
+    PN_CHECK(again, PN_MEMORY, "out of memory");
+    *again = *s;
+    again->refs = 1;
+    again->again = true;
+    s->pool->n_out++;
+    *out = again;
+    return PN_OK;
+}
+
 static void give_block(pn_pool *pool, pn_storage *s) {
     size_t rounded;
     int c = size_class(s->n_bytes, &rounded);
@@ -236,6 +247,11 @@ void pn_storage_release(pn_storage **sp) {
     *sp = NULL;
     if (--s->refs > 0) return;
     pn_pool *pool = s->pool;
+    if (s->again) {
+        free(s);
+        if (--pool->n_out == 0 && pool->closed) free_pool(pool);
+        return;
+    }
     if (s->part)
         pn_arena_give(pool->arena, s->part);
     else

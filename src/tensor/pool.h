@@ -14,6 +14,7 @@
 #ifndef PN_TENSOR_POOL_H
 #define PN_TENSOR_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "status.h"
@@ -28,6 +29,7 @@ typedef struct pn_storage {
     int refs;
     pn_pool *pool;              /* where it returns to */
     struct pn_arena_part *part; /* of the pool's arena; NULL: a block of its own */
+    bool again;                 /* pn_storage_again: nothing returns */
 } pn_storage;
 
 /* A device pool opens the GPU: PN_UNSUPPORTED where there is none. A counting one counts what a host pool would take.
@@ -43,6 +45,10 @@ void pn_pool_destroy(pn_pool **pool);
 
 pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out);
 void pn_storage_release(pn_storage **s);
+/* The same memory once more, when the pool may have handed it out to others since: for work that is launched again on
+ * what it once had (replay.h). It is there for as long as nothing was given back (pn_pool_given_back); that nobody else
+ * uses it meanwhile is the caller's to see to. */
+pn_status pn_storage_again(const pn_storage *s, pn_storage **out);
 
 size_t pn_pool_live_bytes(const pn_pool *pool);
 size_t pn_pool_peak_bytes(const pn_pool *pool);

@@ -100,8 +100,27 @@ pn_status pn_tensor_rows(pn_tensor *base, int64_t begin, int64_t end, pn_tensor 
     return PN_OK;
 }
 
+pn_status pn_tensor_part(pn_tensor *base, int64_t at, int rank, const int64_t *shape, pn_tensor **out) {
+    PN_TRY(share(base, out));
+    pn_tensor *t = *out;
+    t->rank = rank;
+    for (int i = 0; i < rank; i++) t->shape[i] = shape[i];
+    t->offset += at;
+    PN_ASSERT(at >= 0 && at + pn_tensor_elems(t) <= pn_tensor_elems(base));
+    return PN_OK;
+}
+
 pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out) {
     return share(base, out);
+}
+
+pn_status pn_tensor_again(const pn_tensor *t, pn_tensor **out) {
+    PN_ASSERT(t->storage);
+    PN_TRY(new_shell(t->dtype, t->rank, t->shape, out));
+    (*out)->offset = t->offset;
+    pn_status s = pn_storage_again(t->storage, &(*out)->storage);
+    if (s) pn_tensor_release(out);
+    return s;
 }
 
 static void free_shell(pn_tensor *t) {
@@ -211,6 +230,22 @@ pn_status pn_tensor_move(pn_tensor *t, pn_pool *pool, pn_dtype type) {
         there->storage = old;
         t->offset = 0;
         t->dtype = t->grad_dtype = type;
+        pn_tensor_release(&t->grad);
+    }
+    pn_tensor_release(&there);
+    return s;
+}
+
+pn_status pn_tensor_place(pn_tensor *t, pn_tensor *base, int64_t at) {
+    PN_ASSERT(t->storage && t->dtype == base->dtype);
+    pn_tensor *there;
+    PN_TRY(pn_tensor_part(base, at, t->rank, t->shape, &there));
+    pn_status s = pn_tensor_copy(there, t);
+    if (!s) {
+        pn_storage *old = t->storage;
+        t->storage = there->storage;
+        t->offset = there->offset;
+        there->storage = old;
         pn_tensor_release(&t->grad);
     }
     pn_tensor_release(&there);

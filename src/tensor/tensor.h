@@ -60,8 +60,13 @@ pn_status pn_tensor_create(pn_pool *pool, pn_dtype type, int rank, const int64_t
 pn_status pn_tensor_zeros(pn_pool *pool, pn_dtype type, int rank, const int64_t *shape, pn_tensor **out);
 /* Rows begin..end of the first dimension; shares storage. */
 pn_status pn_tensor_rows(pn_tensor *base, int64_t begin, int64_t end, pn_tensor **out);
+/* Elements from `at` on of a tensor, as a shape; shares storage. */
+pn_status pn_tensor_part(pn_tensor *base, int64_t at, int rank, const int64_t *shape, pn_tensor **out);
 /* A new shell over the same values, with no gradient: cuts the graph. */
 pn_status pn_tensor_detach(pn_tensor *base, pn_tensor **out);
+
+/* The same shape over the same memory, which the pool may have handed out to others since (pn_storage_again). */
+pn_status pn_tensor_again(const pn_tensor *t, pn_tensor **out);
 
 pn_tensor *pn_tensor_retain(pn_tensor *t);       /* one more reference and hold; returns t */
 void pn_tensor_release(pn_tensor **t);           /* drops one of each, sets *t to NULL; NULL ok */
@@ -88,6 +93,9 @@ pn_status pn_tensor_read(const pn_tensor *t, void *values, pn_dtype type);
 /* Takes the values to storage of its own from another pool, as another type: whoever has the tensor has it there. Its
  * gradient goes. It is no view and has none, and nothing else needs its values where they were. */
 pn_status pn_tensor_move(pn_tensor *t, pn_pool *pool, pn_dtype type);
+/* Takes the values into elements `at` on of base, of the same type and in a pool of the same kind: whoever has the
+ * tensor has it there. Its gradient goes. */
+pn_status pn_tensor_place(pn_tensor *t, pn_tensor *base, int64_t at);
 /* Converts n elements between raw buffers; the buffers must not overlap unless the dtypes are equal. */
 void pn_convert(void *dst, pn_dtype dst_type, const void *src, pn_dtype src_type, int64_t n);
 pn_status pn_tensor_fill_zero(pn_tensor *t);

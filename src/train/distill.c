@@ -7,6 +7,7 @@
 #include "feature_loss/feature_loss.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "linear_kl/linear_kl.h"
+#include "linear_kl_topk/linear_kl_topk.h"
 #include "mix/mix.h"
 #include "weighted_sum/weighted_sum.h"
 
@@ -119,20 +120,44 @@ static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *c
     return PN_OK;
 }
 
+/* An op that reads and writes as much memory takes about as long as its launch. */
+static const int64_t small_activation = 1 << 22;
+
+bool pn_distill_small(const pn_distill *pass, int64_t tokens) {
+    const pn_model *m = pass->student;
+    return m->params->backend == PN_CUDA && tokens * m->config.dims.hidden <= small_activation;
+}
+
+/* hidden_t: NULL where the batch has the teacher's words. */
+static pn_status kl_loss(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor *hidden,
+                         pn_tensor *hidden_t, pn_tensor *weights, pn_tensor **loss) {
+    const double temperature = pass->weights->temperature;
+    pn_tensor *head = pass->student->head, *ids, *log_p;
+    if (batch->k) {
+        PN_TRY(pn_batch_teacher_tensors(batch, t, &ids, &log_p));
+        PN_TRY(pn_linear_kl_topk(t, hidden, head, ids, log_p, weights, temperature, loss, NULL));
+        return PN_OK;
+    }
+    PN_TRY(pn_linear_kl(t, hidden, head, hidden_t, pass->teacher->head, weights, temperature, loss, NULL, NULL));
+    return PN_OK;
+}
+
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {
     const pn_model *student = pass->student, *teacher = pass->teacher;
     const pn_loss_weights *w = pass->weights;
-    PN_ASSERT(teacher || (w->kl == 0 && w->feature == 0));
+    const bool runs = w->feature > 0 || (w->kl > 0 && !batch->k);
+    PN_ASSERT(teacher || !runs);
     pn_tensor *ids, *targets, *weights, *hidden_t = NULL, *hidden;
     pn_tensor *features_t[PN_MAX_LAYERS], *features[PN_MAX_LAYERS];
+    const pn_docs docs = pn_batch_docs(batch, pn_distill_small(pass, batch->n_tokens));
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
-    if (w->kl > 0 || w->feature > 0) {
+    if (runs) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &batch->docs, &(pn_recompute){ 0 },
+        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &docs, &(pn_recompute){ 0 },
                          w->feature > 0 ? features_t : NULL, &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &batch->docs, &pass->recompute,
+    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &docs, &pass->recompute,
                      w->feature > 0 ? features : NULL, &hidden));
 
     pn_tensor *term[4];
@@ -145,8 +170,7 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
         weight[n++] = w->ce;
     }
     if (w->kl > 0) {
-        PN_TRY(pn_linear_kl(t, hidden, student->head, hidden_t, teacher->head, weights, w->temperature, &term[n], NULL,
-                            NULL));
+        PN_TRY(kl_loss(t, pass, batch, hidden, hidden_t, weights, &term[n]));
         losses->kl = term[n];
         weight[n++] = w->kl;
     }

@@ -31,12 +31,24 @@ typedef struct planned_steps {
     pn_batch batch;
 } planned_steps;
 
+/* Between the parts of a step's batch its gradients stand beside the activations; where there is one pass they take
+ * their place. */
+static double kept_gradients(const pn_train_job *job) {
+    const pn_params *p = job->student->params;
+    double bytes = 0;
+    if (pn_train_pass_tokens(job->options) == job->options->batch_tokens) return 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad) bytes += sizeof(float) * (double)pn_tensor_elems(p->item[i]->value);
+    return bytes;
+}
+
 /* The most of some steps. */
 static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
     planned_steps *c = ctx;
     const pn_train_job *job = c->job;
-    const int64_t rows = job->options->batch_tokens / pn_mixture_row_tokens(job->mixture);
+    const int64_t rows = pn_train_pass_tokens(job->options) / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
+    const pn_loss_weights weights = pn_loss_most(&job->options->loss);
     *bytes = 0;
     pn_tape_reset(c->plan);
     pn_pool_trim(pn_tape_pool(c->plan));
@@ -45,15 +57,16 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
                             .path = job->path,
                             .teacher = job->teacher,
                             .teacher_path = job->teacher_path,
-                            .weights = &job->options->loss,
+                            .weights = &weights,
                             .recompute = *recompute };
         double one;
-        PN_TRY(pn_batch_load(job->mixture, step * rows, rows, &c->batch));
+        PN_TRY(pn_train_batch(job, step * rows, rows, &c->batch));
         pn_tape_reset(c->plan);
         if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
         if (one > *bytes) *bytes = one;
     }
+    *bytes += kept_gradients(job);
     return PN_OK;
 }
 
@@ -89,7 +102,7 @@ pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const c
 pn_status pn_memory_budget(double memory_gb, double *bytes) {
     pn_device_info gpu;
     PN_TRY(pn_device_describe(&gpu));
-    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 1e9;
+    const double used = (double)(gpu.memory_bytes - gpu.free_bytes), libraries = 0.6e9;
     *bytes = (double)gpu.free_bytes - libraries;
     if (memory_gb > 0 && memory_gb * 1e9 - used - libraries < *bytes) *bytes = memory_gb * 1e9 - used - libraries;
     return PN_OK;

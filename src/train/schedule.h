@@ -4,13 +4,18 @@
 
 #include <stdint.h>
 
-typedef enum pn_schedule_kind { PN_SCHEDULE_COSINE, PN_SCHEDULE_CONSTANT, PN_SCHEDULE_WSD } pn_schedule_kind;
+typedef enum pn_schedule_kind {
+    PN_SCHEDULE_COSINE,
+    PN_SCHEDULE_CONSTANT,
+    PN_SCHEDULE_WSD,
+    PN_SCHEDULE_LINEAR
+} pn_schedule_kind;
 
 typedef struct pn_schedule {
     int64_t kind;         /* pn_schedule_kind */
     double learning_rate; /* peak */
     double warmup;        /* fraction of the steps spent rising linearly from 0 */
-    double final;         /* fraction of the peak at the last step (cosine, wsd) */
+    double final;         /* fraction of the peak at the last step (cosine, wsd, linear) */
     double decay;         /* wsd: fraction of the steps spent falling linearly at the end */
 } pn_schedule;
 

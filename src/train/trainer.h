@@ -5,40 +5,9 @@
 #ifndef PN_TRAIN_TRAINER_H
 #define PN_TRAIN_TRAINER_H
 
-#include "checkpoint.h"
-#include "distill.h"
+#include "curve.h"
 #include "optim.h"
-#include "options.h"
-#include "schedule.h"
-
-typedef struct pn_train_options {
-    int64_t tokens;       /* budget */
-    int64_t batch_tokens; /* per step, a multiple of the mixture's sequence length; at most tokens */
-    pn_schedule schedule;
-    double weight_decay, beta1, beta2, epsilon, clip;
-    pn_loss_weights loss;
-    int recompute;             /* pn_recompute_level, or PN_RECOMPUTE_AUTO */
-    double memory_gb;          /* of the GPU, at most; 0: what is free */
-    double checkpoint_seconds; /* between checkpoints; 0: none but the last */
-} pn_train_options;
-
-extern const pn_option pn_train_option_table[];
-
-/* PN_USAGE, starting with `where`, when the mixture cannot serve the budget: no training rows, batch_tokens that is not
- * a whole number of rows, tokens for less than one step. */
-pn_status pn_train_options_check(const pn_train_options *o, const pn_mixture *mixture, const char *where);
-
-typedef struct pn_curve_point {
-    int64_t step, tokens;
-    double learning_rate, norm;
-    pn_loss_parts loss;
-} pn_curve_point;
-
-typedef struct pn_curve { /* loss over training, thinned to a few hundred points */
-    pn_curve_point *point;
-    int n;
-} pn_curve;
-void pn_curve_free(pn_curve *c);
+#include "train_options.h"
 
 typedef struct pn_train_job {
     const char *name; /* "distil postnas": progress and log */
@@ -48,10 +17,16 @@ typedef struct pn_train_job {
     const pn_path *path;     /* NULL: candidate 0 */
     const pn_model *teacher; /* NULL: none */
     const pn_path *teacher_path;
+    pn_teacher_rows *teacher_rows; /* of the mixture: what kl follows in place of a teacher; NULL: none */
+    /* Where they are still to be written: as if of so many words of a token there were some, to plan and to measure
+     * with. 0: no. */
+    int64_t teacher_words;
     /* Called before every step with the pass that it is about to make, which it may change. NULL: nothing to change. */
     pn_status (*before)(void *ctx, pn_tape *t, int64_t step, pn_distill *pass);
     /* Called after every step, when the weights are updated; point: its index on the curve, -1 when it is not on it. */
     pn_status (*after)(void *ctx, int64_t step, int64_t point);
+    /* Called after every evaluation, whose held-out losses are the last point of heldout. */
+    pn_status (*evaluated)(void *ctx, const pn_curve *curve, const pn_curve *heldout);
     void *ctx;
     const pn_checkpoint_array *arrays; /* what else belongs to the state: saved and loaded with the weights */
     int n_arrays;
@@ -59,18 +34,17 @@ typedef struct pn_train_job {
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     bool finished;         /* PN_USAGE instead of training, unless state_dir holds the end of the run */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
+    double mfu_tflops;     /* what the device could do at most (meter.h); 0: as its name says */
 } pn_train_job;
 
-/* How many points the curve of a whole run has. */
-int64_t pn_train_curve_points(const pn_train_options *o);
-
-/* Identifies everything in the options that the trained weights depend on. */
-uint64_t pn_train_options_hash(const pn_train_options *o);
+/* Rows first .. first + n - 1 of the job's data, with what the teacher's rows say of them. */
+pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b);
 
 /* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
- * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal asked to stop; PN_NUMERIC
- * when a loss or gradient is not finite. The same job, seed and thread count give the same weights bit for bit,
- * interrupted or not. */
+ * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal or the time limit asked
+ * to stop (signals.h). A step whose loss or gradient is not finite changes nothing: as many as the options allow are
+ * passed over with a warning, one more is PN_NUMERIC, and so is the first where they allow none. The same job, seed and
+ * thread count give the same weights bit for bit, interrupted or not. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif

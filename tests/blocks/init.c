@@ -48,6 +48,30 @@ START_TEST(orthogonal_matrices_are) {
 }
 END_TEST
 
+/* Threads share a large weight: its values are those of one draw after another. */
+START_TEST(parts_are_one_stream) {
+    enum { ROWS = 3, COLS = 66667 };
+    static const pn_init_kind kinds[] = { PN_INIT_NORMAL, PN_INIT_UNIFORM };
+    pn_pool *pool;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    for (int k = 0; k < 2; k++) {
+        pn_rng rng, again;
+        pn_tensor *t;
+        pn_rng_stream(7, "parts", 0, &rng);
+        again = rng;
+        ck_ok(pn_tensor_create(pool, PN_F64, 2, (int64_t[]){ ROWS, COLS }, &t));
+        ck_ok(pn_init_fill(&(pn_init){ kinds[k], 0.5, 2.5 }, &rng, t));
+        for (int64_t i = 0; i < ROWS * COLS; i++) {
+            const double x = k ? 0.5 + 2 * pn_rng_uniform(&again) : 0.5 * pn_rng_normal(&again);
+            if (pn_f64(t)[i] != x) ck_abort_msg("value %lld", (long long)i);
+        }
+        ck_assert_uint_eq(pn_rng_u64(&rng), pn_rng_u64(&again));
+        pn_tensor_release(&t);
+    }
+    pn_pool_destroy(&pool);
+}
+END_TEST
+
 /* Neither rows nor columns in some fixed order of size or sign: the mean over many elements is near 0, and no element
  * of the diagonal stands out. */
 START_TEST(orthogonal_matrices_are_random) {
@@ -88,4 +112,4 @@ START_TEST(ramps_of_rwkv7) {
 }
 END_TEST
 
-TEST_MAIN("init", orthogonal_matrices_are, orthogonal_matrices_are_random, ramps_of_rwkv7)
+TEST_MAIN("init", parts_are_one_stream, orthogonal_matrices_are, orthogonal_matrices_are_random, ramps_of_rwkv7)

@@ -145,7 +145,8 @@ static const bad table[] = {
     { "key missing", "sed -i /vocab_size/d base/config.json", BASE,
       "base/config.json: vocab_size is missing; it must be a whole number in 1 .. 2147483647" },
     { "model type unknown", CONFIG("model_type", "\"mamba\""), BASE,
-      "base/config.json: model_type is \"mamba\"; qwen2, llama and jet_nemotron are read" },
+      "base/config.json: model_type is \"mamba\"; qwen2, llama, jet_nemotron and fla's retnet, gla, delta_net and "
+      "gated_deltanet are read" },
     { "number as text", CONFIG("hidden_size", "\"60\""), BASE,
       "base/config.json: hidden_size must be a whole number in 1 .. 2147483647, but is the text \"60\"" },
     { "number with a fraction", CONFIG("num_hidden_layers", "3.0"), BASE,

@@ -186,7 +186,7 @@ START_TEST(skills_are_written_and_read_by_a_mixture) {
     pn_mixture *m;
     pn_row row = { 0 };
     const char *const dir = out;
-    const pn_mixture_part part = { .weight = 1, .class_weight = { 0, 1, 2 }, .shards = &dir, .n_shards = 1 };
+    const pn_mixture_part part = { .weight = { 1, 1 }, .class_weight = { 0, 1, 2 }, .shards = &dir, .n_shards = 1 };
     ck_ok(pn_tokenizer_open(tokenizer_dir, &t));
     ck_ok(pn_mixture_create(
         &(pn_mixture_config){ .tokenizer = t, .sequence_length = 512, .seed = 1, .parts = &part, .n_parts = 1 }, &m));

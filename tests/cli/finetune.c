@@ -4,7 +4,11 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <math.h>
+#include <string.h>
+
 #include "files.h"
+#include "model_load.h"
 
 START_TEST(finetune_checks_its_input_first) {
     static const struct {
@@ -13,6 +17,15 @@ START_TEST(finetune_checks_its_input_first) {
         { "trains=[attn]", "--set: trains: no weight is called \"attn\"" },
         { "stages.0.batch_tokens=100", "stages.0: batch_tokens 100 is not a multiple of "
                                        "sequence_length 256; use 256" },
+        { "stages.0.micro_batch=256", "--set: unknown key stages.0.micro_batch; did you mean micro_batch_tokens?" },
+        { "stages.0.micro_batch_tokens=768", "stages.0: micro_batch_tokens 768 must be a multiple of sequence_length "
+                                             "256 that divides batch_tokens 2048" },
+        { "stages.0.kl=1", "stages.0: kl and feature need a teacher" },
+        { "stages.0.teacher=base", "stages.0: a teacher without kl or feature teaches nothing" },
+        { "stages.0.kl=[1,2,3]", "kl lists 3 numbers; give one, or the first and the last" },
+        { "stages.0.evaluate_tokens=4096", "evaluate_tokens asks for evaluations; say with heldout_tokens" },
+        { "hybrid.layers=gated_deltanet", "--set: hybrid.layers: names 1 layers, and the model has 8" },
+        { "hybrid.layers=gated_delta", "--set: hybrid.layers: no token mixer is named \"gated_delta\"" },
         { "random.num_attention_heads=3", "random: hidden_size 64 is not a "
                                           "multiple of num_attention_heads 3; give head_dim" },
     };
@@ -49,12 +62,152 @@ START_TEST(a_full_disk_is_an_error_and_leaves_no_partial_state) {
              dir);
     program_result r = program(arguments);
     ck_assert_int_eq(r.code, 2);
-    holds(r.err, "state.h5: ");
+    holds(r.err, "step-1.partial/state-0-of-1.h5: ");
     holds(r.err, "is the disk full?");
-    snprintf(partial, sizeof partial, "%s/run/state/stage-1/step-1.postnas-partial", dir);
+    snprintf(partial, sizeof partial, "%s/run/state/stage-1/step-1.partial", dir);
     ck_assert(!pn_file_exists(partial));
     ck_ok(pn_remove_tree(dir));
 }
 END_TEST
 
-TEST_MAIN("finetune", finetune_checks_its_input_first, a_full_disk_is_an_error_and_leaves_no_partial_state)
+/* ---- the two-stage recipe ---- */
+
+static const char two_stages[] = "--config configs/quickstart-finetune.yaml -t 2 --set stages.0.tokens=20480 "
+                                 "--set stages.1.tokens=20480 --set stages.0.heldout_tokens=512 "
+                                 "--set stages.1.heldout_tokens=512 --set stages.0.evaluate_tokens=10240 "
+                                 "--set stages.1.evaluate_tokens=10240 --set dtype=f32";
+
+static int losses_of(const char *run, double *loss, int most) {
+    char path[PN_PATH_MAX], *text;
+    size_t n_bytes;
+    int n = 0;
+    ck_ok(pn_path_join(path, run, "log.jsonl"));
+    ck_ok(pn_file_read(path, 1 << 22, &text, &n_bytes));
+    for (char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        char *end = strchr(line, '\n'), *at;
+        if (end) *end = '\0';
+        if (strstr(line, "\"point\"") && !strstr(line, "held out") && (at = strstr(line, "\"loss\":")) && n < most)
+            loss[n++] = strtod(at + 7 + strspn(at + 7, ": "), NULL);
+        if (end) *end = '\n';
+    }
+    free(text);
+    return n;
+}
+
+static pn_model *model_at(const char *dir) {
+    pn_model *m;
+    ck_ok(pn_model_load(dir, PN_F32, &m));
+    return m;
+}
+
+/* What is frozen has its bits, what trains has others. */
+static void ck_trained(const char *dir, bool mlps) {
+    pn_model *base = model_at("data/quickstart-base"), *m = model_at(dir);
+    int same = 0, changed = 0;
+    for (int i = 0; i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i], *q = pn_params_find(base->params, p->name);
+        if (!q || !pn_tensor_same_shape(p->value, q->value)) continue;
+        const bool equal = !memcmp(pn_data(p->value), pn_data(q->value), pn_tensor_bytes(p->value));
+        if (strstr(p->name, ".mlp.")) ck_assert_msg(equal == !mlps, "%s", p->name);
+        same += equal;
+        changed += !equal;
+    }
+    ck_assert_int_gt(changed, 8);
+    ck_assert_int_ge(same, mlps ? 0 : 24);
+    pn_model_destroy(&m);
+    pn_model_destroy(&base);
+}
+
+/* Stopped by a time limit as often as it takes, it ends like the undisturbed run; its first 20 losses are known. */
+START_TEST(two_stages_from_the_base) {
+    static const double known[20] = { 3.97686, 3.5215,  2.80224, 2.62946, 2.31388, 1.99947, 1.98343,
+                                      1.82987, 1.68213, 1.27167, 3.14311, 2.98974, 2.76961, 2.22459,
+                                      2.31808, 2.02841, 2.12438, 2.04987, 1.74154, 1.82209 };
+    char dir[] = "/tmp/pn_finetune_XXXXXX", arguments[1024], run[64], model[PN_PATH_MAX], again[PN_PATH_MAX];
+    double loss[64];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    snprintf(run, sizeof run, "%s/whole", dir);
+    snprintf(arguments, sizeof arguments, "finetune -q %s --set output=%s", two_stages, run);
+    program_result r = program(arguments);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    ck_assert_int_eq(losses_of(run, loss, 64), 20);
+    for (int i = 0; i < 20; i++) /* other orders of summation on other processors: 1e-5 was seen */
+        ck_assert_msg(fabs(loss[i] - known[i]) < 2e-3 * known[i], "loss %d is %.9g, not %.9g", i, loss[i], known[i]);
+    ck_ok(pn_path_join(model, run, "model"));
+    ck_trained(model, true);
+
+    snprintf(run, sizeof run, "%s/parts", dir);
+    snprintf(arguments, sizeof arguments, "finetune -q %s --set output=%s --time-limit 0.002", two_stages, run);
+    int stops = 0;
+    for (r = program(arguments); r.code == 75 && stops < 100; r = program(arguments)) {
+        holds(r.err, "stopped by the time limit");
+        if (++stops == 4) arguments[strlen(arguments) - strlen(" --time-limit 0.002")] = '\0';
+    }
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    ck_assert_int_gt(stops, 0);
+    ck_ok(pn_path_join(again, run, "model"));
+    pn_model *a = model_at(model), *b = model_at(again);
+    uint64_t hash[2];
+    ck_ok(pn_params_hash(a->params, &hash[0]));
+    ck_ok(pn_params_hash(b->params, &hash[1]));
+    ck_assert(hash[0] == hash[1]);
+    pn_model_destroy(&a);
+    pn_model_destroy(&b);
+    ck_ok(pn_remove_tree(dir));
+}
+END_TEST
+
+START_TEST(a_stage_trains_what_it_says) {
+    char dir[] = "/tmp/pn_finetune_XXXXXX", arguments[1024], run[64], model[PN_PATH_MAX];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    snprintf(run, sizeof run, "%s/run", dir);
+    snprintf(arguments, sizeof arguments,
+             "finetune -q %s --set output=%s --set 'stages.1.frozen=[\"*.mlp.*\"]' --set stages.0.tokens=4096 --set "
+             "stages.1.tokens=4096 --set stages.1.micro_batch_tokens=512 --set stages.0.evaluate_tokens=0 --set "
+             "stages.1.evaluate_tokens=0",
+             two_stages, run);
+    program_result r = program(arguments);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    ck_ok(pn_path_join(model, run, "model"));
+    ck_trained(model, false);
+    ck_ok(pn_remove_tree(dir));
+}
+END_TEST
+
+/* ---- --plan ---- */
+
+START_TEST(a_plan_needs_no_weights_and_writes_nothing) {
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    program_result r = program("finetune --plan --config configs/jet-nemotron-2b.yaml --tokens-per-second 38000 "
+                               "--devices 256 --set output=/tmp/pn_no_such_run");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "stage 1/2 distil\n  47683 steps of 1048576 tokens, 50.0G in all; 64 passes of 16384, rows of 4096\n");
+    holds(r.out, "1.96G weights, 809M of them train; teacher 1.54G, 388M of them its own");
+    holds(r.out, "stage 2/2 whole\n  166893 steps of 2097152 tokens, 350G in all");
+    holds(r.out, "1.96G weights, 1.96G of them train\n");
+    holds(r.out, "weights 3.93, moments and masters 19.65, gradients 7.86, activations ");
+    holds(r.out, "2924.0 GPU-hours; 11 h 25 min on 256 devices");
+    holds(r.out, "begun now it ends 20");
+    ck_assert(!pn_file_exists("/tmp/pn_no_such_run"));
+    r = program("finetune --plan --config configs/jet-nemotron-4b.yaml");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "3.96G weights, 3.96G of them train");
+    holds(r.out, "No speed is known");
+    r = program("finetune --plan --measure --config configs/quickstart-finetune.yaml -q");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "342k weights, 146k of them train; teacher 314k, 117k of them its own");
+    holds(r.out, "tokens/s a device, measured here");
+    ck_assert(!pn_file_exists("runs/quickstart-finetune"));
+    r = program("finetune --measure --config configs/quickstart-finetune.yaml");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "--measure belongs to --plan");
+    r = program("finetune --config configs/jet-nemotron-2b.yaml");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "models/qwen2.5-1.5b");
+}
+END_TEST
+
+TEST_MAIN("finetune", two_stages_from_the_base, a_stage_trains_what_it_says, a_plan_needs_no_weights_and_writes_nothing,
+          finetune_checks_its_input_first, a_full_disk_is_an_error_and_leaves_no_partial_state)

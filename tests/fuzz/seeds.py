@@ -141,6 +141,9 @@ listed = {**hybrid, "layer_types": ["gdn", "attn", "none", "gdn"],
           "efficient_attention_config": {"gdn": gdn, "none": {}}}
 window = {**qwen2, "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 2}
 typed = {**window, "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"]}
+golden = here.parents[1] / "data" / "golden"
+for name in ["retnet", "gla", "delta_net", "gated_deltanet"]:
+    put("hf_config", "fla_" + name, json.dumps(json.loads((golden / ("fla_" + name) / "config.json").read_text())))
 for name, c in [("qwen2", qwen2), ("llama", llama), ("hybrid", hybrid), ("listed", listed), ("window", window),
                 ("typed", typed), ("absurd", {**qwen2, "hidden_size": 2**31, "vocab_size": 2**40})]:
     put("hf_config", name, json.dumps(c))
@@ -213,3 +216,42 @@ put("manifest", "two", json.dumps(manifest))
 put("manifest", "no-skills", json.dumps({**manifest, "skills": [], "token_class": False, "shards": [shard]}))
 put("manifest", "outside", json.dumps({**manifest, "shards": [{**shard, "file": "../../etc/passwd"}]}))
 put("manifest", "lying", json.dumps({**manifest, "shards": [{**shard, "n_tokens": 2**62, "n_bytes": 2**63 - 1}]}))
+
+# ---- run state ----
+
+state = {"format": "postnas-run-state", "version": 2, "step": 12, "fingerprint": "0123456789abcdef",
+         "files": [{"n_bytes": 4096, "xxh3_64": "0" * 16}, {"n_bytes": 8192, "xxh3_64": "f" * 16}],
+         "arrays": [{"name": "steps", "dtype": "i64", "n": 1, "ranges": [[0, 0, 1, "1" * 16]]},
+                    {"name": "weight/a.b", "dtype": "f32", "n": 100,
+                     "ranges": [[1, 60, 40, "2" * 16], [0, 0, 60, "3" * 16]]},
+                    {"name": "none", "dtype": "f64", "n": 0, "ranges": []}]}
+
+
+def ranges(*rows):
+    return {**state, "arrays": [{**state["arrays"][1], "ranges": [[*r, "4" * 16] for r in rows]}]}
+
+
+for name, m in [("good", state), ("gap", ranges([0, 0, 50], [1, 60, 40])), ("overlap", ranges([0, 0, 70], [1, 60, 40])),
+                ("no-such-file", ranges([2, 0, 100])), ("beyond", ranges([0, 0, 101])), ("empty-range", ranges([0, 0, 0])),
+                ("negative", ranges([0, -1, 100])), ("twice", {**state, "arrays": state["arrays"] * 2}),
+                ("more-than-its-file", {**state, "arrays": [{"name": "a", "dtype": "f64", "n": 1 << 40,
+                                                             "ranges": [[0, 0, 1 << 40, "5" * 16]]}]}),
+                ("absolute", {**state, "arrays": [{**state["arrays"][0], "name": "/steps"}]}),
+                ("parent", {**state, "arrays": [{**state["arrays"][0], "name": "a/../steps"}]}),
+                ("halves", {**state, "arrays": [{"name": "a", "dtype": "i32", "n": 2, "ranges": [[f, f, 1, "6" * 16]]}
+                                                for f in range(2)]}),
+                ("first-version", {"format": 1, "step": 12, "fingerprint": "0" * 16, "bytes": 5, "xxh3_64": "0" * 16}),
+                ("next-version", {**state, "version": 3}), ("no-files", {**state, "files": []})]:
+    put("checkpoint", name, json.dumps(m))
+# ---- manifest.json of teacher rows ----
+
+shard = {"file": "rows-00000.h5", "rows": 3, "n_bytes": 8192, "xxh3_64": "0123456789abcdef"}
+manifest = {"format": "postnas-teacher-rows", "version": 1, "teacher": {"name": "big", "xxh3_64": "00112233445566aa"},
+            "tokenizer": {"xxh3_64": "00112233445566ab", "vocab": 259}, "mixture": {"xxh3_64": "00112233445566ac"},
+            "sequence_length": 6, "k": 4, "temperature": 1.5, "rows": 4, "shard_rows": 3,
+            "shards": [shard, {**shard, "file": "rows-00001-to-1.h5", "rows": 1}]}
+put("teacher_manifest", "two", json.dumps(manifest))
+put("teacher_manifest", "one", json.dumps({**manifest, "rows": 3, "shards": [shard]}))
+put("teacher_manifest", "outside", json.dumps({**manifest, "rows": 3, "shards": [{**shard, "file": "../passwd.h5"}]}))
+put("teacher_manifest", "lying", json.dumps({**manifest, "shard_rows": 2**40, "rows": 2**40, "sequence_length": 2**24,
+                                             "k": 259, "shards": [{**shard, "rows": 2**40, "n_bytes": 2**60}]}))

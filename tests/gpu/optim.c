@@ -252,6 +252,41 @@ START_TEST(a_loss_that_is_not_finite_changes_nothing) {
 }
 END_TEST
 
+/* What the other ranks of a run have found. */
+static pn_status add_others(void *ctx, pn_tensor *x) {
+    double sum[2];
+    const double *others = ctx;
+    PN_TRY(pn_tensor_read(x, sum, PN_F64));
+    for (int i = 0; i < 2; i++) sum[i] += others[i];
+    return pn_tensor_write(x, sum, PN_F64);
+}
+
+START_TEST(an_optimizer_heeds_what_others_found) {
+    ck_need_gpu();
+    static float before[MOST], after[MOST];
+    rig alone, r;
+    double others[2] = { NAN, 0 };
+    rig_open(&alone, PN_POOL_DEVICE, PN_BF16);
+    run(&alone, 0, 1);
+    rig_open(&r, PN_POOL_DEVICE, PN_BF16);
+    pn_adamw_share(r.optim, add_others, others);
+    masters(&r, 5, before);
+    for (int bad = 2; bad > 0; bad--) {
+        give_gradients(&r, 0);
+        ck_assert_int_eq(pn_adamw_step(r.optim, 0.01, &r.norm), PN_NUMERIC);
+        ck_assert_mem_eq(before, masters(&r, 5, after), sizeof before);
+        others[0] = 0;
+        others[1] = 1;
+    }
+    others[0] = 3 * alone.norm * alone.norm;
+    others[1] = 0;
+    run(&r, 0, 1);
+    ck_assert_double_eq_tol(r.norm, 2 * alone.norm, 1e-9 * alone.norm);
+    rig_close(&r);
+    rig_close(&alone);
+}
+END_TEST
+
 START_TEST(a_gradient_that_is_not_finite_is_named_and_changes_nothing) {
     ck_need_gpu();
     static float a[MOST], b[MOST];
@@ -274,4 +309,4 @@ END_TEST
 
 TEST_MAIN("optim", steps_agree_with_the_cpu, going_on_gives_the_same_bits, a_bf16_value_is_the_rounding_of_its_master,
           every_master_goes_through_a_step, no_gradient_is_zeros, a_loss_that_is_not_finite_changes_nothing,
-          a_gradient_that_is_not_finite_is_named_and_changes_nothing)
+          a_gradient_that_is_not_finite_is_named_and_changes_nothing, an_optimizer_heeds_what_others_found)

@@ -107,7 +107,7 @@ START_TEST(killed_text_goes_on) {
 END_TEST
 
 static pn_status pack_skills(const char *dir) {
-    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0, 1, 1 }, .skill = &pn_skill_recall };
+    static const pn_mixture_part part = { .weight = { 1, 1 }, .class_weight = { 0, 1, 1 }, .skill = &pn_skill_recall };
     const pn_mixture_config from = { .tokenizer = tokenizer,
                                      .frame = pn_doc_frame_default(tokenizer),
                                      .sequence_length = 128,

@@ -467,12 +467,25 @@ START_TEST(written_as_it_was_read) {
     ck_ok(
         read_with_mamba2("{\"head_dim\": 12, \"n_groups\": 2, \"D_has_hdim\": true, \"time_step_limit_min\": 0.001}"));
     round_trip(PN_HF_AUTO, "\"D_has_hdim\": true");
-    c = jets;
-    pn_model_config two_kinds = c;
+    /* two settings of one block, whose second has a name of its own */
     ck_ok(read_with_jet("{\"num_heads\": 1}"));
-    two_kinds.layer[2] = c.layer[2];
-    ck_refused(pn_hf_config_write(scratch("no.json"), &two_kinds, PN_HF_AUTO), PN_UNSUPPORTED, "layers 0 and 2",
-               "different settings");
+    const pn_block_spec other = c.layer[2];
+    c = jets;
+    c.layer[2] = other;
+    round_trip(PN_HF_AUTO, "\"layer_types\": [\"jet\", \"attn\", \"jet_2\"]");
+    ck_ok(read_with("gdn_postnas", "{\"rope\": true}"));
+    const pn_block_spec turned = c.layer[2];
+    ck_ok(read_with("gdn", "{\"num_heads\": 2}"));
+    const pn_block_spec second = c.layer[2];
+    ck_ok(read_with("gdn", "{\"num_heads\": 1}"));
+    c.layer[1] = turned;
+    c.layer[2] = second;
+    round_trip(PN_HF_AUTO, "\"layer_types\": [\"gdn\", \"gdn_postnas\", \"gdn_2\"]");
+    ck_refused(read_with("gdn_x", "{}"), PN_UNSUPPORTED, "\"gdn_x\"");
+    ck_refused(read_with("gdn_", "{}"), PN_UNSUPPORTED, "\"gdn_\"");
+    ck_refused(read_with("attn_2", "{}"), PN_UNSUPPORTED, "\"attn_2\"");
+    ck_refused(read_with("gdn_2_postnas", "{\"rope\": true}"), PN_UNSUPPORTED, "\"gdn_2_postnas\"");
+    c = jets;
     ck_refused(pn_hf_config_write(scratch("no.json"), &c, PN_HF_QWEN2), PN_UNSUPPORTED, "no.json",
                "full attention in every layer");
     ck_assert_int_ne(access(scratch("no.json"), F_OK), 0);

@@ -113,14 +113,14 @@ START_TEST(rows_depend_on_their_number_alone) {
     start();
     const char *const dir = counting_set("train", "train", 20000);
     const pn_mixture_part parts[] = {
-        { .weight = 3, .class_weight = { 0.1, 1, 4 }, .skill = pn_skill_find("recall") },
-        { .weight = 1,
+        { .weight = { 3, 3 }, .class_weight = { 0.1, 1, 4 }, .skill = pn_skill_find("recall") },
+        { .weight = { 1, 1 },
           .class_weight = { 0, 1, 2 },
           .skill = pn_skill_find("facts"),
           .document_min = 70,
           .document_max = 120 },
-        { .weight = 0.5, .class_weight = ONES, .shards = &dir, .n_shards = 1 },
-        { .weight = 0.5, .class_weight = ONES, .skill = pn_skill_find("text") },
+        { .weight = { 0.5, 0.5 }, .class_weight = ONES, .shards = &dir, .n_shards = 1 },
+        { .weight = { 0.5, 0.5 }, .class_weight = ONES, .skill = pn_skill_find("text") },
     };
     enum { N = 2300 };
     pn_mixture *a = create(256, 11, parts, 4), *b = create(256, 11, parts, 4), *c = create(256, 12, parts, 4);
@@ -155,9 +155,75 @@ START_TEST(rows_depend_on_their_number_alone) {
 }
 END_TEST
 
+/* Shares go from one end to the other; what shard rows read is read once before anything is read again. */
+START_TEST(weights_change_over_the_rows_of_a_stage) {
+    start();
+    enum { WINDOWS = 40, T = 64, PARTS = 3 };
+    const char *const dir = counting_set("windows", "train", WINDOWS * T);
+    static const int64_t sizes[] = { 37, 640, 5000, 150001 };
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        const int64_t n = sizes[k];
+        const pn_mixture_part parts[PARTS] = {
+            { .weight = { 3, 1 }, .class_weight = ONES, .skill = pn_skill_find("text") },
+            { .weight = { 1, 1 }, .class_weight = ONES, .shards = &dir, .n_shards = 1 },
+            { .weight = { 0, 2 }, .class_weight = ONES, .skill = pn_skill_find("text") },
+        };
+        const pn_mixture_config config = { .tokenizer = tokenizer,
+                                           .frame = pn_doc_frame_default(tokenizer),
+                                           .sequence_length = T,
+                                           .seed = 5,
+                                           .rows = n,
+                                           .parts = parts,
+                                           .n_parts = PARTS };
+        pn_mixture *a, *b;
+        ck_ok(pn_mixture_create(&config, &a));
+        ck_ok(pn_mixture_create(&config, &b));
+        ck_assert(pn_mixture_hash(a) == pn_mixture_hash(b));
+        pn_row row = { 0 }, again = { 0 };
+        const int64_t look = n < 5000 ? 1 : 7; /* rows are made slowly */
+        double tenth[10][PARTS] = { 0 }, all[10] = { 0 };
+        bool seen[251] = { 0 }; /* by the first token, which no two windows share */
+        int windows = 0;
+        for (int64_t i = 0; i < n; i += look) {
+            if (look > 1 && i % 35 && i > 4000) continue;
+            ck_ok(pn_mixture_row(a, PN_SPLIT_TRAIN, i, &row));
+            tenth[10 * i / n][row.part]++;
+            all[10 * i / n]++;
+            if (row.part != 1 || look > 1 || windows >= WINDOWS) continue;
+            ck_assert(!seen[row.tokens[0]]);
+            seen[row.tokens[0]] = true;
+            windows++;
+        }
+        if (n >= 640) {
+            ck_assert_double_eq_tol(tenth[0][0] / all[0], 2.9 / 4, 0.06);
+            ck_assert_double_eq_tol(tenth[9][0] / all[9], 1.1 / 4, 0.06);
+            ck_assert_double_eq_tol(tenth[0][2] / all[0], 0.1 / 4, 0.03);
+            ck_assert_double_eq_tol(tenth[9][2] / all[9], 1.9 / 4, 0.06);
+        }
+        for (int64_t i = n - 1; i > 0; i /= 3) { /* as after a resume */
+            ck_ok(pn_mixture_row(b, PN_SPLIT_TRAIN, i, &row));
+            ck_ok(pn_mixture_row(a, PN_SPLIT_TRAIN, i, &again));
+            same_row(&row, &again);
+        }
+        pn_row_free(&row);
+        pn_row_free(&again);
+        pn_mixture_destroy(&a);
+        pn_mixture_destroy(&b);
+    }
+    const pn_mixture_part alone = { .weight = { 1, 2 }, .class_weight = ONES, .skill = pn_skill_find("text") };
+    pn_mixture *m;
+    ck_assert_int_eq(
+        pn_mixture_create(
+            &(pn_mixture_config){ .tokenizer = tokenizer, .sequence_length = T, .parts = &alone, .n_parts = 1 }, &m),
+        PN_USAGE);
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), "weight changes from 1 to 2"));
+    stop();
+}
+END_TEST
+
 START_TEST(a_recall_document_fills_its_row) {
     start();
-    const pn_mixture_part part = { .weight = 1, .class_weight = { 0, 1, 4 }, .skill = pn_skill_find("recall") };
+    const pn_mixture_part part = { .weight = { 1, 1 }, .class_weight = { 0, 1, 4 }, .skill = pn_skill_find("recall") };
     pn_mixture *m = create(256, 1, &part, 1);
     pn_row r = { 0 };
     for (int64_t i = 0; i < 200; i++) {
@@ -181,7 +247,7 @@ END_TEST
 START_TEST(what_no_document_fits_is_padding) {
     start();
     const pn_mixture_part part = {
-        .weight = 1, .class_weight = ONES, .skill = pn_skill_find("copy"), .document_min = 39, .document_max = 39
+        .weight = { 1, 1 }, .class_weight = ONES, .skill = pn_skill_find("copy"), .document_min = 39, .document_max = 39
     };
     pn_mixture *m = create(100, 1, &part, 1);
     pn_row r = { 0 };
@@ -201,7 +267,7 @@ START_TEST(windows_are_read_once_each) {
     enum { T = 64, N = 6100 / T + 3000 / T };
     const char *const dirs[] = { counting_set("one", "train", 6100), counting_set("two", "train", 3000),
                                  counting_set("kept", "heldout", 1000) };
-    const pn_mixture_part part = { .weight = 1, .class_weight = ONES, .shards = dirs, .n_shards = 3 };
+    const pn_mixture_part part = { .weight = { 1, 1 }, .class_weight = ONES, .shards = dirs, .n_shards = 3 };
     pn_mixture *m = create(T, 5, &part, 1);
     pn_token_set *sets[2];
     for (int i = 0; i < 2; i++) ck_ok(pn_token_set_open(dirs[i], &sets[i]));
@@ -297,7 +363,7 @@ START_TEST(shards_of_another_tokenizer_are_refused) {
     static const char *const specials[] = { "<other>" };
     pn_tokenizer *other;
     ck_ok(pn_tokenizer_bytes(specials, 1, &other));
-    const pn_mixture_part part = { .weight = 1, .class_weight = ONES, .shards = &dir, .n_shards = 1 };
+    const pn_mixture_part part = { .weight = { 1, 1 }, .class_weight = ONES, .shards = &dir, .n_shards = 1 };
     pn_mixture *m;
     ck_refused(pn_mixture_create(
                    &(pn_mixture_config){ .tokenizer = other, .sequence_length = 64, .parts = &part, .n_parts = 1 }, &m),
@@ -308,6 +374,6 @@ START_TEST(shards_of_another_tokenizer_are_refused) {
 }
 END_TEST
 
-TEST_MAIN("mixture", orders_are_bijections, rows_depend_on_their_number_alone, a_recall_document_fills_its_row,
-          what_no_document_fits_is_padding, windows_are_read_once_each, a_config_says_the_same,
-          shards_of_another_tokenizer_are_refused)
+TEST_MAIN("mixture", orders_are_bijections, rows_depend_on_their_number_alone, weights_change_over_the_rows_of_a_stage,
+          a_recall_document_fills_its_row, what_no_document_fits_is_padding, windows_are_read_once_each,
+          a_config_says_the_same, shards_of_another_tokenizer_are_refused)

@@ -59,7 +59,7 @@ START_TEST(a_resumed_run_equals_an_undisturbed_one) {
     char dir[] = "/tmp/pn_resume_XXXXXX";
     ck_assert_ptr_nonnull(mkdtemp(dir));
     pn_train_options o = options(256 * 12);
-    o.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+    o.loss = pn_loss_constant(&(pn_loss_weights){ .ce = 1, .temperature = 1 });
     o.checkpoint_seconds = 1e-9; /* after every step */
     pn_model *whole = tiny_base(), *half = tiny_base(), *rest = tiny_base();
     pn_model *models[] = { whole, half, rest };

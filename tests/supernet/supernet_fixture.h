@@ -15,7 +15,9 @@ static pn_mixture *mixture;
 static void setup(void) {
     static const char *const specials[] = { "<|end|>" };
     ck_ok(pn_tokenizer_bytes(specials, 1, &tokenizer));
-    static const pn_mixture_part part = { .weight = 1, .class_weight = { 0.1, 1, 1 }, .skill = &pn_skill_recall };
+    static const pn_mixture_part part = { .weight = { 1, 1 },
+                                          .class_weight = { 0.1, 1, 1 },
+                                          .skill = &pn_skill_recall };
     const pn_mixture_config config = { .tokenizer = tokenizer,
                                        .frame = pn_doc_frame_default(tokenizer),
                                        .sequence_length = 128,
@@ -62,7 +64,7 @@ static inline pn_model *tiny_supernet(void) {
 }
 
 static inline pn_train_options options(int64_t tokens) {
-    pn_train_options o;
+    pn_train_options o = { 0 };
     ck_ok(pn_options_defaults(pn_train_option_table, &o));
     o.tokens = tokens;
     o.batch_tokens = 256;
@@ -120,7 +122,7 @@ static inline void ck_stops_before_a_bad_step(pn_backend backend, pn_dtype dtype
     int64_t bad = 3;
     uint64_t hash[3];
     pn_train_options o = options(256 * 8);
-    o.loss = (pn_loss_weights){ .ce = 1, .temperature = 1 };
+    o.loss = pn_loss_constant(&(pn_loss_weights){ .ce = 1, .temperature = 1 });
     for (int i = 0; i < 2; i++) {
         pn_model *m = tiny_base();
         pn_params_train(m->params, "*", true);

@@ -27,11 +27,12 @@ static double measured_step(const pn_train_job *job) {
     pn_batch batch = { 0 };
     pn_distill_losses losses;
     pn_tape *t;
+    const pn_loss_weights weights = pn_loss_most(&job->options->loss);
     const pn_distill pass = { .student = job->student,
                               .path = job->path,
                               .teacher = job->teacher,
                               .teacher_path = job->teacher_path,
-                              .weights = &job->options->loss,
+                              .weights = &weights,
                               .recompute = { .level = job->options->recompute } };
     ck_ok(pn_batch_load(mixture, 0, 2, &batch));
     ck_ok(pn_tape_create(PN_CPU, &t));

@@ -143,6 +143,51 @@ START_TEST(a_loss_that_is_not_finite_changes_nothing) {
 }
 END_TEST
 
+/* Another rank's part of the sums. */
+typedef struct other {
+    double squares, faults;
+    int calls;
+} other;
+
+static pn_status add_other(void *ctx, pn_tensor *x) {
+    other *o = ctx;
+    ck_assert_int_eq(pn_tensor_elems(x), 2);
+    pn_f64(x)[0] += o->squares;
+    pn_f64(x)[1] += o->faults;
+    o->calls++;
+    return PN_OK;
+}
+
+/* An optimizer of some values that is told what the others have does with them what one of all values does. */
+START_TEST(parts_of_an_optimizer_step_together) {
+    static rig whole, r;
+    rig_open(&whole);
+    draw_gradients(&whole, 0);
+    double norm[2];
+    ck_ok(pn_adamw_step(whole.optim, 0.1, &norm[0]));
+    rig_open(&r);
+    pn_adamw_destroy(&r.optim);
+    const pn_adamw_slot last = { r.value[2], true, "third" };
+    other rest = { 0 };
+    ck_ok(pn_adamw_create(&last, 1, &settings, &r.optim));
+    pn_adamw_share(r.optim, add_other, &rest);
+    for (int bad = 2; bad >= 0; bad--) {
+        draw_gradients(&r, 0);
+        for (int64_t k = 0; k < sizes[0]; k++) rest.squares = r.g[0][k] * r.g[0][k];
+        for (int64_t k = 0; k < sizes[1]; k++) rest.squares += r.g[1][k] * r.g[1][k];
+        if (bad == 2) rest.squares = NAN;
+        rest.faults = bad == 1;
+        ck_assert_int_eq(pn_adamw_step(r.optim, 0.1, &norm[1]), bad ? PN_NUMERIC : PN_OK);
+        for (int i = 0; i < 2; i++) pn_tensor_release(&r.value[i]->grad);
+    }
+    ck_assert_int_eq(rest.calls, 3);
+    ck_assert_double_eq_tol(norm[1], norm[0], 1e-6 * norm[0]); /* single precision adds up what is summed here */
+    for (int k = 0; k < MOST; k++) ck_assert_float_eq_tol(pn_f32(r.value[2])[k], pn_f32(whole.value[2])[k], 1e-6F);
+    rig_close(&r);
+    rig_close(&whole);
+}
+END_TEST
+
 /* Whether the halves of a master are its nearest BF16 and the rest of it. Of two as near the value is the larger, where
  * pn_convert takes the even one. */
 static bool exact_halves(uint32_t bits) {
@@ -178,4 +223,5 @@ START_TEST(bytes_beside_the_values) {
 END_TEST
 
 TEST_MAIN("optim", steps_follow_the_formulas, a_gradient_that_is_not_finite_is_named_and_changes_nothing,
-          a_loss_that_is_not_finite_changes_nothing, halves_of_a_master_are_exact, bytes_beside_the_values)
+          a_loss_that_is_not_finite_changes_nothing, halves_of_a_master_are_exact, bytes_beside_the_values,
+          parts_of_an_optimizer_step_together)

@@ -37,6 +37,25 @@ START_TEST(a_copy_goes_on_the_same) {
 }
 END_TEST
 
+START_TEST(skipping_is_drawing) {
+    static const uint64_t n[] = { 0, 1, 2, 63, 64, 1000, 65537, 300000 };
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        pn_rng a, b;
+        pn_rng_stream(4, "skip", i, &a);
+        b = a;
+        pn_rng_skip(&a, n[i]);
+        for (uint64_t k = 0; k < n[i]; k++) pn_rng_u64(&b);
+        ck_assert_uint_eq(pn_rng_u64(&a), pn_rng_u64(&b));
+    }
+    pn_rng a, b; /* all powers: 2^64 - 1 = (2^32 - 1) (2^32 + 1) */
+    pn_rng_stream(4, "far", 0, &a);
+    b = a;
+    pn_rng_skip(&a, UINT64_MAX);
+    for (int k = 0; k < 3; k++) pn_rng_skip(&b, UINT64_MAX / 3);
+    ck_assert_uint_eq(pn_rng_u64(&a), pn_rng_u64(&b));
+}
+END_TEST
+
 START_TEST(below_is_even) {
     enum { N = 7, DRAWS = 70000 };
     int count[N] = { 0 };
@@ -77,4 +96,5 @@ START_TEST(moments) {
 }
 END_TEST
 
-TEST_MAIN("rng", pinned_values, streams_differ_by_each_part, a_copy_goes_on_the_same, below_is_even, moments)
+TEST_MAIN("rng", pinned_values, skipping_is_drawing, streams_differ_by_each_part, a_copy_goes_on_the_same,
+          below_is_even, moments)

@@ -459,7 +459,83 @@ START_TEST(failures_leave_the_tape_usable) {
 }
 END_TEST
 
+/* A flat array for the gradients of a net's weights, and when backward was through with what. */
+typedef struct flat {
+    const net *n;
+    pn_tensor *all;
+    int64_t at[4];
+    int made, passed[4], n_passed;
+} flat;
+
+static pn_status place(void *ctx, pn_tape *t, pn_tensor *w, pn_tensor **grad) {
+    flat *f = ctx;
+    (void)t;
+    for (int l = 0; l < 4; l++) {
+        if (w != *net_leaf((net *)f->n, l)) continue;
+        PN_TRY(pn_tensor_rows(f->all, f->at[l], f->at[l] + pn_tensor_elems(w), grad));
+        (*grad)->rank = w->rank;
+        memcpy((*grad)->shape, w->shape, sizeof w->shape);
+        f->made++;
+    }
+    return PN_OK; /* the tape makes that of x */
+}
+
+static pn_status passed(void *ctx, pn_tape *t, int index) {
+    flat *f = ctx;
+    (void)t;
+    f->passed[f->n_passed++] = index;
+    return PN_OK;
+}
+
+START_TEST(gradients_have_a_home_and_marks_are_passed) {
+    setup();
+    net n = net_create(PN_F32);
+    pn_tensor *x = leaf(PN_F32, N, D), *dy = leaf(PN_F32, N, D), *want[4];
+    for (int way = 0; way < 3; way++) { /* the tape's own; in a flat array; with recompute */
+        pn_tape *t;
+        flat f = { .n = &n };
+        int64_t size = 0;
+        for (int l = 0; l < 4; l++) f.at[l] = size, size += pn_tensor_elems(*net_leaf(&n, l));
+        ck_ok(pn_tensor_create(weights, PN_F32, 1, &size, &f.all));
+        memset(pn_f32(f.all), 0xff, pn_tensor_bytes(f.all)); /* NaN: whoever makes a gradient there begins with zeros */
+        ck_ok(pn_tape_create(PN_CPU, &t));
+        if (way) pn_tape_gradient_home(t, place, &f);
+        ck_ok(pn_tape_mark(t, passed, &f, 0));
+        pn_tensor *y = x, *next;
+        for (int i = 0; i < 2; i++, y = next) {
+            ck_ok(pn_tape_mark(t, passed, &f, 1 + i));
+            if (way == 2)
+                ck_ok(pn_tape_recompute(t, net_forward, &n, sizeof n, &y, 1, &next, 1));
+            else
+                ck_ok(net_forward(t, &n, &y, 1, &next, 1));
+        }
+        pn_tape_record(t, false);
+        ck_ok(pn_tape_mark(t, passed, &f, 7)); /* not recording: nothing */
+        pn_tape_record(t, true);
+        ck_assert_int_eq(f.n_passed, 0);
+        ck_ok(pn_tape_backward_from(t, &y, &dy, 1));
+        ck_assert_int_eq(f.n_passed, 3);
+        for (int i = 0; i < 3; i++) ck_assert_int_eq(f.passed[i], 2 - i);
+        for (int l = 0; l < 4; l++) {
+            pn_tensor *w = *net_leaf(&n, l);
+            if (!way) want[l] = pn_tensor_retain(w->grad);
+            ck_assert_int_eq(w->grad->storage == f.all->storage, way > 0);
+            ck_assert_mem_eq(pn_f32(w->grad), pn_f32(want[l]), pn_tensor_bytes(w));
+            pn_tensor_release(&w->grad);
+        }
+        pn_tensor_release(&x->grad);
+        pn_tensor_release(&f.all);
+        pn_tape_destroy(&t);
+    }
+    for (int l = 0; l < 4; l++) pn_tensor_release(&want[l]);
+    net_destroy(&n);
+    pn_tensor_release(&x);
+    pn_tensor_release(&dy);
+    teardown();
+}
+END_TEST
+
 TEST_MAIN("tape", gradients_are_derivatives, gradients_accumulate, scopes_give_memory_back,
           saves_keep_what_backward_reads, a_steady_step_allocates_nothing, recompute_changes_no_gradient,
           recompute_of_frozen_parts, recompute_of_a_body_that_returns_its_input, a_plan_reports_what_a_run_needs,
-          failures_leave_the_tape_usable)
+          failures_leave_the_tape_usable, gradients_have_a_home_and_marks_are_passed)

@@ -345,6 +345,30 @@ START_TEST(a_pool_waits_for_its_storage) {
 }
 END_TEST
 
+/* Tensors side by side in one storage: what a part writes, the whole has, and it outlives its old place. */
+START_TEST(parts_of_a_tensor) {
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    pn_tensor *all, *part, *t = matrix(2, 3);
+    ck_ok(pn_tensor_zeros(pool, PN_F32, 1, (int64_t[]){ 10 }, &all));
+    for (int i = 0; i < 6; i++) pn_f32(t)[i] = (float)(i + 1);
+    ck_ok(pn_tensor_zeros(pool, PN_F32, 2, t->shape, &t->grad));
+    ck_ok(pn_tensor_place(t, all, 3));
+    ck_assert_ptr_null(t->grad);
+    for (int i = 0; i < 10; i++) ck_assert_float_eq(pn_f32(all)[i], i < 3 || i > 8 ? 0.0F : (float)(i - 2));
+    ck_ok(pn_tensor_part(all, 5, 2, (int64_t[]){ 1, 4 }, &part));
+    ck_assert_ptr_eq(pn_f32(part), pn_f32(all) + 5);
+    ck_ok(pn_tensor_fill_zero(part));
+    ck_assert_float_eq(pn_f32(t)[1], 2);
+    ck_assert_float_eq(pn_f32(t)[2], 0);
+    pn_tensor_release(&all);
+    pn_tensor_release(&part);
+    ck_assert_float_eq(pn_f32(t)[0], 1);
+    pn_tensor_release(&t);
+    ck_assert_uint_eq(pn_pool_live_bytes(pool), 0);
+    pn_pool_destroy(&pool);
+}
+END_TEST
+
 /* The same tensor in another pool and type: whoever has it finds its values there. */
 START_TEST(moving_takes_values_along) {
     pn_pool *other;
@@ -370,7 +394,34 @@ START_TEST(moving_takes_values_along) {
 }
 END_TEST
 
+/* Memory that was given back is seen again, and not given back twice. */
+START_TEST(memory_is_there_again) {
+    const int64_t n = 100;
+    pn_tensor *x, *again, *next;
+    ck_ok(pn_pool_create(PN_POOL_HOST, &pool));
+    ck_ok(pn_tensor_create(pool, PN_F32, 1, &n, &x));
+    ck_ok(pn_tensor_again(x, &again));
+    pn_f32(x)[7] = 3;
+    ck_assert(pn_tensor_same_shape(x, again) && pn_f32(again)[7] == 3);
+    pn_tensor_release(&x);
+    ck_assert_uint_eq(pn_pool_live_bytes(pool), 0);
+    ck_ok(pn_tensor_create(pool, PN_F32, 1, &n, &next));
+    ck_assert_ptr_eq(pn_data(next), pn_data(again));
+    const size_t live = pn_pool_live_bytes(pool), system = pn_pool_system_bytes(pool);
+    pn_tensor_release(&next);
+    pn_tensor_release(&again);
+    ck_assert_uint_gt(live, 0);
+    ck_assert_uint_eq(pn_pool_live_bytes(pool), 0);
+    ck_assert_uint_eq(pn_pool_system_bytes(pool), system);
+    ck_ok(pn_tensor_create(pool, PN_F32, 1, &n, &x));
+    ck_ok(pn_tensor_again(x, &again));
+    pn_tensor_release(&x);
+    pn_pool_destroy(&pool); /* goes with the last that knows it */
+    pn_tensor_release(&again);
+}
+END_TEST
+
 TEST_MAIN("tensor", widening_every_code, narrowing_at_every_border, narrowing_random_and_special, double_rounds_once,
           integers_and_same_dtype, views_share_values, values_from_and_to_the_host, values_go_before_the_shell,
           copies_and_absurd_sizes, blocks_are_reused, an_exact_pool_rounds_and_keeps_nothing, peak_follows_live,
-          a_pool_waits_for_its_storage, moving_takes_values_along)
+          a_pool_waits_for_its_storage, memory_is_there_again, moving_takes_values_along, parts_of_a_tensor)

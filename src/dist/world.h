@@ -1,0 +1,52 @@
+/* All ranks of a run, as a command wants them: who this one is, the control channel, the communicator.
+ *
+ *     pn_world w;
+ *     PN_TRY(pn_launch_detect(&request, &launch));
+ *     PN_TRY(pn_world_open(&launch, &options, 0, PN_POOL_HOST, &w));      // before the GPU is first used
+ *     pn_status s = work(&w);
+ *     pn_world_close(&w, s);                                              // tells the others when it failed
+ *     return s;
+ *
+ * With one rank it costs nothing and everything works the same. */
+#ifndef PN_DIST_WORLD_H
+#define PN_DIST_WORLD_H
+
+#include "comm.h"
+#include "launch.h"
+#include "options.h"
+
+typedef enum pn_collectives {
+    PN_COLLECTIVES_AUTO, /* nccl on GPUs; else mpi where mpirun started the ranks and this build has it; else tcp */
+    PN_COLLECTIVES_TCP,
+    PN_COLLECTIVES_MPI,
+    PN_COLLECTIVES_NCCL
+} pn_collectives;
+
+typedef struct pn_world_options {
+    int64_t collectives; /* pn_collectives */
+    double limit_seconds, start_seconds;
+} pn_world_options;
+
+/* For a section of a command's configuration. */
+extern const pn_option pn_world_option_table[];
+
+typedef struct pn_world {
+    int rank, size;
+    int local_rank, local_size; /* among the ranks of this machine: local_rank picks the GPU */
+    int threads;                /* of parallel regions, as set */
+    pn_control *control;
+    pn_comm *comm;
+    bool mpi;
+} pn_world;
+
+/* Meets the others, picks this rank's GPU (memory PN_POOL_DEVICE) and how many threads it computes with, and makes the
+ * communicator; ranks other than 0 print no info lines from here on. threads: what the user asked for; 0: those of this
+ * machine's processors, shared with the other ranks on it, unless OMP_NUM_THREADS says. PN_UNSUPPORTED where this build
+ * or machine lacks what `collectives` names. */
+pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int threads, pn_pool_kind memory,
+                        pn_world *out);
+/* how: how this rank's work ended. A failure of its own becomes that of all ranks, with the message that is there; a
+ * stop (PN_INTERRUPTED) does not. A zeroed world: nothing to do. */
+void pn_world_close(pn_world *w, pn_status how);
+
+#endif
