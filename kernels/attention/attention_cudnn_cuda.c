@@ -17,8 +17,9 @@ static const int64_t least_work = 512 * 512;
 /* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
  * than these. What there is beyond the documents costs blocks that end at once. */
 enum { LENGTH = 512, DOCS = 4 };
-/* Backward's own memory: gradients that are always summed in one order need it in proportion to length squared. */
-static const size_t most_workspace = (size_t)4 << 30;
+/* Backward's own memory: gradients that are always summed in one order need it in proportion to length squared. Of
+ * documents of equal length so many are taken at a time that theirs is no more than enough_workspace. */
+static const size_t most_workspace = (size_t)4 << 30, enough_workspace = (size_t)1 << 30;
 
 /* ---- plans, kept ---- */
 
@@ -103,11 +104,23 @@ static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
     return true;
 }
 
-/* Of a call that has a forward plan. NULL: the tiles do it. */
-static pn_cudnn_plan *backward_plan(const pn_op_call *c, pn_attention_graph *x) {
+/* A divisor of x->docs. */
+static int64_t docs_at_a_time(const pn_attention_graph *x) {
+    const size_t of_one = 2 * (size_t)(x->heads * x->length * x->length);
+    int64_t n = x->docs;
+    if (x->packed || !x->repeatable) return n;
+    while (n > 1 && (x->docs % n || (size_t)n * of_one > enough_workspace)) n--;
+    return n;
+}
+
+/* Of a call that has a forward plan, for a part of its documents; *parts of them. NULL: the tiles do it. */
+static pn_cudnn_plan *backward_plan(const pn_op_call *c, pn_attention_graph *x, int64_t *parts) {
     graph_of(c, x);
     x->backward = true;
     x->repeatable = !pn_attention_varies();
+    const int64_t docs = x->docs;
+    x->docs = docs_at_a_time(x);
+    *parts = docs / x->docs;
     return plan_of(x);
 }
 
@@ -148,15 +161,21 @@ static pn_status give_lengths(values *v, const pn_docs *docs, int64_t n) {
     return PN_OK;
 }
 
-/* What both directions read. v stays where it is until the run. */
-static pn_status give_inputs(values *v, const pn_op_call *c, const pn_attention_graph *x) {
+/* Where the rows of part `part` of the documents begin: of x->docs documents each, all of one length. */
+static void *at_part(const pn_tensor *t, const pn_attention_graph *x, int64_t part) {
+    const int64_t rows = t->shape[0], row = rows ? pn_tensor_elems(t) / rows : 0;
+    return (char *)pn_data(t) + (size_t)(part * x->docs * x->length * row) * pn_dtype_bytes(t->dtype);
+}
+
+/* What both directions read, for a part of the documents. v stays where it is until the run. */
+static pn_status give_inputs(values *v, const pn_op_call *c, const pn_attention_graph *x, int64_t part) {
     const pn_attention_attr *a = c->attr;
     *v = (values){ .scale = (float)a->scale, .lowest = -FLT_MAX, .one = 1, .window = (int32_t)x->window };
-    give(v, PN_CUDNN_Q, pn_data(c->in[0]));
-    give(v, PN_CUDNN_K, pn_data(c->in[1]));
-    give(v, PN_CUDNN_V, pn_data(c->in[2]));
-    give(v, PN_CUDNN_O, pn_data(c->out[0]));
-    give(v, PN_CUDNN_LSE, pn_data(c->out[1]));
+    give(v, PN_CUDNN_Q, at_part(c->in[0], x, part));
+    give(v, PN_CUDNN_K, at_part(c->in[1], x, part));
+    give(v, PN_CUDNN_V, at_part(c->in[2], x, part));
+    give(v, PN_CUDNN_O, at_part(c->out[0], x, part));
+    give(v, PN_CUDNN_LSE, at_part(c->out[1], x, part));
     give(v, PN_CUDNN_SCALE, &v->scale);
     give(v, PN_CUDNN_LOWEST, &v->lowest);
     if (x->window) give(v, PN_CUDNN_WINDOW, &v->window);
@@ -172,13 +191,13 @@ static pn_status forward(const pn_op_call *c) {
     pn_attention_graph x;
     values v;
     graph_of(c, &x);
-    PN_TRY(give_inputs(&v, c, &x));
+    PN_TRY(give_inputs(&v, c, &x, 0));
     PN_TRY(pn_cudnn_run(plan_of(&x), name, v.n, v.id, v.address, c->scratch));
     return PN_OK;
 }
 
-/* Backward's scratch: gradients that are added to others, since cuDNN only writes, or that nobody wants; what it keeps
- * of its own; its workspace. */
+/* Backward's scratch: gradients of a part that are added to others, since cuDNN only writes, or that nobody wants; what
+ * it keeps of its own; its workspace. */
 typedef struct scratch {
     size_t gradient[3], delta, dq_sum, workspace, end; /* where they begin, in bytes */
 } scratch;
@@ -191,45 +210,53 @@ static size_t place(scratch *s, size_t n_bytes) {
     s->end += (n_bytes + 255) / 256 * 256;
     return at;
 }
-static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, const pn_cudnn_plan *plan) {
+static scratch scratch_of(const pn_op_call *c, const pn_attention_graph *x, int64_t parts, const pn_cudnn_plan *plan) {
     scratch s = { .end = 255 }; /* the base is a multiple of 64 bytes, and becomes one of 256 */
     size_t rows = (size_t)(x->docs * x->heads * x->length);
     for (int i = 0; i < 3; i++)
-        if (!written(c, i)) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]));
+        if (!written(c, i)) s.gradient[i] = place(&s, pn_tensor_bytes(c->in[i]) / (size_t)parts);
     s.delta = place(&s, rows * sizeof(float));
     s.dq_sum = place(&s, x->repeatable ? 0 : rows * (size_t)x->d * sizeof(float));
     s.workspace = place(&s, pn_cudnn_workspace(plan));
     return s;
 }
 
-static pn_status backward(const pn_op_call *c) {
-    pn_attention_graph x;
+static pn_status backward_part(const pn_op_call *c, const pn_attention_graph *x, const pn_cudnn_plan *plan,
+                               const scratch *s, int64_t part, int64_t parts) {
     values v;
-    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
-    const pn_cudnn_plan *plan = backward_plan(c, &x);
-    if (!plan) return pn_attention_tiles_backward(c);
-    scratch s = scratch_of(c, &x, plan);
     char *base = (char *)(((uintptr_t)c->scratch + 255) / 256 * 256);
-    PN_TRY(give_inputs(&v, c, &x));
+    PN_TRY(give_inputs(&v, c, x, part));
     give(&v, PN_CUDNN_ONE, &v.one);
-    give(&v, PN_CUDNN_DO, pn_data(c->dout[0]));
-    for (int i = 0; i < 3; i++) {
-        give(&v, PN_CUDNN_DQ + i, written(c, i) ? pn_data(c->din[i]) : base + s.gradient[i]);
-    }
-    give(&v, PN_CUDNN_DELTA, base + s.delta);
-    if (!x.repeatable) give(&v, PN_CUDNN_DQ_SUM, base + s.dq_sum);
-    PN_TRY(pn_cudnn_run(plan, name, v.n, v.id, v.address, base + s.workspace));
+    give(&v, PN_CUDNN_DO, at_part(c->dout[0], x, part));
+    for (int i = 0; i < 3; i++)
+        give(&v, PN_CUDNN_DQ + i, written(c, i) ? at_part(c->din[i], x, part) : base + s->gradient[i]);
+    give(&v, PN_CUDNN_DELTA, base + s->delta);
+    if (!x->repeatable) give(&v, PN_CUDNN_DQ_SUM, base + s->dq_sum);
+    PN_TRY(pn_cudnn_run(plan, name, v.n, v.id, v.address, base + s->workspace));
     for (int i = 0; i < 3; i++)
         if (c->din[i] && pn_op_adds(c, i))
-            PN_TRY(pn_attention_add(name, pn_data(c->din[i]), base + s.gradient[i], pn_tensor_elems(c->din[i])));
+            PN_TRY(pn_attention_add(name, at_part(c->din[i], x, part), base + s->gradient[i],
+                                    pn_tensor_elems(c->din[i]) / parts));
+    return PN_OK;
+}
+
+static pn_status backward(const pn_op_call *c) {
+    pn_attention_graph x;
+    int64_t parts;
+    if (!pn_attention_has_gradient(c)) return pn_attention_no_gradient(c);
+    const pn_cudnn_plan *plan = backward_plan(c, &x, &parts);
+    if (!plan) return pn_attention_tiles_backward(c);
+    const scratch s = scratch_of(c, &x, parts, plan);
+    for (int64_t part = 0; part < parts; part++) PN_TRY(backward_part(c, &x, plan, &s, part, parts));
     return PN_OK;
 }
 
 static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
     pn_attention_graph x;
+    int64_t parts;
     if (!backward_pass) return graph_of(c, &x) ? pn_cudnn_workspace(plan_of(&x)) : 0;
-    const pn_cudnn_plan *plan = backward_plan(c, &x);
-    return plan ? scratch_of(c, &x, plan).end : pn_attention_tiles_scratch(c, true);
+    const pn_cudnn_plan *plan = backward_plan(c, &x, &parts);
+    return plan ? scratch_of(c, &x, parts, plan).end : pn_attention_tiles_scratch(c, true);
 }
 
 const pn_op_impl pn_attention_cudnn = { .name = name,

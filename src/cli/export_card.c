@@ -1,5 +1,6 @@
 #include "export_card.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,22 @@ static const char *last_part(char *path) {
 }
 
 /* ---- base and recipe ---- */
+
+/* Paths from the root say nothing on another machine: of every scalar that is one, the last part stays. */
+static void shorten_paths(char *text) {
+    char *to = text;
+    for (char *p = text; *p;) {
+        const bool starts = *p == '/' && p > text && strchr(" [\"'", p[-1]) && isalnum((unsigned char)p[1]);
+        const size_t n = starts ? strcspn(p, " ,]\"'\n") : 1;
+        const char *part = p;
+        for (size_t i = 1; starts && i + 1 < n; i++)
+            if (p[i] == '/') part = p + i + 1;
+        p += n;
+        memmove(to, part, (size_t)(p - part));
+        to += p - part;
+    }
+    *to = '\0';
+}
 
 typedef struct base_options {
     const char *model;
@@ -85,8 +102,8 @@ static pn_status read_recipe(gathered *g, const char *run) {
     PN_TRY(pn_run_dir_config(&dir, &g->text));
     PN_TRY(pn_config_parse(name, g->text, &g->config));
     PN_TRY(pn_config_read(g->config, "", base_table, &base));
+    shorten_paths(g->text); /* the config has its own copy */
     g->card.recipe = g->text;
-    /* A path of this machine says nothing elsewhere. */
     snprintf(g->base, sizeof g->base, "%s", base.model ? base.model : "Random weights.");
     g->card.base = *g->base == '/' ? last_part(g->base) : g->base;
     return add_stages(g);

@@ -169,10 +169,10 @@ static pn_status tensor(pn_tape *t, pn_dtype type, int64_t n, int64_t k, const v
 
 pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **targets, pn_tensor **weights) {
     *weights = NULL;
-    if (b->there[0]) {
-        *ids = b->there[0];
-        *targets = b->there[1];
-        *weights = b->there[2];
+    if (b->there[PN_BATCH_IDS]) {
+        *ids = b->there[PN_BATCH_IDS];
+        *targets = b->there[PN_BATCH_TARGETS];
+        *weights = b->there[PN_BATCH_WEIGHTS];
         return PN_OK;
     }
     PN_TRY(tensor(t, PN_I32, b->n_tokens, 0, b->ids, PN_I32, ids));
@@ -182,6 +182,11 @@ pn_status pn_batch_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_te
 }
 
 pn_status pn_batch_teacher_tensors(const pn_batch *b, pn_tape *t, pn_tensor **ids, pn_tensor **log_p) {
+    if (b->there[PN_BATCH_IDS]) {
+        *ids = b->there[PN_BATCH_TEACHER_IDS];
+        *log_p = b->there[PN_BATCH_TEACHER_LOG_P];
+        return PN_OK;
+    }
     PN_TRY(tensor(t, PN_I32, b->n_tokens, b->k, b->teacher_ids, PN_I32, ids));
     PN_TRY(tensor(t, pn_wide_dtype(pn_tape_dtype(t)), b->n_tokens, b->k, b->teacher_log_p, PN_F32, log_p));
     return PN_OK;

@@ -6,6 +6,15 @@
 #include "tape.h"
 #include "teacher_rows.h"
 
+enum {
+    PN_BATCH_IDS,
+    PN_BATCH_TARGETS,
+    PN_BATCH_WEIGHTS,
+    PN_BATCH_TEACHER_IDS,
+    PN_BATCH_TEACHER_LOG_P,
+    PN_BATCH_TENSORS
+};
+
 typedef struct pn_batch {
     int64_t n_tokens, n_docs;
     int64_t *offset;      /* n_docs + 1, and the end again up to pn_batch_docs of any layout */
@@ -21,8 +30,8 @@ typedef struct pn_batch {
     int32_t *teacher_ids; /* n_tokens x k, ascending for each token */
     float *teacher_log_p; /* n_tokens x k */
     int64_t cap_words;    /* what these two have room for */
-    /* Where ids, targets and weights are already; NULL: pn_batch_tensors makes them. Borrowed. */
-    pn_tensor *there[3];
+    /* Where its tensors are already; NULL: they are made when asked for. Borrowed. */
+    pn_tensor *there[PN_BATCH_TENSORS];
 } pn_batch;
 
 /* Rows first .. first + n - 1 of the mixture's train split, or of another, packed one after another. *b starts as {0}

@@ -120,6 +120,14 @@ static pn_status feature_losses(pn_tape *t, const pn_distill *pass, pn_tensor *c
     return PN_OK;
 }
 
+/* An op that reads and writes as much memory takes about as long as its launch. */
+static const int64_t small_activation = 1 << 22;
+
+bool pn_distill_small(const pn_distill *pass, int64_t tokens) {
+    const pn_model *m = pass->student;
+    return m->params->backend == PN_CUDA && tokens * m->config.dims.hidden <= small_activation;
+}
+
 /* hidden_t: NULL where the batch has the teacher's words. */
 static pn_status kl_loss(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_tensor *hidden,
                          pn_tensor *hidden_t, pn_tensor *weights, pn_tensor **loss) {
@@ -132,14 +140,6 @@ static pn_status kl_loss(pn_tape *t, const pn_distill *pass, const pn_batch *bat
     }
     PN_TRY(pn_linear_kl(t, hidden, head, hidden_t, pass->teacher->head, weights, temperature, loss, NULL, NULL));
     return PN_OK;
-}
-
-/* An op that reads and writes as much memory takes about as long as its launch. */
-static const int64_t small_activation = 1 << 22;
-
-bool pn_distill_small(const pn_distill *pass, int64_t tokens) {
-    const pn_model *m = pass->student;
-    return m->params->backend == PN_CUDA && tokens * m->config.dims.hidden <= small_activation;
 }
 
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {

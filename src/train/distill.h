@@ -34,7 +34,6 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     const pn_path *teacher_path;
     const pn_loss_weights *weights;
     pn_recompute recompute;
-    bool part; /* of a step that is taken in parts (parts.h) */
 } pn_distill;
 
 typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */

@@ -9,7 +9,7 @@
 #include "replay.h"
 
 /* Kinds of steps that are kept. Where a run has more of them than recordings are worth, none is made any more. */
-enum { KINDS = 4, MOST_RECORDINGS = 64, LOSSES = 4, INPUTS = 3 };
+enum { KINDS = 4, MOST_RECORDINGS = 64, LOSSES = 4 };
 
 typedef struct kind {
     uint64_t hash;
@@ -28,14 +28,15 @@ struct pn_pass_graphs {
     int64_t steps;
     int64_t launches; /* of kinds that are gone, like ... */
     int recordings;
-    /* What every launch reads: of batches of as many tokens, all with weights or all without. */
+    /* What every launch reads: of batches of as many tokens, all or none with weights, and so with a teacher's words.
+     */
     pn_pool *pool;
     pn_batch batch;
     int64_t most_docs; /* the offsets have room for */
-    bool weighted;
-    pn_tensor *input[INPUTS], *one; /* one: the gradient of the loss */
-    const pn_distill *pass;         /* during the forward pass, and its ... */
-    const pn_params *params;        /* student's */
+    pn_tensor *input[PN_BATCH_TENSORS];
+    pn_tensor *one;          /* the gradient of the loss */
+    const pn_distill *pass;  /* during the forward pass, and its ... */
+    const pn_params *params; /* student's */
     pn_distill_losses losses;
     uint64_t *words; /* to be hashed; owned */
     int cap_words;
@@ -122,7 +123,8 @@ static pn_status hash_pass(pn_pass_graphs *g, const pn_distill *pass, const pn_d
                                (uint64_t)docs->n,
                                (uint64_t)docs->longest,
                                (uint64_t)pn_docs_tokens(docs),
-                               g->weighted };
+                               (uint64_t)g->batch.k,
+                               g->batch.weighted };
     enum { OTHER = sizeof other / sizeof *other };
     PN_TRY(reserve_words(g, OTHER + 2 * (student->n + (teacher ? teacher->n : 0))));
     memcpy(g->words, other, sizeof other);
@@ -137,27 +139,38 @@ static pn_status hash_pass(pn_pass_graphs *g, const pn_distill *pass, const pn_d
 
 static void close_inputs(pn_pass_graphs *g) {
     for (int i = 0; i < KINDS; i++) close_kind(g, &g->kinds[i]);
-    for (int i = 0; i < INPUTS; i++) pn_tensor_release(&g->input[i]);
+    for (int i = 0; i < PN_BATCH_TENSORS; i++) pn_tensor_release(&g->input[i]);
     free(g->batch.offset);
     g->batch = (pn_batch){ 0 };
     g->most_docs = 0;
 }
 
+static pn_status input(pn_pass_graphs *g, int i, pn_dtype type, int64_t k) {
+    const int64_t shape[] = { g->batch.n_tokens, k };
+    PN_TRY(pn_tensor_create(g->pool, type, k ? 2 : 1, shape, &g->input[i]));
+    return PN_OK;
+}
+
 static pn_status open_inputs(pn_pass_graphs *g, const pn_batch *b, const pn_docs *docs) {
-    const pn_dtype types[] = { PN_I32, PN_I32, pn_wide_dtype(pn_tape_dtype(g->tape)) };
+    const pn_dtype wide = pn_wide_dtype(pn_tape_dtype(g->tape));
     g->most_docs = docs->n > b->n_tokens ? docs->n : b->n_tokens;
+    g->batch = (pn_batch){ .n_tokens = b->n_tokens, .weighted = b->weighted, .k = b->k };
     g->batch.offset = calloc((size_t)g->most_docs + 1, sizeof *g->batch.offset);
     PN_CHECK(g->batch.offset, PN_MEMORY, "out of memory");
-    g->batch.n_tokens = b->n_tokens;
-    g->weighted = b->weighted;
-    for (int i = 0; i < INPUTS; i++)
-        if (i < 2 || b->weighted) PN_TRY(pn_tensor_create(g->pool, types[i], 1, &b->n_tokens, &g->input[i]));
+    PN_TRY(input(g, PN_BATCH_IDS, PN_I32, 0));
+    PN_TRY(input(g, PN_BATCH_TARGETS, PN_I32, 0));
+    if (b->weighted) PN_TRY(input(g, PN_BATCH_WEIGHTS, wide, 0));
+    if (b->k) PN_TRY(input(g, PN_BATCH_TEACHER_IDS, PN_I32, b->k));
+    if (b->k) PN_TRY(input(g, PN_BATCH_TEACHER_LOG_P, wide, b->k));
+    memcpy(g->batch.there, g->input, sizeof g->input);
     return PN_OK;
 }
 
 /* Room for as many tokens, and documents, as in b. Where it has to be made, nothing that was recorded can stay. */
 static pn_status reserve_inputs(pn_pass_graphs *g, const pn_batch *b, const pn_docs *docs) {
-    if (g->batch.offset && g->batch.n_tokens == b->n_tokens && g->weighted == b->weighted && docs->n <= g->most_docs)
+    const pn_batch *has = &g->batch;
+    if (has->offset && has->n_tokens == b->n_tokens && has->weighted == b->weighted && has->k == b->k &&
+        docs->n <= g->most_docs)
         return PN_OK;
     close_inputs(g);
     const pn_status s = open_inputs(g, b, docs);
@@ -168,17 +181,14 @@ static pn_status reserve_inputs(pn_pass_graphs *g, const pn_batch *b, const pn_d
 static pn_status write_inputs(pn_pass_graphs *g, const pn_batch *b, const pn_docs *docs) {
     PN_TRY(reserve_inputs(g, b, docs));
     memcpy(g->batch.offset, docs->offset, (size_t)(docs->n + 1) * sizeof *docs->offset);
-    int64_t *const offset = g->batch.offset;
-    g->batch = (pn_batch){ .n_tokens = b->n_tokens,
-                           .n_docs = b->n_docs,
-                           .offset = offset,
-                           .docs = { .n = b->n_docs, .offset = offset },
-                           .longest = b->longest,
-                           .weighted = b->weighted,
-                           .there = { g->input[0], g->input[1], g->input[2] } };
-    PN_TRY(pn_tensor_write(g->input[0], b->ids, PN_I32));
-    PN_TRY(pn_tensor_write(g->input[1], b->targets, PN_I32));
-    if (b->weighted) PN_TRY(pn_tensor_write(g->input[2], b->weights, PN_F32));
+    g->batch.n_docs = b->n_docs;
+    g->batch.docs = (pn_docs){ .n = b->n_docs, .offset = g->batch.offset };
+    g->batch.longest = b->longest;
+    PN_TRY(pn_tensor_write(g->input[PN_BATCH_IDS], b->ids, PN_I32));
+    PN_TRY(pn_tensor_write(g->input[PN_BATCH_TARGETS], b->targets, PN_I32));
+    if (b->weighted) PN_TRY(pn_tensor_write(g->input[PN_BATCH_WEIGHTS], b->weights, PN_F32));
+    if (b->k) PN_TRY(pn_tensor_write(g->input[PN_BATCH_TEACHER_IDS], b->teacher_ids, PN_I32));
+    if (b->k) PN_TRY(pn_tensor_write(g->input[PN_BATCH_TEACHER_LOG_P], b->teacher_log_p, PN_F32));
     return PN_OK;
 }
 
@@ -263,7 +273,7 @@ static void undo(void *ctx) {
 static bool is_alone(const pn_pass_graphs *g, const pn_distill *pass, const pn_batch *batch) {
     const pn_params *p = pass->student->params;
     if (pn_tape_backend(g->tape) != PN_CUDA || !pn_graphs_wanted() || !pn_distill_small(pass, batch->n_tokens) ||
-        pass->gates || pass->term || pass->part || batch->k || pn_tape_has_home(g->tape) || batch->longest <= 0 ||
+        pass->gates || pass->term || pn_tape_has_home(g->tape) || batch->longest <= 0 ||
         g->recordings >= MOST_RECORDINGS || pn_pool_live_bytes(pn_tape_pool(g->tape)) > 0)
         return false;
     for (int i = 0; i < p->n; i++)
@@ -300,6 +310,14 @@ pn_status pn_pass_graphs_backward(pn_pass_graphs *g) {
     for (int i = 0; i < k->n_grads && g->launched; i++)
         if (k->grad[i]) g->params->item[i]->value->grad = pn_tensor_retain(k->grad[i]);
     return PN_OK;
+}
+
+bool pn_pass_graphs_begun(const pn_pass_graphs *g) {
+    return g->now;
+}
+
+void pn_pass_graphs_leave(pn_pass_graphs *g) {
+    g->now = NULL;
 }
 
 int64_t pn_pass_graphs_launches(const pn_pass_graphs *g) {

@@ -10,8 +10,8 @@
  * sampled paths do not, would not gain from graphs of layers either, unless their boundaries were copied.
  *
  * A kind of step runs kernel by kernel the first time, is recorded the second time and launched from then on. Steps
- * with gates or in parts, those with a teacher's rows, those whose gradients are sent to other ranks, what shares the
- * tape's memory with others, and what cannot be recorded run as if this were not here; the bits are the same. */
+ * with gates or in parts, those whose gradients are sent to other ranks, what shares the tape's memory with others, and
+ * what cannot be recorded run as if this were not here; the bits are the same. */
 #ifndef PN_TRAIN_PASS_GRAPHS_H
 #define PN_TRAIN_PASS_GRAPHS_H
 
@@ -28,6 +28,11 @@ pn_status pn_pass_graphs_forward(pn_pass_graphs *g, const pn_distill *pass, cons
                                  pn_distill_losses *losses);
 /* pn_tape_backward_unchecked of the total that the forward pass gave. */
 pn_status pn_pass_graphs_backward(pn_pass_graphs *g);
+
+/* Whether the forward pass made last is one of those that are recorded, or may be: what it made is not the tape's, and
+ * nothing may be asked of the tape before backward. No longer, after leave: the step is made in another way. */
+bool pn_pass_graphs_begun(const pn_pass_graphs *g);
+void pn_pass_graphs_leave(pn_pass_graphs *g);
 
 /* Of all steps: passes that were launched, and recordings. */
 int64_t pn_pass_graphs_launches(const pn_pass_graphs *g);

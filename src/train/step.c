@@ -15,9 +15,9 @@ pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim) {
 
 void pn_step_close(pn_step *s) {
     pn_readback_destroy(&s->sent);
+    pn_pass_graphs_destroy(&s->graphs);
     for (int i = 0; i < LOSSES; i++) pn_tensor_release(&s->sum[i]);
     pn_pool_destroy(&s->pool);
-    pn_pass_graphs_destroy(&s->graphs);
     *s = (pn_step){ 0 };
 }
 
@@ -27,6 +27,12 @@ pn_status pn_step_forward(pn_step *s, const pn_distill *pass, const pn_batch *ba
 }
 
 /* ---- steps in parts ---- */
+
+pn_status pn_step_forward_part(pn_step *s, const pn_distill *pass, const pn_batch *batch) {
+    pn_pass_graphs_leave(s->graphs);
+    PN_TRY(pn_distill_forward(s->tape, pass, batch, &s->losses));
+    return PN_OK;
+}
 
 static pn_status make_sums(pn_step *s) {
     PN_TRY(pn_pool_create_exact(pn_backend_pool(pn_tape_backend(s->tape)), &s->pool));
@@ -56,9 +62,9 @@ static pn_status add_losses(pn_step *s, const pn_step_share *share) {
 }
 
 pn_status pn_step_part(pn_step *s, const pn_step_share *share) {
-    PN_ASSERT(!s->open);
+    PN_ASSERT(!s->open && !pn_pass_graphs_begun(s->graphs));
     PN_TRY(add_losses(s, share));
-    PN_TRY(pn_pass_graphs_backward(s->graphs));
+    PN_TRY(pn_tape_backward_unchecked(s->tape, s->losses.total));
     return PN_OK;
 }
 
@@ -72,7 +78,7 @@ pn_status pn_step_update(pn_step *s, double learning_rate) {
         [TOTAL] = s->losses.total, [CE] = s->losses.ce, [KL] = s->losses.kl, [FEATURE] = s->losses.feature
     };
     PN_ASSERT(!s->open);
-    PN_TRY(pn_pass_graphs_backward(s->graphs));
+    PN_TRY(s->parted ? pn_tape_backward_unchecked(s->tape, s->losses.total) : pn_pass_graphs_backward(s->graphs));
     for (int i = 0; i < LOSSES && s->parted; i++) sent[i] = s->sum[i];
     s->parted = false;
     PN_TRY(pn_adamw_begin(s->optim, learning_rate, sent[TOTAL]));

@@ -6,7 +6,7 @@
  *     pn_step_settle(k - 1)
  *     pn_step_update(k)         backward, and the optimizer
  *
- * Where a step's batch is taken in parts, each has its pass, all but the last with
+ * Where a step's batch is taken in parts, each has its pass (pn_step_forward_part), all but the last with
  *
  *     pn_step_part(k, share)    backward; gradients add up, and losses with their shares
  *
@@ -34,8 +34,9 @@ typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the ste
 pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim);
 void pn_step_close(pn_step *s);
 
-/* On a tape that was reset. */
+/* On a tape that was reset: of a whole batch, or of a part of one. */
 pn_status pn_step_forward(pn_step *s, const pn_distill *pass, const pn_batch *batch);
+pn_status pn_step_forward_part(pn_step *s, const pn_distill *pass, const pn_batch *batch);
 /* How much a part is of the whole: `term` of the mean over targets (ce and kl), feature of the feature loss. The pass
  * had its losses' weights times these, so that its gradients are what the whole batch's loss has from it. */
 typedef struct pn_step_share {

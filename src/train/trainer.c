@@ -249,11 +249,10 @@ static pn_status evaluate(trainer *r) {
 
 static pn_status forward(trainer *r) {
     pn_distill pass = plain_pass(r);
-    pass.part = r->parts.n > 1;
     pn_tape_reset(r->tape);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
     pn_range_begin("forward of step", r->asked);
-    PN_TRY(pn_step_forward(&r->pass, &pass, pn_parts_batch(&r->parts)));
+    PN_TRY((r->parts.n == 1 ? pn_step_forward : pn_step_forward_part)(&r->pass, &pass, pn_parts_batch(&r->parts)));
     pn_range_end();
     return PN_OK;
 }

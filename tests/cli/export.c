@@ -161,6 +161,7 @@ START_TEST(a_run_and_its_model) {
     holds(by_run, "## Base\n\nquickstart-base\n"); /* of a path that is this machine's, the last part */
     holds(by_run, "| 0 to 7 | attention |");
     holds(by_run, "| short | none | 512 | 256 | 1e-3 | cosine |");
+    holds(by_run, "```yaml\nmodel: quickstart-base\n");
     holds(by_run, "sequence_length: 256\n");
     ck_assert_ptr_null(strstr(by_run, "output:"));
     holds(by_run, "## Measured scores\n\nNot measured.\n");

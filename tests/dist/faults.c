@@ -36,7 +36,8 @@ static void others_say(int n, int victim, int sig, const char *cause) {
         const rank_report *said = &r->report[i];
         ck_assert_msg(r->exit_status[i] == 0, "rank %d: wait status %d: %s", i, r->exit_status[i], said->message);
         ck_assert_msg(strstr(said->message, who) && strstr(said->message, cause), "rank %d says: %s", i, said->message);
-        ck_assert_msg(said->failed - at < LIMIT, "rank %d knew after %g s", i, said->failed - at);
+        ck_assert_msg(said->failed - at < 2 * LIMIT, "rank %d knew after %g s", i,
+                      said->failed - at); /* a machine may have other work */
     }
     kill(r->pid[victim], SIGKILL);
     ranks_wait_one(r, victim);
@@ -60,13 +61,15 @@ static int hang_in_step_7(ranks *r, int rank, pn_control *control) {
     pn_control_doing(control, "step %d", 7);
     if (rank != 1) return sum_until_failure(r, rank, control);
     RANK_OK(&r->report[rank], pn_comm_tcp(control, &comm));
+    r->report[rank].began = pn_seconds();
     for (;;) pause();
 }
 
 /* The process lives and answers, its main thread does not. It is ended: nobody else would. */
 START_TEST(a_hung_main_thread) {
+    enum { LIMIT = 2 };
     ranks *r = ranks_new(3);
-    r->limit = 1;
+    r->limit = LIMIT;
     ranks_start(r, hang_in_step_7);
     ranks_wait(r);
     for (int i = 0; i < 3; i += 2) {
@@ -74,7 +77,8 @@ START_TEST(a_hung_main_thread) {
         ck_assert_msg(r->exit_status[i] == 0 && strstr(said, "rank 1 failed: its main thread hangs") &&
                           strstr(said, "step 7"),
                       "rank %d says: %s", i, said);
-        ck_assert(r->report[i].failed - r->report[i].began < 3);
+        const double after = r->report[i].failed - r->report[1].began;
+        ck_assert_msg(after < 2 * LIMIT, "known after %g s", after); /* twice: a machine may have other work */
     }
     ck_assert(WIFEXITED(r->exit_status[1]) && WEXITSTATUS(r->exit_status[1]) == 3);
     ranks_free(r);
@@ -127,6 +131,7 @@ START_TEST(a_rank_that_gives_up_says_why) {
 END_TEST
 
 static int end_early(ranks *r, int rank, pn_control *control) {
+    RANK_OK(&r->report[rank], pn_control_barrier(control, "the start"));
     if (rank == 1) return 0;
     const pn_status s = pn_control_barrier(control, "the end");
     report_failure(&r->report[rank], s);

@@ -8,6 +8,7 @@
 
 #include "add/add.h"
 #include "add_rms_norm/add_rms_norm.h"
+#include "attention/attention.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
@@ -96,6 +97,71 @@ START_TEST(each_runs_every_implementation) {
         }
         for (int k = 0; k < 2; k++) free(sample[k]);
     }
+}
+END_TEST
+
+/* Attention's backward of some documents of `all`, from gradient dy: gradients of q, k and v, as floats, in out. */
+enum { LONG = 2112, HEADS = 32, WIDTH = 64, DOCS = 4 };
+static void attention_backward(pn_tape *t, pn_tensor *const all[4], int64_t first, int64_t n, float *out[3]) {
+    int64_t offset[DOCS + 1];
+    pn_tensor *in[4], *y;
+    for (int64_t i = 0; i <= n; i++) offset[i] = i * LONG;
+    const pn_attention_attr a = {
+        .docs = { .n = n, .offset = offset }, .heads = HEADS, .kv_heads = HEADS / 4, .head_dim = WIDTH, .scale = 0.125
+    };
+    for (int i = 0; i < 4; i++) {
+        ck_ok(pn_tensor_rows(all[i], first * LONG, (first + n) * LONG, &in[i]));
+        in[i]->wants_grad = i < 3;
+    }
+    ck_ok(pn_attention(t, in[0], in[1], in[2], &a, &y));
+    ck_ok(pn_tape_backward_from(t, &y, &in[3], 1));
+    for (int i = 0; i < 3; i++) {
+        ck_ok(pn_tensor_read(in[i]->grad, out[i] + first * LONG * all[i]->shape[1], PN_F32));
+        pn_tensor_release(&in[i]->grad);
+    }
+    pn_tape_reset(t);
+    for (int i = 0; i < 4; i++) pn_tensor_release(&in[i]);
+}
+
+/* Many long documents are taken a few at a time (attention_cudnn_cuda.c): as if each were alone. */
+START_TEST(attention_of_long_documents_in_parts) {
+    ck_need_gpu();
+    static const int64_t cols[] = { HEADS * WIDTH, HEADS / 4 * WIDTH, HEADS / 4 * WIDTH, HEADS * WIDTH };
+    pn_tensor *all[4];
+    float *together[3], *alone[3];
+    pn_tape *t;
+    ck_ok(pn_tape_create_typed(PN_CUDA, PN_BF16, &t));
+    for (int i = 0; i < 4; i++) {
+        const int64_t n = (int64_t)DOCS * LONG * cols[i];
+        float *values = malloc((size_t)n * sizeof *values);
+        uint32_t random = (uint32_t)i + 1;
+        for (int64_t k = 0; k < n; k++) {
+            random = random * 1664525u + 1013904223u;
+            values[k] = (float)(random >> 8) * 0x1p-23F - 1;
+        }
+        ck_ok(pn_tensor_create(pn_tape_pool(t), PN_BF16, 2, (int64_t[]){ DOCS * LONG, cols[i] }, &all[i]));
+        ck_ok(pn_tensor_write(all[i], values, PN_F32));
+        free(values);
+        if (i == 3) break;
+        together[i] = malloc((size_t)n * sizeof(float));
+        alone[i] = malloc((size_t)n * sizeof(float));
+    }
+    attention_backward(t, all, 0, DOCS, together);
+    for (int d = 0; d < DOCS; d++) attention_backward(t, all, d, 1, alone);
+    for (int i = 0; i < 3; i++) {
+        double difference = 0, size = 0;
+        for (int64_t k = 0; k < DOCS * LONG * cols[i]; k++) {
+            const double x = alone[i][k], d = together[i][k] - x;
+            difference += d * d;
+            size += x * x;
+        }
+        ck_assert_msg(size > 0 && difference <= 1e-4 * size, "gradient %d is off by %g of it", i,
+                      sqrt(difference / size));
+        free(together[i]);
+        free(alone[i]);
+    }
+    for (int i = 0; i < 4; i++) pn_tensor_release(&all[i]);
+    pn_tape_destroy(&t);
 }
 END_TEST
 
@@ -272,6 +338,6 @@ START_TEST(add_rms_norm_with_some_gradients) {
 END_TEST
 
 TEST_MAIN("ops", every_implementation_takes_a_case, each_runs_every_implementation, f32_against_reference,
-          bf16_against_reference, an_id_outside_the_table_is_reported,
+          bf16_against_reference, attention_of_long_documents_in_parts, an_id_outside_the_table_is_reported,
           targets_and_weights_outside_the_contract_are_reported, a_large_vocabulary_takes_several_tiles,
           views_of_rows_need_no_alignment, add_rms_norm_with_some_gradients)

@@ -256,6 +256,75 @@ START_TEST(other_steps_are_recorded_anew) {
 }
 END_TEST
 
+/* What a teacher said, from memory. */
+static void add_words(pn_batch *b, int64_t k) {
+    b->k = k;
+    b->cap_words = b->n_tokens * k;
+    b->teacher_ids = realloc(b->teacher_ids, (size_t)b->cap_words * sizeof *b->teacher_ids);
+    b->teacher_log_p = realloc(b->teacher_log_p, (size_t)b->cap_words * sizeof *b->teacher_log_p);
+    for (int64_t i = 0; i < b->cap_words; i++) {
+        b->teacher_ids[i] = (int32_t)(i / k % 7 + 9 * (i % k));
+        b->teacher_log_p[i] = -2.0f - (float)(i % 3);
+    }
+}
+
+START_TEST(a_teachers_words_are_read_anew) {
+    ck_need_gpu();
+    training eager, graph;
+    start(&eager, &shapes[HYBRID], PN_BF16, false);
+    start(&graph, &shapes[HYBRID], PN_BF16, false);
+    eager.weights = graph.weights = (pn_loss_weights){ .ce = 0.5, .kl = 1, .temperature = 1 };
+    for (int k = 0; k < LAYOUTS; k++) {
+        make_batch(&layouts[k], 1, k, &eager.batch);
+        make_batch(&layouts[k], 1, k, &graph.batch);
+        add_words(&eager.batch, 4);
+        add_words(&graph.batch, 4);
+        eager.batch.teacher_log_p[0] = graph.batch.teacher_log_p[0] = -3.0f - (float)k;
+        const seen want = step_by_kernels(&eager), got = step_by_graphs(&graph);
+        ck_assert_msg(!memcmp(&want, &got, sizeof want), "step %d has other bits", k);
+        ck_same_weights(&eager, &graph, "a teacher's words");
+    }
+    ck_counts(&graph, 1, LAYOUTS - 1, "a teacher's words");
+    end(&eager);
+    end(&graph);
+}
+END_TEST
+
+/* Steps in parts use the tape between their passes: they run, and whole ones are launched again after them. */
+START_TEST(a_step_in_parts_runs) {
+    ck_need_gpu();
+    static const pn_step_share half = { 0.5, 0.5 };
+    training eager, graph;
+    seen s;
+    pn_distill_losses losses;
+    int k = 0;
+    start(&eager, &shapes[HYBRID], PN_F32, false);
+    start(&graph, &shapes[HYBRID], PN_F32, false);
+    for (; k < 3; k++) ck_same_step(&eager, &graph, &layouts[0], 1, k, "whole");
+    eager.weights.ce = graph.weights.ce = 0.5;
+    for (int part = 0; part < 2; part++) {
+        make_batch(&layouts[part], 1, k + part, &eager.batch);
+        make_batch(&layouts[part], 1, k + part, &graph.batch);
+        pn_tape_reset(eager.tape);
+        ck_ok(pn_distill_forward(eager.tape, &eager.pass, &eager.batch, &losses));
+        ck_ok(pn_tape_backward_unchecked(eager.tape, losses.total));
+        pn_tape_reset(graph.tape);
+        ck_ok(pn_step_forward_part(&graph.step, &graph.pass, &graph.batch));
+        ck_ok(part ? pn_step_last_part(&graph.step, &half) : pn_step_part(&graph.step, &half));
+    }
+    ck_ok(pn_adamw_begin(eager.optim, 1e-3, losses.total));
+    ck_ok(pn_adamw_finish(eager.optim, NULL));
+    ck_ok(pn_step_update(&graph.step, 1e-3));
+    ck_ok(pn_step_settle(&graph.step, &s.loss, &s.norm));
+    ck_same_weights(&eager, &graph, "in parts");
+    eager.weights.ce = graph.weights.ce = 1;
+    for (k += 2; k < 8; k++) ck_same_step(&eager, &graph, &layouts[2], 1, k, "whole again");
+    ck_counts(&graph, 1, 5, "whole again");
+    end(&eager);
+    end(&graph);
+}
+END_TEST
+
 /* What the caller has on the tape, or in gradients, is not the recording's to write over. */
 START_TEST(a_step_that_is_not_alone_runs) {
     ck_need_gpu();
@@ -375,6 +444,6 @@ START_TEST(graphs_can_be_turned_off) {
 END_TEST
 
 TEST_MAIN("step_graph", one_recording_serves_every_layout, steps_are_asked_for_ahead,
-          attention_by_cudnn_is_recorded_too, a_teacher_and_recompute_are_recorded_too, other_steps_are_recorded_anew,
-          a_step_that_is_not_alone_runs, any_layout_has_the_bits_of_the_layout, what_cannot_be_recorded_runs,
-          graphs_can_be_turned_off)
+          attention_by_cudnn_is_recorded_too, a_teacher_and_recompute_are_recorded_too, a_teachers_words_are_read_anew,
+          a_step_in_parts_runs, other_steps_are_recorded_anew, a_step_that_is_not_alone_runs,
+          any_layout_has_the_bits_of_the_layout, what_cannot_be_recorded_runs, graphs_can_be_turned_off)
