@@ -57,13 +57,13 @@ static pn_status check_stage(finetune *f, int i) {
     return s;
 }
 
-/* Of a model that was planned, in types as on the device. */
+/* Bytes of the weights of m (NULL: none) that are not those of the model beside it. */
 static double own_bytes(const pn_model *m, const pn_model *beside) {
     double bytes = 0;
-    for (int i = 0; m && i < m->params->n; i++)
-        if (!pn_params_find(beside->params, m->params->item[i]->name) ||
-            pn_params_find(beside->params, m->params->item[i]->name) != m->params->item[i])
-            bytes += (double)pn_tensor_bytes(m->params->item[i]->value);
+    for (int i = 0; m && i < m->params->n; i++) {
+        const pn_param *p = m->params->item[i];
+        if (pn_params_find(beside->params, p->name) != p) bytes += (double)pn_tensor_bytes(p->value);
+    }
     return bytes;
 }
 

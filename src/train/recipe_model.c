@@ -69,8 +69,7 @@ bool pn_recipe_teacher_runs(const pn_recipe_stage *stage) {
 /* ---- shapes ---- */
 
 /* tokenizer NULL: the shape must say the vocabulary. */
-static pn_status shape_config(const pn_recipe *r, const pn_tokenizer *t, pn_model_config *c) {
-    const pn_recipe_shape *o = &r->shape;
+static pn_status shape_config(const pn_recipe *r, const pn_recipe_shape *o, const pn_tokenizer *t, pn_model_config *c) {
     const char *section = r->shaped ? "shape" : "random";
     const int64_t least = t ? pn_tokenizer_vocab(t) : 0;
     char key[32];
@@ -105,10 +104,10 @@ static pn_status shape_config(const pn_recipe *r, const pn_tokenizer *t, pn_mode
 /* The files say what the configuration does. */
 static pn_status check_shape(const pn_recipe *r, const pn_model_config *is, const char *path) {
     pn_model_config c;
+    pn_recipe_shape said = r->shape;
     if (!r->shaped) return PN_OK;
-    pn_recipe said = { .config = r->config, .top = r->top, .shaped = true, .shape = r->shape };
-    if (!said.shape.vocab_size) said.shape.vocab_size = is->vocab;
-    PN_TRY(shape_config(&said, NULL, &c));
+    if (!said.vocab_size) said.vocab_size = is->vocab;
+    PN_TRY(shape_config(r, &said, NULL, &c));
     const struct {
         const char *key;
         double said, is;
@@ -149,7 +148,7 @@ static pn_status put_layers(const pn_recipe *r, pn_model_config *c, bool *change
 
 static pn_status random_model(const pn_recipe *r, const pn_tokenizer *tokenizer, pn_model **out) {
     pn_model_config c;
-    PN_TRY(shape_config(r, tokenizer, &c));
+    PN_TRY(shape_config(r, &r->shape, tokenizer, &c));
     PN_TRY(pn_model_create(&c, PN_F32, NULL, out));
     const pn_params *params = (*out)->params;
     for (int i = 0; i < params->n; i++) {
@@ -222,7 +221,7 @@ pn_status pn_recipe_model(const pn_recipe *r, const pn_tokenizer *tokenizer, pn_
 static pn_status config_at(const pn_recipe *r, const char *path, pn_model_config *out) {
     char file[PN_PATH_MAX];
     PN_TRY(pn_path_join(file, path, "config.json"));
-    if (r->shaped && !pn_file_exists(path)) return shape_config(r, NULL, out);
+    if (r->shaped && !pn_file_exists(path)) return shape_config(r, &r->shape, NULL, out);
     if (pn_file_exists(file)) return pn_hf_config_read(path, out);
     pn_model_files files;
     PN_TRY(pn_model_files_open(path, &files));
@@ -240,7 +239,7 @@ static pn_status student_config(const pn_recipe *r, pn_model_config *out, bool *
     } else {
         pn_tokenizer *t = NULL;
         pn_status s = r->shape.vocab_size ? PN_OK : pn_recipe_tokenizer(r, &t);
-        if (!s) s = shape_config(r, t, out);
+        if (!s) s = shape_config(r, &r->shape, t, out);
         pn_tokenizer_destroy(&t);
         PN_TRY(s);
     }

@@ -143,9 +143,12 @@ START_TEST(every_section_that_is_read_is_listed) {
     static const struct {
         const char *command, *file;
     } files[] = { { "search", "/configs/quickstart.yaml" },
-                  { "finetune", "/experiments/01-quickstart-base/base.yaml" } };
+                  { "finetune", "/experiments/01-quickstart-base/base.yaml" },
+                  { "finetune", "/configs/quickstart-finetune.yaml" },
+                  { "finetune", "/configs/jet-nemotron-2b.yaml" },
+                  { "finetune", "/configs/jet-nemotron-4b.yaml" } };
     ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0); /* what the files name is relative to it */
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (int)(sizeof files / sizeof *files); i++) {
         reading r = { .command = pn_command_find(files[i].command) };
         pn_config *c;
         char path[512];

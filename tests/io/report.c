@@ -609,6 +609,36 @@ static json_t *poison(const json_t *v, const char *evil, bool names) {
     return o;
 }
 
+/* The page of finetune, of whatever shape its result is. */
+START_TEST(training) {
+    static const char result[] =
+        "{\"kind\": \"finetune\", \"model\": \"<base>\", \"weights\": 342232, \"stages\": ["
+        "{\"name\": \"dis<b>til\", \"tokens\": 4096, \"curve\": ["
+        "{\"step\": 1, \"tokens\": 2048, \"loss\": 3.5, \"ce\": 0, \"kl\": 3.5, \"feature\": 0},"
+        "{\"step\": 2, \"tokens\": 4096, \"loss\": 1.25, \"ce\": 0, \"kl\": 1.25, \"feature\": 0}],"
+        "\"heldout\": [{\"step\": 2, \"tokens\": 4096, \"loss\": 1.5, \"ce\": 2, \"kl\": 1.5}]},"
+        "{\"name\": 7, \"curve\": {}, \"heldout\": [null, {\"step\": \"x\"}, 3]}, null, []],"
+        "\"config\": \"seed: 1\\n\"}";
+    static const char *const shown[] = { "<title>postnas finetune: &lt;base&gt;</title>", "4.10k",
+                                         "Stage 1: dis&lt;b&gt;til",
+                                         "<td>1.500</td><td>2.000</td><td>1.500</td><td>7.389</td>",
+                                         "What was trained" };
+    json_t *root;
+    ck_ok(pn_json_parse("result.json", result, strlen(result), &root));
+    pn_buf page = { 0 };
+    ck_ok(pn_page_render(root, NULL, &page));
+    ck_assert_str_eq(malformed(pn_buf_string(&page)), "");
+    for (size_t k = 0; k < sizeof shown / sizeof *shown; k++)
+        ck_assert_msg(strstr(pn_buf_string(&page), shown[k]), "%s", shown[k]);
+    pn_buf_clear(&page);
+    json_object_set_new(root, "stages", json_integer(3));
+    ck_ok(pn_page_render(root, NULL, &page));
+    ck_assert_str_eq(malformed(pn_buf_string(&page)), "");
+    pn_buf_free(&page);
+    json_decref(root);
+}
+END_TEST
+
 START_TEST(hostile_strings) {
     static const char *const evil[] = {
         "<script>alert(1)</script>",
@@ -963,5 +993,5 @@ END_TEST
 
 TEST_MAIN("report", checker_can_fail, whole_page, errors_before_training, search_as_a_tree, stages, score_against_state,
           selectors_side_by_side, later_stages, whole_models, stages_or_speeds_alone, labels_of_many,
-          parts_of_stages_missing, odd_numbers_of_stages, gates_over_training, numbers_come_from_the_result,
+          parts_of_stages_missing, odd_numbers_of_stages, gates_over_training, numbers_come_from_the_result, training,
           hostile_strings, missing_sections, odd_numbers, more_than_fits, files, text, metrics_agree_with_the_search)
