@@ -157,7 +157,8 @@ done:
 static void print_stage(const planner *p, int stage, const stage_plan *x) {
     const pn_recipe_stage *s = &p->recipe->stage[stage];
     const double bytes = x->weight_bytes + x->gradient_bytes + x->moment_bytes + x->step_bytes;
-    char name[96], tokens[24], weights[24], trained[24], own[24];
+    const double unit = bytes < 1e9 ? 1e6 : 1e9;
+    char name[96], tokens[24], weights[24], trained[24], own[24], flops[24];
     fprintf(p->out, "%s\n", pn_recipe_stage_name(p->recipe, stage, name, sizeof name));
     fprintf(p->out, "  %lld steps of %lld tokens, %s in all; %.0f %s of %lld, rows of %lld\n", (long long)x->steps,
             (long long)s->train.batch_tokens, pn_compact_text(x->tokens, tokens, sizeof tokens), x->passes,
@@ -170,19 +171,20 @@ static void print_stage(const planner *p, int stage, const stage_plan *x) {
                 pn_compact_text(x->teacher_own, own, sizeof own));
     fprintf(
         p->out,
-        "\n  memory of a device %.2f GB: weights %.2f, moments and masters %.2f, gradients %.2f, activations%s %.2f\n"
-        "  backward makes again: %s; useful work %.2f GFLOP per token\n",
-        bytes / 1e9, x->weight_bytes / 1e9, x->moment_bytes / 1e9, x->gradient_bytes / 1e9,
-        x->passes == 1 ? ", whose place gradients take," : "", x->step_bytes / 1e9, pn_recompute_text(&x->recompute),
-        x->flops / 1e9);
+        "\n  memory of a device %.2f %s: weights %.2f, moments and masters %.2f, gradients %.2f, activations%s %.2f\n"
+        "  backward makes again: %s; useful work %s operations per token\n",
+        bytes / unit, bytes < 1e9 ? "MB" : "GB", x->weight_bytes / unit, x->moment_bytes / unit,
+        x->gradient_bytes / unit, x->passes == 1 ? ", whose place gradients take," : "", x->step_bytes / unit,
+        pn_recompute_text(&x->recompute), pn_compact_text(x->flops, flops, sizeof flops));
     if (s->train.memory_gb > 0 && bytes + 1e9 > s->train.memory_gb * 1e9)
         fprintf(p->out, "  that is more than memory_gb %.0f: lower micro_batch_tokens, or set recompute: layers\n",
                 s->train.memory_gb);
 }
 
-static void print_time(const planner *p, const char *what, double device_seconds) {
+static void print_time(const planner *p, double device_seconds) {
     char text[48];
-    fprintf(p->out, "  %s%.1f GPU-hours; %s on %lld %s\n", what, device_seconds / 3600,
+    fprintf(p->out, "  %.1f %s; %s on %lld %s\n", device_seconds / 3600,
+            p->on.backend == PN_CPU ? "hours of such a machine" : "GPU-hours",
             pn_duration_text(device_seconds / (double)p->o->devices, text, sizeof text), (long long)p->o->devices,
             p->o->devices == 1 ? "device" : "devices");
 }
@@ -196,7 +198,7 @@ static void print_speed(const planner *p, const stage_plan *x) {
     if (peak > 0)
         fprintf(p->out, "; MFU %.0f%% of %.0f TFLOP/s", 100 * x->flops * x->tokens_per_second / peak, peak / 1e12);
     fputc('\n', p->out);
-    print_time(p, "", x->tokens / x->tokens_per_second);
+    print_time(p, x->tokens / x->tokens_per_second);
 }
 
 static void print_end(const planner *p, double device_seconds) {
@@ -206,7 +208,7 @@ static void print_end(const planner *p, double device_seconds) {
         return;
     }
     fputs("all stages\n", p->out);
-    print_time(p, "", device_seconds);
+    print_time(p, device_seconds);
     const time_t end = (time_t)(pn_utc_seconds() + device_seconds / (double)p->o->devices);
     struct tm at;
     strftime(utc, sizeof utc, "%Y-%m-%d %H:%M", gmtime_r(&end, &at));

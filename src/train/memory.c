@@ -32,15 +32,16 @@ typedef struct planned_steps {
     pn_batch batch;
 } planned_steps;
 
-/* Between the parts of a step's batch its gradients stand beside the activations; where there is one pass they take
- * their place. */
-static double kept_gradients(const pn_train_job *job) {
-    const pn_params *p = job->student->params;
-    double bytes = 0;
-    if (pn_train_pass_tokens(job->options) == job->options->batch_tokens) return 0;
+/* The pass of a step's second part, beside the gradients of the first. A plan would drop these with a reset, so what
+ * else the first pass left on the tape is taken off. */
+static pn_status next_part(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes) {
+    const pn_params *p = pass->student->params;
+    double left = (double)pn_pool_live_bytes(pn_tape_pool(plan));
     for (int i = 0; i < p->n; i++)
-        if (p->item[i]->value->wants_grad) bytes += sizeof(float) * (double)pn_tensor_elems(p->item[i]->value);
-    return bytes;
+        if (p->item[i]->value->grad) left -= (double)pn_tensor_bytes(p->item[i]->value->grad);
+    PN_TRY(pn_pass_plan(plan, pass, batch, bytes));
+    *bytes -= left;
+    return PN_OK;
 }
 
 /* The most of some steps. */
@@ -50,6 +51,7 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
     const int64_t rows = pn_train_pass_tokens(job->options) / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
     const pn_loss_weights weights = pn_loss_most(&job->options->loss);
+    const bool parted = pn_train_pass_tokens(job->options) < job->options->batch_tokens;
     *bytes = 0;
     pn_tape_reset(c->plan);
     pn_pool_trim(pn_tape_pool(c->plan));
@@ -65,9 +67,9 @@ static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *by
         pn_tape_reset(c->plan);
         if (job->before) PN_TRY(job->before(job->ctx, c->plan, step, &pass));
         PN_TRY(pn_pass_plan(c->plan, &pass, &c->batch, &one));
+        if (parted) PN_TRY(next_part(c->plan, &pass, &c->batch, &one));
         if (one > *bytes) *bytes = one;
     }
-    *bytes += kept_gradients(job);
     return PN_OK;
 }
 
