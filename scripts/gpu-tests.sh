@@ -95,7 +95,7 @@ wait
 rows=""
 for name in $tests; do
     cat "$work/$name.log"
-    [ "$(cat "$work/$name.code")" = 0 ] || failed=1
+    case $(cat "$work/$name.code") in 0 | 77) ;; *) failed=1 ;; esac # 77: something that it needs is not here
     rows+="| tests/gpu/$name | $(grep -E '^[0-9]+%: Checks' "$work/$name.log" ||
         echo "ended with $(cat "$work/$name.code")") |"$'\n'
 done

@@ -58,6 +58,8 @@ static bool case_at(int i, pn_op_case *out) {
     for (int k = 0; k < 2; k++) out->in[1 + k] = pn_case_weight(at[i].out[k], at[i].in);
     for (int k = 0; k < 3; k++) out->in[k].no_grad = frozen[k];
     out->gradcheck = at[i].n <= 3 && at[i].in < 100;
+    out->kind = at[i].out[0] % 4 || at[i].out[1] % 4 ? 2 : 1;
+    out->size = at[i].n > 2048;
     return true;
 }
 

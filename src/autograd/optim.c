@@ -74,6 +74,12 @@ static pn_status open_gpu(pn_adamw *o) {
 }
 
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out) {
+    return pn_adamw_create_in(n ? pn_pool_kind_of(slots[0].value->storage->pool) : PN_POOL_HOST, slots, n, settings,
+                              out);
+}
+
+pn_status pn_adamw_create_in(pn_pool_kind kind, const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings,
+                             pn_adamw **out) {
     pn_status s;
     pn_adamw *o = calloc(1, sizeof *o);
     PN_CHECK(o, PN_MEMORY, "out of memory");
@@ -87,7 +93,6 @@ pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_sett
     }
     o->block = malloc((size_t)most * sizeof *o->block);
     if (!o->block) PN_FAIL_GOTO(s, PN_MEMORY, fail, "out of memory");
-    const pn_pool_kind kind = n ? pn_pool_kind_of(slots[0].value->storage->pool) : PN_POOL_HOST;
     PN_TRY_GOTO(s, pn_pool_create_exact(kind, &o->pool), fail);
     for (int i = 0; i < n; i++) {
         PN_ASSERT(pn_pool_kind_of(slots[i].value->storage->pool) == kind);

@@ -24,6 +24,9 @@ typedef struct pn_adamw_settings {
 
 /* Drops gradients that the values have. */
 pn_status pn_adamw_create(const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings, pn_adamw **out);
+/* The same where the values are, if there are any, in memory of that kind. */
+pn_status pn_adamw_create_in(pn_pool_kind kind, const pn_adamw_slot *slots, int n, const pn_adamw_settings *settings,
+                             pn_adamw **out);
 void pn_adamw_destroy(pn_adamw **o);
 /* Clips, updates, drops the gradients; waits for the GPU once. *norm (NULL ok): the gradient norm before clipping.
  * PN_NUMERIC, naming the first value with such a gradient, when it is not finite: nothing was updated. */

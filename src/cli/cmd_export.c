@@ -172,7 +172,8 @@ const pn_command pn_cmd_export = {
         "moves.\n"
         "\n"
         "    postnas export runs/quickstart hybrid --dtype f32 --check\n"
-        "    postnas export runs/mine hybrid-fla --type fla --check\n",
+        "    postnas export runs/mine hybrid-fla --type fla --check\n"
+        "    postnas export runs/recipe/stages/1 after-stage-1\n",
     .reads = "a run's directory (its model/, config.yaml and result.json), or a model directory, in a run or not\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
     .see = "postnas import: the other way; postnas eval: scores of the result\n"

@@ -13,7 +13,8 @@ enum { MAX_RESULT_BYTES = 256 << 20 };
 typedef struct gathered {
     char *text;        /* config.yaml without origins */
     pn_config *config; /* the same, read */
-    json_t *result;    /* what the scores are in */
+    json_t *result;    /* the run's result.json */
+    json_t *scores;    /* the file of --scores */
     json_t *rows;      /* of them, this model's last */
     pn_model_card card;
     char name[PN_PATH_MAX], base[PN_PATH_MAX]; /* what the card's point into */
@@ -116,10 +117,8 @@ static bool is_ours(const char *name) {
     return !strcmp(name, "teacher") || !strcmp(name, "PostNAS, distilled") || !strcmp(name, "PostNAS, exported");
 }
 
-static pn_status read_rows(gathered *g, const char *file, bool all) {
-    PN_TRY(pn_json_load(file, MAX_RESULT_BYTES, &g->result));
-    const json_t *table = json_is_array(g->result) ? g->result : json_object_get(g->result, "table");
-    PN_CHECK(json_is_array(table), PN_FORMAT, "%s: there is no table of scores in it", file);
+/* all: every row is of the model. */
+static pn_status add_rows(gathered *g, const char *file, const json_t *table, bool all) {
     PN_CHECK(g->rows = json_array(), PN_MEMORY, "out of memory");
     for (size_t i = 0; i < json_array_size(table); i++) {
         char key[32];
@@ -132,12 +131,25 @@ static pn_status read_rows(gathered *g, const char *file, bool all) {
     return PN_OK;
 }
 
-static pn_status read_scores(gathered *g, const pn_export_card *c) {
+/* Of a search the table, of finetune its losses. */
+static pn_status read_result(gathered *g, const pn_export_card *c) {
     char file[PN_PATH_MAX];
-    if (c->scores) return read_rows(g, c->scores, true);
     if (!c->is_result) return PN_OK;
     PN_TRY(pn_path_join(file, c->run, "result.json"));
-    return pn_file_exists(file) ? read_rows(g, file, false) : PN_OK;
+    if (!pn_file_exists(file)) return PN_OK;
+    PN_TRY(pn_json_load(file, MAX_RESULT_BYTES, &g->result));
+    const json_t *table = json_object_get(g->result, "table");
+    if (!table) g->card.trained = json_object_get(g->result, "stages");
+    return c->scores ? PN_OK : add_rows(g, file, table, false);
+}
+
+static pn_status read_scores(gathered *g, const pn_export_card *c) {
+    PN_TRY(read_result(g, c));
+    if (!c->scores) return PN_OK;
+    PN_TRY(pn_json_load(c->scores, MAX_RESULT_BYTES, &g->scores));
+    PN_CHECK(json_is_array(g->scores), PN_FORMAT, "%s: this is no file of postnas eval --output, which is a list",
+             c->scores);
+    return add_rows(g, c->scores, g->scores, true);
 }
 
 pn_status pn_export_card_write(const pn_export_card *c, const char *dir) {
@@ -156,6 +168,7 @@ pn_status pn_export_card_write(const pn_export_card *c, const char *dir) {
     if (!s) s = pn_model_card_write(path, &g->card);
     json_decref(g->rows);
     json_decref(g->result);
+    json_decref(g->scores);
     pn_config_destroy(&g->config);
     free(g->text);
     free(g);

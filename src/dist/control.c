@@ -116,7 +116,7 @@ pn_status pn_control_exchange(pn_control *c, const char *what, const void *mine,
     PN_CHECK(n_bytes <= PN_EXCHANGE_MOST / (size_t)c->size, PN_COMM, "%zu bytes of each of %d ranks are too many",
              n_bytes, c->size);
     if (c->size == 1) {
-        memmove(all, mine, n_bytes);
+        if (n_bytes) memmove(all, mine, n_bytes);
         return PN_OK;
     }
     snprintf(label, sizeof label, "%s", what);
@@ -403,7 +403,9 @@ static void say_goodbye(pn_control *c) {
     c->member[c->rank].left = true;
     pn_link *root = c->rank > 0 ? pn_control_link_of(c, 0) : NULL;
     if (root) pn_control_say(c, root, PN_WIRE_BYE, NULL, 0, NULL, 0);
-    while (!others_are_gone(c) && !atomic_load(&c->failed) && pn_seconds() < deadline) wait_changed(c, 0.1);
+    /* rank 0 stays for as long as others work: they would take its end for a failure. They are watched meanwhile. */
+    while (!others_are_gone(c) && !atomic_load(&c->failed) && (c->rank == 0 || pn_seconds() < deadline))
+        wait_changed(c, 0.1);
 }
 
 void pn_control_close(pn_control **at) {

@@ -281,8 +281,7 @@ static bool hear(pn_control *c, pn_link *l, const pn_wire_header *h, const char 
     }
 }
 
-/* Every whole frame that came. False: the connection is no good. */
-static bool hear_all(pn_control *c, pn_link *l, double now) {
+bool pn_control_hear(pn_control *c, pn_link *l, double now) {
     size_t at = 0;
     while (l->in.n_bytes - at >= PN_WIRE_HEADER) {
         pn_wire_header h;
@@ -312,7 +311,7 @@ static void read_link(pn_control *c, pn_link *l, double now) {
         if (n == 0) return;
         if (n > 0) {
             pn_buf_append(&l->in, bytes, (size_t)n);
-            if (!pn_buf_status(&l->in) && hear_all(c, l, now)) continue;
+            if (!pn_buf_status(&l->in) && pn_control_hear(c, l, now)) continue;
         }
         lose(c, l, n < 0 ? ended : "it sent what no rank of this run sends");
     }
@@ -363,9 +362,10 @@ static void beat(pn_control *c) {
     pn_put64(head, atomic_load(&c->progress));
     head[8] = atomic_load(&c->waiting) > 0 || busy;
     const char *doing = busy ? busy : c->doing;
+    if (c->gone && c->rank > 0) return; /* BYE was the last word */
     for (int i = 0; i < c->n_links; i++) {
         pn_link *l = &c->link[i];
-        if (l->rank >= 0 && l->out.n_bytes == 0 && !l->ends && !c->gone)
+        if (l->rank >= 0 && l->out.n_bytes == 0 && !l->ends)
             pn_control_say(c, l, PN_WIRE_BEAT, head, sizeof head, doing, strlen(doing));
     }
 }

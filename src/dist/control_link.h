@@ -81,6 +81,9 @@ void pn_control_wake(pn_control *c);
 /* Rank 0: a rank's part of the exchange; ends it when it was the last one. */
 void pn_control_take(pn_control *c, int rank, const char *label, const void *bytes, size_t n_bytes);
 
+/* Every whole frame that came from a link; what is left of the last one stays. False: the connection is no good. */
+bool pn_control_hear(pn_control *c, pn_link *l, double now);
+
 void *pn_control_run(void *c); /* the thread */
 
 #endif

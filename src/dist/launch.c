@@ -204,3 +204,9 @@ pn_status pn_launch_detect(const pn_launch_request *request, pn_launch *out) {
     PN_TRY(where_to_meet(request->rendezvous, out));
     return PN_OK;
 }
+
+bool pn_launch_needs_spawn(const pn_launch_request *request) {
+    pn_launch found;
+    if (request->ranks <= 1 || request->rank >= 0) return false;
+    return !pn_launch_detect(NULL, &found) && found.launcher == PN_LAUNCH_ALONE; /* a failure is told by who detects */
+}

@@ -6,6 +6,7 @@
 #ifndef PN_DIST_LAUNCH_H
 #define PN_DIST_LAUNCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "files.h"
@@ -41,6 +42,8 @@ typedef struct pn_launch_request {
 /* request NULL: nothing is said. PN_USAGE where something is missing, contradicts itself or is out of bounds, naming
  * the option or variable. */
 pn_status pn_launch_detect(const pn_launch_request *request, pn_launch *out);
+/* Several ranks are asked for and nothing has started them: pn_spawn does (spawn.h). */
+bool pn_launch_needs_spawn(const pn_launch_request *request);
 const char *pn_launcher_name(pn_launcher l); /* "mpirun", for messages */
 
 /* The first host of a Slurm node list: "gpu[003-010,12],login" gives "gpu003". PN_USAGE when it has none. */

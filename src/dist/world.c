@@ -133,15 +133,26 @@ pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int thr
                         pn_world *out) {
     *out = (pn_world){ .rank = who->rank, .size = who->size };
     const pn_status s = open_world(who, o, threads, memory, out);
-    if (s) pn_world_close(out, s);
-    return s;
+    return s ? pn_world_close(out, s) : PN_OK;
 }
 
-void pn_world_close(pn_world *w, pn_status how) {
-    if (w->control && how && how != PN_INTERRUPTED) pn_control_abort(w->control, pn_error_message());
-    const bool orderly = w->control && !pn_control_failed(w->control);
+/* The story of how this rank's work ended stays where all is well. */
+static pn_status wait_for_others(pn_control *c, pn_status how) {
+    char story[1024];
+    snprintf(story, sizeof story, "%.1000s", pn_error_message());
+    PN_TRY(pn_control_barrier(c, "the end of the run"));
+    if (how) PN_FAIL(how, "%s", story);
+    return PN_OK;
+}
+
+pn_status pn_world_close(pn_world *w, pn_status how) {
+    bool orderly = w->control && (how == PN_OK || how == PN_INTERRUPTED);
+    if (w->control && !orderly) pn_control_abort(w->control, pn_error_message());
+    if (orderly && w->comm) how = wait_for_others(w->control, how);
+    orderly = w->control && !pn_control_failed(w->control);
     pn_comm_destroy(&w->comm);
     if (w->mpi) pn_mpi_end(orderly);
     pn_control_close(&w->control);
     w->mpi = false;
+    return how;
 }

@@ -3,9 +3,7 @@
  *     pn_world w;
  *     PN_TRY(pn_launch_detect(&request, &launch));
  *     PN_TRY(pn_world_open(&launch, &options, 0, PN_POOL_HOST, &w));      // before the GPU is first used
- *     pn_status s = work(&w);
- *     pn_world_close(&w, s);                                              // tells the others when it failed
- *     return s;
+ *     return pn_world_close(&w, work(&w));                                // tells the others when it failed
  *
  * With one rank it costs nothing and everything works the same. */
 #ifndef PN_DIST_WORLD_H
@@ -45,8 +43,10 @@ typedef struct pn_world {
  * or machine lacks what `collectives` names. */
 pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int threads, pn_pool_kind memory,
                         pn_world *out);
-/* how: how this rank's work ended. A failure of its own becomes that of all ranks, with the message that is there; a
- * stop (PN_INTERRUPTED) does not. A zeroed world: nothing to do. */
-void pn_world_close(pn_world *w, pn_status how);
+/* how: how this rank's work ended. A failure of its own becomes that of all ranks, with the message that is there.
+ * After PN_OK and a stop (PN_INTERRUPTED) it waits for the others to come here: launchers may end all ranks when the
+ * first one ends, and none is to be in the middle of its work then. Returns how, or PN_COMM when another rank failed
+ * meanwhile. A zeroed world: nothing to do. */
+pn_status pn_world_close(pn_world *w, pn_status how);
 
 #endif

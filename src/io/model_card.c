@@ -1,5 +1,6 @@
 #include "model_card.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "files.h"
@@ -154,13 +155,40 @@ static void put_score(pn_buf *b, const json_t *row, const char *task, const char
     pn_buf_text(b, " |");
 }
 
+/* The last held-out loss of a stage; NULL: none was measured. */
+static const json_t *last_loss(const json_t *stage) {
+    const json_t *points = json_object_get(stage, "heldout");
+    const size_t n = json_array_size(points);
+    const json_t *ce = n ? json_object_get(json_array_get(points, n - 1), "ce") : NULL;
+    return json_is_number(ce) ? ce : NULL;
+}
+
+/* False: there are none. */
+static bool put_losses(pn_buf *b, const json_t *stages) {
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const json_t *stage = json_array_get(stages, i), *ce = last_loss(stage);
+        if (!ce) continue;
+        if (!any)
+            pn_buf_text(b, "On held-out rows of the training data, at the end of each stage:\n\n"
+                           "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n");
+        any = true;
+        pn_buf_char(b, '|');
+        put_cell(b, json_string_value(json_object_get(stage, "name")));
+        pn_buf_printf(b, " %.4f | %.4f |\n", json_number_value(ce), exp(json_number_value(ce)));
+    }
+    if (any) pn_buf_char(b, '\n');
+    return any;
+}
+
 static void put_scores(pn_buf *b, const pn_model_card *card) {
     const size_t n = json_array_size(card->scores);
     const char *task, *metric;
     json_t *metrics, *value;
     pn_buf_text(b, "## Measured scores\n\n");
+    const bool losses = put_losses(b, card->trained);
     if (!n) {
-        pn_buf_text(b, "Not measured.\n\n");
+        if (!losses) pn_buf_text(b, "Not measured.\n\n");
         return;
     }
     pn_buf_text(b, "On held-out samples: mean (smallest..largest).\n\n| task | metric |");

@@ -22,8 +22,9 @@ typedef struct pn_model_card { /* everything is borrowed */
     const char *recipe; /* the run's configuration, YAML; NULL: not recorded */
     pn_card_stage stage[PN_CARD_STAGES];
     int n_stages;
-    const json_t *scores; /* rows of a score table (search/result.h): the model's last, others to compare with before
-                             it; NULL: not measured */
+    const json_t *scores;  /* rows of a score table (search/result.h): the model's last, others to compare with before
+                              it; NULL: not measured */
+    const json_t *trained; /* the stages in the result.json of a finetune run, with held-out losses; NULL: none */
 } pn_model_card;
 
 /* Written aside and renamed. */

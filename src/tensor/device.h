@@ -1,9 +1,10 @@
 /* The GPU: memory, copies, events, and what it is.
  *
- * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see, or the one it chose), from one thread. All work goes to one
- * stream, in the order in which it was asked for; memory that is given back is taken again by what follows on that
- * stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download, pn_event_wait and
- * pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is reported.
+ * A process uses one GPU (the first that CUDA_VISIBLE_DEVICES lets it see, or the one it chose), from one thread. All
+ * work goes to one stream, in the order in which it was asked for; memory that is given back is taken again by what
+ * follows on that stream, so nobody waits for it. Functions return before the GPU is done, except pn_device_download,
+ * pn_event_wait and pn_device_sync: there a kernel that failed, or met an input outside its contract (PN_USAGE), is
+ * reported.
  *
  * Two files implement this header and the build takes one: device_cuda.c, or device_nocuda.c where nvcc is missing. In
  * the latter pn_device_open always fails, so nothing else is ever called.
@@ -29,9 +30,6 @@ typedef struct pn_device_info {
     int driver, runtime; /* CUDA version each knows: 13000 is 13.0 */
 } pn_device_info;
 
-/* Which of the GPUs it will be: process `local` of `n` on this machine takes the local-th, or the only one that its
- * launcher lets it see. Before the first call of pn_device_open. PN_USAGE: fewer GPUs than processes. */
-pn_status pn_device_choose(int local, int n);
 /* How many GPUs this process may choose from. PN_UNSUPPORTED when there is none. */
 pn_status pn_device_count(int *n);
 /* Which GPU it will be: process `local` of `n` on this machine takes the local-th, or the only one where its launcher

@@ -67,10 +67,9 @@ static pn_status run_layer(pn_tape *t, const void *ctx, pn_tensor *const *in, in
 }
 
 /* ids to hidden along a path or with gates (NULL: the path), collecting the mixers' outputs into features[layer] (NULL:
- * not wanted). */
+ * not wanted). pass: says how it is recorded. */
 static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, pn_tensor *gates, pn_tensor *ids,
-                           const pn_docs *docs, const pn_recompute *recompute, pn_tensor **features,
-                           pn_tensor **hidden) {
+                           const pn_docs *docs, const pn_distill *pass, pn_tensor **features, pn_tensor **hidden) {
     pn_tensor *h, *v_first = NULL;
     PN_TRY(pn_model_embed(m, t, ids, &h));
     const pn_again before = pn_tape_again(t, PN_AGAIN_NEVER);
@@ -79,7 +78,8 @@ static pn_status run_model(pn_tape *t, const pn_model *m, const pn_path *path, p
         layer_call call = { .model = m, .docs = *docs, .layer = l, .choice = path ? path->choice[l] : 0 };
         pn_tensor *in[LAYER_IN] = { h, gates, v_first }, *out[LAYER_OUT] = { NULL };
         const int n_out = makes_v_first(&call, in) ? LAYER_OUT : OUT_V_FIRST;
-        const pn_recompute_level level = pn_recompute_at(recompute, l);
+        const pn_recompute_level level = pn_recompute_at(&pass->recompute, l);
+        if (pass->passed) PN_TRY(pn_tape_mark(t, pass->passed, pass->passed_ctx, l));
         pn_tape_again(t, pn_recompute_again(level));
         if (level == PN_RECOMPUTE_LAYERS)
             PN_TRY(pn_tape_recompute(t, run_layer, &call, sizeof call, in, LAYER_IN, out, n_out));
@@ -153,12 +153,11 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
     PN_TRY(pn_batch_tensors(batch, t, &ids, &targets, &weights));
     if (runs) {
         bool recording = pn_tape_record(t, false);
-        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &docs, &(pn_recompute){ 0 },
+        PN_TRY(run_model(t, teacher, pass->teacher_path, NULL, ids, &docs, &(pn_distill){ 0 },
                          w->feature > 0 ? features_t : NULL, &hidden_t));
         pn_tape_record(t, recording);
     }
-    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &docs, &pass->recompute,
-                     w->feature > 0 ? features : NULL, &hidden));
+    PN_TRY(run_model(t, student, pass->path, pass->gates, ids, &docs, pass, w->feature > 0 ? features : NULL, &hidden));
 
     pn_tensor *term[4];
     double weight[4];

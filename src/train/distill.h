@@ -34,6 +34,8 @@ typedef struct pn_distill { /* one pass; everything is borrowed */
     const pn_path *teacher_path;
     const pn_loss_weights *weights;
     pn_recompute recompute;
+    pn_tape_passed passed; /* of the marks before the student's layers (tape.h), with ctx; NULL: none are made */
+    void *passed_ctx;
 } pn_distill;
 
 typedef struct pn_distill_losses { /* [1] each, owned by the tape; NULL: not computed */

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "memory.h"
 #include "model_load.h"
+#include "ranks.h"
 #include "recipe.h"
 #include "run_dir.h"
 #include "trainer.h"
@@ -18,8 +19,9 @@ typedef struct finetune {
     pn_compute on;
     pn_tokenizer *tokenizer;
     pn_model *model;
-    pn_run_dir run;
-    pn_finetune_result result;
+    pn_world world;            /* of one rank: not opened */
+    pn_run_dir run;            /* of rank 0; elsewhere its path alone */
+    pn_finetune_result result; /* of rank 0 */
 } finetune;
 
 static pn_status new_finetune(finetune **out) {
@@ -34,6 +36,29 @@ static void finetune_free(finetune *f) {
     pn_model_destroy(&f->model);
     pn_tokenizer_destroy(&f->tokenizer);
     free(f);
+}
+
+/* ---- ranks ---- */
+
+static const pn_world *world_of(const finetune *f) {
+    return f->world.size > 1 ? &f->world : NULL;
+}
+
+/* Before the device is opened. */
+static pn_status meet(finetune *f, const pn_launch *who) {
+    const pn_recipe *r = &f->recipe;
+    const pn_compute asked = pn_compute_asked(&r->compute);
+    if (who->size == 1) return PN_OK;
+    PN_TRY(pn_world_open(who, &r->ranks, 0, pn_backend_pool(asked.backend), &f->world));
+    pn_control_busy(f->world.control, "loading the model");
+    pn_info("%d ranks, %d of them on this machine, with %d threads each", f->world.size, f->world.local_size,
+            f->world.threads);
+    return PN_OK;
+}
+
+/* How rank 0's work went, for all of them. */
+static pn_status agree(const finetune *f, const char *what, pn_status mine) {
+    return world_of(f) ? pn_control_agree(f->world.control, what, mine) : mine;
 }
 
 /* ---- before anything is written ---- */
@@ -152,7 +177,8 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
     PN_TRY_GOTO(s, pn_recipe_mixture(r, i, f->tokenizer, &mixture), done);
     PN_TRY_GOTO(s, pn_recipe_teacher_path(r, i, path), done);
     PN_TRY_GOTO(s, open_teacher(f, i, path, &teacher), done);
-    PN_TRY_GOTO(s, pn_finetune_result_begin(&f->result, r, i, f->model->params, path), done);
+    if (pn_ranks_first(world_of(f)))
+        PN_TRY_GOTO(s, pn_finetune_result_begin(&f->result, r, i, f->model->params, path), done);
     if (teacher) PN_TRY_GOTO(s, pn_params_hash(teacher->params, &identity[1]), done);
     PN_TRY_GOTO(s, open_rows(f, i, mixture, &rows, &identity[1]), done);
     const pn_train_job job = { .name = name,
@@ -161,12 +187,15 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
                                .student = f->model,
                                .teacher = teacher,
                                .teacher_rows = rows,
-                               .shows = pn_finetune_result_show,
+                               .shows = pn_ranks_first(world_of(f)) ? pn_finetune_result_show : NULL,
                                .ctx = &f->result,
                                .identity = teacher || rows ? XXH3_64bits(identity, sizeof identity) : start,
                                .state_dir = state,
+                               .world = world_of(f),
                                .mfu_tflops = r->top.mfu_tflops };
-    PN_TRY_GOTO(s, pn_train_run(&job, NULL), done);
+    if (world_of(f)) pn_control_busy(f->world.control, NULL);
+    s = pn_train_run(&job, NULL);
+    if (world_of(f)) pn_control_busy(f->world.control, "between two stages");
 done:
     pn_teacher_rows_close(&rows);
     pn_model_destroy(&teacher);
@@ -174,16 +203,11 @@ done:
     return s;
 }
 
-static pn_status train(finetune *f) {
-    uint64_t start;
-    PN_TRY(pn_params_hash(f->model->params, &start));
-    for (int i = 0; i < f->recipe.n_stages; i++) PN_TRY(train_stage(f, i, start));
-    return PN_OK;
-}
-
-static pn_status write_model(finetune *f) {
+/* The model as it is now, below the run; there already: nothing to do. */
+static pn_status write_model(finetune *f, const char *part) {
     char path[PN_PATH_MAX];
-    PN_TRY(pn_run_dir_file(&f->run, "model", path));
+    PN_TRY(pn_run_dir_file(&f->run, part, path));
+    if (pn_is_directory(path)) return PN_OK;
     pn_directory_writer w = { 0 };
     PN_TRY(pn_directory_writer_open(path, &w));
     const pn_save_options save = { .dtype = pn_recipe_dtype(&f->recipe), .kind = PN_HF_AUTO };
@@ -196,27 +220,65 @@ static pn_status write_model(finetune *f) {
     return PN_OK;
 }
 
-static pn_status run(finetune *f, pn_config *c) {
+/* The model after the last stage is the run's result, those before it are stages/1 .. */
+static pn_status train(finetune *f) {
+    uint64_t start;
+    PN_TRY(pn_params_hash(f->model->params, &start));
+    for (int i = 0; i < f->recipe.n_stages; i++) {
+        char part[32] = "model";
+        PN_TRY(train_stage(f, i, start));
+        if (i + 1 < f->recipe.n_stages) snprintf(part, sizeof part, "stages/%d", i + 1);
+        PN_TRY(agree(f, "the model of a stage", pn_ranks_first(world_of(f)) ? write_model(f, part) : PN_OK));
+    }
+    return PN_OK;
+}
+
+/* Of rank 0: the run's directory, in which it alone writes, but for states. *there: it has the model already. */
+static pn_status open_run(finetune *f, pn_config *c, bool *there) {
     const pn_recipe *r = &f->recipe;
     char done[PN_PATH_MAX];
-    PN_TRY(pn_recipe_read(c, &f->recipe));
-    PN_TRY(pn_recipe_tokenizer(r, &f->tokenizer));
+    PN_TRY(pn_run_dir_open(r->top.output, c, NULL, 0, &f->run));
+    PN_TRY(pn_compute_tell(&f->on));
+    PN_TRY(pn_run_dir_file(&f->run, "model", done));
+    *there = pn_is_directory(done);
+    if (*there) pn_info("%s is already there: nothing to do", done);
+    return PN_OK;
+}
+
+static pn_status open_runs(finetune *f, pn_config *c, bool *there) {
+    const pn_world *world = world_of(f);
+    int64_t done = 0;
+    *there = false;
+    PN_TRY(agree(f, "the run's directory", pn_ranks_first(world) ? open_run(f, c, there) : PN_OK));
+    if (!world) return PN_OK;
+    done = *there;
+    PN_TRY(pn_control_max(world->control, "what is there", &done));
+    *there = done != 0;
+    if (world->rank) snprintf(f->run.path, sizeof f->run.path, "%s", f->recipe.top.output);
+    return PN_OK;
+}
+
+static pn_status train_all(finetune *f, pn_config *c) {
+    const pn_recipe *r = &f->recipe;
+    bool there;
     PN_TRY(pn_compute_open(&r->compute, pn_config_where(c, "precision"), &f->on));
     for (int i = 0; i < r->n_stages; i++) PN_TRY(check_stage(f, i));
     PN_TRY(pn_recipe_model(r, f->tokenizer, &f->model));
     PN_TRY(pn_params_move(f->model->params, f->on.backend, f->on.dtype));
     PN_TRY(check_memory(f));
-    PN_TRY(pn_run_dir_open(r->top.output, c, NULL, 0, &f->run)); /* the input is good: now something may be written */
-    PN_TRY(pn_compute_tell(&f->on));
-    PN_TRY(pn_run_dir_file(&f->run, "model", done));
-    if (pn_is_directory(done)) {
-        pn_info("%s is already there: nothing to do", done);
-        return PN_OK;
-    }
-    PN_TRY(pn_finetune_result_open(r, &f->run, f->model->params, &f->result));
-    PN_TRY(train(f));
-    PN_TRY(write_model(f));
-    return PN_OK;
+    PN_TRY(open_runs(f, c, &there)); /* the input is good: now something may be written */
+    if (there) return PN_OK;
+    if (pn_ranks_first(world_of(f))) PN_TRY(pn_finetune_result_open(r, &f->run, f->model->params, &f->result));
+    return train(f);
+}
+
+static pn_status run(finetune *f, pn_config *c, const pn_launch *who) {
+    const pn_recipe *r = &f->recipe;
+    PN_TRY(pn_recipe_read(c, &f->recipe));
+    PN_TRY(pn_recipe_tokenizer(r, &f->tokenizer));
+    PN_TRY(meet(f, who));
+    const pn_status s = train_all(f, c);
+    return world_of(f) ? pn_world_close(&f->world, s) : s;
 }
 
 pn_status pn_finetune_read_config(pn_config *c) {
@@ -227,10 +289,10 @@ pn_status pn_finetune_read_config(pn_config *c) {
     return s;
 }
 
-pn_status pn_finetune_run(pn_config *c) {
+pn_status pn_finetune_run(pn_config *c, const pn_launch *who) {
     finetune *f;
     PN_TRY(new_finetune(&f));
-    pn_status s = run(f, c);
+    pn_status s = run(f, c, who);
     finetune_free(f);
     return s;
 }

@@ -20,12 +20,15 @@
 #define PN_TRAIN_FINETUNE_H
 
 #include "config.h"
+#include "launch.h"
 
 extern const pn_config_section pn_finetune_sections[]; /* every one, for `postnas config` */
 /* Reads every section, for `postnas config` and before running. */
 pn_status pn_finetune_read_config(pn_config *c);
-/* Runs to the end; the model is in <output>/model. */
-pn_status pn_finetune_run(pn_config *c);
+/* Runs to the end; the model is in <output>/model, those after the stages before the last in <output>/stages/1 ..
+ * who: one of how many ranks; all run with the same configuration, on a file system that all of them see. Rank 0 alone
+ * writes, but for each rank's part of the state. */
+pn_status pn_finetune_run(pn_config *c, const pn_launch *who);
 
 typedef struct pn_finetune_plan_options {
     double tokens_per_second; /* of a device; 0: not known, or measured */

@@ -2,6 +2,7 @@
 
 #include "device.h"
 #include "log.h"
+#include "ranks.h"
 
 enum { PLANNED_STEPS = 4 }; /* sampled paths and packed documents differ from step to step */
 
@@ -76,7 +77,7 @@ pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute
     const pn_params *p = job->student->params;
     pn_recompute r = { .level = job->options->recompute };
     planned_steps c = { .job = job };
-    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) };
+    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) / pn_ranks_of(job->world) };
     PN_TRY(pn_params_tape_plan(p, &c.plan));
     pn_status s = PN_OK;
     if (job->options->recompute == PN_RECOMPUTE_AUTO)

@@ -23,21 +23,21 @@ typedef struct kind {
 struct pn_pass_graphs {
     pn_tape *tape;
     kind kinds[KINDS];
-    kind *now;     /* of the step that was begun; NULL: it is none of them */
-    bool launched; /* it was, as a graph */
-    int64_t steps;
-    int64_t launches; /* of kinds that are gone, like ... */
-    int recordings;
-    /* What every launch reads: of batches of as many tokens, all or none with weights, and so with a teacher's words.
-     */
+    int64_t steps;    /* that were one of a kind */
+    int64_t launches; /* of kinds that are gone, ... */
+    int recordings;   /* and of these */
+    /* The step that was begun. */
+    const pn_distill *pass;  /* only while its forward pass is asked for */
+    const pn_params *params; /* the student's */
+    pn_distill_losses losses;
+    kind *now;     /* NULL: it is of none */
+    bool launched; /* as a graph */
+    /* What every launch reads: batches of as many tokens, with weights or without, and as many words of a teacher's. */
     pn_pool *pool;
     pn_batch batch;
     int64_t most_docs; /* the offsets have room for */
     pn_tensor *input[PN_BATCH_TENSORS];
-    pn_tensor *one;          /* the gradient of the loss */
-    const pn_distill *pass;  /* during the forward pass, and its ... */
-    const pn_params *params; /* student's */
-    pn_distill_losses losses;
+    pn_tensor *one;  /* the gradient of the loss */
     uint64_t *words; /* to be hashed; owned */
     int cap_words;
 };

@@ -30,6 +30,7 @@ static const pn_option top_table[] = {
     PN_OPT_SECTION("shape", "what `model` is: --plan then needs no files of it, and another model is refused"),
     PN_OPT_SECTION("hybrid", "other mixers in the model's layers, which begin with random weights"),
     PN_OPT_SECTION("stages", "what to train on, one after another"),
+    PN_OPT_SECTION("ranks", "how those that train together meet (docs/many-ranks.md)"),
     PN_OPT_END,
 };
 
@@ -85,6 +86,7 @@ static const pn_option stage_table[] = {
 const pn_config_section pn_finetune_sections[] = {
     { .path = "", .table = top_table },
     { .path = "", .table = pn_compute_option_table },
+    { .path = "ranks", .table = pn_world_option_table },
     { .path = "random", .table = shape_table },
     { .path = "shape", .table = shape_table },
     { .path = "hybrid", .table = hybrid_table },
@@ -196,6 +198,7 @@ pn_status pn_recipe_read(pn_config *c, pn_recipe *out) {
     *out = (pn_recipe){ .config = c };
     PN_TRY(pn_config_read(c, "", top_table, &out->top));
     PN_TRY(pn_config_read(c, "", pn_compute_option_table, &out->compute));
+    PN_TRY(pn_config_read(c, "ranks", pn_world_option_table, &out->ranks));
     out->shaped = out->top.model && pn_config_has(c, "shape");
     if (!out->top.model || out->shaped)
         PN_TRY(pn_config_read(c, out->shaped ? "shape" : "random", shape_table, &out->shape));

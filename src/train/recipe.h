@@ -8,6 +8,7 @@
 #include "mixture.h"
 #include "teacher_rows.h"
 #include "train_options.h"
+#include "world.h"
 
 enum { PN_RECIPE_STAGES = 64 };
 
@@ -44,6 +45,7 @@ typedef struct pn_recipe {
     pn_config *config; /* borrowed */
     pn_recipe_top top;
     pn_compute_options compute;
+    pn_world_options ranks;
     bool shaped;           /* the configuration says what `model` is: shape */
     pn_recipe_shape shape; /* of `model` where shaped, or of the random model */
     pn_recipe_layers layers;

@@ -13,6 +13,12 @@ pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim) {
     return PN_OK;
 }
 
+pn_status pn_step_open_zero(pn_step *s, pn_tape *tape, pn_zero *zero) {
+    PN_TRY(pn_step_open(s, tape, pn_zero_optimizer(zero)));
+    s->zero = zero;
+    return PN_OK;
+}
+
 void pn_step_close(pn_step *s) {
     pn_readback_destroy(&s->sent);
     pn_pass_graphs_destroy(&s->graphs);
@@ -81,7 +87,9 @@ pn_status pn_step_update(pn_step *s, double learning_rate) {
     PN_TRY(s->parted ? pn_tape_backward_unchecked(s->tape, s->losses.total) : pn_pass_graphs_backward(s->graphs));
     for (int i = 0; i < LOSSES && s->parted; i++) sent[i] = s->sum[i];
     s->parted = false;
+    if (s->zero) PN_TRY(pn_zero_reduce(s->zero));
     PN_TRY(pn_adamw_begin(s->optim, learning_rate, sent[TOTAL]));
+    if (s->zero) PN_TRY(pn_zero_gather(s->zero));
     s->open = true;
     for (int i = 0; i < LOSSES; i++) PN_TRY(pn_readback_add(s->sent, sent[i]));
     return PN_OK;

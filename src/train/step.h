@@ -18,10 +18,12 @@
 #include "optim.h"
 #include "pass_graphs.h"
 #include "readback.h"
+#include "zero.h"
 
 typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the step's own, and starts as {0} */
     pn_tape *tape;
     pn_adamw *optim;
+    pn_zero *zero; /* whose optimizer it is, with many ranks: borrowed; NULL: one rank */
     pn_distill_losses losses;
     pn_pass_graphs *graphs; /* of small steps on the GPU */
     pn_readback *sent;      /* losses on their way */
@@ -32,6 +34,8 @@ typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the ste
 } pn_step;
 
 pn_status pn_step_open(pn_step *s, pn_tape *tape, pn_adamw *optim);
+/* The same with many ranks: each has its part of the batch, and its pass the marks of the zero (pn_zero_passed). */
+pn_status pn_step_open_zero(pn_step *s, pn_tape *tape, pn_zero *zero);
 void pn_step_close(pn_step *s);
 
 /* On a tape that was reset: of a whole batch, or of a part of one. */

@@ -58,6 +58,7 @@ const pn_option pn_train_stage_table[] = {
                "tokens of a pass, a part of the batch: gradients of all parts add up to one step, which takes less "
                "memory; 0: the whole batch"),
     PN_OPT_INT(pn_train_options, warmup_tokens, 0, 0, 9e15, "tokens of the warm-up; 0: as warmup says"),
+    PN_OPT_INT(pn_train_options, checkpoint_keep, 2, 1, 1e6, "newest checkpoints that are kept"),
     PN_OPT_INT(pn_train_options, heldout_tokens, 0, 0, 1e12,
                "tokens of the mixture's held-out split in an evaluation; 0: none are made"),
     PN_OPT_INT(pn_train_options, evaluate_tokens, 0, 0, 9e15,

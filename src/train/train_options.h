@@ -30,6 +30,7 @@ typedef struct pn_train_options {
     double checkpoint_seconds; /* between checkpoints; 0: none but the last */
     /* Of stages of finetune only; 0 elsewhere. */
     int64_t micro_batch_tokens;            /* of a pass, whose gradients add up to a step's; 0: batch_tokens */
+    int64_t checkpoint_keep;               /* newest checkpoints that stay; 0: 2 */
     int64_t warmup_tokens;                 /* in place of schedule.warmup; 0: that */
     int64_t evaluate_tokens;               /* trained on between two evaluations; 0: at the end only */
     int64_t heldout_tokens;                /* in an evaluation; 0: none are made */

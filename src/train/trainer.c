@@ -13,8 +13,10 @@
 #include "optimizer.h"
 #include "parts.h"
 #include "range.h"
+#include "ranks.h"
 #include "saving.h"
 #include "signals.h"
+#include "state_ranks.h"
 #include "step.h"
 #include "telling.h"
 
@@ -23,6 +25,7 @@ enum { IN_A_ROW, IN_ALL, SKIPS };
 typedef struct trainer {
     const pn_train_job *job;
     pn_tape *tape;
+    pn_zero *zero; /* with many ranks: it has the optimizer */
     pn_adamw *optim;
     pn_step pass;
     pn_recompute recompute;
@@ -31,7 +34,7 @@ typedef struct trainer {
     pn_parts parts;       /* of the step asked for last */
     int64_t step, steps;  /* made, and in all */
     int64_t asked;        /* steps asked for: `step`, or one more */
-    int64_t rows, loaded; /* of a step; the last step that has its batch */
+    int64_t rows, loaded; /* of a step on this rank; the last step that has its batch */
     bool ahead;           /* a step is settled when the next one's forward has been asked for, not at its own end */
     pn_checkpoint_array *arrays; /* weights, both moments, optimizer steps, curves, skipped steps */
     char (*names)[PN_OPTIMIZER_NAME];
@@ -40,26 +43,32 @@ typedef struct trainer {
     pn_curve_record curve, heldout;
     int64_t skipped[SKIPS]; /* steps that were not finite */
     pn_telling telling;
-    int64_t first; /* where this run began */
-    double saved;  /* when a checkpoint was written */
+    int64_t first;   /* where this run began */
+    double saved;    /* when a checkpoint was written */
+    bool stop, save; /* what is to be done before the next step */
 } trainer;
 
 static pn_status make_optimizer(trainer *r) {
     const pn_train_options *o = r->job->options;
     const pn_adamw_settings set = { o->beta1, o->beta2, o->epsilon, o->weight_decay, o->clip };
-    PN_TRY(pn_optimizer_create(r->job->student->params, NULL, &set, &r->optim));
-    PN_CHECK(pn_adamw_slots(r->optim) > 0, PN_USAGE, "%s: nothing trains", r->job->name);
-    PN_TRY(pn_step_open(&r->pass, r->tape, r->optim));
-    return PN_OK;
+    const pn_params *p = r->job->student->params;
+    PN_CHECK(pn_params_count(p, true) > 0, PN_USAGE, "%s: nothing trains", r->job->name);
+    if (pn_ranks_of(r->job->world) == 1) {
+        PN_TRY(pn_optimizer_create(p, NULL, &set, &r->optim));
+        return pn_step_open(&r->pass, r->tape, r->optim);
+    }
+    PN_TRY(pn_zero_create(p, r->job->world->comm, &set, PN_ZERO_BUCKET, &r->zero));
+    r->optim = pn_zero_optimizer(r->zero);
+    return pn_step_open_zero(&r->pass, r->tape, r->zero);
 }
 
 /* What a checkpoint holds. */
 static pn_status list_arrays(trainer *r) {
     const size_t n = (size_t)pn_adamw_slots(r->optim) * PN_OPTIMIZER_ARRAYS;
     r->arrays = calloc(n + 4 + (size_t)r->job->n_arrays, sizeof *r->arrays);
-    r->names = calloc(n, sizeof *r->names);
+    r->names = calloc(n + 1, sizeof *r->names);
     PN_CHECK(r->arrays && r->names, PN_MEMORY, "out of memory");
-    int k = pn_optimizer_arrays(r->optim, r->arrays, r->names);
+    int k = r->zero ? pn_zero_arrays(r->zero, r->arrays, r->names) : pn_optimizer_arrays(r->optim, r->arrays, r->names);
     r->arrays[k++] = pn_checkpoint_data("optimizer_steps", PN_I64, 1, pn_adamw_steps(r->optim));
     r->arrays[k++] = pn_curve_record_array(&r->curve, "curve");
     r->arrays[k++] = pn_curve_record_array(&r->heldout, "heldout");
@@ -76,10 +85,16 @@ static uint64_t fingerprint(const trainer *r) {
     const uint64_t parts[] = { XXH3_64bits(job->name, strlen(job->name)), pn_train_options_hash(job->options),
                                pn_mixture_hash(job->mixture), job->identity };
     uint64_t hash = XXH3_64bits(parts, sizeof parts);
-    for (int i = 0; i < r->n_arrays; i++) {
-        hash = XXH3_64bits_withSeed(r->arrays[i].name, strlen(r->arrays[i].name), hash);
-        const int64_t n = pn_checkpoint_total(&r->arrays[i]);
+    for (int i = 0; i < job->student->params->n; i++) { /* not its state's arrays: a rank has some of them */
+        const pn_param *p = job->student->params->item[i];
+        const int64_t n = pn_tensor_elems(p->value);
+        if (!p->value->wants_grad) continue;
+        hash = XXH3_64bits_withSeed(p->name, strlen(p->name), hash);
         hash = XXH3_64bits_withSeed(&n, sizeof n, hash);
+    }
+    for (int i = 0; i < job->n_arrays; i++) {
+        hash = XXH3_64bits_withSeed(job->arrays[i].name, strlen(job->arrays[i].name), hash);
+        hash = XXH3_64bits_withSeed(&job->arrays[i].n, sizeof job->arrays[i].n, hash);
     }
     return pn_params_fingerprint(job->student->params, hash);
 }
@@ -95,7 +110,9 @@ pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_b
 
 static pn_status load_batch(trainer *r, int64_t step) {
     if (r->loaded == step) return PN_OK;
-    PN_TRY(pn_train_batch(r->job, step * r->rows, r->rows, &r->batch[step % 2]));
+    const int rank = r->job->world ? r->job->world->rank : 0;
+    const int64_t first = (step * pn_ranks_of(r->job->world) + rank) * r->rows;
+    PN_TRY(pn_train_batch(r->job, first, r->rows, &r->batch[step % 2]));
     r->loaded = step;
     return PN_OK;
 }
@@ -108,15 +125,23 @@ static pn_distill plain_pass(const trainer *r) {
                          .teacher = job->teacher,
                          .teacher_path = job->teacher_path,
                          .weights = &r->parts.weights,
-                         .recompute = r->recompute };
+                         .recompute = r->recompute,
+                         .passed = r->zero ? pn_zero_passed : NULL,
+                         .passed_ctx = r->zero };
 }
 
 static double rate_of(const trainer *r, int64_t step) {
     return pn_schedule_rate(&r->job->options->schedule, step, r->steps);
 }
 
-static void open_parts(trainer *r, int64_t step) {
-    pn_parts_open(&r->parts, &r->batch[step % 2], pn_train_pass_tokens(r->job->options));
+static pn_status open_parts(trainer *r, int64_t step) {
+    const pn_world *world = r->job->world;
+    const pn_batch *batch = &r->batch[step % 2];
+    const int64_t pass = pn_train_pass_tokens(r->job->options);
+    double weight = pn_ranks_of(world) > 1 ? pn_batch_weight(batch) : 0;
+    PN_TRY(pn_ranks_weight(world, &weight));
+    pn_parts_open(&r->parts, batch, pass < batch->n_tokens ? pass : batch->n_tokens, pn_ranks_of(world), weight);
+    return PN_OK;
 }
 
 static pn_status take_part(trainer *r, int64_t step, int i, bool *loses) {
@@ -129,7 +154,7 @@ static pn_status take_part(trainer *r, int64_t step, int i, bool *loses) {
 
 /* Where the step after those that were made went wrong: the first part of it that did. */
 static pn_status locate(trainer *r, char where[PN_DISTILL_WHERE]) {
-    open_parts(r, r->step);
+    PN_TRY(open_parts(r, r->step));
     for (int i = 0; i < r->parts.n && !*where; i++) {
         bool loses;
         PN_TRY(take_part(r, r->step, i, &loses));
@@ -171,17 +196,37 @@ static pn_status pass_over(trainer *r, pn_status s) {
 
 /* ---- between steps ---- */
 
+/* Tells the other ranks, who wait, why this one is silent for a while; NULL: no longer. */
+static void busy(const trainer *r, const char *what) {
+    if (r->job->world) pn_control_busy(r->job->world->control, what);
+}
+
+/* Losses and what is to be done, as all ranks have it. */
+static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
+    const double interval = r->job->options->checkpoint_seconds;
+    pn_rank_word word = { .loss = *loss,
+                          .stop = pn_interrupted(),
+                          .save = interval > 0 && pn_seconds() - r->saved > interval };
+    PN_TRY(pn_ranks_word(r->job->world, &word));
+    if (r->job->world) pn_control_tick(r->job->world->control);
+    *loss = word.loss;
+    r->stop = word.stop != 0;
+    r->save = word.save != 0;
+    return PN_OK;
+}
+
 /* Between two updates: state is written where somebody asked to stop, and now and then. */
 static pn_status keep(trainer *r) {
     const pn_train_job *job = r->job;
-    const double interval = job->options->checkpoint_seconds;
-    const bool asked = pn_interrupted() || (job->stop_after && r->step - r->first == job->stop_after);
+    const bool asked = r->stop || (job->stop_after && r->step - r->first == job->stop_after);
     const bool stop = asked && r->step < r->steps;
+    busy(r, "writing a checkpoint");
     PN_TRY(pn_saving_advance(&r->saving));
-    if (stop || (interval > 0 && pn_seconds() - r->saved > interval)) {
+    if (stop || r->save) {
         PN_TRY(pn_saving_save(&r->saving, r->step, stop));
         r->saved = pn_seconds();
     }
+    busy(r, NULL);
     PN_CHECK(!stop, PN_INTERRUPTED, "%s: stopped by %s at step %lld of %lld%s", job->name, pn_interruption(),
              (long long)r->step, (long long)r->steps,
              job->state_dir ? "; state saved: the same command goes on from here" : "");
@@ -207,12 +252,13 @@ static pn_status settle(trainer *r, bool *lost) {
     *lost = false;
     if (r->asked == r->step) return PN_OK;
     const pn_status s = pn_step_settle(&r->pass, &p.loss, &p.norm);
+    PN_TRY(s == PN_NUMERIC ? PN_OK : s);
+    PN_TRY(tell_ranks(r, &p.loss));
     if (s == PN_NUMERIC) {
         PN_TRY(pass_over(r, s));
         *lost = true;
         r->step++;
     } else {
-        PN_TRY(s);
         PN_TRY(step_made(r, &p));
     }
     PN_TRY(keep(r));
@@ -239,7 +285,9 @@ static pn_status evaluate(trainer *r) {
     PN_TRY(settle(r, &lost));
     if (pn_curve_has(&r->heldout, r->step)) return PN_OK;
     pn_curve_point p = { .step = r->step, .tokens = r->step * job->options->batch_tokens };
+    busy(r, "evaluating");
     PN_TRY(pn_heldout_loss(r->tape, job, r->step, &p.loss));
+    busy(r, NULL);
     pn_curve_keep(&r->heldout, &p);
     pn_telling_heldout(&r->telling, &p);
     return show(r);
@@ -247,41 +295,43 @@ static pn_status evaluate(trainer *r) {
 
 /* ---- a step ---- */
 
-static pn_status forward(trainer *r) {
+/* last: of a step. */
+static pn_status forward(trainer *r, bool last) {
     pn_distill pass = plain_pass(r);
     pn_tape_reset(r->tape);
+    if (r->zero) pn_zero_pass(r->zero, r->tape, last);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
     pn_range_begin("forward of step", r->asked);
-    PN_TRY((r->parts.n == 1 ? pn_step_forward : pn_step_forward_part)(&r->pass, &pass, pn_parts_batch(&r->parts)));
+    PN_TRY((r->parts.alone ? pn_step_forward : pn_step_forward_part)(&r->pass, &pass, pn_parts_batch(&r->parts)));
     pn_range_end();
     return PN_OK;
 }
 
 /* The first part that has a loss goes first: then the step before is settled. */
-static pn_status first_forward(trainer *r, int part) {
+static pn_status first_forward(trainer *r, int part, bool last) {
     bool lost, loses;
-    PN_TRY(forward(r));
+    PN_TRY(forward(r, last));
     PN_TRY(settle(r, &lost));
     if (!lost) return PN_OK;
-    open_parts(r, r->asked); /* which explaining what was lost has taken */
+    PN_TRY(open_parts(r, r->asked)); /* which explaining what was lost has taken */
     PN_TRY(take_part(r, r->asked, part, &loses));
-    PN_TRY(forward(r));
+    PN_TRY(forward(r, last));
     return PN_OK;
 }
 
 /* All parts' gradients; that of the last one with a loss is left to the update. */
 static pn_status ask_parts(trainer *r) {
     bool begun = false, loses = false;
-    open_parts(r, r->asked);
+    PN_TRY(open_parts(r, r->asked));
     int last = r->parts.n;
     while (last > 1 && !loses) PN_TRY(take_part(r, r->asked, --last, &loses));
     if (!loses) last = 0;
     for (int i = 0; i <= last; i++) {
         PN_TRY(take_part(r, r->asked, i, &loses));
         if (!loses && i < last) continue;
-        PN_TRY(begun ? forward(r) : first_forward(r, i));
+        PN_TRY(begun ? forward(r, i == last) : first_forward(r, i, i == last));
         begun = true;
-        if (r->parts.n == 1) continue;
+        if (r->parts.alone) continue;
         PN_TRY(i < last ? pn_step_part(&r->pass, &r->parts.share) : pn_step_last_part(&r->pass, &r->parts.share));
     }
     return PN_OK;
@@ -327,11 +377,28 @@ static pn_status open_curves(trainer *r) {
     return PN_OK;
 }
 
+/* Every rank takes as many rows of a batch, in parts that are whole passes. */
+static pn_status check_ranks(const pn_train_job *job) {
+    const int64_t n = pn_ranks_of(job->world), row = pn_mixture_row_tokens(job->mixture);
+    const int64_t batch = job->options->batch_tokens, pass = job->options->micro_batch_tokens;
+    PN_CHECK(batch % (n * row) == 0, PN_USAGE,
+             "%s: batch_tokens %lld is not a multiple of %lld, a row of %lld tokens for each of %lld ranks; use %lld",
+             job->name, (long long)batch, (long long)(n * row), (long long)row, (long long)n,
+             (long long)((batch / (n * row) + 1) * n * row));
+    PN_CHECK(!pass || pass >= batch / n || batch / n % pass == 0, PN_USAGE,
+             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %lld ranks has of a batch",
+             job->name, (long long)pass, (long long)(batch / n), (long long)n);
+    return PN_OK;
+}
+
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     const pn_train_options *o = job->options;
     PN_TRY(pn_train_options_check(o, job->mixture, job->name));
+    const pn_checkpoint_ranks ranks =
+        pn_ranks_of(job->world) > 1 ? pn_state_ranks(job->world->control) : (pn_checkpoint_ranks){ 0 };
+    PN_TRY(check_ranks(job));
     trainer r = { .job = job,
-                  .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture),
+                  .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture) / pn_ranks_of(job->world),
                   .steps = pn_train_steps(o),
                   .loaded = -1 };
     pn_status s;
@@ -341,20 +408,29 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
-    const pn_checkpoint_place where = { .dir = job->state_dir, .fingerprint = r.fingerprint };
+    const pn_checkpoint_place where = { .dir = job->state_dir,
+                                        .fingerprint = r.fingerprint,
+                                        .keep = (int)o->checkpoint_keep,
+                                        .ranks = ranks.n ? &ranks : NULL };
+    busy(&r, "reading the state");
     PN_TRY_GOTO(s, pn_saving_open(job->name, &where, r.arrays, r.n_arrays, job->finished, &r.saving, &r.step), done);
+    busy(&r, NULL);
+    if (r.step && r.zero) PN_TRY_GOTO(s, pn_zero_gather(r.zero), done);
     if (r.step) pn_info("%s: resuming at step %lld of %lld", job->name, (long long)r.step, (long long)r.steps);
     if (job->finished && r.step < r.steps)
         PN_FAIL_GOTO(s, PN_USAGE, done, "%s: holds no training to the end with these settings", job->state_dir);
     PN_TRY_GOTO(s, loop(&r), done);
+    busy(&r, "writing the last checkpoint");
     if (r.step > r.first) PN_TRY_GOTO(s, pn_saving_save(&r.saving, r.step, true), done);
+    busy(&r, NULL);
     PN_TRY_GOTO(s, show(&r), done);
     if (curve) PN_TRY_GOTO(s, pn_curve_copy(&r.curve, r.step, curve), done);
 done:
     pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_step_close(&r.pass);
-    pn_adamw_destroy(&r.optim);
+    if (!r.zero) pn_adamw_destroy(&r.optim);
+    pn_zero_destroy(&r.zero);
     pn_tape_destroy(&r.tape);
     free(r.arrays);
     pn_parts_free(&r.parts);

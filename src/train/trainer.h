@@ -8,6 +8,7 @@
 #include "curve.h"
 #include "optim.h"
 #include "train_options.h"
+#include "world.h"
 
 typedef struct pn_train_job {
     const char *name; /* "distil postnas": progress and log */
@@ -34,6 +35,7 @@ typedef struct pn_train_job {
     const char *state_dir; /* where checkpoints live; NULL: none, no resume */
     bool finished;         /* PN_USAGE instead of training, unless state_dir holds the end of the run */
     int64_t stop_after;    /* stop as a signal would, after this many steps of this run; 0: never */
+    const pn_world *world; /* the ranks that train together, each with its part of every batch; NULL: this one alone */
     double mfu_tflops;     /* what the device could do at most (meter.h); 0: as its name says */
 } pn_train_job;
 

@@ -144,7 +144,8 @@ START_TEST(a_run_and_its_model) {
     strcpy(yaml, scratch("recipe.yaml"));
     snprintf(text, sizeof text,
              "model: " BASE "\noutput: %s\nsequence_length: 256\nstages:\n"
-             "  - {name: short, tokens: 512, batch_tokens: 256, learning_rate: 1e-3, mixture: [{skill: text}]}\n",
+             "  - {name: short, tokens: 512, batch_tokens: 256, learning_rate: 1e-3, mixture: [{skill: text}]}\n"
+             "  - {name: long, tokens: 1024, batch_tokens: 256, mixture: [{skill: text}]}\n",
              run);
     write_text(yaml, text);
     snprintf(command, sizeof command, "finetune --quiet --config %s", yaml);
@@ -173,13 +174,32 @@ START_TEST(a_run_and_its_model) {
     read_file(out, "README.md", by_model, sizeof by_model);
     ck_assert_str_eq(by_run, by_model);
 
-    /* a model below the run is of that run */
-    snprintf(command, sizeof command, "mkdir -p %s/stages && cp -r %s/model %s/stages/1", run, run, run);
-    ck_assert_int_eq(system(command), 0);
+    /* so is what the first stage left, another model */
+    pn_model *first, *last;
     snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("stage/out"));
     runs(command);
     read_file(scratch("stage/out"), "README.md", by_model, sizeof by_model);
     ck_assert_str_eq(by_run, by_model);
+    ck_ok(pn_model_load(scratch("stage/out"), PN_F32, &first));
+    ck_ok(pn_model_load(out, PN_F32, &last));
+    const pn_tensor *x = pn_params_find(first->params, "model.norm.weight")->value;
+    const pn_tensor *y = pn_params_find(last->params, "model.norm.weight")->value;
+    ck_assert_mem_ne(pn_data(x), pn_data(y), pn_tensor_bytes(x));
+    pn_model_destroy(&first);
+    pn_model_destroy(&last);
+    snprintf(path, sizeof path, "%s/stages/2", run);
+    ck_assert(!pn_file_exists(path)); /* that is model/ */
+
+    /* held-out losses that finetune measured */
+    snprintf(path, sizeof path, "%s/result.json", run);
+    write_text(path,
+               "{\"kind\": \"finetune\", \"stages\": [{\"name\": \"short\", \"heldout\": []}, {\"name\": \"long\", "
+               "\"heldout\": [{\"step\": 2, \"ce\": 1.5}, {\"step\": 4, \"ce\": 1.25}]}]}");
+    snprintf(command, sizeof command, "export %s %s --type auto", run, scratch("losses"));
+    runs(command);
+    read_file(scratch("losses"), "README.md", by_model, sizeof by_model);
+    holds(by_model,
+          "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n| long | 1.2500 | 3.4903 |\n\n## Use");
 
     /* scores that were measured afterwards; another directory is of no run */
     snprintf(path, sizeof path, "%s.json", out);

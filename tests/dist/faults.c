@@ -174,6 +174,25 @@ START_TEST(all_wait_for_one_another) {
 }
 END_TEST
 
+/* Rank 0 stays until the last one ends. */
+static int work_after_rank_0(ranks *r, int rank, pn_control *control) {
+    for (int i = 0; rank == 2 && i < 20; i++) {
+        usleep(100000);
+        pn_control_tick(control);
+    }
+    RANK_OK(&r->report[rank], pn_control_status(control));
+    return 0;
+}
+
+START_TEST(a_rank_that_works_longest) {
+    ranks *r = ranks_new(3);
+    r->limit = 1;
+    ranks_start(r, work_after_rank_0);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 /* A failure that nothing else could tell a rank: the one who registered for it is called. */
 static atomic_int called;
 static void note_call(void *ctx) {
@@ -203,4 +222,5 @@ START_TEST(a_failure_calls_back_once) {
 END_TEST
 
 TEST_MAIN("faults", a_killed_rank, a_stopped_rank, a_hung_main_thread, long_work_is_no_hang,
-          a_rank_that_gives_up_says_why, a_rank_that_ends_early, all_wait_for_one_another, a_failure_calls_back_once)
+          a_rank_that_gives_up_says_why, a_rank_that_ends_early, all_wait_for_one_another, a_rank_that_works_longest,
+          a_failure_calls_back_once)

@@ -133,6 +133,9 @@ static void check_case(const launch_case *c, int number) {
         return;
     }
     ck_assert_msg(s == PN_OK, "case %d: %s", number, pn_error_message());
+    ck_assert(!pn_launch_needs_spawn(&(pn_launch_request){ c->rank, c->ranks, c->rendezvous }));
+    if (c->rank < 0)
+        ck_assert(pn_launch_needs_spawn(&(pn_launch_request){ -1, 2, NULL }) == (l.launcher == PN_LAUNCH_ALONE));
     ck_assert_msg(l.rank == c->is_rank && l.size == c->is_size && l.local_rank == c->is_local,
                   "case %d: rank %d of %d, %d on its machine", number, l.rank, l.size, l.local_rank);
     ck_assert_msg(!strncmp(l.rendezvous, c->text, strlen(c->text)) && (*c->text || !*l.rendezvous), "case %d: %s",
@@ -190,7 +193,7 @@ __attribute__((constructor)) static void be_a_rank(void) {
     pn_status s = pn_launch_detect(NULL, &launch);
     if (!s) s = pn_world_open(&launch, &o, 0, PN_POOL_HOST, &w);
     if (!s) s = task(&w, getenv("TASK"));
-    pn_world_close(&w, s);
+    s = pn_world_close(&w, s);
     if (s && getenv("SAID")) {
         char path[PN_PATH_MAX];
         snprintf(path, sizeof path, "%s/%d", getenv("SAID"), launch.rank);

@@ -28,7 +28,7 @@ __attribute__((constructor)) static void be_a_rank(void) {
     const int threads = w.threads;
     if (!s) s = work(&w, &report);
     if (s) pn_error_print(stderr, 1);
-    pn_world_close(&w, s);
+    s = pn_world_close(&w, s);
     if (!s && launch.rank == 0) printf("%s %d %016llx\n", name, threads, (unsigned long long)report.digest);
     fflush(stdout);
     _exit(s ? 3 : 0);

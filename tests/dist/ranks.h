@@ -39,8 +39,8 @@ typedef int rank_program(ranks *r, int rank, pn_control *control);
 static inline ranks *ranks_new(int n) {
     ranks *r = calloc(1, sizeof *r);
     r->n = n;
-    r->limit = 20; /* tests run beside others: nobody is given up early unless that is what is tested */
-    r->start = 20;
+    r->limit = 60; /* tests run beside others: nobody is given up early unless that is what is tested */
+    r->start = 60;
     r->run_id = "test";
     r->report = mmap(NULL, RANKS_MOST * sizeof *r->report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     strcpy(r->dir, "/tmp/postnas-test-XXXXXX");
@@ -72,7 +72,7 @@ static inline void ranks_start_one(ranks *r, int rank, rank_program *program) {
     r->pid[rank] = fork();
     ck_assert_int_ge(r->pid[rank], 0);
     if (r->pid[rank]) return;
-    alarm(60);
+    alarm(120);
     pn_control *control;
     rank_report *report = &r->report[rank];
     const pn_status s = ranks_open(r, rank, &control);

@@ -217,6 +217,42 @@ put("manifest", "no-skills", json.dumps({**manifest, "skills": [], "token_class"
 put("manifest", "outside", json.dumps({**manifest, "shards": [{**shard, "file": "../../etc/passwd"}]}))
 put("manifest", "lying", json.dumps({**manifest, "shards": [{**shard, "n_tokens": 2**62, "n_bytes": 2**63 - 1}]}))
 
+# ---- ranks: the frames between them, and where they meet ----
+
+def frame(kind, rank, body, version=1):
+    return b"PNr\n" + struct.pack("<BBHII", kind, version, 0, rank, len(body)) + body
+
+
+hello, welcome, refused, ready, beat, give, answer, failure, bye = range(1, 10)
+label = b"checkpoint".ljust(32, b"\0")
+beats = frame(beat, 1, struct.pack("<QB", 7, 0) + b"step 7")
+gives = frame(give, 1, struct.pack("<Q", 1) + label + b"12345678")
+# the first byte says what hears it: 0 rank 0, from a stranger; 1 rank 0, from rank 1; 2 rank 1, from rank 0;
+# 255 a stranger that knows the token
+put("frames", "stranger", b"\0" + frame(hello, 1, bytes(16) + struct.pack("<I", 3)))
+put("frames", "friend", b"\xff" + frame(hello, 1, bytes(16) + struct.pack("<I", 3)) + beats + gives)
+put("frames", "too-many", b"\xff" + frame(hello, 1, bytes(16) + struct.pack("<I", 9)))
+put("frames", "another", b"\0" + b"GET / HTTP/1.1\r\n\r\n")
+put("frames", "rank", b"\1" + beats + gives + beats + frame(bye, 1, b""))
+put("frames", "twice", b"\1" + gives + gives)
+put("frames", "other-rank", b"\1" + frame(beat, 2, struct.pack("<QB", 7, 0)))
+put("frames", "failed", b"\1" + frame(failure, 1, struct.pack("<i", 1) + b"disk\033full"))
+put("frames", "no-rank", b"\1" + frame(failure, 1, struct.pack("<i", 77) + b"?"))
+put("frames", "short", b"\1" + frame(beat, 1, b"1234") + gives[:9])
+put("frames", "long", b"\1" + frame(give, 1, b"")[:12] + struct.pack("<I", 1 << 31))
+put("frames", "ready", b"\2" + frame(ready, 0, struct.pack("<I", 0) + struct.pack("<I", 16) + bytes(16) + bytes(4)))
+put("frames", "no-addresses", b"\2" + frame(ready, 0, struct.pack("<II", 0, 1 << 30)))
+put("frames", "answer", b"\2" + frame(answer, 0, struct.pack("<Q", 1) + bytes(24)) + frame(beat, 0, bytes(9)))
+
+note = "postnas rendezvous 1\ntoken " + "0123456789abcdef" * 2 + "\nat 10.0.0.1 2000\nat ::1 2000\nend\n"
+put("rendezvous", "note", note)
+put("rendezvous", "cut", note[:60])
+put("rendezvous", "port", note.replace("2000", "99999"))
+put("rendezvous", "place", "node-1.cluster:20000-20007")
+put("rendezvous", "v6", "[fe80::1]:1")
+put("rendezvous", "file", "file:/shared/meet")
+put("rendezvous", "nodes", "gpu[003-010,12],login")
+
 # ---- run state ----
 
 state = {"format": "postnas-run-state", "version": 2, "step": 12, "fingerprint": "0123456789abcdef",

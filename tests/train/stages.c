@@ -66,7 +66,7 @@ static double gradients(pn_model *m, int n, const pn_loss_weights *weights, pn_b
     double loss = 0;
     ck_ok(pn_path_parse(m, "gated_deltanet,gated_deltanet,attention", &path));
     ck_ok(pn_tape_create(PN_CPU, &t));
-    pn_parts_open(&parts, batch, batch->n_tokens / n);
+    pn_parts_open(&parts, batch, batch->n_tokens / n, 1, 0);
     ck_assert_int_eq(parts.n, n);
     for (int i = 0; i < n; i++) {
         bool loses;

@@ -1,0 +1,40 @@
+#include "ranks.h"
+
+#include <stdlib.h>
+
+/* Room for what every rank says. */
+static pn_status make_room(const pn_world *w, size_t n_bytes, void *out) {
+    void *all = malloc((size_t)w->size * n_bytes);
+    PN_CHECK(all, PN_MEMORY, "out of memory");
+    *(void **)out = all;
+    return PN_OK;
+}
+
+pn_status pn_ranks_weight(const pn_world *w, double *weight) {
+    double *all;
+    if (pn_ranks_of(w) == 1) return PN_OK;
+    PN_TRY(make_room(w, sizeof *all, &all));
+    pn_status s = pn_control_exchange(w->control, "weight of a batch", weight, sizeof *weight, all);
+    *weight = 0;
+    for (int r = 0; r < w->size && !s; r++) *weight += all[r];
+    free(all);
+    return s;
+}
+
+pn_status pn_ranks_word(const pn_world *w, pn_rank_word *word) {
+    pn_rank_word *all;
+    if (pn_ranks_of(w) == 1) return PN_OK;
+    PN_TRY(make_room(w, sizeof *all, &all));
+    pn_status s = pn_control_exchange(w->control, "a step's losses", word, sizeof *word, all);
+    *word = (pn_rank_word){ 0 };
+    for (int r = 0; r < w->size && !s; r++) {
+        word->loss.total += all[r].loss.total;
+        word->loss.ce += all[r].loss.ce;
+        word->loss.kl += all[r].loss.kl;
+        word->loss.feature += all[r].loss.feature;
+        word->stop = word->stop || all[r].stop;
+        if (r == 0) word->save = all[r].save;
+    }
+    free(all);
+    return s;
+}

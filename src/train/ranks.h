@@ -1,0 +1,27 @@
+/* What the ranks of a training tell each other between steps, over the control channel. With one rank (world NULL, or
+ * of size 1) nothing is sent and everything is as this process has it. */
+#ifndef PN_TRAIN_RANKS_H
+#define PN_TRAIN_RANKS_H
+
+#include "distill.h"
+#include "world.h"
+
+static inline int pn_ranks_of(const pn_world *w) {
+    return w ? w->size : 1;
+}
+static inline bool pn_ranks_first(const pn_world *w) {
+    return !w || w->rank == 0;
+}
+
+/* Of the targets of all ranks' batches together. */
+pn_status pn_ranks_weight(const pn_world *w, double *weight);
+
+/* After every step, from every rank: then all have the same. */
+typedef struct pn_rank_word {
+    pn_loss_parts loss; /* what a rank's is of the whole; then the whole */
+    int64_t stop;       /* this rank was asked to; then: some rank was */
+    int64_t save;       /* a checkpoint is due; rank 0's is heeded */
+} pn_rank_word;
+pn_status pn_ranks_word(const pn_world *w, pn_rank_word *word);
+
+#endif
