@@ -377,26 +377,12 @@ static pn_status open_curves(trainer *r) {
     return PN_OK;
 }
 
-/* Every rank takes as many rows of a batch, in parts that are whole passes. */
-static pn_status check_ranks(const pn_train_job *job) {
-    const int64_t n = pn_ranks_of(job->world), row = pn_mixture_row_tokens(job->mixture);
-    const int64_t batch = job->options->batch_tokens, pass = job->options->micro_batch_tokens;
-    PN_CHECK(batch % (n * row) == 0, PN_USAGE,
-             "%s: batch_tokens %lld is not a multiple of %lld, a row of %lld tokens for each of %lld ranks; use %lld",
-             job->name, (long long)batch, (long long)(n * row), (long long)row, (long long)n,
-             (long long)((batch / (n * row) + 1) * n * row));
-    PN_CHECK(!pass || pass >= batch / n || batch / n % pass == 0, PN_USAGE,
-             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %lld ranks has of a batch",
-             job->name, (long long)pass, (long long)(batch / n), (long long)n);
-    return PN_OK;
-}
-
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     const pn_train_options *o = job->options;
     PN_TRY(pn_train_options_check(o, job->mixture, job->name));
     const pn_checkpoint_ranks ranks =
         pn_ranks_of(job->world) > 1 ? pn_state_ranks(job->world->control) : (pn_checkpoint_ranks){ 0 };
-    PN_TRY(check_ranks(job));
+    PN_TRY(pn_train_options_check_ranks(o, pn_mixture_row_tokens(job->mixture), pn_ranks_of(job->world), job->name));
     trainer r = { .job = job,
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture) / pn_ranks_of(job->world),
                   .steps = pn_train_steps(o),
