@@ -201,6 +201,13 @@ static void busy(const trainer *r, const char *what) {
     if (r->job->world) pn_control_busy(r->job->world->control, what);
 }
 
+/* This rank gets somewhere: without a word for as long as they wait, the others take it for dead. */
+static void alive(const trainer *r) {
+    if (!r->job->world) return;
+    pn_control_doing(r->job->world->control, "step %lld", (long long)r->asked + 1);
+    pn_control_tick(r->job->world->control);
+}
+
 /* Losses and what is to be done, as all ranks have it. */
 static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
     const double interval = r->job->options->checkpoint_seconds;
@@ -208,7 +215,6 @@ static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
                           .stop = pn_interrupted(),
                           .save = interval > 0 && pn_seconds() - r->saved > interval };
     PN_TRY(pn_ranks_word(r->job->world, &word));
-    if (r->job->world) pn_control_tick(r->job->world->control);
     *loss = word.loss;
     r->stop = word.stop != 0;
     r->save = word.save != 0;
@@ -298,6 +304,7 @@ static pn_status evaluate(trainer *r) {
 /* last: of a step. */
 static pn_status forward(trainer *r, bool last) {
     pn_distill pass = plain_pass(r);
+    alive(r);
     pn_tape_reset(r->tape);
     if (r->zero) pn_zero_pass(r->zero, r->tape, last);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
