@@ -1,20 +1,25 @@
 #include "signals.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "clock.h"
 
 static volatile sig_atomic_t interrupted;
+static atomic_llong first_ms;  /* when the first signal came; 0: none has */
 static double deadline;        /* pn_seconds; 0: none */
 static int64_t questions_left; /* until a test's interruption; 0: none is planned */
 
+/* All that is called here may be called in a handler. */
 static void on_signal(int sig) {
-    (void)sig;
+    enum { TOGETHER_MS = 250 };
+    const long long now = (long long)(1000 * pn_seconds());
+    long long first = 0;
     interrupted = 1;
-    /* a second one of either kind ends the process; signal() may be called in a handler */
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    if (atomic_compare_exchange_strong(&first_ms, &first, now) || now - first < TOGETHER_MS) return;
+    signal(sig, SIG_DFL);
+    raise(sig); /* when this returns */
 }
 
 void pn_signals_install(void) {

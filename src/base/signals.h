@@ -1,5 +1,5 @@
 /* SIGINT, SIGTERM and a time limit ask long work to save and stop (PN_INTERRUPTED); a second signal ends the process at
- * once. */
+ * once, unless it comes with the first, as those of timeout(1) do: to the process, then to its group. */
 #ifndef PN_BASE_SIGNALS_H
 #define PN_BASE_SIGNALS_H
 

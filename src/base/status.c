@@ -71,6 +71,7 @@ const char *pn_error_message(void) {
 }
 
 void pn_error_print(FILE *out, int with_trace) {
+    if (!*story) return;
     fprintf(out, "postnas: error: %s\n", story);
     if (with_trace) fputs(trace, out);
 }

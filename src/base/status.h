@@ -51,7 +51,8 @@ PN_NORETURN void pn_bug_at(const char *file, int line, const char *expr);
 const char *pn_status_text(pn_status s);
 /* The first sentence of the story ("" when there is none): borrowed, valid until the next failure of this thread. */
 const char *pn_error_message(void);
-/* Message alone, or with the traceback when `trace`. Called by main() only (and by tests). */
+/* Message alone, or with the traceback when `trace`; nothing where it was cleared, as another process says it. Called
+ * by main() only (and by tests). */
 void pn_error_print(FILE *out, int trace);
 void pn_error_clear(void);
 /* The process exit code for a status: 0 OK; 1 a failed check; 2 the user's input (USAGE, IO, FORMAT, UNSUPPORTED);

@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,8 +45,10 @@ static pn_status start_ranks(int64_t ranks) {
     free(argv);
     free(text);
     PN_TRY(s);
-    PN_CHECK(code == 0, of_exit(code), "a rank ended with exit code %d; what it said is above", code);
-    return PN_OK;
+    PN_CHECK(code != 128 + SIGTERM || !pn_interrupted(), PN_INTERRUPTED, "stopped by a signal before the ranks began");
+    PN_CHECK(code < 128, PN_COMM, "a rank ended with signal %d", code - 128);
+    pn_error_clear(); /* ranks have said why */
+    return code ? of_exit(code) : PN_OK;
 }
 
 static pn_status plan(const pn_args *args, pn_config *c) {
@@ -67,7 +70,10 @@ static pn_status train(const pn_args *args, pn_config *c) {
     pn_launch_request request;
     pn_launch who;
     PN_TRY(read_request(args, &request));
-    if (pn_launch_needs_spawn(&request)) return start_ranks(request.ranks);
+    if (pn_launch_needs_spawn(&request)) {
+        PN_TRY(pn_finetune_read_config(c)); /* what is wrong with it is said once */
+        return start_ranks(request.ranks);
+    }
     PN_TRY(pn_launch_detect(&request, &who));
     pn_interrupt_in(60 * minutes);
     PN_TRY(pn_finetune_run(c, &who));

@@ -136,13 +136,14 @@ pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int thr
     return s ? pn_world_close(out, s) : PN_OK;
 }
 
-/* The story of how this rank's work ended stays where all is well. */
+/* The story of how the work of all ended stays in rank 0, which says it. */
 static pn_status wait_for_others(pn_control *c, pn_status how) {
     char story[1024];
     snprintf(story, sizeof story, "%.1000s", pn_error_message());
     PN_TRY(pn_control_barrier(c, "the end of the run"));
-    if (how) PN_FAIL(how, "%s", story);
-    return PN_OK;
+    if (how && pn_control_rank(c) == 0) PN_FAIL(how, "%s", story);
+    pn_error_clear();
+    return how;
 }
 
 pn_status pn_world_close(pn_world *w, pn_status how) {

@@ -56,9 +56,12 @@ static pn_status meet(finetune *f, const pn_launch *who) {
     return PN_OK;
 }
 
-/* How rank 0's work went, for all of them. */
+/* How the work of each rank, or of rank 0 for all, went. A failure is said once, by rank 0. */
 static pn_status agree(const finetune *f, const char *what, pn_status mine) {
-    return world_of(f) ? pn_control_agree(f->world.control, what, mine) : mine;
+    if (!world_of(f)) return mine;
+    const pn_status s = pn_control_agree(f->world.control, what, mine);
+    if (s && s != PN_COMM && f->world.rank > 0) pn_error_clear();
+    return s;
 }
 
 /* ---- before anything is written ---- */
@@ -73,6 +76,9 @@ static pn_status check_stage(finetune *f, int i) {
     snprintf(where, sizeof where, "stages.%d", i);
     PN_TRY(pn_recipe_mixture(r, i, f->tokenizer, &mixture));
     pn_status s = pn_train_options_check(&r->stage[i].train, mixture, pn_config_where(r->config, where));
+    if (!s)
+        s = pn_train_options_check_ranks(&r->stage[i].train, r->stage[i].sequence_length, pn_ranks_of(world_of(f)),
+                                         pn_config_where(r->config, where));
     if (!s) s = pn_recipe_planned(r, i, &f->on, &student, &teacher);
     if (!s) s = pn_recipe_teacher_rows(r, i, f->tokenizer, mixture, student->config.vocab, &rows);
     pn_teacher_rows_close(&rows);
@@ -259,15 +265,22 @@ static pn_status open_runs(finetune *f, pn_config *c, bool *there) {
     return PN_OK;
 }
 
-static pn_status train_all(finetune *f, pn_config *c) {
+/* Nothing is written before it is known to be good. */
+static pn_status read_input(finetune *f, pn_config *c) {
     const pn_recipe *r = &f->recipe;
-    bool there;
     PN_TRY(pn_compute_open(&r->compute, pn_config_where(c, "precision"), &f->on));
     for (int i = 0; i < r->n_stages; i++) PN_TRY(check_stage(f, i));
     PN_TRY(pn_recipe_model(r, f->tokenizer, &f->model));
     PN_TRY(pn_params_move(f->model->params, f->on.backend, f->on.dtype));
     PN_TRY(check_memory(f));
-    PN_TRY(open_runs(f, c, &there)); /* the input is good: now something may be written */
+    return PN_OK;
+}
+
+static pn_status train_all(finetune *f, pn_config *c) {
+    const pn_recipe *r = &f->recipe;
+    bool there;
+    PN_TRY(agree(f, "the input", read_input(f, c)));
+    PN_TRY(open_runs(f, c, &there));
     if (there) return PN_OK;
     if (pn_ranks_first(world_of(f))) PN_TRY(pn_finetune_result_open(r, &f->run, f->model->params, &f->result));
     return train(f);

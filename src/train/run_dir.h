@@ -25,9 +25,10 @@ typedef struct pn_run_input {
     uint64_t hash;
 } pn_run_input;
 
-/* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values and inputs (kept
- * in state/inputs.json), and opens the log and the monitor. PN_USAGE when the values or inputs differ, when it holds
- * something else, or when another process works in it. The config has been read and finished. */
+/* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, but for those
+ * of the section `ranks`, and inputs (kept in state/inputs.json), and opens the log and the monitor. PN_USAGE when the
+ * values or inputs differ, when it holds something else, or when another process works in it. The config has been read
+ * and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_run_input *inputs, int n_inputs,
                           pn_run_dir *out);
 /* Lets another process work in it. Accepts one that was zeroed or that open has refused. */

@@ -129,6 +129,18 @@ pn_status pn_train_options_check(const pn_train_options *o, const pn_mixture *mi
     return PN_OK;
 }
 
+pn_status pn_train_options_check_ranks(const pn_train_options *o, int64_t row, int ranks, const char *where) {
+    const int64_t all = ranks * row, mine = o->batch_tokens / ranks, pass = o->micro_batch_tokens;
+    PN_CHECK(o->batch_tokens % all == 0, PN_USAGE,
+             "%s: batch_tokens %lld is not a multiple of %lld, a row of %lld tokens for each of %d ranks; use %lld",
+             where, (long long)o->batch_tokens, (long long)all, (long long)row, ranks,
+             (long long)((o->batch_tokens / all + 1) * all));
+    PN_CHECK(!pass || pass >= mine || mine % pass == 0, PN_USAGE,
+             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %d ranks has of a batch", where,
+             (long long)pass, (long long)mine, ranks);
+    return PN_OK;
+}
+
 uint64_t pn_train_options_hash(const pn_train_options *o) {
     const double settings[] = { (double)o->tokens,
                                 (double)o->batch_tokens,

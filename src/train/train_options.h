@@ -49,6 +49,8 @@ void pn_train_stage_settle(pn_train_options *o);
 pn_status pn_train_options_check(const pn_train_options *o, const pn_mixture *mixture, const char *where);
 /* Of that, what needs to know no more than how long rows are. */
 pn_status pn_train_options_check_rows(const pn_train_options *o, int64_t row_tokens, const char *where);
+/* The same for ranks that share its batches: every one takes as many rows, in parts that are whole passes. */
+pn_status pn_train_options_check_ranks(const pn_train_options *o, int64_t row_tokens, int ranks, const char *where);
 
 int64_t pn_train_steps(const pn_train_options *o);
 /* Tokens of a pass. */

@@ -201,6 +201,13 @@ static void busy(const trainer *r, const char *what) {
     if (r->job->world) pn_control_busy(r->job->world->control, what);
 }
 
+/* This rank gets somewhere: without a word for as long as they wait, the others take it for dead. */
+static void alive(const trainer *r) {
+    if (!r->job->world) return;
+    pn_control_doing(r->job->world->control, "step %lld", (long long)r->asked + 1);
+    pn_control_tick(r->job->world->control);
+}
+
 /* Losses and what is to be done, as all ranks have it. */
 static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
     const double interval = r->job->options->checkpoint_seconds;
@@ -208,7 +215,6 @@ static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
                           .stop = pn_interrupted(),
                           .save = interval > 0 && pn_seconds() - r->saved > interval };
     PN_TRY(pn_ranks_word(r->job->world, &word));
-    if (r->job->world) pn_control_tick(r->job->world->control);
     *loss = word.loss;
     r->stop = word.stop != 0;
     r->save = word.save != 0;
@@ -298,6 +304,7 @@ static pn_status evaluate(trainer *r) {
 /* last: of a step. */
 static pn_status forward(trainer *r, bool last) {
     pn_distill pass = plain_pass(r);
+    alive(r);
     pn_tape_reset(r->tape);
     if (r->zero) pn_zero_pass(r->zero, r->tape, last);
     if (r->job->before) PN_TRY(r->job->before(r->job->ctx, r->tape, r->asked, &pass));
@@ -377,26 +384,12 @@ static pn_status open_curves(trainer *r) {
     return PN_OK;
 }
 
-/* Every rank takes as many rows of a batch, in parts that are whole passes. */
-static pn_status check_ranks(const pn_train_job *job) {
-    const int64_t n = pn_ranks_of(job->world), row = pn_mixture_row_tokens(job->mixture);
-    const int64_t batch = job->options->batch_tokens, pass = job->options->micro_batch_tokens;
-    PN_CHECK(batch % (n * row) == 0, PN_USAGE,
-             "%s: batch_tokens %lld is not a multiple of %lld, a row of %lld tokens for each of %lld ranks; use %lld",
-             job->name, (long long)batch, (long long)(n * row), (long long)row, (long long)n,
-             (long long)((batch / (n * row) + 1) * n * row));
-    PN_CHECK(!pass || pass >= batch / n || batch / n % pass == 0, PN_USAGE,
-             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %lld ranks has of a batch",
-             job->name, (long long)pass, (long long)(batch / n), (long long)n);
-    return PN_OK;
-}
-
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     const pn_train_options *o = job->options;
     PN_TRY(pn_train_options_check(o, job->mixture, job->name));
     const pn_checkpoint_ranks ranks =
         pn_ranks_of(job->world) > 1 ? pn_state_ranks(job->world->control) : (pn_checkpoint_ranks){ 0 };
-    PN_TRY(check_ranks(job));
+    PN_TRY(pn_train_options_check_ranks(o, pn_mixture_row_tokens(job->mixture), pn_ranks_of(job->world), job->name));
     trainer r = { .job = job,
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture) / pn_ranks_of(job->world),
                   .steps = pn_train_steps(o),

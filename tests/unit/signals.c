@@ -5,14 +5,15 @@
 
 #include "signals.h"
 
-/* Sends `second` (0: none) after `first`; the wait status of a process that exits 0 when the flag was set. */
-static int after(int first, int second) {
+/* Sends `second` (0: none) that long after `first`; the wait status of a process that exits 0 when the flag was set. */
+static int after(int first, int second, int milliseconds) {
     pid_t child = fork();
     if (child == 0) {
         pn_signals_install();
         if (pn_interrupted()) _exit(1);
         raise(first);
         if (!pn_interrupted()) _exit(2);
+        usleep((unsigned)milliseconds * 1000);
         if (second) raise(second);
         _exit(0);
     }
@@ -24,13 +25,20 @@ static int after(int first, int second) {
 START_TEST(the_first_asks_the_second_ends) {
     const int signals[] = { SIGINT, SIGTERM };
     for (int i = 0; i < 2; i++) {
-        int status = after(signals[i], 0);
+        int status = after(signals[i], 0, 0);
         ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
         for (int j = 0; j < 2; j++) {
-            status = after(signals[i], signals[j]);
+            status = after(signals[i], signals[j], 400);
             ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == signals[j]);
         }
     }
+}
+END_TEST
+
+/* timeout(1) signals the process, then its group: that asks once. */
+START_TEST(two_that_come_together_ask_once) {
+    int status = after(SIGTERM, SIGTERM, 0);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 END_TEST
 
@@ -66,4 +74,5 @@ START_TEST(a_test_plans_an_interruption) {
 }
 END_TEST
 
-TEST_MAIN("signals", the_first_asks_the_second_ends, blocked_reads_go_on, a_test_plans_an_interruption)
+TEST_MAIN("signals", the_first_asks_the_second_ends, two_that_come_together_ask_once, blocked_reads_go_on,
+          a_test_plans_an_interruption)
