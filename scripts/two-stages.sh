@@ -5,8 +5,8 @@
 #     scripts/two-stages.sh OUT SEED...                      # each run is OUT/seed-SEED; one that is there goes on
 #     scripts/two-stages.sh OUT 1 2 3 -- --set stages.0.tokens=3e5 ...     # what follows -- goes to `postnas finetune`
 #
-# Needs jq and a built postnas. Exit status 1 when a seed recovers less than 95 % of a score of the teacher's. About two
-# minutes of a core for a seed.
+# Needs jq and a built postnas. Exit status 1 when a seed recovers less than 95 % of a score of the teacher's. About one
+# minute of a core for a seed.
 set -euo pipefail
 case ${1-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 die() { echo "two-stages.sh: $*" >&2; exit 2; }

@@ -111,7 +111,8 @@ static pn_status check_stage_memory(finetune *f, int i, const pn_model *student,
                                .mixture = mixture,
                                .student = (pn_model *)(uintptr_t)student,
                                .teacher = teacher,
-                               .teacher_rows = rows };
+                               .teacher_rows = rows,
+                               .world = world_of(f) };
     if (!s) s = pn_train_plan(&job, budget - taught, NULL, &need);
     need.weights = taught;
     if (!s) s = pn_memory_check(&need, budget, name);

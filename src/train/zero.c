@@ -218,8 +218,7 @@ int pn_zero_arrays(pn_zero *z, pn_checkpoint_array *out, char (*names)[PN_OPTIMI
 /* ---- gradients ---- */
 
 /* What no weight's gradient covers holds zeros. */
-static pn_status clear(const group *g, const pn_tensor *flat, int64_t begin, int64_t end) {
-    (void)g;
+static pn_status clear(const pn_tensor *flat, int64_t begin, int64_t end) {
     const size_t bytes = sizeof(float);
     if (begin == end) return PN_OK;
     return pn_storage_fill(flat->storage, (size_t)(flat->offset + begin) * bytes, (size_t)(end - begin) * bytes, 0);
@@ -231,7 +230,7 @@ static pn_status open_bucket(const pn_zero *z, group *g, int b) {
     PN_TRY(pn_tensor_create(pn_tape_pool(z->tape), PN_F32, 1, &x->elems, &k->grads));
     for (int i = x->first; i < x->end; i++) {
         const int64_t end = g->plan->offset[i] + g->plan->elems[i];
-        PN_TRY(clear(g, k->grads, end, i + 1 < x->end ? g->plan->offset[i + 1] : x->elems));
+        PN_TRY(clear(k->grads, end, i + 1 < x->end ? g->plan->offset[i + 1] : x->elems));
     }
     return PN_OK;
 }
@@ -266,7 +265,7 @@ static pn_status leave(const pn_zero *z, group *g, int b) {
     if (!k->grads) PN_TRY(open_bucket(z, g, b));
     for (int i = x->first; i < x->end; i++) {
         pn_tensor *w = g->param[i]->value;
-        if (!w->grad) PN_TRY(clear(g, k->grads, g->plan->offset[i], g->plan->offset[i] + g->plan->elems[i]));
+        if (!w->grad) PN_TRY(clear(k->grads, g->plan->offset[i], g->plan->offset[i] + g->plan->elems[i]));
         pn_tensor_release(&w->grad);
     }
     if (b >= IN_FLIGHT) PN_TRY(land(z, &g->bucket[b - IN_FLIGHT]));
