@@ -90,6 +90,12 @@ static pn_status make_comm(pn_world *w, pn_collectives what, pn_pool_kind memory
     }
 }
 
+pn_status pn_world_agree(const pn_world *w, const char *what, pn_status mine) {
+    const pn_status s = pn_control_agree(w->control, what, mine);
+    if (s && s != PN_COMM && w->rank > 0) pn_error_clear();
+    return s;
+}
+
 static pn_status carry_by_mpi(void *ctx, char *note) {
     const pn_launch *who = ctx;
     PN_TRY(pn_mpi_start(who->rank, who->size));
@@ -123,7 +129,7 @@ static pn_status open_world(const pn_launch *who, const pn_world_options *o, int
         if (w->size > 1) PN_TRY(pn_device_choose(w->local_rank, w->local_size));
         PN_TRY(pn_device_open());
     }
-    PN_TRY(choose(w, who, (pn_collectives)o->collectives, memory, &what));
+    PN_TRY(pn_world_agree(w, "collectives", choose(w, who, (pn_collectives)o->collectives, memory, &what)));
     PN_TRY(make_comm(w, what, memory));
     pn_control_busy(w->control, NULL);
     return PN_OK;

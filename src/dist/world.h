@@ -43,6 +43,9 @@ typedef struct pn_world {
  * or machine lacks what `collectives` names. */
 pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int threads, pn_pool_kind memory,
                         pn_world *out);
+/* As pn_control_agree, for input that all ranks read alike: where it is bad rank 0 has the story, and the others none
+ * to print. */
+pn_status pn_world_agree(const pn_world *w, const char *what, pn_status mine);
 /* how: how this rank's work ended. A failure of its own becomes that of all ranks, with the message that is there.
  * After PN_OK and a stop (PN_INTERRUPTED) it waits for the others to come here: launchers may end all ranks when the
  * first one ends, and none is to be in the middle of its work then. Returns how, or PN_COMM when another rank failed

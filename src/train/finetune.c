@@ -56,12 +56,9 @@ static pn_status meet(finetune *f, const pn_launch *who) {
     return PN_OK;
 }
 
-/* How the work of each rank, or of rank 0 for all, went. A failure is said once, by rank 0. */
+/* How the work of each rank, or of rank 0 for all, went. */
 static pn_status agree(const finetune *f, const char *what, pn_status mine) {
-    if (!world_of(f)) return mine;
-    const pn_status s = pn_control_agree(f->world.control, what, mine);
-    if (s && s != PN_COMM && f->world.rank > 0) pn_error_clear();
-    return s;
+    return world_of(f) ? pn_world_agree(&f->world, what, mine) : mine;
 }
 
 /* ---- before anything is written ---- */
