@@ -125,7 +125,7 @@ typedef struct pn_op_contract {
     void (*cost)(const pn_op_call *c, bool backward, pn_op_cost *cost);
     bool (*case_at)(int i, pn_op_case *out); /* fills the zeroed *out; false past the last case */
     pn_again again;
-    uint32_t passes; /* PN_SAVE_IN of inputs whose gradient is that of the only output: they may be one tensor */
+    bool passes; /* the gradient of every input is that of the only output: they may be one tensor */
 } pn_op_contract;
 
 struct pn_op {

@@ -132,7 +132,7 @@ done
 # is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
 # reads as unwritten to initcheck: it leaves out the ops that call them.
 limit=240 # seconds for a process
-by_libraries="linear linear_cross_entropy linear_kl linear_kl_topk linear_topk linear_argmax dynamic_conv attention"
+by_libraries="linear linear_pair swiglu_linear linear_cross_entropy linear_kl linear_kl_topk linear_topk linear_argmax dynamic_conv attention"
 sanitize() { # sanitize TOOL DTYPE OPS...: its output in TOOL.DTYPE.OPS, its exit status in that with .code
     local tool=$1 dtype=$2 log="$work/$1.$2.${*:3}" not_ours=() ops=()
     log=${log// /+}

@@ -12,7 +12,7 @@ typedef struct key {
     int64_t a_row, b_row, c_row, a_step, b_step, c_step;
     pn_dtype type, c_type;
     int align_a, align_b, align_c; /* bytes that the addresses are multiples of, 256 at most */
-    int align_bias, align_plus;    /* 0: none */
+    int align_bias;                /* 0: none */
     bool a_turned, b_turned, add;
 } key;
 
@@ -60,7 +60,6 @@ static key key_of(const pn_matmul *p) {
     k.align_c = alignment(p->c, k.c_step, k.c_type);
     k.a_turned = p->a_turned, k.b_turned = p->b_turned;
     if (p->bias) k.align_bias = alignment(p->bias, 0, k.c_type);
-    if (p->plus) k.align_plus = alignment(p->plus, k.c_step, k.c_type);
     k.add = p->add;
     return k;
 }
@@ -122,8 +121,7 @@ static pn_status prefer(const pn_cublaslt *lt, const char *name, const key *k, c
         { CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions },
         { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &(uint32_t){ (uint32_t)k->align_b }, sizeof(uint32_t) },
         { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &(uint32_t){ (uint32_t)k->align_a }, sizeof(uint32_t) },
-        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-          &(uint32_t){ (uint32_t)(k->align_plus ? k->align_plus : k->align_c) }, sizeof(uint32_t) },
+        { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &(uint32_t){ (uint32_t)k->align_c }, sizeof(uint32_t) },
         { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &(uint32_t){ (uint32_t)k->align_c }, sizeof(uint32_t) },
     };
     cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
@@ -208,8 +206,7 @@ static pn_status write_zeros(const pn_matmul *p) {
 }
 
 pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
-    PN_ASSERT((p->bias != NULL) + (p->plus != NULL) + p->add <= 1);
-    PN_ASSERT(p->k > 0 || (!p->bias && !p->plus));
+    PN_ASSERT(!p->bias || (!p->add && p->k > 0));
     PN_ASSERT(p->a_type == p->b_type && (p->a_type == PN_F32 || p->a_type == PN_BF16));
     PN_ASSERT(p->c_type == p->a_type || p->c_type == PN_F32);
     PN_ASSERT(p->batch >= 0 && p->batch <= INT32_MAX);
@@ -223,9 +220,8 @@ pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
         PN_TRY(pn_cublaslt_status(
             lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias),
             p->name, "naming the bias to cuBLASLt"));
-    const float one = 1, keep = p->add || p->plus ? 1 : 0;
-    const void *kept = p->plus ? p->plus : p->c;
-    PN_TRY(pn_cublaslt_status(lt->Matmul(lt->handle, x->product, &one, p->b, x->b, p->a, x->a, &keep, kept, x->c, p->c,
+    const float one = 1, keep = p->add ? 1 : 0;
+    PN_TRY(pn_cublaslt_status(lt->Matmul(lt->handle, x->product, &one, p->b, x->b, p->a, x->a, &keep, p->c, x->c, p->c,
                                          x->c, &x->algo, workspace, PN_MATMUL_WORKSPACE, pn_cuda_stream()),
                               p->name, "a product of cuBLASLt"));
     return pn_cuda_launched(p->name);

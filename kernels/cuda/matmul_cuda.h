@@ -26,15 +26,14 @@ typedef struct pn_matmul { /* what is left 0 means: F32, tight rows, one product
     pn_dtype a_type, b_type, c_type; /* a and b alike, F32 or BF16; c as they are, or F32 */
     bool a_turned, b_turned;
     bool add;                       /* c += the product; never with a bias */
-    const void *plus;               /* as c, which becomes the sum of it and the product; NULL: none; instead of both */
     const void *bias;               /* [n] of c's type, added to every row; NULL: none */
     int64_t a_row, b_row, c_row;    /* elements from one row to the next; 0: rows are tight */
     int64_t batch;                  /* this many products of one shape; 0: one */
     int64_t a_step, b_step, c_step; /* elements from one product's matrix to the next's; 0: the same a, or b, for all */
 } pn_matmul;
 
-/* c = a b + bias, c = a b + plus, or c += a b. m, n and k may be 0; with a bias or plus k is not. workspace:
- * PN_MATMUL_WORKSPACE bytes of the GPU. PN_DEVICE: cuBLASLt is missing or failed. */
+/* c = a b + bias, or c += a b. m, n and k may be 0; with a bias k is not. workspace: PN_MATMUL_WORKSPACE bytes of the
+ * GPU. PN_DEVICE: cuBLASLt is missing or failed. */
 pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace);
 
 #endif

@@ -14,8 +14,6 @@ typedef struct pn_linear_cuda {
 
 /* y = x W^T + bias; bias [out] is of y's type, NULL: none. */
 pn_status pn_linear_cuda_y(const pn_linear_cuda *l, const void *x, const void *w, const void *bias, void *y);
-/* y = plus + x W^T; plus as y, NULL: zeros. */
-pn_status pn_linear_cuda_sum(const pn_linear_cuda *l, const void *plus, const void *x, const void *w, void *y);
 /* dx = dy W, dW = dy^T x; add: added to what is there. */
 pn_status pn_linear_cuda_dx(const pn_linear_cuda *l, const void *dy, const void *w, void *dx, bool add);
 pn_status pn_linear_cuda_dw(const pn_linear_cuda *l, const void *dy, const void *x, float *dw, bool add);

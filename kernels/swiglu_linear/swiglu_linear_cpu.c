@@ -7,24 +7,16 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     return !backward || pn_op_wants(c) ? (size_t)pn_tensor_elems(c->in[0]) * sizeof(float) : 0;
 }
 
-static void add_to(float *y, const float *x, int64_t n) {
-#pragma omp parallel for simd schedule(static) if (n > 65536)
-    for (int64_t i = 0; i < n; i++) y[i] += x[i];
-}
-
 static pn_status forward(const pn_op_call *c) {
     const int64_t N = c->in[0]->shape[0], K = c->in[0]->shape[1], M = c->in[2]->shape[0];
     float *h = c->scratch;
     pn_swiglu_of(h, pn_f32(c->in[0]), pn_f32(c->in[1]), N * K);
     pn_sgemm(false, true, N, M, K, h, K, pn_f32(c->in[2]), K, 0, pn_f32(c->out[0]), M);
-    if (c->in[3]) add_to(pn_f32(c->out[0]), pn_f32(c->in[3]), N * M);
     return PN_OK;
 }
 
 static pn_status backward(const pn_op_call *c) {
-    if (!c->dout[0]) return PN_OK;
-    if (c->din[3]) add_to(pn_f32(c->din[3]), pn_f32(c->dout[0]), pn_tensor_elems(c->dout[0]));
-    if (!c->din[0] && !c->din[1] && !c->din[2]) return PN_OK;
+    if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     const int64_t N = c->in[0]->shape[0], K = c->in[0]->shape[1], M = c->dout[0]->shape[1];
     const float *dy = pn_f32(c->dout[0]), *gate = pn_f32(c->in[0]);
     const float *up = c->din[0] || c->din[2] ? pn_f32(c->in[1]) : NULL;

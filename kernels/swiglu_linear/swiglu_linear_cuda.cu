@@ -22,8 +22,7 @@ pn_linear_cuda products_of(const pn_op_call *c) {
 template <class T> pn_status forward_of(const pn_op_call *c) {
     const pn_linear_cuda l = products_of(c);
     PN_TRY(pn_cuda_swiglu(name, h_of<T>(c), pn_values<T>(c->in[0]), pn_values<T>(c->in[1]), pn_tensor_elems(c->in[0])));
-    const void *r = c->in[3] ? pn_data(c->in[3]) : NULL;
-    return pn_linear_cuda_sum(&l, r, h_of<T>(c), pn_data(c->in[2]), pn_data(c->out[0]));
+    return pn_linear_cuda_y(&l, h_of<T>(c), pn_data(c->in[2]), NULL, pn_data(c->out[0]));
 }
 
 /* The gradients of gate and up, and h over dh where dw is to come of it. */
@@ -37,8 +36,6 @@ template <class T> pn_status make_gradients(const pn_op_call *c, const pn_linear
 }
 
 template <class T> pn_status backward_of(const pn_op_call *c) {
-    PN_TRY(pn_cuda_map_gradient<T>(name, c, 3, pn_identity{}, pn_values<T>(c->dout[0])));
-    if (!c->din[0] && !c->din[1] && !c->din[2]) return PN_OK;
     const pn_linear_cuda l = products_of(c);
     const T *gate = pn_values<T>(c->in[0]), *up = c->din[0] || c->din[2] ? pn_values<T>(c->in[1]) : NULL;
     T *h = h_of<T>(c);
@@ -68,7 +65,7 @@ static pn_status forward(const pn_op_call *c) {
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0]) return pn_cuda_zero_fresh(c);
-    return PN_CUDA_TYPED(c->dout[0], backward_of, c);
+    return pn_op_has_din(c) ? PN_CUDA_TYPED(c->dout[0], backward_of, c) : PN_OK;
 }
 
 static const pn_op_impl impl = { .name = name,

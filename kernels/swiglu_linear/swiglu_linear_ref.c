@@ -13,13 +13,12 @@ static double sig(double x) {
 
 static pn_status forward(const pn_op_call *c) {
     const double *gate = pn_f64(c->in[0]), *up = pn_f64(c->in[1]), *w = pn_f64(c->in[2]);
-    const double *r = pn_f64_or_null(c->in[3]);
     double *y = pn_f64(c->out[0]), *h = c->scratch;
     int64_t N = c->in[0]->shape[0], I = c->in[0]->shape[1], M = c->in[2]->shape[0];
     for (int64_t n = 0; n < N; n++, gate += I, up += I) {
         for (int64_t i = 0; i < I; i++) h[i] = gate[i] * sig(gate[i]) * up[i];
         for (int64_t m = 0; m < M; m++) {
-            double sum = r ? r[n * M + m] : 0;
+            double sum = 0;
             for (int64_t i = 0; i < I; i++) sum += w[m * I + i] * h[i];
             y[n * M + m] = sum;
         }
@@ -32,9 +31,8 @@ static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || !pn_op_has_din(c)) return PN_OK;
     const int64_t N = c->in[0]->shape[0], I = c->in[0]->shape[1], M = c->dout[0]->shape[1];
     double *dgate = pn_f64_or_null(c->din[0]), *dup = pn_f64_or_null(c->din[1]), *dw = pn_f64_or_null(c->din[2]);
-    double *dr = pn_f64_or_null(c->din[3]), *h = c->scratch, *dh = h + I;
-    for (int64_t k = 0; dr && k < N * M; k++) dr[k] += pn_f64(c->dout[0])[k];
-    for (int64_t n = 0; (dgate || dup || dw) && n < N; n++) {
+    double *h = c->scratch, *dh = h + I;
+    for (int64_t n = 0; n < N; n++) {
         const double *gate = pn_f64(c->in[0]) + n * I, *up = dgate || dw ? pn_f64(c->in[1]) + n * I : NULL;
         const double *dy = pn_f64(c->dout[0]) + n * M;
         for (int64_t i = 0; i < I; i++) dh[i] = 0;

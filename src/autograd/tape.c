@@ -477,28 +477,16 @@ static pn_status recompute_backward(pn_tape *t, node *n) {
     return PN_OK;
 }
 
-static bool passed(const pn_op_call *c, int i) {
-    return c->op->contract->passes & PN_SAVE_IN(i);
-}
-
-/* Hands the output's gradient on where it is the input's; *rest: whether an input wants one that is to be made. */
-static pn_status pass_on(pn_tape *t, const pn_op_call *c, bool *rest) {
-    *rest = false;
-    for (int i = 0; i < c->n_in; i++) {
-        if (!c->wants[i]) continue;
-        if (passed(c, i))
-            PN_TRY(give_gradient(t, c->in[i], c->out[0]->grad));
-        else
-            *rest = true;
-    }
+/* Only the gradient of the output is needed, and only handed on. */
+static pn_status pass_backward(pn_tape *t, const pn_op_call *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->wants[i]) PN_TRY(give_gradient(t, c->in[i], c->out[0]->grad));
     return PN_OK;
 }
 
 static pn_status op_backward(pn_tape *t, node *n) {
     pn_op_call *c = &n->call;
-    bool rest;
-    PN_TRY(pass_on(t, c, &rest));
-    if (!rest) return PN_OK;
+    if (c->op->contract->passes) return pass_backward(t, c);
     c->attr = n->attr;
     const uint32_t read = c->op->contract->saves(c);
     for (int i = 0; i < c->n_in; i++)
@@ -507,7 +495,7 @@ static pn_status op_backward(pn_tape *t, node *n) {
         if (read & PN_SAVE_OUT(i)) PN_TRY(ensure(t, c->out[i]));
     for (int i = 0; i < c->n_in; i++) {
         c->din[i] = NULL;
-        if (!c->wants[i] || passed(c, i)) continue;
+        if (!c->wants[i]) continue;
         /* A tensor that is two inputs of one call has its gradient from the first of them on. */
         bool fresh = n->impl->fresh && !c->in[i]->grad;
         for (int k = i + 1; k < c->n_in; k++) fresh = fresh && c->in[k] != c->in[i];

@@ -1,4 +1,5 @@
-#include "mlp.h"
+/* mlp: SwiGLU, y = W_down( silu(W_gate x) * (W_up x) ), no biases (blocks.md 2.1). */
+#include "block.h"
 
 #include "linear/linear.h"
 #include "swiglu_linear/swiglu_linear.h"
@@ -19,7 +20,9 @@ static pn_status build(pn_block *b, pn_params *params) {
     return PN_OK;
 }
 
-pn_status pn_mlp_add(const pn_block *b, pn_tape *t, pn_tensor *h, pn_tensor *x, pn_tensor **y) {
+static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_state *state, pn_carry *carry,
+                         pn_tensor **y) {
+    (void)docs, (void)state, (void)carry;
     const mlp *w = b->data;
     pn_tensor *gate, *up;
     PN_TRY(pn_tape_branch(t));
@@ -27,14 +30,7 @@ pn_status pn_mlp_add(const pn_block *b, pn_tape *t, pn_tensor *h, pn_tensor *x, 
     PN_TRY(pn_tape_branch(t));
     PN_TRY(pn_linear(t, x, w->up, NULL, &up));
     PN_TRY(pn_tape_join(t));
-    PN_TRY(pn_swiglu_linear(t, gate, up, w->down, h, y));
-    return PN_OK;
-}
-
-static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *docs, pn_state *state, pn_carry *carry,
-                         pn_tensor **y) {
-    (void)docs, (void)state, (void)carry;
-    PN_TRY(pn_mlp_add(b, t, NULL, x, y));
+    PN_TRY(pn_swiglu_linear(t, gate, up, w->down, y));
     return PN_OK;
 }
 

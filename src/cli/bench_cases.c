@@ -166,8 +166,7 @@ static bool swiglu(const ask *a, pn_bench_case *out) {
 }
 static bool swiglu_linear(const ask *a, pn_bench_case *out) {
     if (!matrices(a, 2, a->m->intermediate, out)) return false;
-    out->op_case.n_in = 4;
-    out->op_case.in[3] = pn_case_matrix(rows_of(a), a->m->hidden);
+    out->op_case.n_in = 3;
     out->op_case.in[2] = scaled_weight(a->m->hidden, a->m->intermediate, 0.02);
     snprintf(out->op_case.name, sizeof out->op_case.name, "%lldx%lld->%lld", (long long)rows_of(a),
              (long long)a->m->intermediate, (long long)a->m->hidden);

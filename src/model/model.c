@@ -7,7 +7,6 @@
 #include "add_rms_norm/add_rms_norm.h"
 #include "embedding/embedding.h"
 #include "linear/linear.h"
-#include "mlp.h"
 #include "range.h"
 #include "rms_norm/rms_norm.h"
 
@@ -176,7 +175,7 @@ pn_status pn_model_mixer_input(const pn_model *m, int l, pn_tape *t, pn_tensor *
 }
 
 pn_status pn_model_mlp_half(const pn_model *m, int l, pn_tape *t, pn_tensor *h, pn_tensor *y, pn_tensor **out) {
-    pn_tensor *x, *w = m->layer[l].post_norm;
+    pn_tensor *x, *z, *w = m->layer[l].post_norm;
     const double eps = m->config.dims.rms_norm_eps;
     /* In backward one op gains nothing, and a norm alone can be made again from its input. */
     if (y && !pn_tape_differentiates(t)) {
@@ -185,7 +184,9 @@ pn_status pn_model_mlp_half(const pn_model *m, int l, pn_tape *t, pn_tensor *h, 
         if (y) PN_TRY(pn_add(t, h, y, &h));
         PN_TRY(pn_rms_norm(t, h, w, eps, &x));
     }
-    PN_TRY(pn_mlp_add(m->layer[l].mlp, t, h, x, out));
+    pn_docs none = { 0 };
+    PN_TRY(m->layer[l].mlp->spec.type->forward(m->layer[l].mlp, t, x, &none, NULL, NULL, &z));
+    PN_TRY(pn_add(t, h, z, out));
     return PN_OK;
 }
 

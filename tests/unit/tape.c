@@ -9,7 +9,6 @@
 #include "rms_norm/rms_norm.h"
 #include "rng.h"
 #include "swiglu/swiglu.h"
-#include "swiglu_linear/swiglu_linear.h"
 #include "tape.h"
 #include "weighted_sum/weighted_sum.h"
 
@@ -74,18 +73,6 @@ static pn_status net_forward(pn_tape *t, const void *ctx, pn_tensor *const *in, 
     return PN_OK;
 }
 
-/* The same with what is inside and the sum in one op, which hands the sum's gradient on and makes others. */
-static pn_status net_fused(pn_tape *t, const void *ctx, pn_tensor *const *in, int n_in, pn_tensor **out, int n_out) {
-    (void)n_in, (void)n_out;
-    const net *n = ctx;
-    pn_tensor *x, *gate, *up;
-    PN_TRY(pn_rms_norm(t, in[0], n->norm, 1e-6, &x));
-    PN_TRY(pn_linear(t, x, n->gate, NULL, &gate));
-    PN_TRY(pn_linear(t, x, n->up, NULL, &up));
-    PN_TRY(pn_swiglu_linear(t, gate, up, n->down, in[0], out));
-    return PN_OK;
-}
-
 /* Twice the net (the same weights), each in its own scope or recomputed. */
 static pn_tensor *twice(pn_tape *t, const net *n, pn_tensor *x, bool recompute) {
     for (int i = 0; i < 2; i++) {
@@ -133,42 +120,6 @@ START_TEST(gradients_are_derivatives) {
         }
     }
     pn_tape_destroy(&t);
-    net_destroy(&n);
-    pn_tensor_release(&x);
-    pn_tensor_release(&dy);
-    teardown();
-}
-END_TEST
-
-/* The second time the weights are frozen. */
-START_TEST(a_residual_is_an_add) {
-    setup();
-    net n = net_create(PN_F32);
-    pn_tensor *x = leaf(PN_F32, N, D), *dy = leaf(PN_F32, N, D), *first[5];
-    for (int frozen = 0; frozen < 2; frozen++) {
-        for (int l = 0; l < 4; l++) (*net_leaf(&n, l))->wants_grad = !frozen;
-        for (int way = 0; way < 2; way++) {
-            pn_tape *t;
-            pn_tensor *y = x;
-            ck_ok(pn_tape_create(PN_CPU, &t));
-            for (int i = 0; i < 2; i++) {
-                pn_tensor *in[] = { y };
-                ck_ok((way ? net_fused : net_forward)(t, &n, in, 1, &y, 1));
-            }
-            ck_ok(pn_tape_backward_from(t, &y, &dy, 1));
-            pn_tape_destroy(&t);
-            for (int l = frozen ? 4 : 0; l < 5; l++) {
-                pn_tensor **w = l < 4 ? net_leaf(&n, l) : &x;
-                if (way) {
-                    ck_assert_mem_eq(pn_f32((*w)->grad), pn_f32(first[l]), pn_tensor_bytes(first[l]));
-                    pn_tensor_release(&first[l]);
-                } else {
-                    first[l] = pn_tensor_retain((*w)->grad);
-                }
-                pn_tensor_release(&(*w)->grad);
-            }
-        }
-    }
     net_destroy(&n);
     pn_tensor_release(&x);
     pn_tensor_release(&dy);
@@ -584,7 +535,7 @@ START_TEST(gradients_have_a_home_and_marks_are_passed) {
 }
 END_TEST
 
-TEST_MAIN("tape", gradients_are_derivatives, a_residual_is_an_add, gradients_accumulate, scopes_give_memory_back,
+TEST_MAIN("tape", gradients_are_derivatives, gradients_accumulate, scopes_give_memory_back,
           saves_keep_what_backward_reads, a_steady_step_allocates_nothing, recompute_changes_no_gradient,
           recompute_of_frozen_parts, recompute_of_a_body_that_returns_its_input, a_plan_reports_what_a_run_needs,
           failures_leave_the_tape_usable, gradients_have_a_home_and_marks_are_passed)
