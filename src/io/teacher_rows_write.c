@@ -156,13 +156,13 @@ static pn_status write_array(hid_t file, const char *path, const char *name, pn_
 
 static pn_status write_file(const pn_teacher_writer *w, const char *path) {
     const int64_t n = entries(w, w->held), row = entries(w, 1), chunk = row < MOST_CHUNK ? row : MOST_CHUNK;
+    const int64_t chunks = (n + chunk - 1) / chunk;
+    const double values = (double)(chunks * chunk * PN_TEACHER_ENTRY_BYTES);
     hid_t file;
-    PN_TRY(pn_h5_create(path, &file));
-    pn_status s = write_array(file, path, "ids", PN_H5_I32, chunk, n, w->ids);
+    pn_status s = pn_h5_create_with_room(path, values + pn_h5_overhead(2, 2 * (double)chunks), &file);
+    if (!s) s = write_array(file, path, "ids", PN_H5_I32, chunk, n, w->ids);
     if (!s) s = write_array(file, path, "log_p", PN_H5_F32, chunk, n, w->log_p);
-    const pn_status closed = pn_h5_close_file(&file, path);
-    PN_TRY(s ? s : closed);
-    return pn_file_sync(path);
+    return pn_h5_end_file(&file, path, s);
 }
 
 /* The rows that are held become the shard after the full ones, in place of one that has fewer of them. */

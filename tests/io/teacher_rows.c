@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "files.h"
+#include "full_disk.h"
 #include "hdf5_io.h"
 #include "io_fixture.h"
 
@@ -146,6 +147,28 @@ START_TEST(rows_of_something_else_are_not_added_to) {
     ck_ok(pn_make_directories(full));
     write_text(file_in(full, "letter.txt"), "mine");
     ck_refused(pn_teacher_writer_open(full, &same, SHARD_BYTES, &w), PN_USAGE, "other files");
+}
+END_TEST
+
+/* Nothing of a shard that did not fit takes up the disk, and with room again the same writer goes on. */
+START_TEST(a_full_disk_leaves_no_part_of_a_shard) {
+    const pn_teacher_info o = info();
+    pn_teacher_writer *w;
+    const char *once = fresh("once"), *dir = fresh("short");
+    write_rows(once, ROWS, ROWS);
+    ck_ok(pn_teacher_writer_open(dir, &o, SHARD_BYTES, &w));
+    add_rows(w, 0, 1, 1);
+    let_files_grow(1000);
+    const pn_status s = pn_teacher_writer_save(w);
+    let_files_grow(RLIM_INFINITY);
+    ck_assert_msg(s == PN_IO && strstr(pn_error_message(), "rows-00000-to-1.h5: "), "%s", pn_error_message());
+    ck_assert(!pn_file_exists(file_in(dir, "rows-00000-to-1.h5")));
+    ck_ok(pn_teacher_writer_save(w));
+    pn_teacher_writer_close(&w);
+    holds_rows(dir, 1);
+    write_rows(dir, ROWS, ROWS);
+    static const char *const files[] = { "manifest.json", "rows-00000.h5", "rows-00001.h5", "rows-00002-to-2.h5" };
+    for (int i = 0; i < 4; i++) same_file(once, dir, files[i]);
 }
 END_TEST
 
@@ -324,5 +347,6 @@ START_TEST(other_datasets_are_refused) {
 END_TEST
 
 TEST_MAIN("teacher_rows", rows_come_back_and_a_stopped_writer_ends_with_the_same_bytes,
-          rows_of_something_else_are_not_added_to, training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused,
-          a_shard_that_changed_is_refused, words_that_cannot_be_are_refused, other_datasets_are_refused)
+          rows_of_something_else_are_not_added_to, a_full_disk_leaves_no_part_of_a_shard,
+          training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused, a_shard_that_changed_is_refused,
+          words_that_cannot_be_are_refused, other_datasets_are_refused)
