@@ -256,7 +256,7 @@ START_TEST(a_manifest_that_lies_is_refused) {
         { "\"rows\": 3", "\"rows\": 2", "rows" },
         { "\"rows\": 2", "\"rows\": 0", "rows" },
         { "rows-00000.h5", "../other.h5", "the file is \"../other.h5\", expected \"rows-00000.h5\"" },
-        { "\"xxh3_64\": \"1111", "\"xxh3_64\": \"11zz", "teacher.xxh3_64 is not 16 hexadecimal digits" },
+        { "\"xxh3_64\": \"1111", "\"xxh3_64\": \"11zz", "teacher.xxh3_64 must be 16 hexadecimal digits" },
         { "\"shards\"", "\"shard\"", "shards" },
         { "{", "", "manifest.json" },
     };
