@@ -1,5 +1,6 @@
 #include "json.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,6 +149,15 @@ pn_status pn_json_get_f64(const json_t *root, const char *file, const char *path
     return as_f64(pn_json_at(root, path), file, path, min, max, out);
 }
 
+pn_status pn_json_get_hex(const json_t *root, const char *file, const char *path, uint64_t *out) {
+    const json_t *v = pn_json_at(root, path);
+    const char *text = json_string_value(v);
+    if (!text || strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
+        return refuse(v, file, path, "16 hexadecimal digits");
+    *out = strtoull(text, NULL, 16);
+    return PN_OK;
+}
+
 pn_status pn_json_get_bool(const json_t *root, const char *file, const char *path, bool *out) {
     return as_bool(pn_json_at(root, path), file, path, out);
 }
@@ -205,6 +215,12 @@ pn_status pn_json_find_str(const json_t *root, const char *file, const char *pat
 }
 
 /* ---- writing ---- */
+
+json_t *pn_json_hex(uint64_t v) {
+    char text[17];
+    snprintf(text, sizeof text, "%016" PRIx64, v);
+    return json_string(text);
+}
 
 static bool plain_list(const json_t *v) {
     size_t i;

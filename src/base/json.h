@@ -29,6 +29,8 @@ pn_status pn_json_parse(const char *file, const char *text, size_t n_bytes, json
 pn_status pn_json_get_i64(const json_t *root, const char *file, const char *path, int64_t min, int64_t max,
                           int64_t *out);
 pn_status pn_json_get_f64(const json_t *root, const char *file, const char *path, double min, double max, double *out);
+/* 16 hexadecimal digits, as pn_json_hex makes them: numbers of JSON do not hold every such value. */
+pn_status pn_json_get_hex(const json_t *root, const char *file, const char *path, uint64_t *out);
 pn_status pn_json_get_bool(const json_t *root, const char *file, const char *path, bool *out);
 pn_status pn_json_get_str(const json_t *root, const char *file, const char *path, const char **out);
 pn_status pn_json_get_object(const json_t *root, const char *file, const char *path, const json_t **out);
@@ -43,6 +45,9 @@ pn_status pn_json_find_bool(const json_t *root, const char *file, const char *pa
 pn_status pn_json_find_str(const json_t *root, const char *file, const char *path, const char **out);
 /* The value at a path, NULL when there is none. */
 const json_t *pn_json_at(const json_t *root, const char *path);
+
+/* The text for pn_json_get_hex; NULL: out of memory. */
+json_t *pn_json_hex(uint64_t v);
 
 /* Two spaces per level, keys in the order they were added, lists of plain values on one line, each number in the
  * shortest form that reads back the same, a newline at the end. Written aside and renamed. */

@@ -106,7 +106,7 @@ static const pn_flag flags[] = {
     { .name = "plan", .help = "say what training would take: steps, memory, time; train and write nothing" },
     { .name = "tokens-per-second", .value = "N", .help = "with --plan: speed of a device; without it, as measured" },
     { .name = "measure", .help = "with --plan: time a few steps of every stage here" },
-    { .name = "devices", .value = "N", .help = "with --plan: how many share the work (1)" },
+    { .name = "devices", .value = "N", .help = "with --plan: how many share the work and the optimizer (1)" },
     PN_FLAG_END,
 };
 

@@ -149,18 +149,12 @@ const pn_state_array *pn_state_find(const pn_state_manifest *m, const char *name
 
 /* ---- writing ---- */
 
-static const char *hex(uint64_t v, char text[17]) {
-    snprintf(text, 17, "%016" PRIx64, v);
-    return text;
-}
-
 static json_t *array_json(const pn_state_array *a) {
-    char hash[17];
     json_t *ranges = json_array();
     for (int64_t k = 0; k < a->n_ranges; k++) {
         const pn_state_range *r = &a->range[k];
-        json_array_append_new(ranges, json_pack("[I, I, I, s]", (json_int_t)r->file, (json_int_t)r->offset,
-                                                (json_int_t)r->n, hex(r->hash, hash)));
+        json_array_append_new(ranges, json_pack("[I, I, I, o]", (json_int_t)r->file, (json_int_t)r->offset,
+                                                (json_int_t)r->n, pn_json_hex(r->hash)));
     }
     const bool all = json_array_size(ranges) == (size_t)a->n_ranges;
     json_t *row = json_pack("{s:s, s:s, s:I, s:o}", "name", a->name, "dtype", pn_dtype_name(a->dtype), "n",
@@ -171,16 +165,15 @@ static json_t *array_json(const pn_state_array *a) {
 }
 
 pn_status pn_state_text(const pn_state_manifest *m, char **out) {
-    char hash[17];
     json_t *files = json_array(), *arrays = json_array();
     for (int64_t i = 0; i < m->n_files; i++)
-        json_array_append_new(files, json_pack("{s:I, s:s}", "n_bytes", (json_int_t)m->file[i].n_bytes, "xxh3_64",
-                                               hex(m->file[i].hash, hash)));
+        json_array_append_new(files, json_pack("{s:I, s:o}", "n_bytes", (json_int_t)m->file[i].n_bytes, "xxh3_64",
+                                               pn_json_hex(m->file[i].hash)));
     for (int64_t i = 0; i < m->n_arrays; i++) json_array_append_new(arrays, array_json(&m->array[i]));
     const bool all = json_array_size(files) == (size_t)m->n_files && json_array_size(arrays) == (size_t)m->n_arrays;
     json_t *root =
-        json_pack("{s:s, s:i, s:I, s:s, s:o, s:o}", "format", format_name, "version", PN_STATE_VERSION, "step",
-                  (json_int_t)m->step, "fingerprint", hex(m->fingerprint, hash), "files", files, "arrays", arrays);
+        json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "format", format_name, "version", PN_STATE_VERSION, "step",
+                  (json_int_t)m->step, "fingerprint", pn_json_hex(m->fingerprint), "files", files, "arrays", arrays);
     pn_status s = PN_OK;
     if (!root || !all)
         s = pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory, or the name of an array is not UTF-8");
@@ -191,21 +184,12 @@ pn_status pn_state_text(const pn_state_manifest *m, char **out) {
 
 /* ---- reading ---- */
 
-static pn_status want_hash(const json_t *root, const char *path, const char *key, uint64_t *out) {
-    const char *text;
-    PN_TRY(pn_json_get_str(root, path, key, &text));
-    PN_CHECK(strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16, PN_FORMAT,
-             "%s: %s is not 16 hexadecimal digits", path, key);
-    *out = strtoull(text, NULL, 16);
-    return PN_OK;
-}
-
 static pn_status read_file(const json_t *root, const char *path, pn_state_manifest *m, size_t i) {
     char key[64];
     snprintf(key, sizeof key, "files.%zu.n_bytes", i);
     PN_TRY(pn_json_get_i64(root, path, key, 0, most, &m->file[i].n_bytes));
     snprintf(key, sizeof key, "files.%zu.xxh3_64", i);
-    return want_hash(root, path, key, &m->file[i].hash);
+    return pn_json_get_hex(root, path, key, &m->file[i].hash);
 }
 
 static pn_status read_range(const json_t *root, const char *path, const pn_state_manifest *m, size_t i, size_t k,
@@ -220,7 +204,7 @@ static pn_status read_range(const json_t *root, const char *path, const pn_state
     *last = '2';
     PN_TRY(pn_json_get_i64(root, path, key, 1, a->n - r->offset, &r->n));
     *last = '3';
-    PN_TRY(want_hash(root, path, key, &r->hash));
+    PN_TRY(pn_json_get_hex(root, path, key, &r->hash));
     /* Nothing is compressed: this bounds what a reader allocates. */
     PN_CHECK(r->n <= m->file[r->file].n_bytes / (int64_t)pn_dtype_bytes(a->dtype), PN_FORMAT,
              "%s: arrays.%zu.ranges.%zu: more than its file can hold", path, i, k);
@@ -278,7 +262,7 @@ static pn_status read_all(const json_t *root, const char *path, pn_state_manifes
     PN_CHECK(version == PN_STATE_VERSION, PN_UNSUPPORTED, "%s: state of version %lld; this program reads version %d",
              path, (long long)version, PN_STATE_VERSION);
     PN_TRY(pn_json_get_i64(root, path, "step", 0, most, &m->step));
-    PN_TRY(want_hash(root, path, "fingerprint", &m->fingerprint));
+    PN_TRY(pn_json_get_hex(root, path, "fingerprint", &m->fingerprint));
     PN_TRY(pn_json_get_array(root, path, "files", 1, PN_STATE_FILES_MAX, &files));
     PN_TRY(pn_json_get_array(root, path, "arrays", 0, SIZE_MAX, &arrays));
     m->n_files = (int64_t)json_array_size(files);

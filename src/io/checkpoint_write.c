@@ -1,9 +1,6 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 
@@ -30,44 +27,6 @@ static pn_status paths_of(const pn_checkpoint_place *w, int64_t step, paths *p) 
     PN_TRY(pn_path_join(p->state, p->partial, file));
     PN_TRY(pn_path_join(p->manifest, p->partial, "manifest.json"));
     return pn_path_join(p->latest, w->dir, "latest");
-}
-
-/* ---- room on the disk ---- */
-
-/* What HDF5 puts around values, at most: of a file, a dataset, a chunk. */
-enum { FILE_BYTES = 1 << 14, DATASET_BYTES = 1 << 12, CHUNK_BYTES = 64 };
-
-/* Takes the room that a file is going to need, where the file system can do that. */
-static pn_status take_room(const char *path, double n_bytes) {
-    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    PN_CHECK(fd >= 0, PN_IO, "%s: cannot create the file: %s", path, strerror(errno));
-    const int why = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)n_bytes) ? errno : 0;
-    close(fd);
-    PN_CHECK(why != ENOSPC && why != EDQUOT && why != EFBIG, PN_IO, "%s: the disk has no room for its %.1f MB: %s",
-             path, n_bytes / 1e6, strerror(why));
-    return PN_OK;
-}
-
-/* HDF5 does not get over a disk that fills up under it: the room is there before it comes to know the file, and, as it
- * empties what it creates, taken again. */
-static pn_status create_with_room(const char *path, double n_bytes, hid_t *file) {
-    PN_TRY(take_room(path, n_bytes));
-    PN_TRY(pn_h5_create(path, file));
-    return take_room(path, n_bytes);
-}
-
-/* Gives back what was too much. */
-static pn_status fit(const char *path) {
-    struct stat is;
-    PN_CHECK(!stat(path, &is) && !truncate(path, is.st_size), PN_IO, "%s: cannot finish the file: %s", path,
-             strerror(errno));
-    return PN_OK;
-}
-
-/* Makes it empty: HDF5 may still have it open, and then removing it frees nothing. */
-static void empty(const char *path) {
-    const int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    if (fd >= 0) close(fd);
 }
 
 /* ---- what this rank has ---- */
@@ -126,25 +85,22 @@ static pn_status write_array(hid_t file, const char *path, listing a, int n, pn_
 }
 
 static double room_for(listing a, int n) {
-    double n_bytes = FILE_BYTES;
-    for (int i = 0; i < n; i++)
-        n_bytes += (double)pn_state_bytes(a[i]) + DATASET_BYTES + CHUNK_BYTES * ((double)a[i]->n / CHUNK + 1);
-    return n_bytes;
+    double values = 0, chunks = 0;
+    for (int i = 0; i < n; i++) {
+        values += (double)pn_state_bytes(a[i]);
+        chunks += (double)a[i]->n / CHUNK + 1;
+    }
+    return values + pn_h5_overhead(n, chunks);
 }
 
 static pn_status write_arrays(const char *path, listing a, int n, pn_state_manifest *part) {
-    hid_t file = -1;
-    pn_status s = create_with_room(path, room_for(a, n), &file);
+    hid_t file;
+    pn_status s = pn_h5_create_with_room(path, room_for(a, n), &file);
     for (int i = 0, end; i < n && !s; i = end) {
         for (end = i + 1; end < n && !strcmp(a[i]->name, a[end]->name);) end++;
         s = write_array(file, path, a + i, end - i, part);
     }
-    pn_status closed = pn_h5_close_file(&file, path);
-    if (!s) s = closed;
-    if (!s) s = fit(path);
-    if (!s) s = pn_file_sync(path);
-    if (s) empty(path);
-    return s;
+    return pn_h5_end_file(&file, path, s);
 }
 
 static pn_status write_file(const paths *p, listing a, int n, char **text) {

@@ -1,9 +1,13 @@
 #include "hdf5_io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "files.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of HDF5 */
 
@@ -103,6 +107,60 @@ void pn_h5_close_dataset(hid_t *dataset) {
     if (*dataset >= 0) H5Dclose(*dataset);
     *dataset = -1;
 }
+
+/* ---- room on the disk ---- */
+
+/* What HDF5 puts around values, at most: of a file, a dataset, a chunk. */
+enum { FILE_BYTES = 1 << 14, DATASET_BYTES = 1 << 12, CHUNK_BYTES = 64 };
+
+double pn_h5_overhead(int n_datasets, double n_chunks) {
+    return FILE_BYTES + (double)n_datasets * DATASET_BYTES + n_chunks * CHUNK_BYTES;
+}
+
+/* Takes the room that a file is going to need, where the file system can do that. */
+static pn_status take_room(const char *path, double n_bytes) {
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    PN_CHECK(fd >= 0, PN_IO, "%s: cannot create the file: %s", path, strerror(errno));
+    const int why = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)n_bytes) ? errno : 0;
+    close(fd);
+    PN_CHECK(why != ENOSPC && why != EDQUOT && why != EFBIG, PN_IO, "%s: the disk has no room for its %.1f MB: %s",
+             path, n_bytes / 1e6, strerror(why));
+    return PN_OK;
+}
+
+/* The room is there before HDF5 comes to know the file, and, as it empties what it creates, taken again. */
+pn_status pn_h5_create_with_room(const char *path, double n_bytes, hid_t *file) {
+    *file = -1;
+    PN_TRY(take_room(path, n_bytes));
+    PN_TRY(pn_h5_create(path, file));
+    return take_room(path, n_bytes);
+}
+
+/* Gives back what was too much. */
+static pn_status fit(const char *path) {
+    struct stat is;
+    PN_CHECK(!stat(path, &is) && !truncate(path, is.st_size), PN_IO, "%s: cannot finish the file: %s", path,
+             strerror(errno));
+    return PN_OK;
+}
+
+/* Makes it empty first: HDF5 may still have it open, and then removing it alone frees nothing. */
+static void discard(const char *path) {
+    const int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd >= 0) close(fd);
+    unlink(path);
+}
+
+pn_status pn_h5_end_file(hid_t *file, const char *path, pn_status s) {
+    const pn_status closed = pn_h5_close_file(file, path);
+    if (!s) s = closed;
+    if (!s) s = fit(path);
+    if (!s) s = pn_file_sync(path);
+    if (s) discard(path);
+    return s;
+}
+
+/* ---- datasets ---- */
 
 /* Groups and datasets alike: no time stamps, missing groups are made. */
 static hid_t link_properties(void) {

@@ -26,6 +26,16 @@ pn_status pn_h5_open(const char *path, hid_t *file);
 /* *file is set to -1 in all cases; closing is where a full disk shows. A negative *file is accepted. HDF5 may keep a
  * file open that it cannot finish: make it short before removing it, or the disk stays full. */
 pn_status pn_h5_close_file(hid_t *file, const char *path);
+
+/* pn_h5_create, with n_bytes of the disk taken for the file before, where its file system can do that: HDF5 does not
+ * get over a disk that fills up under it. PN_IO also where there is no room. End with pn_h5_end_file. */
+pn_status pn_h5_create_with_room(const char *path, double n_bytes, hid_t *file);
+/* What a file takes at most, beside the values of its datasets. */
+double pn_h5_overhead(int n_datasets, double n_chunks);
+/* s: of what was done with the file so far. It is closed and on disk, and room that was too much is given back; or it
+ * failed, here or before, and there is no such file. Returns the first that failed. As pn_h5_close_file of *file. */
+pn_status pn_h5_end_file(hid_t *file, const char *path, pn_status s);
+
 void pn_h5_close_dataset(hid_t *dataset);
 
 /* An empty dataset that grows, in chunks of `chunk` elements; a file holds whole chunks. `name` may hold groups

@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,25 +25,20 @@ int64_t pn_teacher_manifest_rows(const pn_teacher_manifest *m) {
 
 /* ---- writing ---- */
 
-static json_t *hex(uint64_t v) {
-    char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, v);
-    return json_string(text);
-}
-
 pn_status pn_teacher_manifest_write(const pn_teacher_manifest *m, const char *path) {
     const pn_teacher_info *o = &m->info;
     json_t *shards = json_array();
     for (int64_t i = 0; i < m->n_shards; i++)
-        json_array_append_new(shards, json_pack("{s:s, s:I, s:I, s:o}", "file", m->shards[i].file, "rows",
-                                                (json_int_t)m->shards[i].rows, "n_bytes",
-                                                (json_int_t)m->shards[i].n_bytes, "xxh3_64", hex(m->shards[i].hash)));
-    json_t *root = json_pack(
-        "{s:s, s:i, s:{s:s, s:o}, s:{s:o, s:I}, s:{s:o}, s:I, s:I, s:f, s:I, s:I, s:o}", "format", format_name,
-        "version", MANIFEST_VERSION, "teacher", "name", o->teacher, "xxh3_64", hex(o->teacher_hash), "tokenizer",
-        "xxh3_64", hex(o->tokenizer_hash), "vocab", (json_int_t)o->vocab, "mixture", "xxh3_64", hex(o->mixture_hash),
-        "sequence_length", (json_int_t)o->sequence_length, "k", (json_int_t)o->k, "temperature", o->temperature, "rows",
-        (json_int_t)pn_teacher_manifest_rows(m), "shard_rows", (json_int_t)m->shard_rows, "shards", shards);
+        json_array_append_new(
+            shards, json_pack("{s:s, s:I, s:I, s:o}", "file", m->shards[i].file, "rows", (json_int_t)m->shards[i].rows,
+                              "n_bytes", (json_int_t)m->shards[i].n_bytes, "xxh3_64", pn_json_hex(m->shards[i].hash)));
+    json_t *root =
+        json_pack("{s:s, s:i, s:{s:s, s:o}, s:{s:o, s:I}, s:{s:o}, s:I, s:I, s:f, s:I, s:I, s:o}", "format",
+                  format_name, "version", MANIFEST_VERSION, "teacher", "name", o->teacher, "xxh3_64",
+                  pn_json_hex(o->teacher_hash), "tokenizer", "xxh3_64", pn_json_hex(o->tokenizer_hash), "vocab",
+                  (json_int_t)o->vocab, "mixture", "xxh3_64", pn_json_hex(o->mixture_hash), "sequence_length",
+                  (json_int_t)o->sequence_length, "k", (json_int_t)o->k, "temperature", o->temperature, "rows",
+                  (json_int_t)pn_teacher_manifest_rows(m), "shard_rows", (json_int_t)m->shard_rows, "shards", shards);
     PN_CHECK(root && json_array_size(json_object_get(root, "shards")) == (size_t)m->n_shards, PN_MEMORY,
              "%s: out of memory, or the teacher's name is not valid UTF-8", path);
     pn_status s = pn_json_write(path, root);
@@ -53,15 +47,6 @@ pn_status pn_teacher_manifest_write(const pn_teacher_manifest *m, const char *pa
 }
 
 /* ---- reading ---- */
-
-static pn_status get_hex(const json_t *root, const char *path, const char *key, uint64_t *out) {
-    const char *text;
-    PN_TRY(pn_json_get_str(root, path, key, &text));
-    PN_CHECK(strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16, PN_FORMAT,
-             "%s: %s is not 16 hexadecimal digits", path, key);
-    *out = strtoull(text, NULL, 16);
-    return PN_OK;
-}
 
 /* Nothing is compressed, so a shard cannot hold more than its bytes: this bounds what a reader will allocate. */
 static pn_status read_shard(const char *path, const json_t *row, const pn_teacher_manifest *m, int64_t i, int64_t n,
@@ -77,7 +62,7 @@ static pn_status read_shard(const char *path, const json_t *row, const pn_teache
     PN_TRY(pn_json_get_str(row, where, "file", &name));
     pn_teacher_shard_name(i, s->rows, m->shard_rows, s->file);
     PN_CHECK(!strcmp(name, s->file), PN_FORMAT, "%s: the file is \"%.40s\", expected \"%s\"", where, name, s->file);
-    return get_hex(row, where, "xxh3_64", &s->hash);
+    return pn_json_get_hex(row, where, "xxh3_64", &s->hash);
 }
 
 static pn_status read_info(const char *path, const json_t *root, pn_teacher_info *o) {
@@ -86,10 +71,10 @@ static pn_status read_info(const char *path, const json_t *root, pn_teacher_info
     PN_CHECK(strlen(name) < sizeof o->teacher, PN_FORMAT, "%s: teacher.name is longer than %zu bytes", path,
              sizeof o->teacher - 1);
     memcpy(o->teacher, name, strlen(name) + 1);
-    PN_TRY(get_hex(root, path, "teacher.xxh3_64", &o->teacher_hash));
-    PN_TRY(get_hex(root, path, "tokenizer.xxh3_64", &o->tokenizer_hash));
+    PN_TRY(pn_json_get_hex(root, path, "teacher.xxh3_64", &o->teacher_hash));
+    PN_TRY(pn_json_get_hex(root, path, "tokenizer.xxh3_64", &o->tokenizer_hash));
     PN_TRY(pn_json_get_i64(root, path, "tokenizer.vocab", 1, INT32_MAX, &o->vocab));
-    PN_TRY(get_hex(root, path, "mixture.xxh3_64", &o->mixture_hash));
+    PN_TRY(pn_json_get_hex(root, path, "mixture.xxh3_64", &o->mixture_hash));
     PN_TRY(pn_json_get_i64(root, path, "sequence_length", 1, 1 << 24, &o->sequence_length));
     PN_TRY(pn_json_get_i64(root, path, "k", 1, o->vocab, &o->k));
     return pn_json_get_f64(root, path, "temperature", 1e-6, 1e6, &o->temperature);

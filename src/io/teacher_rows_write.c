@@ -35,14 +35,46 @@ int64_t pn_teacher_writer_rows(const pn_teacher_writer *w) {
 
 /* ---- opening ---- */
 
+/* Which shard a file of this name holds rows of; -1: none. */
+static int64_t shard_of(const char *name) {
+    char exact[PN_TEACHER_FILE_MAX];
+    long long i, rows = 0;
+    if (sscanf(name, "rows-%5lld-to-%18lld", &i, &rows) < 1 || i < 0) return -1;
+    pn_teacher_shard_name(i, rows, 0, exact);
+    return strcmp(name, exact) ? -1 : i;
+}
+
+/* What a writer leaves that stopped before it had its first shard. */
+static bool is_unfinished(const char *name) {
+    return shard_of(name) == 0 || !strcmp(name, "manifest.json.tmp");
+}
+
 static pn_status need_empty(const char *dir) {
     DIR *d = opendir(dir);
     PN_CHECK(d, PN_IO, "%s: cannot read the directory: %s", dir, strerror(errno));
     bool empty = true;
-    for (struct dirent *e; (e = readdir(d));) empty = empty && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."));
+    for (struct dirent *e; (e = readdir(d));)
+        empty = empty && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || is_unfinished(e->d_name));
     closedir(d);
     PN_CHECK(empty, PN_USAGE, "%s: has other files in it; name a new directory for the teacher's rows", dir);
     return PN_OK;
+}
+
+/* Shards that the manifest does not name: of a writer that was stopped before it did, or before it removed them. */
+static pn_status remove_unnamed(const pn_teacher_writer *w) {
+    const pn_teacher_manifest *m = &w->manifest;
+    char path[PN_PATH_MAX];
+    pn_status s = PN_OK;
+    DIR *d = opendir(w->dir);
+    PN_CHECK(d, PN_IO, "%s: cannot read the directory: %s", w->dir, strerror(errno));
+    for (struct dirent *e; !s && (e = readdir(d));) {
+        const int64_t i = shard_of(e->d_name);
+        if (i < 0 || (i < m->n_shards && !strcmp(m->shards[i].file, e->d_name))) continue;
+        s = pn_path_join(path, w->dir, e->d_name);
+        if (!s) unlink(path);
+    }
+    closedir(d);
+    return s;
 }
 
 static pn_status take_lock(pn_teacher_writer *w) {
@@ -95,13 +127,12 @@ static pn_status open_writer(pn_teacher_writer *w, const pn_teacher_info *info, 
     char path[PN_PATH_MAX];
     const int64_t row_bytes = pn_teacher_row_entries(info) * PN_TEACHER_ENTRY_BYTES;
     PN_TRY(pn_path_join(path, w->dir, "manifest.json"));
-    const bool there = pn_file_exists(path);
-    if (!there && pn_is_directory(w->dir)) PN_TRY(need_empty(w->dir));
     PN_TRY(pn_make_directories(w->dir));
     PN_TRY(take_lock(w));
-    if (there) {
+    if (pn_file_exists(path)) {
         PN_TRY(resume(w, path, info));
     } else {
+        PN_TRY(need_empty(w->dir));
         w->manifest.info = *info;
         w->manifest.shard_rows = shard_bytes / row_bytes > 1 ? shard_bytes / row_bytes : 1;
     }
@@ -109,7 +140,8 @@ static pn_status open_writer(pn_teacher_writer *w, const pn_teacher_info *info, 
     w->ids = malloc(n * sizeof *w->ids);
     w->log_p = malloc(n * sizeof *w->log_p);
     PN_CHECK(w->ids && w->log_p, PN_MEMORY, "%s: out of memory for a shard of %zu entries", w->dir, n);
-    return hold_last(w);
+    PN_TRY(hold_last(w));
+    return remove_unnamed(w);
 }
 
 pn_status pn_teacher_writer_open(const char *dir, const pn_teacher_info *info, int64_t shard_bytes,
@@ -156,13 +188,13 @@ static pn_status write_array(hid_t file, const char *path, const char *name, pn_
 
 static pn_status write_file(const pn_teacher_writer *w, const char *path) {
     const int64_t n = entries(w, w->held), row = entries(w, 1), chunk = row < MOST_CHUNK ? row : MOST_CHUNK;
+    const int64_t chunks = (n + chunk - 1) / chunk;
+    const double values = (double)(chunks * chunk * PN_TEACHER_ENTRY_BYTES);
     hid_t file;
-    PN_TRY(pn_h5_create(path, &file));
-    pn_status s = write_array(file, path, "ids", PN_H5_I32, chunk, n, w->ids);
+    pn_status s = pn_h5_create_with_room(path, values + pn_h5_overhead(2, 2 * (double)chunks), &file);
+    if (!s) s = write_array(file, path, "ids", PN_H5_I32, chunk, n, w->ids);
     if (!s) s = write_array(file, path, "log_p", PN_H5_F32, chunk, n, w->log_p);
-    const pn_status closed = pn_h5_close_file(&file, path);
-    PN_TRY(s ? s : closed);
-    return pn_file_sync(path);
+    return pn_h5_end_file(&file, path, s);
 }
 
 /* The rows that are held become the shard after the full ones, in place of one that has fewer of them. */

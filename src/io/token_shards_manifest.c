@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,17 +13,11 @@ static const char format_name[] = "postnas-token-shards";
 
 /* ---- writing ---- */
 
-static json_t *hex(uint64_t v) {
-    char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, v);
-    return json_string(text);
-}
-
 static json_t *shard_row(const pn_shard_entry *s) {
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "file", s->file, "n_tokens", (json_int_t)s->n_tokens,
                      "n_docs", (json_int_t)s->n_docs, "n_answers", (json_int_t)s->n_answers, "n_choices",
                      (json_int_t)s->n_choices, "n_choice_tokens", (json_int_t)s->n_choice_tokens, "n_bytes",
-                     (json_int_t)s->n_bytes, "xxh3_64", hex(s->hash));
+                     (json_int_t)s->n_bytes, "xxh3_64", pn_json_hex(s->hash));
 }
 
 pn_status pn_token_manifest_write(const pn_token_manifest *m, const char *path) {
@@ -32,8 +25,8 @@ pn_status pn_token_manifest_write(const pn_token_manifest *m, const char *path) 
     for (int64_t i = 0; i < m->n_shards; i++) json_array_append_new(shards, shard_row(&m->shards[i]));
     for (int i = 0; i < m->n_skills; i++) json_array_append_new(skills, json_string(m->skills[i]));
     json_t *root = json_pack("{s:s, s:i, s:{s:o, s:I}, s:s, s:s, s:o, s:b, s:o, s:o}", "format", format_name, "version",
-                             PN_MANIFEST_VERSION, "tokenizer", "xxh3_64", hex(m->tokenizer_hash), "vocab",
-                             (json_int_t)m->vocab, "source", m->source, "split", m->split, "seed", hex(m->seed),
+                             PN_MANIFEST_VERSION, "tokenizer", "xxh3_64", pn_json_hex(m->tokenizer_hash), "vocab",
+                             (json_int_t)m->vocab, "source", m->source, "split", m->split, "seed", pn_json_hex(m->seed),
                              "token_class", m->classes, "skills", skills, "shards", shards);
     PN_CHECK(root && json_array_size(json_object_get(root, "shards")) == (size_t)m->n_shards, PN_MEMORY,
              "%s: out of memory, or the source description is not valid UTF-8", path);
@@ -62,15 +55,6 @@ static pn_status want_text(const char *path, const char *where, const json_t *o,
     const json_t *v = json_object_get(o, key);
     PN_CHECK(json_is_string(v), PN_FORMAT, "%s: %s: \"%s\" is missing or not a text", path, where, key);
     *out = json_string_value(v);
-    return PN_OK;
-}
-
-static pn_status want_hex(const char *path, const char *where, const json_t *o, const char *key, uint64_t *out) {
-    const char *text;
-    PN_TRY(want_text(path, where, o, key, &text));
-    PN_CHECK(strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16, PN_FORMAT,
-             "%s: %s: \"%s\" is not 16 hexadecimal digits", path, where, key);
-    *out = strtoull(text, NULL, 16);
     return PN_OK;
 }
 
@@ -106,7 +90,9 @@ static pn_status read_shard(const char *path, const json_t *row, int64_t i, int6
     PN_TRY(want_count(path, where, row, "n_bytes", 1, INT64_MAX, &s->n_bytes));
     PN_CHECK(fits_in_file(s, pn_shard_token_bytes(vocab)), PN_FORMAT,
              "%s: %s: %lld bytes cannot hold the tokens it claims", path, where, (long long)s->n_bytes);
-    return want_hex(path, where, row, "xxh3_64", &s->hash);
+    char place[PN_PATH_MAX + sizeof where];
+    snprintf(place, sizeof place, "%s: %s", path, where);
+    return pn_json_get_hex(row, place, "xxh3_64", &s->hash);
 }
 
 static pn_status read_shards(const char *path, const json_t *root, pn_token_manifest *m) {
@@ -151,9 +137,9 @@ static pn_status read_all(const char *path, const json_t *root, pn_token_manifes
              path, (long long)version, PN_MANIFEST_VERSION);
     const json_t *tokenizer = json_object_get(root, "tokenizer");
     PN_CHECK(json_is_object(tokenizer), PN_FORMAT, "%s: \"tokenizer\" is missing or not an object", path);
-    PN_TRY(want_hex(path, "tokenizer", tokenizer, "xxh3_64", &m->tokenizer_hash));
+    PN_TRY(pn_json_get_hex(root, path, "tokenizer.xxh3_64", &m->tokenizer_hash));
     PN_TRY(want_count(path, "tokenizer", tokenizer, "vocab", 1, INT32_MAX, &m->vocab));
-    PN_TRY(want_hex(path, "manifest", root, "seed", &m->seed));
+    PN_TRY(pn_json_get_hex(root, path, "seed", &m->seed));
     PN_TRY(want_text(path, "manifest", root, "source", &text));
     PN_TRY(copy_text(path, text, &m->source));
     PN_TRY(want_text(path, "manifest", root, "split", &text));

@@ -33,7 +33,7 @@ pn_status pn_finetune_run(pn_config *c, const pn_launch *who);
 typedef struct pn_finetune_plan_options {
     double tokens_per_second; /* of a device; 0: not known, or measured */
     bool measure;             /* time a few steps of every stage on this machine's device */
-    int64_t devices;          /* that share the work evenly */
+    int64_t devices;          /* that share the work evenly, and the optimizer (zero.h) */
 } pn_finetune_plan_options;
 
 /* What training would take, to `out`: steps, memory by part, time. Trains nothing and writes nothing. */

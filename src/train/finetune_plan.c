@@ -12,10 +12,11 @@
 #include "recipe.h"
 
 typedef struct stage_plan {
-    double tokens, passes; /* trained on; passes of a step */
+    double tokens, passes; /* trained on; passes of a step, on a device */
+    int64_t pass_tokens;
     int64_t steps;
-    double weights, trained, teacher, teacher_own; /* counts */
-    double weight_bytes, gradient_bytes, moment_bytes, step_bytes;
+    double weights, trained, teacher, teacher_own;                 /* counts */
+    double weight_bytes, gradient_bytes, moment_bytes, step_bytes; /* on a device */
     pn_recompute recompute;
     double flops;             /* useful ones, per token */
     double tokens_per_second; /* of a device; 0: not known */
@@ -24,6 +25,7 @@ typedef struct stage_plan {
 typedef struct planner {
     const pn_recipe *recipe;
     const pn_finetune_plan_options *o;
+    pn_world world; /* one of as many ranks as there are devices, which meets nobody */
     pn_compute on;
     double gpu_bytes;    /* 0: no GPU here */
     pn_tokenizer *bytes; /* rows are made up: what they say changes nothing */
@@ -52,7 +54,6 @@ static void count(const pn_model *student, const pn_model *teacher, stage_plan *
         if (!v->wants_grad) continue;
         x->trained += n;
         x->gradient_bytes += n * sizeof(float);
-        x->moment_bytes += pn_adamw_bytes(n, v->dtype);
     }
     for (int i = 0; teacher && i < teacher->params->n; i++) {
         const pn_param *t = teacher->params->item[i];
@@ -80,6 +81,7 @@ static pn_status plan_work(const planner *p, const pn_train_job *job, stage_plan
     PN_TRY(pn_train_plan(&planned, free_bytes(p, &o, x), &x->recompute, &need));
     if (x->passes == 1) x->gradient_bytes = 0; /* they take the place of activations */
     x->step_bytes = need.step - x->gradient_bytes;
+    x->moment_bytes = need.optimizer;
     PN_TRY(pn_meter_flops(job, &x->flops));
     return PN_OK;
 }
@@ -123,7 +125,7 @@ static pn_status time_steps(const planner *p, int stage, const pn_train_job *pla
     double at[2] = { 0 };
     char name[96];
     pn_status s;
-    o.batch_tokens = pn_train_pass_tokens(&o); /* an update among as many passes costs less than here */
+    o.batch_tokens = x->pass_tokens; /* an update among as many passes costs less than here */
     o.micro_batch_tokens = o.evaluate_tokens = o.heldout_tokens = 0;
     o.tokens = (1 + MEASURED_STEPS) * o.batch_tokens;
     PN_TRY_GOTO(s, pn_model_create(&planned->student->config, PN_F32, NULL, &student), done);
@@ -158,12 +160,15 @@ static void print_stage(const planner *p, int stage, const stage_plan *x) {
     const pn_recipe_stage *s = &p->recipe->stage[stage];
     const double bytes = x->weight_bytes + x->gradient_bytes + x->moment_bytes + x->step_bytes;
     const double unit = bytes < 1e9 ? 1e6 : 1e9;
-    char name[96], tokens[24], weights[24], trained[24], own[24], flops[24];
+    char name[96], tokens[24], weights[24], trained[24], own[24], flops[24], each[48] = "", part[64] = "";
+    if (p->world.size > 1) {
+        snprintf(each, sizeof each, " on each of %d devices", p->world.size);
+        snprintf(part, sizeof part, " (of %.2f that the devices share)", x->moment_bytes * p->world.size / unit);
+    }
     fprintf(p->out, "%s\n", pn_recipe_stage_name(p->recipe, stage, name, sizeof name));
-    fprintf(p->out, "  %lld steps of %lld tokens, %s in all; %.0f %s of %lld, rows of %lld\n", (long long)x->steps,
+    fprintf(p->out, "  %lld steps of %lld tokens, %s in all; %.0f %s of %lld%s, rows of %lld\n", (long long)x->steps,
             (long long)s->train.batch_tokens, pn_compact_text(x->tokens, tokens, sizeof tokens), x->passes,
-            x->passes == 1 ? "pass" : "passes", (long long)pn_train_pass_tokens(&s->train),
-            (long long)s->sequence_length);
+            x->passes == 1 ? "pass" : "passes", (long long)x->pass_tokens, each, (long long)s->sequence_length);
     fprintf(p->out, "  %s weights, %s of them train", pn_compact_text(x->weights, weights, sizeof weights),
             pn_compact_text(x->trained, trained, sizeof trained));
     if (x->teacher > 0)
@@ -171,9 +176,9 @@ static void print_stage(const planner *p, int stage, const stage_plan *x) {
                 pn_compact_text(x->teacher_own, own, sizeof own));
     fprintf(
         p->out,
-        "\n  memory of a device %.2f %s: weights %.2f, moments and masters %.2f, gradients %.2f, activations%s %.2f\n"
+        "\n  memory of a device %.2f %s: weights %.2f, moments and masters %.2f%s, gradients %.2f, activations%s %.2f\n"
         "  backward makes again: %s; useful work %s operations per token\n",
-        bytes / unit, bytes < 1e9 ? "MB" : "GB", x->weight_bytes / unit, x->moment_bytes / unit,
+        bytes / unit, bytes < 1e9 ? "MB" : "GB", x->weight_bytes / unit, x->moment_bytes / unit, part,
         x->gradient_bytes / unit, x->passes == 1 ? ", whose place gradients take," : "", x->step_bytes / unit,
         pn_recompute_text(&x->recompute), pn_compact_text(x->flops, flops, sizeof flops));
     if (s->train.memory_gb > 0 && bytes + 1e9 > s->train.memory_gb * 1e9)
@@ -236,10 +241,11 @@ static pn_status plan_stage(const planner *p, int i, stage_plan *x) {
     pn_model *student, *teacher;
     pn_mixture *mixture;
     char name[96];
-    *x = (stage_plan){ .steps = pn_train_steps(o),
-                       .passes = (double)(o->batch_tokens / pn_train_pass_tokens(o)),
-                       .tokens_per_second = p->o->tokens_per_second };
+    *x = (stage_plan){ .steps = pn_train_steps(o), .tokens_per_second = p->o->tokens_per_second };
+    const int64_t share = o->batch_tokens / p->world.size, pass = pn_train_pass_tokens(o);
     x->tokens = (double)x->steps * (double)o->batch_tokens;
+    x->pass_tokens = pass < share ? pass : share;
+    x->passes = (double)(share / x->pass_tokens);
     PN_TRY(pn_recipe_planned(p->recipe, i, &p->on, &student, &teacher));
     count(student, teacher, x);
     int64_t words = 0;
@@ -250,7 +256,8 @@ static pn_status plan_stage(const planner *p, int i, stage_plan *x) {
                                .mixture = mixture,
                                .student = student,
                                .teacher = teacher,
-                               .teacher_words = words };
+                               .teacher_words = words,
+                               .world = &p->world };
     if (!s) s = plan_work(p, &job, x);
     if (!s && p->o->measure) s = time_steps(p, i, &job, x);
     pn_mixture_destroy(&mixture);
@@ -259,8 +266,21 @@ static pn_status plan_stage(const planner *p, int i, stage_plan *x) {
     return s;
 }
 
+/* As training would, before anything is told. */
+static pn_status check_devices(const planner *p) {
+    char path[32];
+    for (int i = 0; i < p->recipe->n_stages; i++) {
+        const pn_recipe_stage *stage = &p->recipe->stage[i];
+        snprintf(path, sizeof path, "stages.%d", i);
+        PN_TRY(pn_train_options_check_ranks(&stage->train, stage->sequence_length, p->world.size,
+                                            pn_config_where(p->recipe->config, path)));
+    }
+    return PN_OK;
+}
+
 static pn_status plan(const planner *p) {
     double seconds = 0;
+    PN_TRY(check_devices(p));
     for (int i = 0; i < p->recipe->n_stages; i++) {
         stage_plan x;
         PN_TRY(plan_stage(p, i, &x));
@@ -292,7 +312,7 @@ static pn_status plan_on(planner *p) {
 pn_status pn_finetune_plan(pn_config *c, const pn_finetune_plan_options *o, FILE *out) {
     static const char *const specials[] = { "<|endoftext|>" };
     pn_recipe *r = calloc(1, sizeof *r);
-    planner p = { .recipe = r, .o = o, .out = out };
+    planner p = { .recipe = r, .o = o, .world = { .size = (int)o->devices }, .out = out };
     pn_status s;
     PN_CHECK(r, PN_MEMORY, "out of memory");
     PN_TRY_GOTO(s, pn_recipe_read(c, r), done);

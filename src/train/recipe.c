@@ -163,6 +163,18 @@ static pn_status read_layers(pn_config *c, pn_recipe_layers *out) {
 
 /* ---- all of it ---- */
 
+/* Weights go from one end to the other in a line: between two sums above 0 there is none of 0. */
+static pn_status check_losses(const pn_train_options *o, const char *where) {
+    const int64_t steps = pn_train_steps(o);
+    for (int end = 0; end < 2; end++) {
+        const pn_loss_weights w = pn_loss_at(&o->loss, end ? steps - 1 : 0, steps);
+        PN_CHECK(w.ce + w.kl + w.feature > 0, PN_USAGE,
+                 "%s: every loss has weight 0 at the stage's %s: there set ce, kl or feature above 0", where,
+                 end ? "end" : "start");
+    }
+    return PN_OK;
+}
+
 static pn_status read_stage(pn_recipe *r, int i) {
     pn_recipe_stage *s = &r->stage[i];
     char path[64], mixture[80];
@@ -189,9 +201,7 @@ static pn_status read_stage(pn_recipe *r, int i) {
              "%s: teacher_logits hold words, and feature compares layer by layer: set feature: 0, or leave "
              "teacher_logits out, so that the teacher runs",
              pn_config_where(r->config, path));
-    PN_CHECK(follows || most.ce > 0, PN_USAGE, "%s: every loss has weight 0: set ce, kl or feature above 0",
-             pn_config_where(r->config, path));
-    return PN_OK;
+    return check_losses(&s->train, pn_config_where(r->config, path));
 }
 
 pn_status pn_recipe_read(pn_config *c, pn_recipe *out) {

@@ -22,6 +22,10 @@ START_TEST(finetune_checks_its_input_first) {
                                              "256 that divides batch_tokens 2048" },
         { "stages.0.kl=1", "stages.0: kl and feature need a teacher" },
         { "stages.0.teacher=base", "stages.0: a teacher without kl or feature teaches nothing" },
+        { "stages.0.ce=0",
+          "stages.0: every loss has weight 0 at the stage's start: there set ce, kl or feature above" },
+        { "stages.0.ce=[0,1]", "stages.0: every loss has weight 0 at the stage's start" },
+        { "stages.0.ce=[1,0]", "stages.0: every loss has weight 0 at the stage's end" },
         { "stages.0.kl=[1,2,3]", "kl lists 3 numbers; give one, or the first and the last" },
         { "stages.0.evaluate_tokens=4096", "evaluate_tokens asks for evaluations; say with heldout_tokens" },
         { "hybrid.layers=gated_deltanet", "--set: hybrid.layers: names 1 layers, and the model has 8" },
@@ -196,14 +200,23 @@ START_TEST(a_plan_needs_no_weights_and_writes_nothing) {
     program_result r = program("finetune --plan --config configs/jet-nemotron-2b.yaml --tokens-per-second 38000 "
                                "--devices 256 --set output=/tmp/pn_no_such_run");
     ck_assert_msg(r.code == 0, "%s", r.err);
-    holds(r.out, "stage 1/2 distil\n  47683 steps of 1048576 tokens, 50.0G in all; 64 passes of 16384, rows of 4096\n");
+    holds(r.out, "stage 1/2 distil\n  47683 steps of 1048576 tokens, 50.0G in all; 1 pass of 4096 on each of 256 "
+                 "devices, rows of 4096\n");
     holds(r.out, "1.96G weights, 809M of them train; teacher 1.54G, 388M of them its own");
     holds(r.out, "stage 2/2 whole\n  166893 steps of 2097152 tokens, 350G in all");
     holds(r.out, "1.96G weights, 1.96G of them train\n");
-    holds(r.out, "weights 3.93, moments and masters 19.65, gradients 7.86, activations ");
+    holds(r.out, "weights 3.93, moments and masters 0.08 (of 19.65 that the devices share), gradients 0.00, act");
     holds(r.out, "2924.0 GPU-hours; 11 h 25 min on 256 devices");
     holds(r.out, "begun now it ends 20");
     ck_assert(!pn_file_exists("/tmp/pn_no_such_run"));
+    r = program("finetune --plan --config configs/jet-nemotron-2b.yaml");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "50.0G in all; 64 passes of 16384, rows of 4096\n");
+    holds(r.out, "weights 3.93, moments and masters 19.65, gradients 7.86, activations ");
+    r = program("finetune --plan --config configs/jet-nemotron-2b.yaml --devices 24");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err,
+          "stages.0: batch_tokens 1048576 is not a multiple of 98304, a row of 4096 tokens for each of 24 ranks");
     r = program("finetune --plan --config configs/jet-nemotron-4b.yaml");
     ck_assert_msg(r.code == 0, "%s", r.err);
     holds(r.out, "3.96G weights, 3.96G of them train");

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "files.h"
+#include "full_disk.h"
 #include "hdf5_io.h"
 #include "io_fixture.h"
 
@@ -149,6 +150,58 @@ START_TEST(rows_of_something_else_are_not_added_to) {
 }
 END_TEST
 
+/* Killed while it wrote its first shard or manifest, or another shard, a writer leaves what no manifest names. */
+START_TEST(unfinished_files_are_written_again) {
+    static const char *const files[] = { "manifest.json", "rows-00000.h5", "rows-00001.h5", "rows-00002-to-2.h5" };
+    static const char *const left[] = { "rows-00000.h5", "rows-00000-to-2.h5", "manifest.json.tmp" };
+    static const char *const not_ours[] = { "rows-00001.h5", "rows-0.h5", "rows-00000.h5.old", "rows-00000-to-0.h5" };
+    const char *once = fresh("once"), *dir = fresh("left");
+    const pn_teacher_info o = info();
+    pn_teacher_writer *w;
+    write_rows(once, ROWS, ROWS);
+    ck_ok(pn_make_directories(dir));
+    for (int i = 0; i < 3; i++) write_text(file_in(dir, left[i]), "part of it");
+    write_rows(dir, 4, 2);
+    write_text(file_in(dir, "rows-00001-to-2.h5"), "part of it");
+    write_text(file_in(dir, "rows-00002.h5"), "part of it");
+    write_rows(dir, ROWS, 2);
+    for (int i = 0; i < 4; i++) same_file(once, dir, files[i]);
+    ck_assert(!pn_file_exists(file_in(dir, "rows-00000-to-2.h5")));
+    ck_assert(!pn_file_exists(file_in(dir, "rows-00001-to-2.h5")));
+    ck_assert(!pn_file_exists(file_in(dir, "rows-00002.h5")));
+    for (int i = 0; i < 4; i++) {
+        dir = fresh("not-ours");
+        ck_ok(pn_make_directories(dir));
+        write_text(file_in(dir, left[0]), "part of it");
+        write_text(file_in(dir, not_ours[i]), "mine");
+        ck_refused(pn_teacher_writer_open(dir, &o, SHARD_BYTES, &w), PN_USAGE, "other files");
+        ck_assert(pn_file_exists(file_in(dir, left[0])));
+    }
+}
+END_TEST
+
+/* Nothing of a shard that did not fit takes up the disk, and with room again the same writer goes on. */
+START_TEST(a_full_disk_leaves_no_part_of_a_shard) {
+    const pn_teacher_info o = info();
+    pn_teacher_writer *w;
+    const char *once = fresh("once"), *dir = fresh("short");
+    write_rows(once, ROWS, ROWS);
+    ck_ok(pn_teacher_writer_open(dir, &o, SHARD_BYTES, &w));
+    add_rows(w, 0, 1, 1);
+    let_files_grow(1000);
+    const pn_status s = pn_teacher_writer_save(w);
+    let_files_grow(RLIM_INFINITY);
+    ck_assert_msg(s == PN_IO && strstr(pn_error_message(), "rows-00000-to-1.h5: "), "%s", pn_error_message());
+    ck_assert(!pn_file_exists(file_in(dir, "rows-00000-to-1.h5")));
+    ck_ok(pn_teacher_writer_save(w));
+    pn_teacher_writer_close(&w);
+    holds_rows(dir, 1);
+    write_rows(dir, ROWS, ROWS);
+    static const char *const files[] = { "manifest.json", "rows-00000.h5", "rows-00001.h5", "rows-00002-to-2.h5" };
+    for (int i = 0; i < 4; i++) same_file(once, dir, files[i]);
+}
+END_TEST
+
 START_TEST(training_is_told_what_does_not_fit) {
     const char *dir = fresh("needs");
     pn_teacher_rows *r;
@@ -203,7 +256,7 @@ START_TEST(a_manifest_that_lies_is_refused) {
         { "\"rows\": 3", "\"rows\": 2", "rows" },
         { "\"rows\": 2", "\"rows\": 0", "rows" },
         { "rows-00000.h5", "../other.h5", "the file is \"../other.h5\", expected \"rows-00000.h5\"" },
-        { "\"xxh3_64\": \"1111", "\"xxh3_64\": \"11zz", "teacher.xxh3_64 is not 16 hexadecimal digits" },
+        { "\"xxh3_64\": \"1111", "\"xxh3_64\": \"11zz", "teacher.xxh3_64 must be 16 hexadecimal digits" },
         { "\"shards\"", "\"shard\"", "shards" },
         { "{", "", "manifest.json" },
     };
@@ -324,5 +377,6 @@ START_TEST(other_datasets_are_refused) {
 END_TEST
 
 TEST_MAIN("teacher_rows", rows_come_back_and_a_stopped_writer_ends_with_the_same_bytes,
-          rows_of_something_else_are_not_added_to, training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused,
+          rows_of_something_else_are_not_added_to, unfinished_files_are_written_again,
+          a_full_disk_leaves_no_part_of_a_shard, training_is_told_what_does_not_fit, a_manifest_that_lies_is_refused,
           a_shard_that_changed_is_refused, words_that_cannot_be_are_refused, other_datasets_are_refused)

@@ -67,6 +67,13 @@ START_TEST(getters) {
     ck_ok(pn_json_get_object(root, "c.json", "", &v));
     ck_assert_ptr_eq(v, root);
 
+    json_object_set_new(root, "hash", pn_json_hex(UINT64_MAX - 1));
+    uint64_t hash;
+    ck_ok(pn_json_get_hex(root, "c.json", "hash", &hash));
+    ck_assert(hash == UINT64_MAX - 1);
+    ck_ok(pn_json_get_str(root, "c.json", "hash", &text));
+    ck_assert_str_eq(text, "fffffffffffffffe");
+
     i = 99, x = 99, text = "kept";
     ck_ok(pn_json_find_i64(root, "c.json", "missing", 0, 100, &i));
     ck_ok(pn_json_find_i64(root, "c.json", "none", 0, 100, &i));
@@ -79,7 +86,10 @@ START_TEST(getters) {
 END_TEST
 
 START_TEST(getter_errors) {
-    json_t *root = parsed("{\"n\": 12, \"x\": 0.5, \"s\": \"8\", \"sub\": {\"list\": [1, 2]}}");
+    json_t *root =
+        parsed("{\"n\": 12, \"x\": 0.5, \"s\": \"8\", \"sub\": {\"list\": [1, 2]}, "
+               "\"hash\": [\"012345678\", \"0123456789abcde\", \"0123456789abcdef0\", \"0123456789abcdeF\"]}");
+    uint64_t hash;
     int64_t i;
     double x;
     bool flag;
@@ -91,6 +101,12 @@ START_TEST(getter_errors) {
     says(pn_json_get_i64(root, "c.json", "m", 1, 2, &i), "c.json: m is missing; it must be a whole number in 1 .. 2");
     says(pn_json_get_f64(root, "c.json", "s", 0, 1.5, &x),
          "c.json: s must be a number in 0 .. 1.5, but is the text \"8\"");
+    says(pn_json_get_hex(root, "c.json", "n", &hash), "c.json: n must be 16 hexadecimal digits, but is 12");
+    says(pn_json_get_hex(root, "c.json", "hash.0", &hash),
+         "c.json: hash.0 must be 16 hexadecimal digits, but is the text \"012345678\"");
+    ck_assert_int_eq(pn_json_get_hex(root, "c.json", "hash.1", &hash), PN_FORMAT);
+    ck_assert_int_eq(pn_json_get_hex(root, "c.json", "hash.2", &hash), PN_FORMAT);
+    ck_assert_int_eq(pn_json_get_hex(root, "c.json", "hash.3", &hash), PN_FORMAT);
     says(pn_json_get_bool(root, "c.json", "n", &flag), "c.json: n must be true or false, but is 12");
     says(pn_json_get_str(root, "c.json", "sub", &text), "c.json: sub must be text, but is an object");
     says(pn_json_get_array(root, "c.json", "sub.list", 3, 3, &v),
