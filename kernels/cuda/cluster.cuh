@@ -68,6 +68,15 @@ static __device__ __forceinline__ void pn_copy_piece(uint32_t to, const CUtensor
                      : "memory");
 }
 
+/* The same of the box at a place of a view (tensor_map_cuda.h), the first dimension first. */
+static __device__ __forceinline__ void pn_copy_box(uint32_t to, const CUtensorMap *map, int a, int b, int c, int d,
+                                                   uint32_t barrier, uint32_t mask) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0],"
+                 " [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(to),
+                 "l"(map), "r"(a), "r"(b), "r"(c), "r"(d), "r"(barrier), "h"((uint16_t)mask)
+                 : "memory");
+}
+
 #endif
 
 #endif

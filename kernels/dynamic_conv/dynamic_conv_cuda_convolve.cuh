@@ -2,47 +2,37 @@
 #ifndef PN_KERNELS_DYNAMIC_CONV_CUDA_CONVOLVE_CUH
 #define PN_KERNELS_DYNAMIC_CONV_CUDA_CONVOLVE_CUH
 
-#include "cuda/channels.cuh"
 #include "dynamic_conv_cuda_taps.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 template <int C, bool Near>
 static __device__ __forceinline__ void pn_dconv_put_values(const pn_dconv_walk<C> &walk, const pn_dconv_place &at,
-                                                           int tile, const float (*y)[4], const float *bias,
+                                                           int tile, const float (*y)[4], const float4 (*b)[4],
                                                            pn_bf16 *out) {
     const pn_dconv_cuda &v = walk.v;
-    const int64_t token = (int64_t)tile * PN_DCONV_TILE + at.row;
+    const int token = tile * PN_DCONV_TILE + at.row;
     int s[2] = {};
     if (Near) s[0] = pn_dconv_position(v.docs, token), s[1] = pn_dconv_position(v.docs, token + 1);
-    float sum[C / 16][2][4];
 #pragma unroll
     for (int u = 0; u < C / 16; u++) {
         const int channel = 16 * u + 4 * at.t;
-        float4 b[4];
         float x[2][PN_DCONV_WIDTH][4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) b[i] = ((const float4 *)bias)[channel + i];
         walk.template windows<Near>(token, at.row, channel, s, x);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float K[4][PN_DCONV_WIDTH];
-            pn_dconv_taps_of(y, u, r, b, K);
+            float K[4][PN_DCONV_WIDTH], sum[4];
+            pn_channels<pn_bf16, 4> values;
+            pn_dconv_taps_of(y, u, r, b[u], K);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float z = pn_dconv_sum_of(K[i], x[r], i);
-                sum[u][r][i] = z * pn_quick_sigmoid(z);
+                sum[i] = z * pn_quick_sigmoid(z);
             }
+            values.set(sum);
+            if (walk.channel0 + channel < v.channels && token + r < v.docs.tokens)
+                pn_dconv_put(out + (int64_t)(token + r) * v.channels + walk.channel0 + channel, values);
         }
-    }
-    /* Only now: what is stored cannot be told from what is loaded, and loads would wait. */
-#pragma unroll
-    for (int u = 0; u < C / 16; u++) {
-        const int64_t channel = walk.channel0 + 16 * u + 4 * at.t;
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            if (channel < v.channels && token + r < v.docs.tokens)
-                pn_channels_put<pn_bf16, 4>(out + (token + r) * v.channels + channel, sum[u][r]);
     }
 }
 
@@ -55,14 +45,10 @@ __global__ void __launch_bounds__(PN_DCONV_BOUNDS, 1)
                       pn_bf16 *out) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) unsigned char memory[];
-    const int64_t channel0 = (int64_t)blockIdx.x * C;
+    const int channel0 = (int)blockIdx.x * C;
     const int tiles = (int)((v.docs.tokens + PN_DCONV_TILE - 1) / PN_DCONV_TILE);
-    pn_dconv_tiles own = { {}, {}, (int)gridDim.y * PN_DCONV_GROUPS };
-#pragma unroll
-    for (int g = 0; g < PN_DCONV_GROUPS; g++) {
-        own.first[g] = (int)blockIdx.y * PN_DCONV_GROUPS + g;
-        own.count[g] = own.first[g] < tiles ? (tiles - own.first[g] + own.step - 1) / own.step : 0;
-    }
+    const int first = (int)blockIdx.y, step = (int)gridDim.y;
+    const pn_dconv_tiles own = { first, step, first < tiles ? (tiles - first + step - 1) / step : 0 };
     pn_dconv_begin<C>(v, memory);
     if (threadIdx.x < 128) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -70,26 +56,21 @@ __global__ void __launch_bounds__(PN_DCONV_BOUNDS, 1)
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         pn_dconv_walk<C> walk(v, own, memory, channel0);
-        float *bias = (float *)(memory + pn_dconv_shared<C>{ walk.steps }.bias_at());
+        float4 bias[C / 16][4];
         const pn_dconv_place at(walk.id);
         float y[C / 2][4];
         walk.open(bias);
-        for (int k = 0; k < own.rounds(); k++) {
-            if (k >= own.of(walk.group)) {
-                walk.skip();
-                continue;
-            }
-            const int64_t token = (int64_t)walk.tile(k) * PN_DCONV_TILE + at.row;
-            const int2 first = walk.ask_documents(token), second = walk.ask_documents(token + 1);
-            walk.taps(k, y);
-            walk.wait_values(k);
-            if (__any_sync(~0u, walk.near(first) | walk.near(second)))
-                pn_dconv_put_values<C, true>(walk, at, walk.tile(k), y, bias, out);
+        for (int i = walk.group; i < own.count; i += PN_DCONV_GROUPS) {
+            const int tile = own.tile(i);
+            const int2 documents = walk.ask_documents(tile * PN_DCONV_TILE + at.row);
+            walk.taps(i, y);
+            walk.wait_values(i);
+            if (__any_sync(~0u, pn_dconv_differ(documents)))
+                pn_dconv_put_values<C, true>(walk, at, tile, y, bias, out);
             else
-                pn_dconv_put_values<C, false>(walk, at, walk.tile(k), y, bias, out);
+                pn_dconv_put_values<C, false>(walk, at, tile, y, bias, out);
             walk.release_values();
         }
-        walk.finish();
     }
     pn_dconv_end();
 #endif

@@ -100,7 +100,12 @@ pn_status call_of(const pn_op_call *c, call *k) {
         PN_TRY(pn_tensor_map_of(name, k->h + first * k->v.rank, &h, &k->maps.h[odd]));
         PN_TRY(pn_tensor_map_of(name, k->c + first * k->v.channels, &of_c, &k->maps.c[odd]));
     }
-    return PN_OK;
+    /* Columns, pairs of tokens in eight neighbouring ones, the first or second of each, runs of 16 tokens. */
+    const int64_t tokens = k->v.docs.tokens, rank = k->v.rank;
+    const pn_tensor_view share = { { rank, 8, 2, tokens < 16 ? 1 : tokens / 16 },
+                                   { 1, 2 * rank, rank, 16 * rank },
+                                   { PN_DCONV_STEP, 8, 2, TILE / CLUSTER / 16 } };
+    return pn_tensor_map_of_view(name, k->h, &share, &k->maps.share);
 }
 
 template <int C, class G, class... P> pn_status walk_by(void (*kernel)(P...), const call &k, bool backward, G out) {
@@ -120,17 +125,27 @@ pn_status forward(const pn_op_call *c) {
                                     pn_values<pn_bf16>(c->out[1]));
 }
 
-/* Tiles of p and c, `rows` tokens each. */
-pn_status product_maps(const call &k, const pn_bf16 *p, int rows, pn_dconv_product_maps *m) {
-    PN_TRY(pn_tensor_map(name, p, k.v.docs.tokens, k.v.channels, rows, &m->p));
-    return pn_tensor_map(name, k.c, k.v.docs.tokens, k.v.channels, rows + PN_DCONV_BACK, &m->c);
+/* Tiles of p and c, `rows` tokens and `columns` channels each. */
+pn_status product_maps(const call &k, const pn_bf16 *p, int rows, int columns, pn_dconv_product_maps *m) {
+    const pn_tensor_pieces of_p = { k.v.docs.tokens, k.v.channels, 0, rows, columns, false };
+    const pn_tensor_pieces of_c = { k.v.docs.tokens, k.v.channels, 0, rows + PN_DCONV_BACK, columns, false };
+    PN_TRY(pn_tensor_map_of(name, p, &of_p, &m->p));
+    return pn_tensor_map_of(name, k.c, &of_c, &m->c);
 }
 
 pn_status add_hidden(const pn_op_call *c, const call &k, const pn_bf16 *p) {
     pn_dconv_product_maps m;
-    PN_TRY(product_maps(k, p, PN_DCONV_HIDDEN_TOKENS, &m));
-    /* A row is all taps of a channel. */
-    PN_TRY(pn_tensor_map(name, k.v.w2, k.v.channels, WIDTH * k.v.rank, PN_DCONV_HIDDEN_CHANNELS, &m.right));
+    PN_TRY(product_maps(k, p, PN_DCONV_HIDDEN_TOKENS, PN_DCONV_HIDDEN_SLAB, &m));
+    const int64_t rank = k.v.rank, pieces = rank / PN_DCONV_PIECE;
+    m.whole = rank % PN_DCONV_PIECE == 0;
+    if (m.whole) { /* columns of a piece, channels, pieces, taps */
+        const pn_tensor_view w2 = { { PN_DCONV_PIECE, k.v.channels, pieces, WIDTH },
+                                    { 1, WIDTH * rank, PN_DCONV_PIECE, rank },
+                                    { PN_DCONV_PIECE, PN_DCONV_HIDDEN_CHANNELS,
+                                      PN_DCONV_HIDDEN_COLUMNS / PN_DCONV_PIECE, WIDTH / CLUSTER } };
+        PN_TRY(pn_tensor_map_of_view(name, k.v.w2, &w2, &m.right));
+    } else /* a row is all taps of a channel */
+        PN_TRY(pn_tensor_map(name, k.v.w2, k.v.channels, WIDTH * rank, PN_DCONV_HIDDEN_CHANNELS, &m.right));
     return launch(
         pn_dconv_add_hidden,
         dim3(blocks_of(k.v.docs.tokens, PN_DCONV_HIDDEN_TOKENS), pn_cuda_blocks(k.v.rank, PN_DCONV_HIDDEN_COLUMNS)),
@@ -140,8 +155,16 @@ pn_status add_hidden(const pn_op_call *c, const call &k, const pn_bf16 *p) {
 
 pn_status add_weights(const pn_op_call *c, const call &k, const pn_bf16 *p) {
     pn_dconv_product_maps m;
-    PN_TRY(product_maps(k, p, TILE, &m));
-    PN_TRY(pn_tensor_map(name, k.h, k.v.docs.tokens, k.v.rank, TILE / CLUSTER, &m.right));
+    PN_TRY(product_maps(k, p, TILE, PN_DCONV_PIECE, &m));
+    const int64_t rank = k.v.rank, tokens = k.v.docs.tokens;
+    m.whole = rank % PN_DCONV_PIECE == 0;
+    if (m.whole) { /* columns of a piece, tokens, pieces */
+        const pn_tensor_view h = { { PN_DCONV_PIECE, tokens, rank / PN_DCONV_PIECE, 1 },
+                                   { 1, rank, PN_DCONV_PIECE, rank * tokens },
+                                   { PN_DCONV_PIECE, TILE / CLUSTER, PN_DCONV_WEIGHT_COLUMNS / PN_DCONV_PIECE, 1 } };
+        PN_TRY(pn_tensor_map_of_view(name, k.h, &h, &m.right));
+    } else
+        PN_TRY(pn_tensor_map(name, k.h, tokens, rank, TILE / CLUSTER, &m.right));
     const pn_dconv_weights to = { pn_f32_or_null(c->din[W2]), pn_f32_or_null(c->din[B2]), pn_op_adds(c, W2),
                                   pn_op_adds(c, B2) };
     return launch(

@@ -16,6 +16,7 @@ enum {
     PN_DCONV_HIDDEN_TOKENS = 128, /* of a block of dh: 64 of each warpgroup, */
     PN_DCONV_HIDDEN_COLUMNS = 384,
     PN_DCONV_HIDDEN_CHANNELS = 16, /* of a stage of w2, with all taps */
+    PN_DCONV_HIDDEN_SLAB = 32,     /* channels of p and c that come at once, in rows of 64 bytes */
     PN_DCONV_WEIGHT_CHANNELS = 48, /* of a block of dw2: 16 of each warpgroup, with all taps, */
     PN_DCONV_WEIGHT_COLUMNS = 192,
     PN_DCONV_WEIGHT_GROUPS = 3,
@@ -23,28 +24,31 @@ enum {
     PN_DCONV_WEIGHT_BOUNDS = PN_HAVE_WARPGROUP ? PN_DCONV_WEIGHT_THREADS : 32
 };
 
-/* Tiles of p and c, the latter from three tokens before; pieces of the right operand. */
+/* Tiles of p and c, the latter from three tokens before; of the right operand a block's share of a stage, if `whole`
+ * (pieces are), else a piece of it. */
 typedef struct pn_dconv_product_maps {
     CUtensorMap p, c, right;
+    bool whole;
 } pn_dconv_product_maps;
 
 /* Shared memory of a block of dh, in bytes from a multiple of 1024 on: stages of w2, [tap][64 columns][channel], and
- * slabs of p and c, 64 channels of the block's tokens. */
+ * slabs of p and c of the block's tokens. */
 struct pn_dconv_hidden_shared {
     static constexpr int piece = PN_DCONV_HIDDEN_CHANNELS * 128, pieces = PN_DCONV_HIDDEN_COLUMNS / PN_DCONV_PIECE;
-    static constexpr int stages = 3, stage = PN_DCONV_WIDTH * pieces * piece;
+    static constexpr int stages = 4, stage = PN_DCONV_WIDTH * pieces * piece;
     static constexpr int tokens = PN_DCONV_HIDDEN_TOKENS, c_rows = tokens + PN_DCONV_BACK;
-    static constexpr int p = tokens * 128, c = (c_rows + 7) / 8 * 8 * 128;
-    static constexpr int slabs = 2, slab = p + c, copied = p + c_rows * 128;
+    static constexpr int row = 2 * PN_DCONV_HIDDEN_SLAB, p = tokens * row, c = (c_rows + 7) / 8 * 8 * row;
+    static constexpr int slabs = 2, slab = p + c, copied = p + c_rows * row;
     static constexpr int slabs_at = stages * stage, barriers_at = slabs_at + slabs * slab;
     static constexpr int bytes = barriers_at + 2 * (stages + slabs) * 8;
 };
 
-/* The same of dw2: stages of 64 tokens of h, [64 columns][token], p and c. */
+/* The same of dw2: stages of 64 tokens of h, [half of them][64 columns][token], p and c. */
 struct pn_dconv_weight_shared {
-    static constexpr int piece = PN_DCONV_TILE * 128, pieces = PN_DCONV_WEIGHT_COLUMNS / PN_DCONV_PIECE;
+    static constexpr int pieces = PN_DCONV_WEIGHT_COLUMNS / PN_DCONV_PIECE, half = PN_DCONV_TILE / PN_DCONV_CLUSTER;
+    static constexpr int piece = half * 128;
     static constexpr int c_rows = PN_DCONV_TILE + PN_DCONV_BACK;
-    static constexpr int p_at = pieces * piece, c_at = p_at + PN_DCONV_TILE * 128;
+    static constexpr int p_at = PN_DCONV_CLUSTER * pieces * piece, c_at = p_at + PN_DCONV_TILE * 128;
     static constexpr int stages = 5, stage = c_at + (c_rows + 7) / 8 * 8 * 128, copied = c_at + c_rows * 128;
     static constexpr int barriers_at = stages * stage, bytes = barriers_at + 2 * stages * 8;
 };
@@ -55,6 +59,10 @@ static __device__ __forceinline__ uint32_t pn_dconv_times(uint32_t a, uint32_t b
     uint32_t y;
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
     return y;
+}
+/* Piece `piece` of 16 bytes of row `row` of 64. */
+static __device__ __forceinline__ uint32_t pn_dconv_short_piece(int row, int piece) {
+    return (uint32_t)(row * 64 + (piece ^ row / 2 % 4) * 16);
 }
 /* Full and empty barriers one after the other, of `n` stages, which `warps` warps free. */
 static __device__ __forceinline__ void pn_dconv_make_stages(uint32_t at, int n, uint32_t warps) {
@@ -86,6 +94,12 @@ static __device__ __forceinline__ void pn_dconv_copy_w2(const pn_dconv_product_m
     for (int channel = 0; channel < channels; channel += PN_DCONV_HIDDEN_CHANNELS, at.next()) {
         pn_barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
         pn_barrier_expect(full + 8 * at.stage, size::stage);
+        if (maps.whole) {
+            pn_copy_box(memory + (uint32_t)(at.stage * size::stage + block * taps * size::pieces * size::piece),
+                        &maps.right, 0, channel, column0 / PN_DCONV_PIECE, block * taps, full + 8 * at.stage,
+                        (1u << PN_DCONV_CLUSTER) - 1);
+            continue;
+        }
         for (int i = block * taps * size::pieces; i < (block + 1) * taps * size::pieces; i++) {
             const int column = i / size::pieces * (int)rank + column0 + i % size::pieces * PN_DCONV_PIECE;
             pn_copy_piece(memory + (uint32_t)(at.stage * size::stage + i * size::piece), &maps.right, column, channel,
@@ -98,7 +112,7 @@ static __device__ __forceinline__ void pn_dconv_copy_slabs(const pn_dconv_produc
     typedef pn_dconv_hidden_shared size;
     const uint32_t full = memory + size::barriers_at + 16 * size::stages, empty = full + 8 * size::slabs;
     pn_ring<size::slabs> at;
-    for (int channel = 0; channel < channels; channel += PN_DCONV_PIECE, at.next()) {
+    for (int channel = 0; channel < channels; channel += PN_DCONV_HIDDEN_SLAB, at.next()) {
         const uint32_t to = memory + (uint32_t)(size::slabs_at + at.stage * size::slab);
         pn_barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
         pn_barrier_expect(full + 8 * at.stage, size::copied);
@@ -121,18 +135,18 @@ static __device__ __forceinline__ void pn_dconv_multiply_hidden(const pn_cuda_do
     pn_ring<size::stages> at;
     pn_ring<size::slabs> of;
     if (group + 1 == PN_DCONV_GROUPS) pn_dconv_pass_turn(group, PN_DCONV_GROUPS);
-    for (int slab = 0; slab < channels; slab += PN_DCONV_PIECE, of.next()) {
+    for (int slab = 0; slab < channels; slab += PN_DCONV_HIDDEN_SLAB, of.next()) {
         const uint32_t p = memory + (uint32_t)(size::slabs_at + of.stage * size::slab), c = p + size::p;
         const int steps = (int)min((channels - slab + PN_DCONV_HIDDEN_CHANNELS - 1) / PN_DCONV_HIDDEN_CHANNELS,
-                                   (int64_t)(PN_DCONV_PIECE / PN_DCONV_HIDDEN_CHANNELS));
+                                   (int64_t)(PN_DCONV_HIDDEN_SLAB / PN_DCONV_HIDDEN_CHANNELS));
         pn_barrier_wait(slab_full + 8 * of.stage, of.parity);
         for (int q = 0; q < steps; q++, at.next()) {
             const int piece = 2 * q + (int)lane / 16;
             uint32_t a[PN_DCONV_WIDTH][4], of_p[4];
-            pn_load4(of_p, p + pn_dconv_piece(line, piece));
+            pn_load4(of_p, p + pn_dconv_short_piece(line, piece));
 #pragma unroll
             for (int w = 0; w < PN_DCONV_WIDTH; w++) {
-                pn_load4(a[w], c + pn_dconv_piece(line + w, piece));
+                pn_load4(a[w], c + pn_dconv_short_piece(line + w, piece));
 #pragma unroll
                 for (int i = 0; i < 4; i++) a[w][i] = pn_dconv_times(of_p[i], a[w][i]);
             }
@@ -218,25 +232,30 @@ static __device__ __forceinline__ void pn_dconv_copy_tokens(const pn_dconv_produ
                                                             int column0, uint32_t memory) {
     typedef pn_dconv_weight_shared size;
     const uint32_t full = memory + size::barriers_at, empty = full + 8 * size::stages;
-    const int share = PN_DCONV_TILE / PN_DCONV_CLUSTER, block = (int)pn_cluster_rank();
+    const uint32_t all = (1u << PN_DCONV_CLUSTER) - 1;
+    const int block = (int)pn_cluster_rank();
     pn_ring<size::stages> at;
     for (int i = 0; i < tiles; i++, at.next()) {
         const uint32_t to = memory + (uint32_t)(at.stage * size::stage), hears = full + 8 * at.stage;
         const int token = i * PN_DCONV_TILE;
         pn_barrier_wait(empty + 8 * at.stage, at.parity ^ 1);
         pn_barrier_expect(hears, size::copied);
-        for (int j = 0; j < size::pieces; j++)
-            pn_copy_piece(to + (uint32_t)(j * size::piece + block * share * 128), &maps.right,
-                          column0 + j * PN_DCONV_PIECE, token + block * share, hears, (1u << PN_DCONV_CLUSTER) - 1);
+        const uint32_t h = to + (uint32_t)(block * size::pieces * size::piece);
+        if (maps.whole)
+            pn_copy_box(h, &maps.right, 0, token + block * size::half, column0 / PN_DCONV_PIECE, 0, hears, all);
+        for (int j = 0; j < size::pieces && !maps.whole; j++)
+            pn_copy_piece(h + (uint32_t)(j * size::piece), &maps.right, column0 + j * PN_DCONV_PIECE,
+                          token + block * size::half, hears, all);
         pn_copy_piece(to + size::p_at, &maps.p, channel0, token, hears, 1);
         pn_copy_piece(to + size::c_at, &maps.c, channel0, token - PN_DCONV_BACK, hears, 1);
     }
 }
 
-/* Whether a document begins in tile i, or less than three tokens before it. */
-static __device__ __forceinline__ bool pn_dconv_begins(const pn_cuda_docs &docs, int i) {
+/* The documents of the third token before tile i and of its last: they differ where one begins in between. */
+static __device__ __forceinline__ int2 pn_dconv_ask_documents(const pn_cuda_docs &docs, int i) {
     const int64_t first = (int64_t)i * PN_DCONV_TILE, last = min(first + PN_DCONV_TILE, docs.tokens) - 1;
-    return i == 0 || (first < docs.tokens && docs.doc[first - PN_DCONV_BACK] != docs.doc[last]);
+    if (first >= docs.tokens) return { 0, 0 };
+    return { i ? docs.doc[first - PN_DCONV_BACK] : -1, docs.doc[last] };
 }
 
 /* y = dK^T h for the warp's channels, eight from piece `octet` of the block's on, and taps, two from `tap` on; sum: of
@@ -250,13 +269,14 @@ static __device__ __forceinline__ void pn_dconv_multiply_weights(const pn_cuda_d
     const int lane = (int)threadIdx.x % 32;
     /* Rows of c whose address this lane gives: two taps of eight tokens, then of the next eight. */
     const int line = 8 * (lane / 16) + lane % 8 + lane / 8 % 2 + tap;
-    bool near = pn_dconv_begins(docs, 0);
+    int2 documents = pn_dconv_ask_documents(docs, 0);
     pn_ring<size::stages> at;
     if (group + 1 == PN_DCONV_WEIGHT_GROUPS) pn_dconv_pass_turn(group, PN_DCONV_WEIGHT_GROUPS);
     for (int i = 0; i < tiles; i++, at.next()) {
         const uint32_t h = memory + (uint32_t)(at.stage * size::stage), p = h + size::p_at, c = h + size::c_at;
-        const bool near_next = pn_dconv_begins(docs, i + 1); /* read ahead */
+        const bool near = pn_dconv_differ(documents);
         uint32_t a[4][4], of_p[4];
+        documents = pn_dconv_ask_documents(docs, i + 1); /* read ahead */
         pn_barrier_wait(full + 8 * at.stage, at.parity);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
@@ -286,13 +306,13 @@ static __device__ __forceinline__ void pn_dconv_multiply_weights(const pn_cuda_d
         pn_warpgroup_begin();
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            pn_warpgroup<PN_DCONV_WEIGHT_COLUMNS>::add<true>(y, a[k], b + (uint64_t)(k * 16 * 128 / 16));
+            pn_warpgroup<PN_DCONV_WEIGHT_COLUMNS>::add<true>(
+                y, a[k], b + (uint64_t)((16 * k / size::half * size::pieces * size::half + 16 * k % size::half) * 8));
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         pn_dconv_pass_turn(group, PN_DCONV_WEIGHT_GROUPS);
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
         pn_warpgroup_keep(y, PN_DCONV_WEIGHT_COLUMNS / 8);
         if (lane < PN_DCONV_CLUSTER) pn_barrier_arrive(empty + 8 * at.stage, (uint32_t)lane);
-        near = near_next;
     }
     if (group == 0) pn_dconv_wait_turn(group);
 }
@@ -322,11 +342,11 @@ static __global__ void __launch_bounds__(PN_DCONV_WEIGHT_BOUNDS, 1)
     }
     pn_cluster_meet();
     if (threadIdx.x < 128) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         if (threadIdx.x == 0) pn_dconv_copy_tokens(maps, tiles, channel0, column0, at);
         __syncwarp();
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
         const pn_dconv_place place((int)threadIdx.x % 128);
         const int group = (int)threadIdx.x / 128 - 1;
         const int octet = 2 * group + place.warp / 2, tap = 2 * (place.warp % 2);

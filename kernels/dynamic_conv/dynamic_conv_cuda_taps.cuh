@@ -13,6 +13,7 @@
 #ifndef PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 #define PN_KERNELS_DYNAMIC_CONV_CUDA_TAPS_CUH
 
+#include "cuda/channels.cuh"
 #include "cuda/cluster.cuh"
 #include "cuda/element.cuh"
 #include "cuda/tensor_core.cuh"
@@ -27,7 +28,7 @@ enum {
     PN_DCONV_BACK = PN_DCONV_WIDTH - 1,
     PN_DCONV_TILE = 64, /* tokens */
     PN_DCONV_STEP = 64, /* columns of h in a slot: rows of 128 bytes */
-    PN_DCONV_SLOTS = 7,
+    PN_DCONV_SLOTS = 8,
     PN_DCONV_CLUSTER = 2, /* blocks */
     PN_DCONV_GROUPS = 2,  /* warpgroups of a block that multiply, after the one that copies */
     PN_DCONV_MULTIPLY = 128 * PN_DCONV_GROUPS,
@@ -44,9 +45,9 @@ typedef struct pn_dconv_cuda {
 } pn_dconv_cuda;
 
 /* Of the even tokens and of the odd ones: pieces of h, 8 tokens and 64 columns; of c, a tile's and the two before, C
- * channels. */
+ * channels. share: 64 columns of h for a block's share of a tile, where all of that exists. */
 typedef struct pn_dconv_maps {
-    CUtensorMap h[2], c[2];
+    CUtensorMap h[2], c[2], share;
 } pn_dconv_maps;
 
 /* Slots for all columns of h. */
@@ -62,28 +63,24 @@ template <int C> struct pn_dconv_shared {
     static constexpr int value_row = 2 * C; /* of c; 8 neighbouring rows of 96 bytes meet every bank as often */
     static constexpr int value_rows = PN_DCONV_TILE / 2 + 2;
     static constexpr int half = (value_rows * value_row + 127) / 128 * 128; /* even tokens, then odd ones */
-    static constexpr int bias = columns * 4;
-    static constexpr int halo = PN_DCONV_BACK * C * 4; /* three tokens of floats: backward */
+    static constexpr int halo = PN_DCONV_BACK * C * 4;                      /* three tokens of floats: backward */
     static_assert(C % 16 == 0, "whole fragments");
 
     int steps; /* strips of w2 */
     __host__ __device__ int slots_at() const { return steps * strip; }
     __host__ __device__ int values_at() const { return slots_at() + PN_DCONV_SLOTS * slot; }
-    __host__ __device__ int bias_at() const { return values_at() + PN_DCONV_GROUPS * 2 * half; }
-    __host__ __device__ int barriers_at() const { return bias_at() + bias; }
+    __host__ __device__ int barriers_at() const { return values_at() + PN_DCONV_GROUPS * 2 * half; }
     __host__ __device__ int halo_at() const { return barriers_at() + 2 * (PN_DCONV_SLOTS + PN_DCONV_GROUPS) * 8; }
     __host__ __device__ int bytes(bool backward) const {
         return halo_at() + (backward ? PN_DCONV_GROUPS * 5 * halo : 0);
     }
 };
 
-/* The tiles of a block: warpgroup g has count[g] of them, first[g], first[g] + step, ... The warpgroups alternate for
- * as long as both have some; the blocks of a cluster have the same tiles. */
+/* The tiles of a block, first, first + step, ..., which its warpgroups have in turn; the blocks of a cluster have the
+ * same ones. */
 struct pn_dconv_tiles {
-    int first[PN_DCONV_GROUPS], count[PN_DCONV_GROUPS], step;
-    __device__ __forceinline__ int rounds() const { return max(count[0], count[1]); }
-    __device__ __forceinline__ int of(int group) const { return group ? count[1] : count[0]; }
-    __device__ __forceinline__ int tile(int group, int k) const { return (group ? first[1] : first[0]) + k * step; }
+    int first, step, count;
+    __device__ __forceinline__ int tile(int i) const { return first + i * step; }
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -93,8 +90,7 @@ static __device__ __forceinline__ void pn_dconv_sync(int group) {
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
 }
 
-/* All threads that multiply: this one waits for the others, or only lets them go on. */
-static_assert(PN_DCONV_MULTIPLY == 256, "as many threads");
+/* Two warpgroups: this one waits for the other, or only lets it go on. */
 static __device__ __forceinline__ void pn_dconv_meet(int barrier) {
     asm volatile("bar.sync %0, 256;" ::"r"(barrier) : "memory");
 }
@@ -176,38 +172,40 @@ struct pn_dconv_barriers {
 
 /* One thread: all slots of h, in the order of turns. */
 static __device__ __forceinline__ void pn_dconv_copy_hidden(const pn_dconv_maps &maps, const pn_dconv_tiles &tiles,
-                                                            int steps, uint32_t slots, const pn_dconv_barriers &bar) {
+                                                            int64_t tokens, int steps, uint32_t slots,
+                                                            const pn_dconv_barriers &bar) {
     constexpr int slot = PN_DCONV_TILE * 128, share = PN_DCONV_TILE / PN_DCONV_CLUSTER;
+    constexpr uint32_t all = (1u << PN_DCONV_CLUSTER) - 1;
     const int rank = (int)pn_cluster_rank();
     pn_ring<PN_DCONV_SLOTS> at;
-    for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
-        const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
-        if (k >= tiles.of(group)) continue;
-        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 + share / 2 * rank;
+    for (int i = 0; i < tiles.count; i++) {
+        const int first = tiles.tile(i) * PN_DCONV_TILE + share * rank;
         for (int s = 0; s < steps; s++, at.next()) {
             pn_barrier_wait(bar.empty + 8 * at.stage, at.parity ^ 1);
             pn_barrier_expect(bar.full + 8 * at.stage, slot);
-            for (int i = 0; i < share / 8; i++)
-                pn_copy_piece(slots + (uint32_t)(at.stage * slot + rank * share * 128 + i * 1024), &maps.h[i % 2],
-                              s * PN_DCONV_STEP, pair + i / 2 * 8, bar.full + 8 * at.stage,
-                              (1u << PN_DCONV_CLUSTER) - 1);
+            const uint32_t to = slots + (uint32_t)(at.stage * slot + rank * share * 128);
+            if (first + share <= tokens) {
+                pn_copy_box(to, &maps.share, s * PN_DCONV_STEP, 0, 0, first / 16, bar.full + 8 * at.stage, all);
+                continue;
+            }
+            for (int k = 0; k < share / 8; k++)
+                pn_copy_piece(to + (uint32_t)(k * 1024), &maps.h[k % 2], s * PN_DCONV_STEP, first / 2 + k / 2 * 8,
+                              bar.full + 8 * at.stage, all);
         }
     }
 }
 /* Another: the values of all tiles. */
 template <int C>
 static __device__ __forceinline__ void pn_dconv_copy_values(const pn_dconv_maps &maps, const pn_dconv_tiles &tiles,
-                                                            int64_t channel0, uint32_t values,
+                                                            int channel0, uint32_t values,
                                                             const pn_dconv_barriers &bar) {
     typedef pn_dconv_shared<C> shared;
-    for (int i = 0; i < PN_DCONV_GROUPS * tiles.rounds(); i++) {
-        const int group = i % PN_DCONV_GROUPS, k = i / PN_DCONV_GROUPS;
-        if (k >= tiles.of(group)) continue;
-        const int pair = tiles.tile(group, k) * PN_DCONV_TILE / 2 - 2;
-        pn_barrier_wait(bar.values_empty + 8 * group, k % 2 ^ 1);
+    for (int i = 0; i < tiles.count; i++) {
+        const int group = i % PN_DCONV_GROUPS, pair = tiles.tile(i) * PN_DCONV_TILE / 2 - 2;
+        pn_barrier_wait(bar.values_empty + 8 * group, i / PN_DCONV_GROUPS % 2 ^ 1);
         pn_barrier_expect(bar.values_full + 8 * group, 2 * shared::value_rows * shared::value_row);
         for (int odd = 0; odd < 2; odd++)
-            pn_copy_piece(values + (uint32_t)((2 * group + odd) * shared::half), &maps.c[odd], (int)channel0, pair,
+            pn_copy_piece(values + (uint32_t)((2 * group + odd) * shared::half), &maps.c[odd], channel0, pair,
                           bar.values_full + 8 * group, 1);
     }
 }
@@ -217,6 +215,12 @@ static __device__ __forceinline__ int pn_dconv_position(const pn_cuda_docs &docs
     return token < docs.tokens ? (int)token - docs.offset[docs.doc[token]] : PN_DCONV_TILE;
 }
 
+/* Two documents that were asked for before: not waited for until here. */
+static __device__ __forceinline__ bool pn_dconv_differ(int2 documents) {
+    asm volatile("" : "+r"(documents.x), "+r"(documents.y));
+    return documents.x != documents.y;
+}
+
 /* What a thread that multiplies has. */
 template <int C> struct pn_dconv_walk {
     typedef pn_dconv_shared<C> shared;
@@ -224,27 +228,25 @@ template <int C> struct pn_dconv_walk {
     const pn_dconv_cuda &v;
     const pn_dconv_tiles &tiles;
     const int group, id, steps; /* id: of the thread in its warpgroup */
-    const int64_t channel0;     /* of the block */
+    const int channel0;         /* of the block */
     const uint32_t w2, slots;   /* addresses */
     const pn_dconv_barriers bar;
     const unsigned char *value_rows;
-    pn_ring<PN_DCONV_SLOTS> at; /* what is multiplied next */
 
     __device__ pn_dconv_walk(const pn_dconv_cuda &of, const pn_dconv_tiles &of_tiles, unsigned char *memory,
-                             int64_t first_channel)
+                             int first_channel)
         : v(of), tiles(of_tiles), group((int)threadIdx.x / 128 - 1), id((int)threadIdx.x % 128),
           steps(pn_dconv_steps(of.rank)), channel0(first_channel), w2(pn_shared(memory)),
           slots(w2 + (uint32_t)shared{ steps }.slots_at()), bar(w2 + (uint32_t)shared{ steps }.barriers_at()),
           value_rows(memory + shared{ steps }.values_at() + group * 2 * shared::half) {}
 
-    __device__ __forceinline__ int tile(int k) const { return tiles.tile(group, k); }
-
-    /* Before anything else: the block's rows of w2, and b2 of its channels. */
-    __device__ __forceinline__ void open(float *bias) {
+    /* Before anything else: the block's rows of w2, and b2 of the thread's channels, 16 u + 4 t + i. */
+    __device__ __forceinline__ void open(float4 (*bias)[4]) {
         const int64_t rows = v.channels * PN_DCONV_WIDTH;
         const int first = (int)threadIdx.x - 128, piece = first % 8;
         for (int column = first / 8; column < shared::columns; column += PN_DCONV_MULTIPLY / 8) {
-            const int64_t row = (channel0 + pn_dconv_channel_of(column)) * PN_DCONV_WIDTH + pn_dconv_tap_of(column);
+            const int64_t row =
+                (int64_t)(channel0 + pn_dconv_channel_of(column)) * PN_DCONV_WIDTH + pn_dconv_tap_of(column);
             const pn_bf16 *from = v.w2 + row * v.rank;
             const uint32_t to = w2 + pn_dconv_piece(column, piece);
             for (int s = 0; s < steps; s++) {
@@ -254,35 +256,27 @@ template <int C> struct pn_dconv_walk {
             }
         }
         pn_copies_commit();
-        for (int i = first; i < shared::columns; i += PN_DCONV_MULTIPLY) {
-            const int64_t row = channel0 * PN_DCONV_WIDTH + i;
-            bias[i] = row < rows ? v.b2[row] : 0;
+#pragma unroll
+        for (int i = 0; i < C / 4; i++) {
+            const int channel = channel0 + i / 4 * 16 + id % 4 * 4 + i % 4;
+            bias[i / 4][i % 4] = channel < v.channels ? ((const float4 *)v.b2)[channel] : make_float4(0, 0, 0, 0);
         }
         pn_copies_wait<0>();
         pn_warpgroup_see();
-        pn_dconv_meet(1 + PN_DCONV_GROUPS);
-        if (group) {
-            pass_turn();
-            if (tiles.count[0]) skip_slots();
-        }
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + PN_DCONV_GROUPS), "r"(PN_DCONV_MULTIPLY) : "memory");
     }
-    __device__ __forceinline__ void skip_slots() {
-        for (int s = 0; s < steps; s++) at.next();
+    __device__ __forceinline__ int group_after() const {
+        return group + 1 < PN_DCONV_GROUPS ? group + 1 : 0;
     }
-    /* Turns with the tensor cores. Each warpgroup takes as many, with or without a tile, and the first one more. */
-    __device__ __forceinline__ void wait_turn() const { pn_dconv_meet(2 + PN_DCONV_GROUPS + group); }
-    __device__ __forceinline__ void pass_turn() const { pn_dconv_let(3 + PN_DCONV_GROUPS - group); }
-    __device__ __forceinline__ void skip() const {
-        wait_turn();
-        pass_turn();
+    __device__ __forceinline__ int group_before() const {
+        return group ? group - 1 : PN_DCONV_GROUPS - 1;
     }
-    __device__ __forceinline__ void finish() const {
-        if (!group) wait_turn();
-    }
-    /* y = the taps of this warpgroup's tile number k, less b2. */
-    __device__ __forceinline__ void taps(int k, float (*y)[4]) {
+    /* y = the taps of the block's tile number i, less b2. The warpgroups take turns with the tensor cores. */
+    __device__ __forceinline__ void taps(int i, float (*y)[4]) const {
+        const int before = i * steps;
+        pn_ring<PN_DCONV_SLOTS> at = { before % PN_DCONV_SLOTS, (uint32_t)(before / PN_DCONV_SLOTS % 2) };
         int last = 0; /* the slot of products under way */
-        wait_turn();
+        if (i > 0) pn_dconv_meet(2 + PN_DCONV_GROUPS + group);
         for (int s = 0; s < steps; s++, at.next()) {
             pn_barrier_wait(bar.full + 8 * at.stage, at.parity);
             const uint64_t a = pn_dconv_operand(slots + (uint32_t)(at.stage * shared::slot));
@@ -292,7 +286,7 @@ template <int C> struct pn_dconv_walk {
             for (int q = 0; q < PN_DCONV_STEP / 16; q++) /* of 32 bytes */
                 pn_dconv_product<shared::columns>::add(y, a + 2 * q, b + 2 * q, s + q);
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-            if (s + 1 == steps) pass_turn();
+            if (s + 1 == steps && i + 1 < tiles.count) pn_dconv_let(2 + PN_DCONV_GROUPS + group_after());
             asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
             if (s) release(last);
             last = at.stage;
@@ -300,14 +294,21 @@ template <int C> struct pn_dconv_walk {
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
         release(last);
         pn_warpgroup_keep(y, shared::columns / 8);
-        if (k + group < tiles.of(1 - group)) skip_slots();
+    }
+    /* What the warpgroup of tile i - 1 wrote before this is there, and what this one wrote. */
+    __device__ __forceinline__ void hand_over(int i) const {
+        if (i > 0)
+            pn_dconv_meet(2 + 2 * PN_DCONV_GROUPS + group);
+        else
+            pn_dconv_sync(group);
+        if (i + 1 < tiles.count) pn_dconv_let(2 + 2 * PN_DCONV_GROUPS + group_after());
     }
     /* In both blocks: either fills the other's slots. */
     __device__ __forceinline__ void release(int slot) const {
         if (id % 32 < PN_DCONV_CLUSTER) pn_barrier_arrive(bar.empty + 8 * slot, (uint32_t)(id % 32));
     }
-    __device__ __forceinline__ void wait_values(int k) const {
-        pn_barrier_wait(bar.values_full + 8 * group, k % 2);
+    __device__ __forceinline__ void wait_values(int i) const {
+        pn_barrier_wait(bar.values_full + 8 * group, (uint32_t)(i / PN_DCONV_GROUPS % 2));
     }
     __device__ __forceinline__ void release_values() const {
         __syncwarp();
@@ -316,7 +317,7 @@ template <int C> struct pn_dconv_walk {
     /* The windows of `token`, which is row `row` of the tile, and of the next, four channels from `channel` (of the
      * block) on. Near: their positions s in their documents may be below 3, and what is before comes from the state. */
     template <bool Near>
-    __device__ __forceinline__ void windows(int64_t token, int row, int channel, const int s[2],
+    __device__ __forceinline__ void windows(int token, int row, int channel, const int s[2],
                                             float x[2][PN_DCONV_WIDTH][4]) const {
 #pragma unroll
         for (int m = 0; m <= PN_DCONV_WIDTH; m++) { /* from the third token before on, an odd one */
@@ -334,7 +335,7 @@ template <int C> struct pn_dconv_walk {
         for (int r = 0; r < 2; r++)
             if (Near && s[r] < PN_DCONV_BACK) begin_window(token + r, channel, s[r], x[r]);
     }
-    __device__ __forceinline__ void begin_window(int64_t token, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
+    __device__ __forceinline__ void begin_window(int token, int channel, int s, float x[PN_DCONV_WIDTH][4]) const {
         const int64_t doc = v.docs.doc[token];
 #pragma unroll
         for (int w = 0; w < PN_DCONV_BACK; w++) {
@@ -346,27 +347,23 @@ template <int C> struct pn_dconv_walk {
             }
         }
     }
-    /* The documents of a token and of the third before it: asked for ahead, and looked at after the products. */
-    __device__ __forceinline__ int2 ask_documents(int64_t token) const {
+    /* The documents of the third before a token and of the next: asked for ahead, and looked at after the products. */
+    __device__ __forceinline__ int2 ask_documents(int token) const {
         if (token >= v.docs.tokens) return { 0, 0 };
-        if (token < PN_DCONV_BACK) return { 0, -1 };
-        return { v.docs.doc[token], v.docs.doc[token - PN_DCONV_BACK] };
-    }
-    static __device__ __forceinline__ bool near(int2 documents) {
-        asm volatile("" : "+r"(documents.x), "+r"(documents.y));
-        return documents.x != documents.y;
+        if (token < PN_DCONV_BACK) return { -1, 0 };
+        return { v.docs.doc[token - PN_DCONV_BACK], v.docs.doc[min(token + 1, (int)v.docs.tokens - 1)] };
     }
 };
 
 /* The copying warpgroup. */
 template <int C>
 static __device__ __forceinline__ void pn_dconv_copy(const pn_dconv_cuda &v, const pn_dconv_maps &maps,
-                                                     const pn_dconv_tiles &tiles, unsigned char *memory,
-                                                     int64_t channel0) {
+                                                     const pn_dconv_tiles &tiles, unsigned char *memory, int channel0) {
     const pn_dconv_shared<C> shared = { pn_dconv_steps(v.rank) };
     const uint32_t at = pn_shared(memory);
     const pn_dconv_barriers bar(at + (uint32_t)shared.barriers_at());
-    if (threadIdx.x == 0) pn_dconv_copy_hidden(maps, tiles, shared.steps, at + (uint32_t)shared.slots_at(), bar);
+    if (threadIdx.x == 0)
+        pn_dconv_copy_hidden(maps, tiles, v.docs.tokens, shared.steps, at + (uint32_t)shared.slots_at(), bar);
     if (threadIdx.x == 32) pn_dconv_copy_values<C>(maps, tiles, channel0, at + (uint32_t)shared.values_at(), bar);
     __syncwarp();
 }
@@ -396,6 +393,10 @@ static __device__ __forceinline__ void pn_dconv_taps_of(const float (*y)[4], int
         K[i][0] = first[0] + b[i].x, K[i][1] = first[1] + b[i].y;
         K[i][2] = second[0] + b[i].z, K[i][3] = second[1] + b[i].w;
     }
+}
+/* For what is not read again here: loads need not wait for it. */
+static __device__ __forceinline__ void pn_dconv_put(pn_bf16 *to, const pn_channels<pn_bf16, 4> &x) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(x.pair[0]), "r"(x.pair[1]));
 }
 static __device__ __forceinline__ float pn_dconv_sum_of(const float K[PN_DCONV_WIDTH], const float x[PN_DCONV_WIDTH][4],
                                                         int i) {
