@@ -390,9 +390,9 @@ static void judge_all(pn_control *c, double now) {
         if (now - m->heard > patience * c->limit)
             pn_control_fail(c, r, "no sign of life for %.3g s (stopped, or its machine or network is gone)%s%s",
                             now - m->heard, while_, m->doing);
-        if (!m->waits && now - m->progressed > patience * c->limit)
-            pn_control_fail(c, r, "its main thread hangs: no progress for %.3g s%s%s", now - m->progressed, while_,
-                            m->doing);
+        const double idle = m->heard - m->progressed; /* and there were signs of life */
+        if (!m->waits && idle > patience * c->limit)
+            pn_control_fail(c, r, "its main thread hangs: no progress for %.3g s%s%s", idle, while_, m->doing);
         all_wait = all_wait && m->waits;
         if (m->progressed > last) last = m->progressed;
     }

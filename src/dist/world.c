@@ -90,9 +90,9 @@ static pn_status make_comm(pn_world *w, pn_collectives what, pn_pool_kind memory
     }
 }
 
-pn_status pn_world_agree(const pn_world *w, const char *what, pn_status mine) {
+pn_status pn_world_agree(pn_world *w, const char *what, pn_status mine) {
     const pn_status s = pn_control_agree(w->control, what, mine);
-    if (s && s != PN_COMM && w->rank > 0) pn_error_clear();
+    w->agreed = s && !pn_control_failed(w->control);
     return s;
 }
 
@@ -153,9 +153,9 @@ static pn_status wait_for_others(pn_control *c, pn_status how) {
 }
 
 pn_status pn_world_close(pn_world *w, pn_status how) {
-    bool orderly = w->control && (how == PN_OK || how == PN_INTERRUPTED);
+    bool orderly = w->control && (how == PN_OK || how == PN_INTERRUPTED || w->agreed);
     if (w->control && !orderly) pn_control_abort(w->control, pn_error_message());
-    if (orderly && w->comm) how = wait_for_others(w->control, how);
+    if (orderly && (w->comm || w->agreed)) how = wait_for_others(w->control, how);
     orderly = w->control && !pn_control_failed(w->control);
     pn_comm_destroy(&w->comm);
     if (w->mpi) pn_mpi_end(orderly);

@@ -35,6 +35,7 @@ typedef struct pn_world {
     pn_control *control;
     pn_comm *comm;
     bool mpi;
+    bool agreed; /* all ranks know how they have failed */
 } pn_world;
 
 /* Meets the others, picks this rank's GPU (memory PN_POOL_DEVICE) and how many threads it computes with, and makes the
@@ -43,13 +44,12 @@ typedef struct pn_world {
  * or machine lacks what `collectives` names. */
 pn_status pn_world_open(const pn_launch *who, const pn_world_options *o, int threads, pn_pool_kind memory,
                         pn_world *out);
-/* As pn_control_agree, for input that all ranks read alike: where it is bad rank 0 has the story, and the others none
- * to print. */
-pn_status pn_world_agree(const pn_world *w, const char *what, pn_status mine);
+/* As pn_control_agree, for what ends the run where it fails: pn_world_close leaves the story to rank 0. */
+pn_status pn_world_agree(pn_world *w, const char *what, pn_status mine);
 /* how: how this rank's work ended. A failure of its own becomes that of all ranks, with the message that is there.
- * After PN_OK and a stop (PN_INTERRUPTED) it waits for the others to come here: launchers may end all ranks when the
- * first one ends, and none is to be in the middle of its work then. Returns how, or PN_COMM when another rank failed
- * meanwhile. A zeroed world: nothing to do. */
+ * After PN_OK, a stop (PN_INTERRUPTED) and a failure that all have agreed on it waits for the others to come here:
+ * launchers may end all ranks when the first one ends, and none is to be in the middle of its work then. Returns how,
+ * or PN_COMM when another rank failed meanwhile. A zeroed world: nothing to do. */
 pn_status pn_world_close(pn_world *w, pn_status how);
 
 #endif

@@ -159,7 +159,7 @@ void pn_checkpoint_writer_close(pn_checkpoint_writer **out) {
     const bool unknown = w->open && !alone(w);
     if (w->open && join(w))
         pn_warn("step %lld is not saved: %s", (long long)w->step, w->message);
-    else if (unknown)
+    else if (unknown && w->where.ranks->rank == 0)
         pn_warn("step %lld is not saved: the run ended before all ranks knew that they had written it",
                 (long long)w->step);
     free(w->text);

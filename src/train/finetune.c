@@ -57,7 +57,7 @@ static pn_status meet(finetune *f, const pn_launch *who) {
 }
 
 /* How the work of each rank, or of rank 0 for all, went. */
-static pn_status agree(const finetune *f, const char *what, pn_status mine) {
+static pn_status agree(finetune *f, const char *what, pn_status mine) {
     return world_of(f) ? pn_world_agree(&f->world, what, mine) : mine;
 }
 
@@ -199,6 +199,7 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
                                .mfu_tflops = r->top.mfu_tflops };
     if (world_of(f)) pn_control_busy(f->world.control, NULL);
     s = pn_train_run(&job, NULL);
+    if (s == PN_NUMERIC) s = agree(f, "a step that is not finite", s); /* it is so on all */
     if (world_of(f)) pn_control_busy(f->world.control, "between two stages");
 done:
     pn_teacher_rows_close(&rows);

@@ -1,5 +1,6 @@
 #include "ranks.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Room for what every rank says. */
@@ -35,6 +36,17 @@ pn_status pn_ranks_word(const pn_world *w, pn_rank_word *word) {
         word->stop = word->stop || all[r].stop;
         if (r == 0) word->save = all[r].save;
     }
+    free(all);
+    return s;
+}
+
+pn_status pn_ranks_say(const pn_world *w, char *text, size_t n_bytes) {
+    char *all;
+    if (pn_ranks_of(w) == 1) return PN_OK;
+    PN_TRY(make_room(w, n_bytes, &all));
+    pn_status s = pn_control_exchange(w->control, "what went wrong", text, n_bytes, all);
+    for (int r = w->size - 1; r >= 0 && !s; r--)
+        if (all[(size_t)r * n_bytes]) snprintf(text, n_bytes, "%s", all + (size_t)r * n_bytes);
     free(all);
     return s;
 }

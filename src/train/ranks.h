@@ -24,4 +24,7 @@ typedef struct pn_rank_word {
 } pn_rank_word;
 pn_status pn_ranks_word(const pn_world *w, pn_rank_word *word);
 
+/* What the lowest rank with something to say says: text, of as many bytes everywhere, on all of them. */
+pn_status pn_ranks_say(const pn_world *w, char *text, size_t n_bytes);
+
 #endif

@@ -5,7 +5,7 @@
 pn_status pn_saving_open(const char *name, const pn_checkpoint_place *where, const pn_checkpoint_array *arrays, int n,
                          bool read_only, pn_saving *out, int64_t *step) {
     int64_t there;
-    *out = (pn_saving){ .name = name, .arrays = arrays, .n = n };
+    *out = (pn_saving){ .name = name, .arrays = arrays, .n = n, .first = !where->ranks || where->ranks->rank == 0 };
     if (!where->dir) return PN_OK;
     PN_TRY(pn_checkpoint_read(where, arrays, n, &there));
     if (there >= 0) *step = there;
@@ -15,8 +15,9 @@ pn_status pn_saving_open(const char *name, const pn_checkpoint_place *where, con
 
 static pn_status spare(const pn_saving *v, pn_status s) {
     if (s != PN_IO) return s;
-    pn_warn("%s: a checkpoint was not written: %s; training goes on, and what was saved before stays", v->name,
-            pn_error_message());
+    if (v->first)
+        pn_warn("%s: a checkpoint was not written: %s; training goes on, and what was saved before stays", v->name,
+                pn_error_message());
     return PN_OK;
 }
 

@@ -9,6 +9,7 @@ typedef struct pn_saving {
     pn_checkpoint_writer *writer; /* NULL: nothing is saved */
     const pn_checkpoint_array *arrays;
     int n;
+    bool first; /* of the ranks: warns */
 } pn_saving;
 
 /* Reads the newest state that is whole into the arrays; *step stays as it is when there is none. Borrows all of it.

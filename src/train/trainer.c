@@ -166,12 +166,14 @@ static pn_status locate(trainer *r, char where[PN_DISTILL_WHERE]) {
     return PN_OK;
 }
 
-/* For people, with `cause`, what is wrong. The tape is used. */
+/* For people, with `cause`, what is wrong, in rank 0. The tape is used. */
 static void explain(trainer *r, const char *cause, bool passes_over) {
     const pn_train_job *job = r->job;
     char where[PN_DISTILL_WHERE] = "";
     pn_status s = locate(r, where);
-    if (!s && *where) pn_warn("%s: step %lld: not finite in %s", job->name, (long long)r->step + 1, where);
+    const pn_status told = pn_ranks_say(job->world, where, sizeof where);
+    if (!pn_ranks_first(job->world)) return;
+    if (!s && !told && *where) pn_warn("%s: step %lld: not finite in %s", job->name, (long long)r->step + 1, where);
     if (passes_over)
         pn_warn("%s: step %lld changes nothing and is passed over (%lld in a row, %lld in all): %s", job->name,
                 (long long)r->step + 1, (long long)r->skipped[IN_A_ROW], (long long)r->skipped[IN_ALL], cause);

@@ -70,6 +70,12 @@ static const char *said(const running *p) {
     return text;
 }
 
+static int lines_with(const char *text, const char *part) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, part)); at++) n++;
+    return n;
+}
+
 /* Exit code, or 128 + signal; -1: it runs. */
 static int code_so_far(running *p) {
     int status;
@@ -304,8 +310,7 @@ static bool go_on_and_kill(kills *k, const char *dir, int n) {
     }
     ck_assert_msg(code == 3, "exit code %d: %s", code, said(&p));
     snprintf(text, sizeof text, "postnas: error: rank %d failed: its process ended", victim);
-    int others = 0;
-    for (const char *at = said(&p); (at = strstr(at, text)); at++) others++;
+    const int others = lines_with(said(&p), text);
     ck_assert_msg(others == n - 1, "%d of %d say \"%s\": %s", others, n - 1, text, said(&p));
     return false;
 }
@@ -391,8 +396,7 @@ START_TEST(a_rank_that_stops_is_an_error_on_all) {
     const double began = pn_seconds();
     while (others < RANKS - 1 && pn_seconds() - began < 10 * LIMIT) {
         usleep(20000);
-        others = 0;
-        for (const char *at = said(&p); (at = strstr(at, text)); at++) others++;
+        others = lines_with(said(&p), text);
     }
     printf("all said it %.1f s after a rank stopped; the limit is %d s\n", pn_seconds() - began, LIMIT);
     ck_assert_msg(others == RANKS - 1, "%d of %d said it: %s", others, RANKS - 1, said(&p));
@@ -424,6 +428,47 @@ START_TEST(a_signal_to_the_launcher_saves) {
     kills k = { 0 };
     to_the_end(&k, dir, 2);
     ck_same_model(whole, dir);
+}
+END_TEST
+
+/* The small base with a word whose embedding is NaN, in dir. */
+static void spoil_base(const char *dir) {
+    static const char embedding[] = "\"model.embed_tokens.weight\"", at[] = "\"data_offsets\":";
+    enum { WORD = ';', WIDTH = 64 };
+    char command[512], path[PN_PATH_MAX], *file;
+    size_t n_bytes;
+    snprintf(command, sizeof command, "cp -r data/quickstart-base %s", dir);
+    ck_assert_int_eq(system(command), 0);
+    ck_ok(pn_path_join(path, dir, "model.safetensors"));
+    ck_ok(pn_file_read(path, 1 << 24, &file, &n_bytes));
+    uint64_t header;
+    memcpy(&header, file, sizeof header);
+    const char *entry = strstr(file + 8, embedding), *offsets = entry ? strstr(entry, at) : NULL;
+    ck_assert_ptr_nonnull(offsets);
+    const size_t begin = strtoul(offsets + strlen(at) + strspn(offsets + strlen(at), " ["), NULL, 10);
+    memset(file + 8 + header + begin + (size_t)WORD * WIDTH * sizeof(uint16_t), 0xff, WIDTH * sizeof(uint16_t));
+    ck_ok(pn_file_write(path, file, n_bytes));
+    free(file);
+}
+
+START_TEST(steps_that_are_not_finite_are_told_once) {
+    char dir[256], base[256], more[512];
+    begin();
+    strcpy(dir, scratch("not-finite"));
+    strcpy(base, scratch("base"));
+    spoil_base(base);
+    snprintf(more, sizeof more, "-q --set model=%s --set stages.0.skip_steps=2", base);
+    running p = start_run(dir, 4, more);
+    ck_assert_int_eq(finish(&p), 3);
+    const char *text = said(&p);
+    for (int step = 1; step <= 2; step++) {
+        snprintf(more, sizeof more, "warning: stage 1/2 distil: step %d changes nothing and is passed over", step);
+        ck_assert_msg(lines_with(text, more) == 1, "%s", text);
+        snprintf(more, sizeof more, "warning: stage 1/2 distil: step %d: not finite in student, the embedding", step);
+        ck_assert_msg(lines_with(text, more) == 1, "%s", text);
+    }
+    ck_assert_msg(lines_with(text, "postnas: error: ") == 1, "%s", text);
+    holds(text, "postnas: error: stage 1/2 distil: step 3, after 2 passed over in a row and 2 in all: the loss is ");
 }
 END_TEST
 
@@ -472,4 +517,4 @@ END_TEST
 
 TEST_MAIN("ranks", any_number_of_ranks_trains_the_same, mpirun_gives_the_bits_of_our_launcher,
           a_killed_rank_costs_no_bit, any_number_goes_on_where_a_rank_was_killed, a_rank_that_stops_is_an_error_on_all,
-          a_signal_to_the_launcher_saves, bad_ranks_are_refused_first)
+          a_signal_to_the_launcher_saves, steps_that_are_not_finite_are_told_once, bad_ranks_are_refused_first)
