@@ -206,9 +206,9 @@ static pn_status come_to_end(nccl *n, pn_ticket last) {
 static pn_status nccl_finish(pn_comm *c) {
     nccl *n = c->data;
     if (!c->last) return PN_OK;
-    const char *busy = pn_control_busy(c->control, "waiting for the GPU");
+    pn_control_waiting(c->control, true);
     const pn_status s = come_to_end(n, c->last);
-    pn_control_busy(c->control, busy);
+    pn_control_waiting(c->control, false);
     return s;
 }
 

@@ -107,6 +107,25 @@ START_TEST(long_work_is_no_hang) {
 }
 END_TEST
 
+/* Longer than ranks may wait for one another: while somebody works, that is not what they do. */
+static int work_very_long(ranks *r, int rank, pn_control *control) {
+    const char *before = pn_control_busy(control, "reading the state");
+    RANK_CHECK(&r->report[rank], !before, "it was busy with %s", before);
+    if (rank > 0) usleep((useconds_t)(6.5 * r->limit * 1e6));
+    RANK_OK(&r->report[rank], pn_control_barrier(control, "after very long work"));
+    pn_control_busy(control, NULL);
+    return 0;
+}
+
+START_TEST(very_long_work_is_no_deadlock) {
+    ranks *r = ranks_new(3);
+    r->limit = 0.6;
+    ranks_start(r, work_very_long);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 static int give_up(ranks *r, int rank, pn_control *control) {
     if (rank != 2) return sum_until_failure(r, rank, control);
     pn_comm *comm;
@@ -153,6 +172,7 @@ static int wait_for_ever(ranks *r, int rank, pn_control *control) {
     float x = 0;
     pn_status s;
     RANK_OK(&r->report[rank], pn_comm_tcp(control, &comm));
+    pn_control_busy(control, rank == 0 ? "writing a checkpoint" : NULL); /* which waiting is no part of */
     if (rank == 0)
         s = pn_control_barrier(control, "checkpoint");
     else
@@ -168,8 +188,9 @@ START_TEST(all_wait_for_one_another) {
     ranks_start(r, wait_for_ever);
     ranks_all_succeed(r);
     for (int i = 0; i < 2; i++)
-        ck_assert_msg(strstr(r->report[i].message, "all ranks have waited for one another"), "%s",
-                      r->report[i].message);
+        ck_assert_msg(strstr(r->report[i].message, "all ranks have waited for one another") &&
+                          strstr(r->report[i].message, "writing a checkpoint"),
+                      "%s", r->report[i].message);
     ranks_free(r);
 }
 END_TEST
@@ -222,5 +243,5 @@ START_TEST(a_failure_calls_back_once) {
 END_TEST
 
 TEST_MAIN("faults", a_killed_rank, a_stopped_rank, a_hung_main_thread, long_work_is_no_hang,
-          a_rank_that_gives_up_says_why, a_rank_that_ends_early, all_wait_for_one_another, a_rank_that_works_longest,
-          a_failure_calls_back_once)
+          very_long_work_is_no_deadlock, a_rank_that_gives_up_says_why, a_rank_that_ends_early,
+          all_wait_for_one_another, a_rank_that_works_longest, a_failure_calls_back_once)
