@@ -261,6 +261,14 @@ static void disconnect(nccl *n) {
     n->comm = NULL;
 }
 
+/* Not orderly: this rank has failed, and cannot wait for others. */
+static void drop(nccl *n) {
+    pthread_mutex_lock(&n->lock);
+    if (n->comm) (void)lib.CommAbort(n->comm);
+    n->comm = NULL;
+    pthread_mutex_unlock(&n->lock);
+}
+
 static void free_nccl(nccl *n) {
     disconnect(n);
     pn_device_free(n->nothing);
@@ -272,12 +280,24 @@ static void free_nccl(nccl *n) {
     free(n);
 }
 
+/* NCCL's kernels end when the communicator is aborted, and its stream runs empty. */
+static void nccl_abandon(pn_comm *c) {
+    nccl *n = c->data;
+    drop(n);
+    (void)cudaStreamSynchronize(n->stream);
+}
+
 static void nccl_destroy(pn_comm *c) {
     free_nccl(c->data);
 }
 
 static const pn_comm_type type = {
-    .name = "nccl", .start = nccl_start, .wait = nccl_wait, .finish = nccl_finish, .destroy = nccl_destroy
+    .name = "nccl",
+    .start = nccl_start,
+    .wait = nccl_wait,
+    .finish = nccl_finish,
+    .abandon = nccl_abandon,
+    .destroy = nccl_destroy,
 };
 
 pn_status pn_comm_nccl(pn_control *control, pn_comm **out) {

@@ -20,8 +20,9 @@ typedef struct tcp {
 static pn_status lost(tcp *t, int rank) {
     pn_control *c = t->base.control;
     const double deadline = pn_seconds() + pn_control_limit(c) / 2;
-    while (!pn_control_failed(c) && pn_seconds() < deadline) usleep(1000);
-    if (!pn_control_failed(c)) pn_control_lost(c, rank, "its connection for data was closed");
+    while (!pn_control_failed(c) && !atomic_load(&t->base.stop) && pn_seconds() < deadline) usleep(1000);
+    PN_TRY(pn_transport_status(&t->base));
+    pn_control_lost(c, rank, "its connection for data was closed");
     return pn_control_status(c);
 }
 
@@ -33,7 +34,7 @@ static pn_status tcp_exchange(pn_transport *base, int to, const void *out, size_
         struct pollfd p[2] = { { .fd = sent < n_out ? t->fd[to] : -1, .events = POLLOUT },
                                { .fd = got < n_in ? t->fd[from] : -1, .events = POLLIN } };
         poll(p, 2, LOOK_MS);
-        PN_TRY(pn_control_status(base->control));
+        PN_TRY(pn_transport_status(base));
         if (p[0].fd >= 0 && p[0].revents) {
             const size_t n = n_out - sent < SLICE ? n_out - sent : SLICE;
             const long m = pn_net_send(t->fd[to], (const char *)out + sent, n);
@@ -150,7 +151,9 @@ static pn_status open_all(tcp *t) {
 pn_status pn_comm_tcp(pn_control *control, pn_comm **out) {
     tcp *t = calloc(1, sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
-    t->base = (pn_transport){ &type, pn_control_rank(control), pn_control_size(control), control };
+    t->base = (pn_transport){
+        .type = &type, .rank = pn_control_rank(control), .size = pn_control_size(control), .control = control
+    };
     t->fd = malloc((size_t)t->base.size * sizeof *t->fd);
     pn_status s = t->fd ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     for (int r = 0; !s && r < t->base.size; r++) t->fd[r] = -1;
