@@ -395,8 +395,10 @@ static void judge_all(pn_control *c, double now) {
             pn_control_fail(c, r, "no sign of life for %.3g s (stopped, or its machine or network is gone)%s%s",
                             now - m->heard, while_, m->doing);
         if (!m->state && now - m->progressed > patience * c->limit)
-            pn_control_fail(c, r, "its main thread hangs: no progress for %.3g s%s%s", now - m->progressed, while_,
-                            m->doing);
+            pn_control_fail(c, r,
+                            "its main thread hangs: no progress for %.3g s%s%s; if it only needs longer, raise "
+                            "ranks.limit_seconds",
+                            now - m->progressed, while_, m->doing);
         all_wait = all_wait && (m->state & PN_BEAT_WAITS); /* who is busy and does not wait will come */
         if (m->progressed > last) last = m->progressed;
     }
