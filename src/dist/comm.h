@@ -11,9 +11,11 @@
  * a NULL ticket the call waits itself.
  *
  * Host memory: a wait blocks until it is done. GPU memory: a collective starts when the GPU has done what was asked for
- * before, and after a wait what is asked for next starts when it is done; the host waits for neither. So where values
- * of the GPU are to be read, call pn_comm_finish first: it is the one that waits for other ranks in a way that a
- * failure can end, and says which rank failed.
+ * before, and after a wait what is asked for next starts when it is done; the host waits for neither. So what the GPU
+ * is asked for after a wait, a copy to the host and its event too, has the collective's values. A host that waits for
+ * such a copy waits for the other ranks with it: when one fails, nothing ends that but the control channel's thread,
+ * which aborts NCCL, and what is read then is anything: look at pn_control_status before it counts. pn_comm_finish
+ * waits too, and itself returns with the rank that failed.
  *
  * Every rank gets the same bits. On the host a sum is made in double precision in the order of ranks and rounded once,
  * whatever the count and whatever carries it: `tcp` and `mpi` give the same bits, from run to run too. With NCCL it is
