@@ -79,7 +79,7 @@ static void select_row(const float *z, int64_t V, int64_t k, double tau, choice 
     for (int64_t j = 0; j < k; j++) {
         double p = (double)((float)(1 / tau) * heap[j].z) - all.max - log_sum;
         ids[j] = heap[j].id;
-        log_p[j] = (float)(p < 0 ? p : 0);
+        log_p[j] = p > 0 ? 0 : (float)p; /* what is no number stays none: whoever reads it must see */
     }
 }
 

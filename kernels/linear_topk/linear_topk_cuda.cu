@@ -124,7 +124,7 @@ __device__ void put(shared *s, S from, int64_t n, uint32_t key, uint32_t equal, 
             const uint32_t at = above_before + min(equal_before, equal);
             const double p = ((double)float_of(own) - (double)most) * inverse_tau - log_sum;
             ids[at] = from.id(i);
-            log_p[at] = (float)fmin(p, 0.0);
+            log_p[at] = p > 0 ? 0.0f : (float)p; /* what is no number stays none: whoever reads it must see */
         }
         above_so_far += all & 0xffff;
         equal_so_far += all >> 16;

@@ -160,6 +160,19 @@ START_TEST(wrong_input_is_a_usage_error) {
 }
 END_TEST
 
-TEST_MAIN("linear_kl_topk", all_words_are_the_whole_teacher, fewer_words_are_a_lower_bound,
+/* A row that is no number must not look like a teacher who is certain of every word. */
+START_TEST(what_is_no_number_is_seen) {
+    ck_ok(pn_tape_create(PN_CPU, &tape));
+    pn_tensor *h = filled(N, D, 1, 1), *W = filled(V, D, 2, 1), *ids, *log_p;
+    pn_f32(h)[3 * D + 5] = NAN;
+    pn_f32(h)[9 * D] = INFINITY;
+    ck_ok(pn_linear_topk(tape, h, W, 4, 1, &ids, &log_p));
+    for (int n = 0; n < N; n++)
+        for (int j = 0; j < 4; j++) ck_assert_int_eq(pn_f32(log_p)[n * 4 + j] <= 0, n != 3 && n != 9);
+    pn_tape_destroy(&tape);
+}
+END_TEST
+
+TEST_MAIN("linear_kl_topk", what_is_no_number_is_seen, all_words_are_the_whole_teacher, fewer_words_are_a_lower_bound,
           a_tail_that_the_student_rules_out_keeps_its_value_and_gradient, a_teacher_that_is_rounded_up_has_no_tail,
           wrong_input_is_a_usage_error)
