@@ -24,6 +24,18 @@ void pn_comm_destroy(pn_comm **at) {
     free(c);
 }
 
+void pn_comm_abandon(pn_comm *c) {
+    if (c->abandoned) return;
+    c->abandoned = true;
+    c->type->abandon(c);
+}
+
+static pn_status usable(pn_comm *c) {
+    PN_TRY(pn_control_status(c->control));
+    PN_CHECK(!c->abandoned, PN_COMM, "collectives ended when this rank failed");
+    return PN_OK;
+}
+
 static bool can_reduce(pn_dtype t) {
     return t == PN_F32 || t == PN_BF16 || t == PN_F64 || t == PN_I64;
 }
@@ -31,7 +43,7 @@ static bool can_reduce(pn_dtype t) {
 static pn_status start(pn_comm *c, const pn_collective *what, pn_ticket *ticket) {
     PN_ASSERT(what->count >= 0 && what->root >= 0 && what->root < c->size);
     if (ticket) *ticket = 0;
-    PN_TRY(pn_control_status(c->control));
+    PN_TRY(usable(c));
     if (what->count == 0 && what->kind != PN_BARRIER) return PN_OK; /* everywhere, since counts are the same */
     PN_TRY(c->type->start(c, what));
     c->last++;
@@ -63,13 +75,13 @@ pn_status pn_comm_barrier(pn_comm *c) {
 
 pn_status pn_comm_wait(pn_comm *c, pn_ticket t) {
     PN_ASSERT(t <= c->last);
-    PN_TRY(pn_control_status(c->control));
+    PN_TRY(usable(c));
     if (t > 0) PN_TRY(c->type->wait(c, t));
     return PN_OK;
 }
 
 pn_status pn_comm_finish(pn_comm *c) {
-    PN_TRY(pn_control_status(c->control));
+    PN_TRY(usable(c));
     PN_TRY(c->type->finish(c));
     PN_TRY(pn_control_status(c->control));
     return PN_OK;

@@ -11,9 +11,11 @@
  * a NULL ticket the call waits itself.
  *
  * Host memory: a wait blocks until it is done. GPU memory: a collective starts when the GPU has done what was asked for
- * before, and after a wait what is asked for next starts when it is done; the host waits for neither. So where values
- * of the GPU are to be read, call pn_comm_finish first: it is the one that waits for other ranks in a way that a
- * failure can end, and says which rank failed.
+ * before, and after a wait what is asked for next starts when it is done; the host waits for neither. So what the GPU
+ * is asked for after a wait, a copy to the host and its event too, has the collective's values. A host that waits for
+ * such a copy waits for the other ranks with it: when one fails, nothing ends that but the control channel's thread,
+ * which aborts NCCL, and what is read then is anything: look at pn_control_status before it counts. pn_comm_finish
+ * waits too, and itself returns with the rank that failed.
  *
  * Every rank gets the same bits. On the host a sum is made in double precision in the order of ranks and rounded once,
  * whatever the count and whatever carries it: `tcp` and `mpi` give the same bits, from run to run too. With NCCL it is
@@ -57,6 +59,7 @@ typedef struct pn_comm_type {
     pn_status (*start)(pn_comm *c, const pn_collective *what); /* the next one in order */
     pn_status (*wait)(pn_comm *c, pn_ticket t);
     pn_status (*finish)(pn_comm *c);
+    void (*abandon)(pn_comm *c); /* pn_comm_abandon, once, before destroy */
     void (*destroy)(pn_comm *c); /* data; waits for nothing when a rank has failed */
 } pn_comm_type;
 
@@ -66,6 +69,7 @@ struct pn_comm {
     pn_pool_kind memory; /* PN_POOL_HOST or PN_POOL_DEVICE: where buffers are */
     pn_control *control; /* borrowed */
     pn_ticket last;      /* of the last one that was started: they count up from 1 */
+    bool abandoned;
     void *data;
 };
 
@@ -88,6 +92,14 @@ pn_status pn_comm_barrier(pn_comm *c);
 pn_status pn_comm_wait(pn_comm *c, pn_ticket t);
 /* The host waits until everything that was started is done, on the GPU too. */
 pn_status pn_comm_finish(pn_comm *c);
+
+/* Before buffers go that something started may still use: after a failure, where it cannot be waited for. What was
+ * started is ended where it is, and when this returns nothing of it uses its buffers, which hold anything (what the
+ * GPU's own stream was asked for goes on there, in its order). It does not wait for other ranks, and tells them
+ * nothing: this rank has failed and says so next (pn_world_close). The communicator is of no more use: everything but
+ * pn_comm_destroy returns PN_COMM. Twice is as once; leaves pn_error_message as it is.
+ */
+void pn_comm_abandon(pn_comm *c);
 
 /* Whole tensors, contiguous as all are, in the communicator's memory. */
 pn_status pn_comm_all_reduce_tensor(pn_comm *c, pn_tensor *x, pn_reduce op, pn_ticket *ticket);

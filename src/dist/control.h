@@ -65,7 +65,8 @@ void pn_control_on_failure(pn_control *c, void (*fn)(void *ctx), void *ctx);
 /* The main thread got somewhere: at least every few seconds, every micro-step say. Any thread. */
 void pn_control_tick(pn_control *c);
 /* It does something that may take longer than the limit without a tick, "loading the model"; it is not expected to get
- * anywhere until it says NULL. A literal. Returns what it said before. */
+ * anywhere until it says NULL, nor are those that wait for it, for however long. A literal. Returns what it said
+ * before. */
 const char *pn_control_busy(pn_control *c, const char *what);
 /* What it is doing, for the message when it hangs, "step 12". */
 void pn_control_doing(pn_control *c, const char *fmt, ...) PN_PRINTF(2, 3);

@@ -199,7 +199,7 @@ static void hear_hello(pn_control *c, pn_link *l, const pn_wire_header *h, const
     pn_member *m = &c->member[h->rank];
     l->rank = (int)h->rank;
     m->there = true;
-    m->waits = true;
+    m->state = PN_BEAT_WAITS;
     m->heard = m->progressed = now;
     if (pn_net_peer(l->fd, &m->address) && pn_net_is_loopback(&m->address)) m->address.n_bytes = 0;
     pn_wire_digest(c->meeting.token, false, digest);
@@ -221,13 +221,14 @@ static void copy_text(char *out, size_t room, const char *data, size_t n_bytes) 
         if ((unsigned char)*p < ' ' || *p == 0x7f) *p = '?';
 }
 
-static void hear_beat(pn_member *m, const char *data, size_t n_bytes, double now) {
-    const uint64_t progress = pn_get64(data);
+static void hear_beat(pn_member *m, const unsigned char head[9], const char *doing, size_t n_bytes, double now) {
+    const uint64_t progress = pn_get64(head);
     if (progress != m->progress) m->progressed = now;
-    if (m->waits && !data[8]) m->progressed = now; /* it has just got what it waited for */
+    const unsigned state = head[8];
+    if (m->state & ~state) m->progressed = now; /* it has just got what it waited for, or is through with its work */
     m->progress = progress;
-    m->waits = data[8] != 0;
-    copy_text(m->doing, sizeof m->doing, data + 9, n_bytes - 9);
+    m->state = state;
+    copy_text(m->doing, sizeof m->doing, doing, n_bytes);
 }
 
 /* False: no rank of this program says that here. */
@@ -249,7 +250,7 @@ static bool hear(pn_control *c, pn_link *l, const pn_wire_header *h, const char 
         return true;
     case PN_WIRE_BEAT:
         if (h->n_bytes < 9) return false;
-        hear_beat(m, data, h->n_bytes, now);
+        hear_beat(m, (const unsigned char *)data, data + 9, h->n_bytes - 9, now);
         return true;
     case PN_WIRE_GIVE:
         if (!root || h->n_bytes < 8 + PN_WIRE_LABEL || m->given || pn_get64(data) != c->answered + 1) return false;
@@ -356,12 +357,17 @@ static void accept_all(pn_control *c) {
 
 /* ---- the watch ---- */
 
-static void beat(pn_control *c) {
-    unsigned char head[9];
+/* What this rank says of itself, in the 9 bytes before the text, which it returns. */
+static const char *describe(pn_control *c, unsigned char head[9]) {
     const char *busy = atomic_load(&c->busy);
     pn_put64(head, atomic_load(&c->progress));
-    head[8] = atomic_load(&c->waiting) > 0 || busy;
-    const char *doing = busy ? busy : c->doing;
+    head[8] = (unsigned char)((atomic_load(&c->waiting) > 0 ? PN_BEAT_WAITS : 0) | (busy ? PN_BEAT_BUSY : 0));
+    return busy ? busy : c->doing;
+}
+
+static void beat(pn_control *c) {
+    unsigned char head[9];
+    const char *doing = describe(c, head);
     if (c->gone && c->rank > 0) return; /* BYE was the last word */
     for (int i = 0; i < c->n_links; i++) {
         pn_link *l = &c->link[i];
@@ -372,12 +378,10 @@ static void beat(pn_control *c) {
 
 /* Rank 0's main thread is watched like the others'. */
 static void watch_self(pn_control *c, double now) {
-    char data[9 + PN_DOING_BYTES];
-    pn_put64(data, atomic_load(&c->progress));
-    data[8] = atomic_load(&c->waiting) > 0 || atomic_load(&c->busy) || c->gone;
-    memcpy(data + 9, c->doing, PN_DOING_BYTES);
+    unsigned char head[9];
+    const char *doing = describe(c, head);
     c->member[0].heard = now;
-    hear_beat(&c->member[0], data, 9 + strlen(c->doing), now);
+    hear_beat(&c->member[0], head, doing, strlen(doing), now);
 }
 
 static void judge_all(pn_control *c, double now) {
@@ -391,9 +395,12 @@ static void judge_all(pn_control *c, double now) {
             pn_control_fail(c, r, "no sign of life for %.3g s (stopped, or its machine or network is gone)%s%s",
                             now - m->heard, while_, m->doing);
         const double idle = m->heard - m->progressed; /* and there were signs of life */
-        if (!m->waits && idle > patience * c->limit)
-            pn_control_fail(c, r, "its main thread hangs: no progress for %.3g s%s%s", idle, while_, m->doing);
-        all_wait = all_wait && m->waits;
+        if (!m->state && idle > patience * c->limit)
+            pn_control_fail(c, r,
+                            "its main thread hangs: no progress for %.3g s%s%s; if it only needs longer, raise "
+                            "ranks.limit_seconds",
+                            idle, while_, m->doing);
+        all_wait = all_wait && (m->state & PN_BEAT_WAITS); /* who is busy and does not wait will come */
         if (m->progressed > last) last = m->progressed;
     }
     if (c->ready && all_wait && !c->gone && now - last > ALL_WAIT * c->limit)

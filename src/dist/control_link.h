@@ -11,12 +11,16 @@
 
 enum { PN_CAUSE_BYTES = 1024, PN_DOING_BYTES = 64 };
 
+/* What a beat says of the main thread: it waits for other ranks, or does what need not get anywhere (perhaps both). */
+typedef enum pn_beat_state { PN_BEAT_WAITS = 1, PN_BEAT_BUSY = 2 } pn_beat_state;
+
 /* What is known of a rank. */
 typedef struct pn_member {
     double heard;      /* when it last said something */
     double progressed; /* when it last got somewhere */
     uint64_t progress;
-    bool there, waits, left;
+    unsigned state; /* of pn_beat_state */
+    bool there, left;
     char doing[PN_DOING_BYTES];
     char *given; /* its part of the exchange under way, owned; NULL: not yet */
     size_t n_given;

@@ -203,6 +203,23 @@ static pn_status host_finish(pn_comm *c) {
     return host_wait(c, c->last);
 }
 
+pn_status pn_transport_status(pn_transport *t) {
+    PN_TRY(pn_control_status(t->control));
+    PN_CHECK(!atomic_load(&t->stop), PN_COMM, "collectives ended when this rank failed");
+    return PN_OK;
+}
+
+/* What is under way ends, what is queued is left undone. */
+static void host_abandon(pn_comm *c) {
+    host *h = c->data;
+    atomic_store(&h->transport->stop, true);
+    pthread_mutex_lock(&h->lock);
+    h->stop = true;
+    pthread_cond_signal(&h->more);
+    while (h->n_done < c->last) pthread_cond_wait(&h->done, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* What is still queued is left undone: its buffers may be gone. */
 static void host_destroy(pn_comm *c) {
     host *h = c->data;
@@ -221,10 +238,20 @@ static void host_destroy(pn_comm *c) {
 }
 
 static const pn_comm_type tcp = {
-    .name = "tcp", .start = host_start, .wait = host_wait, .finish = host_finish, .destroy = host_destroy
+    .name = "tcp",
+    .start = host_start,
+    .wait = host_wait,
+    .finish = host_finish,
+    .abandon = host_abandon,
+    .destroy = host_destroy,
 };
 static const pn_comm_type mpi = {
-    .name = "mpi", .start = host_start, .wait = host_wait, .finish = host_finish, .destroy = host_destroy
+    .name = "mpi",
+    .start = host_start,
+    .wait = host_wait,
+    .finish = host_finish,
+    .abandon = host_abandon,
+    .destroy = host_destroy,
 };
 
 pn_status pn_comm_host(pn_transport *t, pn_comm **out) {

@@ -7,6 +7,8 @@
 #ifndef PN_DIST_HOST_H
 #define PN_DIST_HOST_H
 
+#include <stdatomic.h>
+
 #include "comm.h"
 
 typedef struct pn_transport pn_transport;
@@ -14,8 +16,8 @@ typedef struct pn_transport pn_transport;
 typedef struct pn_transport_type {
     const char *name;
     /* Sends n_out bytes to one rank while it receives n_in bytes from one, perhaps the same. A rank of -1: nothing in
-     * that direction. Both sides give the same number. Ends early, with PN_COMM, when a rank fails. Called by one
-     * thread at a time. */
+     * that direction. Both sides give the same number. Ends early, with PN_COMM, when a rank fails or `stop` is set,
+     * and uses neither buffer once it has returned. Called by one thread at a time. */
     pn_status (*exchange)(pn_transport *t, int to, const void *out, size_t n_out, int from, void *in, size_t n_in);
     void (*close)(pn_transport *t); /* frees it */
 } pn_transport_type;
@@ -24,7 +26,11 @@ struct pn_transport { /* first member of an implementation's own struct */
     const pn_transport_type *type;
     int rank, size;
     pn_control *control;
+    atomic_bool stop; /* looked at as often as the control channel is: pn_transport_status */
 };
+
+/* Whether an exchange goes on. */
+pn_status pn_transport_status(pn_transport *t);
 
 /* Takes the transport, whether it succeeds or not. */
 pn_status pn_comm_host(pn_transport *t, pn_comm **out);

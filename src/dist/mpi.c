@@ -97,7 +97,7 @@ static pn_status one_slice(pn_transport *t, int to, const void *out, int n_out, 
     for (int turn = 0; !done; turn++) {
         PN_CHECK(!plugin->test(&done, why), PN_COMM, "MPI: %s", why);
         if (done) break;
-        PN_TRY(pn_control_status(t->control));
+        PN_TRY(pn_transport_status(t)); /* no call of MPI's follows, and without one it moves no bytes */
         rest(turn);
     }
     pn_control_tick(t->control);
@@ -126,7 +126,9 @@ pn_status pn_comm_mpi(pn_control *control, pn_comm **out) {
     PN_TRY(pn_mpi_start(pn_control_rank(control), pn_control_size(control)));
     pn_transport *t = malloc(sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
-    *t = (pn_transport){ &type, pn_control_rank(control), pn_control_size(control), control };
+    *t = (pn_transport){
+        .type = &type, .rank = pn_control_rank(control), .size = pn_control_size(control), .control = control
+    };
     PN_TRY(pn_comm_host(t, out));
     return PN_OK;
 }

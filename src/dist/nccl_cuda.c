@@ -110,17 +110,35 @@ static pn_status failed(nccl *n, ncclResult_t r, const char *what) {
     PN_FAIL(PN_COMM, "%s", text);
 }
 
-/* What NCCL answers when it is done with what it was asked for last. */
+/* How it stands with what NCCL was asked for last. */
+static pn_status look(nccl *n, ncclResult_t *r) {
+    PN_TRY(pn_control_status(n->control));
+    pthread_mutex_lock(&n->lock);
+    const ncclResult_t asked = n->comm ? lib.CommGetAsyncError(n->comm, r) : ncclSuccess;
+    const bool gone = !n->comm;
+    pthread_mutex_unlock(&n->lock);
+    if (gone) PN_TRY(pn_control_status(n->control));
+    if (asked != ncclSuccess) *r = asked;
+    return PN_OK;
+}
+
+static pn_status keep_looking(nccl *n, ncclResult_t *r) {
+    for (int turn = 0; *r == ncclInProgress; turn++) {
+        rest(turn);
+        PN_TRY(look(n, r));
+    }
+    return PN_OK;
+}
+
+/* What NCCL answers when it is done with that. A first collective connects, which is waiting for other ranks; where
+ * one look is enough nothing was waited for, and no progress is to be told of. */
 static pn_status settled(nccl *n, ncclResult_t r, const char *what) {
-    for (int turn = 0; r == ncclInProgress; turn++) {
-        PN_TRY(pn_control_status(n->control));
-        pthread_mutex_lock(&n->lock);
-        const ncclResult_t asked = n->comm ? lib.CommGetAsyncError(n->comm, &r) : ncclSuccess;
-        const bool gone = !n->comm;
-        pthread_mutex_unlock(&n->lock);
-        if (gone) PN_TRY(pn_control_status(n->control));
-        if (asked != ncclSuccess) r = asked;
-        if (r == ncclInProgress) rest(turn);
+    if (r == ncclInProgress) PN_TRY(look(n, &r));
+    if (r == ncclInProgress) {
+        pn_control_waiting(n->control, true);
+        const pn_status s = keep_looking(n, &r);
+        pn_control_waiting(n->control, false);
+        PN_TRY(s);
     }
     return r == ncclSuccess ? PN_OK : failed(n, r, what);
 }
@@ -206,9 +224,9 @@ static pn_status come_to_end(nccl *n, pn_ticket last) {
 static pn_status nccl_finish(pn_comm *c) {
     nccl *n = c->data;
     if (!c->last) return PN_OK;
-    const char *busy = pn_control_busy(c->control, "waiting for the GPU");
+    pn_control_waiting(c->control, true);
     const pn_status s = come_to_end(n, c->last);
-    pn_control_busy(c->control, busy);
+    pn_control_waiting(c->control, false);
     return s;
 }
 
@@ -261,6 +279,14 @@ static void disconnect(nccl *n) {
     n->comm = NULL;
 }
 
+/* Not orderly: this rank has failed, and cannot wait for others. */
+static void drop(nccl *n) {
+    pthread_mutex_lock(&n->lock);
+    if (n->comm) (void)lib.CommAbort(n->comm);
+    n->comm = NULL;
+    pthread_mutex_unlock(&n->lock);
+}
+
 static void free_nccl(nccl *n) {
     disconnect(n);
     pn_device_free(n->nothing);
@@ -272,12 +298,24 @@ static void free_nccl(nccl *n) {
     free(n);
 }
 
+/* NCCL's kernels end when the communicator is aborted, and its stream runs empty. */
+static void nccl_abandon(pn_comm *c) {
+    nccl *n = c->data;
+    drop(n);
+    (void)cudaStreamSynchronize(n->stream);
+}
+
 static void nccl_destroy(pn_comm *c) {
     free_nccl(c->data);
 }
 
 static const pn_comm_type type = {
-    .name = "nccl", .start = nccl_start, .wait = nccl_wait, .finish = nccl_finish, .destroy = nccl_destroy
+    .name = "nccl",
+    .start = nccl_start,
+    .wait = nccl_wait,
+    .finish = nccl_finish,
+    .abandon = nccl_abandon,
+    .destroy = nccl_destroy,
 };
 
 pn_status pn_comm_nccl(pn_control *control, pn_comm **out) {
@@ -287,9 +325,11 @@ pn_status pn_comm_nccl(pn_control *control, pn_comm **out) {
     n->control = control;
     pthread_mutex_init(&n->lock, NULL);
     pn_status s = connect_gpus(n);
-    if (!s) s = make_streams(n);
+    if (!s) s = pn_control_agree(control, "streams of NCCL", make_streams(n));
     if (!s) s = pn_comm_create(&type, PN_POOL_DEVICE, control, n, out);
-    if (s) free_nccl(n);
+    if (!s) return PN_OK;
+    drop(n); /* an orderly end would wait for the others */
+    free_nccl(n);
     return s;
 }
 

@@ -19,12 +19,20 @@ static pn_status self_wait(pn_comm *c, pn_ticket t) {
 static pn_status self_finish(pn_comm *c) {
     return c->memory == PN_POOL_DEVICE ? pn_device_sync() : PN_OK;
 }
+static void self_abandon(pn_comm *c) {
+    (void)c; /* copies are made at once, or on the stream that computes */
+}
 static void self_destroy(pn_comm *c) {
     (void)c;
 }
 
 static const pn_comm_type self = {
-    .name = "self", .start = self_start, .wait = self_wait, .finish = self_finish, .destroy = self_destroy
+    .name = "self",
+    .start = self_start,
+    .wait = self_wait,
+    .finish = self_finish,
+    .abandon = self_abandon,
+    .destroy = self_destroy,
 };
 
 pn_status pn_comm_self(pn_control *control, pn_pool_kind memory, pn_comm **out) {

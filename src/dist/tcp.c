@@ -7,7 +7,7 @@
 #include "clock.h"
 #include "host.h"
 
-enum { LOOK_MS = 50, SLICE = 1 << 20 };
+enum { LOOK_MS = 50, SLICE = 1 << 20, KNOCKING_MOST = 64, KNOCK_SECONDS = 5 };
 
 typedef struct tcp {
     pn_transport base;
@@ -20,8 +20,9 @@ typedef struct tcp {
 static pn_status lost(tcp *t, int rank) {
     pn_control *c = t->base.control;
     const double deadline = pn_seconds() + pn_control_limit(c) / 2;
-    while (!pn_control_failed(c) && pn_seconds() < deadline) usleep(1000);
-    if (!pn_control_failed(c)) pn_control_lost(c, rank, "its connection for data was closed");
+    while (!pn_control_failed(c) && !atomic_load(&t->base.stop) && pn_seconds() < deadline) usleep(1000);
+    PN_TRY(pn_transport_status(&t->base));
+    pn_control_lost(c, rank, "its connection for data was closed");
     return pn_control_status(c);
 }
 
@@ -33,7 +34,7 @@ static pn_status tcp_exchange(pn_transport *base, int to, const void *out, size_
         struct pollfd p[2] = { { .fd = sent < n_out ? t->fd[to] : -1, .events = POLLOUT },
                                { .fd = got < n_in ? t->fd[from] : -1, .events = POLLIN } };
         poll(p, 2, LOOK_MS);
-        PN_TRY(pn_control_status(base->control));
+        PN_TRY(pn_transport_status(base));
         if (p[0].fd >= 0 && p[0].revents) {
             const size_t n = n_out - sent < SLICE ? n_out - sent : SLICE;
             const long m = pn_net_send(t->fd[to], (const char *)out + sent, n);
@@ -85,11 +86,17 @@ static pn_status connect_to(tcp *t, int rank, int port, double deadline) {
     return PN_OK;
 }
 
-/* Who knocks: -1 when it is none of the ranks that are still to come. */
-static int who_is_it(tcp *t, int fd) {
+/* A connection that has not yet said who it is. */
+typedef struct knock {
+    int fd;
+    double since;
+    size_t n_bytes; /* of hello */
     unsigned char hello[PN_WIRE_HEADER + PN_HELLO_BYTES];
+} knock;
+
+/* Who knocks: -1 when it is none of the ranks that are still to come. */
+static int who_is_it(const tcp *t, const unsigned char *hello) {
     pn_wire_header h;
-    if (pn_net_receive_all(fd, hello, sizeof hello, pn_seconds() + 1)) return -1;
     if (!pn_wire_read(hello, &h) || h.type != PN_WIRE_DATA || h.version != PN_WIRE_VERSION) return -1;
     if (h.n_bytes != PN_HELLO_BYTES) return -1;
     if (!pn_wire_knows(pn_control_token(t->base.control), true, hello + PN_WIRE_HEADER)) return -1;
@@ -97,25 +104,46 @@ static int who_is_it(tcp *t, int fd) {
     return (int)h.rank;
 }
 
-static pn_status accept_others(tcp *t, int listener, double deadline) {
+/* What it has said so far; true: it is done with, as a rank, which is counted, or as a stranger. */
+static bool hear(tcp *t, knock *k, int *left) {
+    const long n = pn_net_receive(k->fd, k->hello + k->n_bytes, sizeof k->hello - k->n_bytes);
+    if (n > 0) k->n_bytes += (size_t)n;
+    const bool whole = k->n_bytes == sizeof k->hello;
+    if (!whole && n >= 0 && pn_seconds() - k->since < KNOCK_SECONDS) return false;
+    const int rank = whole ? who_is_it(t, k->hello) : -1;
+    if (rank < 0) {
+        pn_net_close(&k->fd);
+    } else {
+        t->fd[rank] = k->fd;
+        --*left;
+    }
+    return true;
+}
+
+/* Nobody's silence keeps others waiting. */
+static pn_status accept_some(tcp *t, int listener, double deadline, knock *knocks, int *n) {
     for (int left = t->base.size - 1 - t->base.rank; left > 0;) {
-        struct pollfd p = { .fd = listener, .events = POLLIN };
-        poll(&p, 1, LOOK_MS);
+        struct pollfd p[1 + KNOCKING_MOST] = { { .fd = *n < KNOCKING_MOST ? listener : -1, .events = POLLIN } };
+        for (int i = 0; i < *n; i++) p[1 + i] = (struct pollfd){ .fd = knocks[i].fd, .events = POLLIN };
+        poll(p, (nfds_t)(1 + *n), LOOK_MS);
         PN_TRY(pn_control_status(t->base.control));
         PN_CHECK(pn_seconds() < deadline, PN_COMM,
                  "%d ranks above %d did not connect for collectives; ports between ranks must be open", left,
                  t->base.rank);
-        int fd = pn_net_accept(listener);
-        if (fd < 0) continue;
-        const int rank = who_is_it(t, fd);
-        if (rank < 0) {
-            pn_net_close(&fd);
-            continue;
-        }
-        t->fd[rank] = fd;
-        left--;
+        const int fd = *n < KNOCKING_MOST ? pn_net_accept(listener) : -1;
+        if (fd >= 0) knocks[(*n)++] = (knock){ .fd = fd, .since = pn_seconds() };
+        for (int i = *n - 1; i >= 0; i--)
+            if (hear(t, &knocks[i], &left)) knocks[i] = knocks[--*n];
     }
     return PN_OK;
+}
+
+static pn_status accept_others(tcp *t, int listener, double deadline) {
+    knock knocks[KNOCKING_MOST];
+    int n = 0;
+    const pn_status s = accept_some(t, listener, deadline, knocks, &n);
+    while (n > 0) pn_net_close(&knocks[--n].fd);
+    return s;
 }
 
 static pn_status connect_all(tcp *t, int listener, int32_t port) {
@@ -150,7 +178,9 @@ static pn_status open_all(tcp *t) {
 pn_status pn_comm_tcp(pn_control *control, pn_comm **out) {
     tcp *t = calloc(1, sizeof *t);
     PN_CHECK(t, PN_MEMORY, "out of memory");
-    t->base = (pn_transport){ &type, pn_control_rank(control), pn_control_size(control), control };
+    t->base = (pn_transport){
+        .type = &type, .rank = pn_control_rank(control), .size = pn_control_size(control), .control = control
+    };
     t->fd = malloc((size_t)t->base.size * sizeof *t->fd);
     pn_status s = t->fd ? PN_OK : pn_fail_at(__FILE__, __LINE__, PN_MEMORY, "out of memory");
     for (int r = 0; !s && r < t->base.size; r++) t->fd[r] = -1;

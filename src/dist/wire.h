@@ -13,7 +13,7 @@
 
 enum {
     PN_WIRE_HEADER = 16, /* magic 4, type 1, version 1, nothing 2, rank 4, bytes that follow 4 */
-    PN_WIRE_VERSION = 1,
+    PN_WIRE_VERSION = 2,
     PN_WIRE_MOST = 1 << 20, /* bytes that follow */
     PN_TOKEN_BYTES = 16,
     PN_HELLO_BYTES = PN_TOKEN_BYTES + 4 /* digest, number of ranks */
@@ -24,7 +24,7 @@ typedef enum pn_wire_type {
     PN_WIRE_WELCOME,   /* digest: the answer */
     PN_WIRE_REFUSED,   /* text: why */
     PN_WIRE_READY,     /* all are there; an address for each rank (control.c) */
-    PN_WIRE_BEAT,      /* how far, 8 bytes; whether it waits, 1; what it does, text */
+    PN_WIRE_BEAT,      /* how far, 8 bytes; pn_beat_state, 1; what it does, text */
     PN_WIRE_GIVE,      /* number, 8 bytes; what for, PN_WIRE_LABEL; bytes: a rank's part of an exchange */
     PN_WIRE_ALL,       /* number, 8 bytes; everybody's bytes */
     PN_WIRE_FAILED,    /* rank, 4 bytes; text: the cause */

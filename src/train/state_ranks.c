@@ -21,11 +21,15 @@ static pn_status gather_rounds(pn_control *c, const char *mine, size_t n_bytes, 
     return PN_OK;
 }
 
-static pn_status gather(void *ctx, const void *mine, size_t n_bytes, pn_buf *all) {
+static size_t round_of(const pn_control *c) {
     enum { ROUND = 1 << 16 };
+    const size_t fits = PN_EXCHANGE_MOST / (size_t)pn_control_size(c);
+    return fits < ROUND ? fits : ROUND;
+}
+
+static pn_status gather(void *ctx, const void *mine, size_t n_bytes, pn_buf *all) {
     pn_control *c = ctx;
-    const size_t size = (size_t)pn_control_size(c), fits = PN_EXCHANGE_MOST / size;
-    const size_t round = fits < ROUND ? fits : ROUND;
+    const size_t size = (size_t)pn_control_size(c), round = round_of(c);
     const uint64_t length = n_bytes;
     uint64_t *sizes = malloc(size * sizeof *sizes);
     char *bytes = calloc(1 + size, round);
@@ -38,7 +42,11 @@ static pn_status gather(void *ctx, const void *mine, size_t n_bytes, pn_buf *all
 }
 
 static pn_status broadcast(void *ctx, void *bytes, size_t n_bytes) {
-    return pn_control_broadcast(ctx, "word on a checkpoint", 0, bytes, n_bytes);
+    const size_t round = round_of(ctx);
+    for (size_t at = 0; at < n_bytes; at += round)
+        PN_TRY(pn_control_broadcast(ctx, "word on a checkpoint", 0, (char *)bytes + at,
+                                    n_bytes - at < round ? n_bytes - at : round));
+    return PN_OK;
 }
 
 pn_checkpoint_ranks pn_state_ranks(pn_control *c) {

@@ -43,6 +43,7 @@ struct pn_zero {
     group group[GROUPS];
     int n_groups;
     pn_adamw *optim;
+    pn_ticket gather; /* of the weights, until it was waited for */
     bool last;
 };
 
@@ -171,6 +172,16 @@ fail:
     return s;
 }
 
+/* Something started still has buffers of these. */
+static bool is_under_way(const pn_zero *z) {
+    bool any = z->gather != 0;
+    for (int i = 0; i < z->n_groups; i++) {
+        const group *g = &z->group[i];
+        for (int b = 0; g->bucket && b < g->plan->n_buckets; b++) any = any || g->bucket[b].ticket;
+    }
+    return any;
+}
+
 static void group_free(group *g) {
     for (int b = 0; g->bucket && b < g->plan->n_buckets; b++) {
         pn_tensor_release(&g->bucket[b].grads);
@@ -191,6 +202,7 @@ static void group_free(group *g) {
 void pn_zero_destroy(pn_zero **zp) {
     pn_zero *z = zp ? *zp : NULL;
     if (!z) return;
+    if (is_under_way(z)) pn_comm_abandon(z->comm);
     pn_adamw_destroy(&z->optim);
     for (int i = 0; i < z->n_groups; i++) group_free(&z->group[i]);
     pn_pool_destroy(&z->pool);
@@ -323,7 +335,7 @@ pn_status pn_zero_reduce(pn_zero *z) {
 /* ---- weights ---- */
 
 pn_status pn_zero_gather(pn_zero *z) {
-    pn_ticket ticket = 0;
+    pn_ticket ticket;
     for (int k = 0; k < z->n_groups; k++) {
         const group *g = &z->group[k];
         for (int b = 0; b < g->plan->n_buckets; b++) {
@@ -331,8 +343,10 @@ pn_status pn_zero_gather(pn_zero *z) {
             char *all = (char *)pn_data(g->values) + (size_t)x->at * pn_dtype_bytes(g->type);
             const size_t part = (size_t)x->part * pn_dtype_bytes(g->type);
             PN_TRY(pn_comm_all_gather(z->comm, all + (size_t)z->comm->rank * part, all, x->part, g->type, &ticket));
+            if (ticket) z->gather = ticket;
         }
     }
-    PN_TRY(ticket ? pn_comm_wait(z->comm, ticket) : PN_OK);
+    PN_TRY(pn_comm_wait(z->comm, z->gather));
+    z->gather = 0;
     return PN_OK;
 }

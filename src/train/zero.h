@@ -24,6 +24,7 @@ typedef struct pn_zero pn_zero;
  * memory where the weights are. */
 pn_status pn_zero_create(const pn_params *p, pn_comm *comm, const pn_adamw_settings *settings, int64_t bucket_bytes,
                          pn_zero **out);
+/* In the middle of a step, after a failure: the communicator is abandoned. */
 void pn_zero_destroy(pn_zero **z);
 
 /* The optimizer of this rank's parts; it clips by the norm over all ranks. Borrowed. */

@@ -38,6 +38,52 @@ START_TEST(every_collective_over_tcp) {
 }
 END_TEST
 
+/* Rank 1 is played: it comes last, after strangers who say nothing, half of it, or something else. */
+static int come_after_strangers(rank_report *report, pn_control *control) {
+    enum { STRANGERS = 24 };
+    static const char other[] = "GET / HTTP/1.1\r\nHost: localhost:80\r\n\r\n";
+    unsigned char hello[PN_WIRE_HEADER + PN_HELLO_BYTES];
+    const double deadline = pn_seconds() + 30;
+    int32_t ports[2], mine = 0;
+    int64_t elsewhere = 0;
+    int fd[STRANGERS + 1];
+    pn_net_address to;
+    RANK_OK(report, pn_control_max(control, "ranks elsewhere", &elsewhere));
+    RANK_OK(report, pn_control_exchange(control, "ports of ranks", &mine, sizeof mine, ports));
+    RANK_OK(report, pn_control_address(control, 0, &to));
+    pn_net_set_port(&to, ports[0]);
+    pn_wire_write(hello, PN_WIRE_DATA, 1, PN_HELLO_BYTES);
+    pn_wire_digest(pn_control_token(control), true, hello + PN_WIRE_HEADER);
+    pn_put32(hello + PN_WIRE_HEADER + PN_TOKEN_BYTES, 2);
+    for (int i = 0; i <= STRANGERS; i++) {
+        RANK_OK(report, pn_net_connect_to(&to, deadline, &fd[i]));
+        if (i % 3 == 1) RANK_OK(report, pn_net_send_all(fd[i], hello, sizeof hello / 2, deadline));
+        if (i % 3 == 2) RANK_OK(report, pn_net_send_all(fd[i], other, sizeof other, deadline));
+    }
+    const double at = pn_seconds();
+    RANK_OK(report, pn_net_send_all(fd[STRANGERS], hello, sizeof hello, deadline));
+    RANK_OK(report, pn_control_agree(control, "connections", PN_OK));
+    RANK_CHECK(report, pn_seconds() - at < 4, "strangers kept rank 0 busy for %g s", pn_seconds() - at);
+    for (int i = 0; i <= STRANGERS; i++) pn_net_close(&fd[i]);
+    return 0;
+}
+
+static int among_strangers(ranks *r, int rank, pn_control *control) {
+    pn_comm *comm;
+    if (rank == 1) return come_after_strangers(&r->report[1], control);
+    RANK_OK(&r->report[0], pn_comm_tcp(control, &comm));
+    pn_comm_destroy(&comm);
+    return 0;
+}
+
+START_TEST(strangers_keep_nobody_waiting) {
+    ranks *r = ranks_new(2);
+    ranks_start(r, among_strangers);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 /* What is summed for every rank by itself, and what in parts, has the same bits. */
 static int small_and_large(ranks *r, int rank, pn_control *control) {
     enum { N = 3000 };
@@ -91,4 +137,5 @@ START_TEST(whole_tensors) {
 }
 END_TEST
 
-TEST_MAIN("comm", one_rank_alone, every_collective_over_tcp, bits_do_not_depend_on_the_count, whole_tensors)
+TEST_MAIN("comm", one_rank_alone, every_collective_over_tcp, strangers_keep_nobody_waiting,
+          bits_do_not_depend_on_the_count, whole_tensors)

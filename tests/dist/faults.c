@@ -4,18 +4,21 @@
 #include <stdatomic.h>
 
 /* Sums until it fails; then says with what and when. 0: it failed, as it should. */
+static int sum_on(rank_report *report, pn_comm *comm, int64_t count) {
+    float *x = calloc((size_t)count, sizeof *x);
+    pn_status s;
+    do s = pn_comm_all_reduce(comm, x, count, PN_F32, PN_SUM, NULL);
+    while (!s);
+    report_failure(report, s);
+    pn_comm_destroy(&comm);
+    free(x);
+    return s == PN_COMM ? 0 : 13;
+}
+
 static int sum_until_failure(ranks *r, int rank, pn_control *control) {
-    rank_report *report = &r->report[rank];
-    static float x[20000];
     pn_comm *comm;
-    RANK_OK(report, pn_comm_tcp(control, &comm));
-    for (;;) {
-        const pn_status s = pn_comm_all_reduce(comm, x, 20000, PN_F32, PN_SUM, NULL);
-        if (!s) continue;
-        report_failure(report, s);
-        pn_comm_destroy(&comm);
-        return s == PN_COMM ? 0 : 13;
-    }
+    RANK_OK(&r->report[rank], pn_comm_tcp(control, &comm));
+    return sum_on(&r->report[rank], comm, 20000);
 }
 
 /* Rank `victim` of n gets the signal while all are summing; what the others say, and how soon. */
@@ -75,7 +78,7 @@ START_TEST(a_hung_main_thread) {
     for (int i = 0; i < 3; i += 2) {
         const char *said = r->report[i].message;
         ck_assert_msg(r->exit_status[i] == 0 && strstr(said, "rank 1 failed: its main thread hangs") &&
-                          strstr(said, "step 7"),
+                          strstr(said, "step 7; ") && strstr(said, "ranks.limit_seconds"),
                       "rank %d says: %s", i, said);
         const double after = r->report[i].failed - r->report[1].began;
         ck_assert_msg(after < 2 * LIMIT, "known after %g s", after); /* twice: a machine may have other work */
@@ -107,6 +110,25 @@ START_TEST(long_work_is_no_hang) {
 }
 END_TEST
 
+/* Longer than ranks may wait for one another: while somebody works, that is not what they do. */
+static int work_very_long(ranks *r, int rank, pn_control *control) {
+    const char *before = pn_control_busy(control, "reading the state");
+    RANK_CHECK(&r->report[rank], !before, "it was busy with %s", before);
+    if (rank > 0) usleep((useconds_t)(6.5 * r->limit * 1e6));
+    RANK_OK(&r->report[rank], pn_control_barrier(control, "after very long work"));
+    pn_control_busy(control, NULL);
+    return 0;
+}
+
+START_TEST(very_long_work_is_no_deadlock) {
+    ranks *r = ranks_new(3);
+    r->limit = 0.6;
+    ranks_start(r, work_very_long);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 static int give_up(ranks *r, int rank, pn_control *control) {
     if (rank != 2) return sum_until_failure(r, rank, control);
     pn_comm *comm;
@@ -126,6 +148,46 @@ START_TEST(a_rank_that_gives_up_says_why) {
         ck_assert_msg(!strcmp(said, "rank 2 failed: shard 3 of english: checksum differs"), "rank %d says: %s", i,
                       said);
     }
+    ranks_free(r);
+}
+END_TEST
+
+enum { ABANDONED = 4, ABANDONED_BYTES = 8 << 20 };
+
+/* Rank 0 is in the middle of sums when it fails: it gives up their buffers and only then says why. */
+static int fail_in_the_middle(ranks *r, int rank, pn_control *control) {
+    rank_report *report = &r->report[rank];
+    pn_comm *comm;
+    pn_ticket t[ABANDONED];
+    RANK_OK(report, pn_comm_tcp(control, &comm));
+    if (rank > 0) {
+        usleep(300000); /* rank 0's sums wait for this one, and go on when it comes */
+        return sum_on(report, comm, ABANDONED_BYTES / 4);
+    }
+    char *x = mmap(NULL, ABANDONED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < ABANDONED; i++)
+        RANK_OK(report, pn_comm_all_reduce(comm, x, ABANDONED_BYTES / 4, PN_F32, PN_SUM, &t[i]));
+    usleep(100000);
+    const double at = pn_seconds();
+    pn_comm_abandon(comm);
+    RANK_CHECK(report, pn_seconds() - at < 10, "it waited for the others");
+    munmap(x, ABANDONED_BYTES);
+    RANK_CHECK(report, !pn_control_failed(control), "others were told before the cause was known");
+    RANK_CHECK(report, pn_comm_wait(comm, t[0]) == PN_COMM, "waiting for what was abandoned");
+    RANK_CHECK(report, pn_comm_barrier(comm) == PN_COMM, "a communicator that was abandoned");
+    usleep(500000);
+    pn_control_abort(control, "the loss is not a number");
+    pn_comm_destroy(&comm);
+    return 0;
+}
+
+START_TEST(a_rank_that_fails_in_the_middle) {
+    ranks *r = ranks_new(3);
+    ranks_start(r, fail_in_the_middle);
+    ranks_all_succeed(r);
+    for (int i = 1; i < 3; i++)
+        ck_assert_msg(!strcmp(r->report[i].message, "rank 0 failed: the loss is not a number"), "rank %d says: %s", i,
+                      r->report[i].message);
     ranks_free(r);
 }
 END_TEST
@@ -153,6 +215,7 @@ static int wait_for_ever(ranks *r, int rank, pn_control *control) {
     float x = 0;
     pn_status s;
     RANK_OK(&r->report[rank], pn_comm_tcp(control, &comm));
+    pn_control_busy(control, rank == 0 ? "writing a checkpoint" : NULL); /* which waiting is no part of */
     if (rank == 0)
         s = pn_control_barrier(control, "checkpoint");
     else
@@ -168,8 +231,9 @@ START_TEST(all_wait_for_one_another) {
     ranks_start(r, wait_for_ever);
     ranks_all_succeed(r);
     for (int i = 0; i < 2; i++)
-        ck_assert_msg(strstr(r->report[i].message, "all ranks have waited for one another"), "%s",
-                      r->report[i].message);
+        ck_assert_msg(strstr(r->report[i].message, "all ranks have waited for one another") &&
+                          strstr(r->report[i].message, "writing a checkpoint"),
+                      "%s", r->report[i].message);
     ranks_free(r);
 }
 END_TEST
@@ -222,5 +286,5 @@ START_TEST(a_failure_calls_back_once) {
 END_TEST
 
 TEST_MAIN("faults", a_killed_rank, a_stopped_rank, a_hung_main_thread, long_work_is_no_hang,
-          a_rank_that_gives_up_says_why, a_rank_that_ends_early, all_wait_for_one_another, a_rank_that_works_longest,
-          a_failure_calls_back_once)
+          very_long_work_is_no_deadlock, a_rank_that_gives_up_says_why, a_rank_that_fails_in_the_middle,
+          a_rank_that_ends_early, all_wait_for_one_another, a_rank_that_works_longest, a_failure_calls_back_once)

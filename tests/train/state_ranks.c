@@ -64,6 +64,28 @@ static pn_status load(const pn_checkpoint_place *where, int64_t *step) {
     return s;
 }
 
+/* However many ranks there are: what all of them may say at once is no bound. */
+static int long_word(ranks *r, int rank, pn_control *control) {
+    enum { BYTES = PN_EXCHANGE_MOST + 12345 };
+    rank_report *report = &r->report[rank];
+    const pn_checkpoint_ranks of = pn_state_ranks(control);
+    unsigned char *x = calloc(BYTES, 1);
+    for (int i = 0; rank == 0 && i < BYTES; i++) x[i] = (unsigned char)(i * 7 + i / 1000);
+    RANK_OK(report, of.broadcast(of.ctx, x, BYTES));
+    for (int i = 0; i < BYTES; i++)
+        RANK_CHECK(report, x[i] == (unsigned char)(i * 7 + i / 1000), "byte %d is another", i);
+    free(x);
+    return 0;
+}
+
+START_TEST(a_word_of_any_length) {
+    ranks *r = ranks_new(3);
+    ranks_start(r, long_word);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 static int64_t least; /* the step that has to be there, or a later one */
 
 /* Goes on from what is there by three steps, the last of which is waited for. */
@@ -156,4 +178,5 @@ START_TEST(a_rank_that_is_killed_costs_the_state_that_was_being_written) {
 }
 END_TEST
 
-TEST_MAIN("state of ranks", ranks_come_and_go, a_rank_that_is_killed_costs_the_state_that_was_being_written)
+TEST_MAIN("state of ranks", a_word_of_any_length, ranks_come_and_go,
+          a_rank_that_is_killed_costs_the_state_that_was_being_written)

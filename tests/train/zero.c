@@ -287,6 +287,30 @@ static int one_is_not_finite(ranks *r, int rank, pn_control *control) {
     return 0;
 }
 
+/* A failure while gradients are on their way: their buffers go, and the ranks with them. */
+static int fails_in_a_step(ranks *r, int rank, pn_control *control) {
+    rank_report *report = &r->report[rank];
+    part x = { 0 };
+    RANK_OK(report, part_open(control, SEED, &x));
+    for (int pass = 0; pass < PASSES; pass++) RANK_OK(report, part_pass(&x, 0, pass, 0));
+    pn_zero_destroy(&x.zero);
+    RANK_CHECK(report, x.comm->abandoned, "nothing was on its way");
+    pn_tape_destroy(&x.tape);
+    if (rank == 1) pn_control_abort(control, "what ended the step");
+    while (!pn_control_failed(control)) usleep(1000);
+    report_failure(report, pn_control_status(control));
+    part_close(&x);
+    return strcmp(report->message, "rank 1 failed: what ended the step") ? 13 : 0;
+}
+
+START_TEST(a_failure_in_the_middle_of_a_step) {
+    ranks *r = ranks_new(3);
+    ranks_start(r, fails_in_a_step);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
 /* Run state: as the trainer's, the optimizer's parts and its number of steps. */
 typedef struct state {
     pn_checkpoint_array *array;
@@ -384,4 +408,5 @@ START_TEST(any_number_goes_on_from_what_another_saved) {
 END_TEST
 
 TEST_MAIN("zero", weights_move_and_stay_what_they_are, ranks_train_as_one_optimizer_does,
-          a_gradient_that_is_not_finite_stops_all, any_number_goes_on_from_what_another_saved)
+          a_gradient_that_is_not_finite_stops_all, a_failure_in_the_middle_of_a_step,
+          any_number_goes_on_from_what_another_saved)
