@@ -1,5 +1,7 @@
 #include "heldout.h"
 
+#include "ranks.h"
+
 static pn_status pass_over(pn_tape *t, const pn_train_job *job, const pn_loss_weights *weights, const pn_batch *batch,
                            pn_loss_parts *out) {
     pn_distill_losses losses;
@@ -14,12 +16,14 @@ static pn_status pass_over(pn_tape *t, const pn_train_job *job, const pn_loss_we
     return PN_OK;
 }
 
+/* Ranks take passes in turn. */
 static pn_status mean(pn_tape *t, const pn_train_job *job, const pn_loss_weights *weights, pn_batch *batch,
                       pn_loss_parts *out) {
     const int64_t row = pn_mixture_row_tokens(job->mixture), n = job->options->heldout_tokens / row;
-    const int64_t most = pn_train_pass_tokens(job->options) / row;
+    const int64_t most = pn_train_rank_pass(job) / row;
+    const int ranks = pn_ranks_of(job->world), rank = job->world ? job->world->rank : 0;
     double counted = 0;
-    for (int64_t at = 0; at < n; at += most) {
+    for (int64_t at = rank * most; at < n; at += ranks * most) {
         pn_loss_parts one;
         const int64_t rows = at + most < n ? most : n - at;
         PN_TRY(pn_batch_load_split(job->mixture, PN_SPLIT_HELDOUT, at, rows, batch));
@@ -30,6 +34,11 @@ static pn_status mean(pn_tape *t, const pn_train_job *job, const pn_loss_weights
         out->ce += (one.ce - out->ce) * targets / counted;
         out->kl += (one.kl - out->kl) * targets / counted;
     }
+    if (ranks == 1) return PN_OK;
+    double sum[] = { counted, counted * out->ce, counted * out->kl };
+    PN_TRY(pn_ranks_sum(job->world, "held-out losses", sum, 3));
+    out->ce = sum[0] > 0 ? sum[1] / sum[0] : 0;
+    out->kl = sum[0] > 0 ? sum[2] / sum[0] : 0;
     return PN_OK;
 }
 

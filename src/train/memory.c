@@ -48,8 +48,7 @@ static pn_status next_part(pn_tape *plan, const pn_distill *pass, const pn_batch
 static pn_status plan_steps(void *ctx, const pn_recompute *recompute, double *bytes) {
     planned_steps *c = ctx;
     const pn_train_job *job = c->job;
-    const int64_t share = job->options->batch_tokens / pn_ranks_of(job->world);
-    const int64_t pass_tokens = pn_train_pass_tokens(job->options), taken = pass_tokens < share ? pass_tokens : share;
+    const int64_t share = job->options->batch_tokens / pn_ranks_of(job->world), taken = pn_train_rank_pass(job);
     const int64_t rows = taken / pn_mixture_row_tokens(job->mixture);
     const int64_t steps = job->options->tokens / job->options->batch_tokens;
     const pn_loss_weights weights = pn_loss_most(&job->options->loss);

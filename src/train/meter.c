@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include "device.h"
+#include "ranks.h"
 
 double pn_gpu_peak(const char *name) {
     /* The first that the name holds: the longer names before what they begin with. */
@@ -22,7 +23,7 @@ double pn_gpu_peak(const char *name) {
 }
 
 static pn_status plan_flops(pn_tape *t, const pn_train_job *job, pn_batch *batch, double *per_token) {
-    const int64_t tokens = pn_train_pass_tokens(job->options), row = pn_mixture_row_tokens(job->mixture);
+    const int64_t tokens = pn_train_rank_pass(job), row = pn_mixture_row_tokens(job->mixture);
     const pn_loss_weights weights = pn_loss_most(&job->options->loss);
     pn_distill_losses losses;
     pn_distill pass = { .student = job->student,
@@ -55,6 +56,7 @@ pn_status pn_meter_open(const pn_train_job *job, pn_meter *out) {
         PN_TRY(pn_device_describe(&gpu));
         out->peak = pn_gpu_peak(gpu.name);
     }
+    out->peak *= pn_ranks_of(job->world); /* as the speed is that of all */
     if (out->peak > 0) PN_TRY(pn_meter_flops(job, &out->flops_per_token));
     return PN_OK;
 }

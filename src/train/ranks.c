@@ -11,15 +11,33 @@ static pn_status make_room(const pn_world *w, size_t n_bytes, void *out) {
     return PN_OK;
 }
 
-pn_status pn_ranks_weight(const pn_world *w, double *weight) {
+pn_status pn_ranks_sum(const pn_world *w, const char *what, double *x, int n) {
     double *all;
     if (pn_ranks_of(w) == 1) return PN_OK;
-    PN_TRY(make_room(w, sizeof *all, &all));
-    pn_status s = pn_control_exchange(w->control, "weight of a batch", weight, sizeof *weight, all);
-    *weight = 0;
-    for (int r = 0; r < w->size && !s; r++) *weight += all[r];
+    PN_TRY(make_room(w, (size_t)n * sizeof *all, &all));
+    pn_status s = pn_control_exchange(w->control, what, x, (size_t)n * sizeof *x, all);
+    for (int i = 0; i < n && !s; i++) {
+        x[i] = 0;
+        for (int r = 0; r < w->size; r++) x[i] += all[r * n + i];
+    }
     free(all);
     return s;
+}
+
+pn_status pn_ranks_same(const pn_world *w, const char *what, uint64_t value) {
+    uint64_t *all;
+    int other = -1;
+    if (pn_ranks_of(w) == 1) return PN_OK;
+    PN_TRY(make_room(w, sizeof *all, &all));
+    pn_status s = pn_control_exchange(w->control, what, &value, sizeof value, all);
+    for (int r = w->size - 1; r > 0 && !s; r--)
+        if (all[r] != all[0]) other = r;
+    free(all);
+    PN_TRY(s);
+    PN_CHECK(other < 0, PN_USAGE,
+             "rank %d and rank 0 differ in %s: give all ranks the same configuration, model, teacher and data", other,
+             what);
+    return PN_OK;
 }
 
 pn_status pn_ranks_word(const pn_world *w, pn_rank_word *word) {

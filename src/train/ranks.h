@@ -13,8 +13,10 @@ static inline bool pn_ranks_first(const pn_world *w) {
     return !w || w->rank == 0;
 }
 
-/* Of the targets of all ranks' batches together. */
-pn_status pn_ranks_weight(const pn_world *w, double *weight);
+/* Every one of n values becomes its sum over the ranks, added in their order. what: as of pn_control_exchange. */
+pn_status pn_ranks_sum(const pn_world *w, const char *what, double *x, int n);
+/* PN_USAGE, naming a rank, where some have another value than rank 0. */
+pn_status pn_ranks_same(const pn_world *w, const char *what, uint64_t value);
 
 /* After every step, from every rank: then all have the same. */
 typedef struct pn_rank_word {

@@ -79,14 +79,23 @@ pn_status pn_step_last_part(pn_step *s, const pn_step_share *share) {
     return PN_OK;
 }
 
+pn_status pn_step_nothing(pn_step *s) {
+    PN_ASSERT(!s->open && s->zero);
+    if (!s->pool) PN_TRY(make_sums(s));
+    for (int i = 0; i < LOSSES; i++) PN_TRY(pn_tensor_fill_zero(s->sum[i]));
+    s->parted = s->nothing = true;
+    return PN_OK;
+}
+
 pn_status pn_step_update(pn_step *s, double learning_rate) {
     const pn_tensor *sent[LOSSES] = {
         [TOTAL] = s->losses.total, [CE] = s->losses.ce, [KL] = s->losses.kl, [FEATURE] = s->losses.feature
     };
     PN_ASSERT(!s->open);
-    PN_TRY(s->parted ? pn_tape_backward_unchecked(s->tape, s->losses.total) : pn_pass_graphs_backward(s->graphs));
+    if (!s->nothing)
+        PN_TRY(s->parted ? pn_tape_backward_unchecked(s->tape, s->losses.total) : pn_pass_graphs_backward(s->graphs));
     for (int i = 0; i < LOSSES && s->parted; i++) sent[i] = s->sum[i];
-    s->parted = false;
+    s->parted = s->nothing = false;
     if (s->zero) PN_TRY(pn_zero_reduce(s->zero));
     PN_TRY(pn_adamw_begin(s->optim, learning_rate, sent[TOTAL]));
     if (s->zero) PN_TRY(pn_zero_gather(s->zero));

@@ -30,6 +30,7 @@ typedef struct pn_step { /* tape and optimizer are borrowed; the rest is the ste
     pn_pool *pool;          /* of `sum`: it lives from part to part, which the tape does not */
     pn_tensor *sum[4];      /* losses of the parts so far, each with its share; NULL: no step was taken in parts yet */
     bool parted;            /* this step is */
+    bool nothing;           /* this rank adds nothing to it */
     bool open;              /* updated and not settled */
 } pn_step;
 
@@ -50,6 +51,8 @@ typedef struct pn_step_share {
 pn_status pn_step_part(pn_step *s, const pn_step_share *share);
 /* Of the last part, before the update. */
 pn_status pn_step_last_part(pn_step *s, const pn_step_share *share);
+/* In place of a pass, on one of many ranks: it has nothing to add to this step. */
+pn_status pn_step_nothing(pn_step *s);
 /* Of the pass made last; pass and batch are not needed after it. */
 pn_status pn_step_update(pn_step *s, double learning_rate);
 /* Waits for the open step: its losses, 0 what was not computed, and gradient norm. PN_NUMERIC when the loss, or a

@@ -99,6 +99,12 @@ static uint64_t fingerprint(const trainer *r) {
     return pn_params_fingerprint(job->student->params, hash);
 }
 
+int64_t pn_train_rank_pass(const pn_train_job *job) {
+    const int64_t share = job->options->batch_tokens / pn_ranks_of(job->world);
+    const int64_t pass = pn_train_pass_tokens(job->options);
+    return pass < share ? pass : share;
+}
+
 pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b) {
     PN_TRY(pn_batch_load(job->mixture, first, n, b));
     if (job->teacher_rows)
@@ -137,10 +143,9 @@ static double rate_of(const trainer *r, int64_t step) {
 static pn_status open_parts(trainer *r, int64_t step) {
     const pn_world *world = r->job->world;
     const pn_batch *batch = &r->batch[step % 2];
-    const int64_t pass = pn_train_pass_tokens(r->job->options);
     double weight = pn_ranks_of(world) > 1 ? pn_batch_weight(batch) : 0;
-    PN_TRY(pn_ranks_weight(world, &weight));
-    pn_parts_open(&r->parts, batch, pass < batch->n_tokens ? pass : batch->n_tokens, pn_ranks_of(world), weight);
+    PN_TRY(pn_ranks_sum(world, "weight of a batch", &weight, 1));
+    pn_parts_open(&r->parts, batch, pn_train_rank_pass(r->job), pn_ranks_of(world), weight);
     return PN_OK;
 }
 
@@ -148,6 +153,18 @@ static pn_status take_part(trainer *r, int64_t step, int i, bool *loses) {
     const pn_loss_weights weights = pn_loss_at(&r->job->options->loss, step, r->steps);
     PN_TRY(pn_parts_take(&r->parts, i, &weights, loses));
     return PN_OK;
+}
+
+/* Tells the other ranks, who wait, why this one is silent for a while; NULL: no longer. */
+static void busy(const trainer *r, const char *what) {
+    if (r->job->world) pn_control_busy(r->job->world->control, what);
+}
+
+/* This rank gets somewhere: without a word for as long as they wait, the others take it for dead. */
+static void alive(const trainer *r) {
+    if (!r->job->world) return;
+    pn_control_doing(r->job->world->control, "step %lld", (long long)r->asked + 1);
+    pn_control_tick(r->job->world->control);
 }
 
 /* ---- steps that are not finite ---- */
@@ -170,7 +187,9 @@ static pn_status locate(trainer *r, char where[PN_DISTILL_WHERE]) {
 static void explain(trainer *r, const char *cause, bool passes_over) {
     const pn_train_job *job = r->job;
     char where[PN_DISTILL_WHERE] = "";
+    busy(r, "looking for what is not finite");
     pn_status s = locate(r, where);
+    busy(r, NULL);
     const pn_status told = pn_ranks_say(job->world, where, sizeof where);
     if (!pn_ranks_first(job->world)) return;
     if (!s && !told && *where) pn_warn("%s: step %lld: not finite in %s", job->name, (long long)r->step + 1, where);
@@ -197,18 +216,6 @@ static pn_status pass_over(trainer *r, pn_status s) {
 }
 
 /* ---- between steps ---- */
-
-/* Tells the other ranks, who wait, why this one is silent for a while; NULL: no longer. */
-static void busy(const trainer *r, const char *what) {
-    if (r->job->world) pn_control_busy(r->job->world->control, what);
-}
-
-/* This rank gets somewhere: without a word for as long as they wait, the others take it for dead. */
-static void alive(const trainer *r) {
-    if (!r->job->world) return;
-    pn_control_doing(r->job->world->control, "step %lld", (long long)r->asked + 1);
-    pn_control_tick(r->job->world->control);
-}
 
 /* Losses and what is to be done, as all ranks have it. */
 static pn_status tell_ranks(trainer *r, pn_loss_parts *loss) {
@@ -328,13 +335,23 @@ static pn_status first_forward(trainer *r, int part, bool last) {
     return PN_OK;
 }
 
+/* A rank whose part of the batch has no target with weight: it only takes part in what the others have. */
+static pn_status ask_nothing(trainer *r) {
+    bool lost;
+    PN_TRY(settle(r, &lost));
+    if (lost) PN_TRY(open_parts(r, r->asked)); /* as the other ranks do */
+    pn_tape_reset(r->tape);
+    pn_zero_pass(r->zero, r->tape, true);
+    return pn_step_nothing(&r->pass);
+}
+
 /* All parts' gradients; that of the last one with a loss is left to the update. */
 static pn_status ask_parts(trainer *r) {
     bool begun = false, loses = false;
     PN_TRY(open_parts(r, r->asked));
     int last = r->parts.n;
-    while (last > 1 && !loses) PN_TRY(take_part(r, r->asked, --last, &loses));
-    if (!loses) last = 0;
+    while (last > 0 && !loses) PN_TRY(take_part(r, r->asked, --last, &loses));
+    if (!loses && r->zero) return ask_nothing(r);
     for (int i = 0; i <= last; i++) {
         PN_TRY(take_part(r, r->asked, i, &loses));
         if (!loses && i < last) continue;
@@ -403,6 +420,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, make_optimizer(&r), done);
     PN_TRY_GOTO(s, list_arrays(&r), done);
     r.fingerprint = fingerprint(&r);
+    PN_TRY_GOTO(s, pn_ranks_same(job->world, "what they train", r.fingerprint), done);
     const pn_checkpoint_place where = { .dir = job->state_dir,
                                         .fingerprint = r.fingerprint,
                                         .keep = (int)o->checkpoint_keep,
@@ -421,6 +439,8 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, show(&r), done);
     if (curve) PN_TRY_GOTO(s, pn_curve_copy(&r.curve, r.step, curve), done);
 done:
+    if (s && s != PN_INTERRUPTED && pn_ranks_of(job->world) > 1) /* before what may take long */
+        pn_control_abort(job->world->control, pn_error_message());
     pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);
     pn_step_close(&r.pass);

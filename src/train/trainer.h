@@ -39,6 +39,8 @@ typedef struct pn_train_job {
     double mfu_tflops;     /* what the device could do at most (meter.h); 0: as its name says */
 } pn_train_job;
 
+/* Tokens of a pass on a rank: at most its part of a batch. */
+int64_t pn_train_rank_pass(const pn_train_job *job);
 /* Rows first .. first + n - 1 of the job's data, with what the teacher's rows say of them. */
 pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_batch *b);
 

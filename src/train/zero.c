@@ -299,6 +299,7 @@ void pn_zero_pass(pn_zero *z, pn_tape *t, bool last) {
 pn_status pn_zero_passed(void *ctx, pn_tape *t, int layer) {
     pn_zero *z = ctx;
     (void)t;
+    if (z->comm->size > 1) pn_control_tick(z->comm->control); /* a layer is through: this rank is alive */
     for (int k = 0; k < z->n_groups && z->last; k++) {
         group *g = &z->group[k];
         for (; g->next < g->n && g->layer[g->next] >= layer; g->next++) {
