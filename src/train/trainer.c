@@ -439,7 +439,8 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     PN_TRY_GOTO(s, show(&r), done);
     if (curve) PN_TRY_GOTO(s, pn_curve_copy(&r.curve, r.step, curve), done);
 done:
-    if (s && s != PN_INTERRUPTED && pn_ranks_of(job->world) > 1) /* before what may take long */
+    /* What befalls a rank alone is told before anything that may take long; the rest all ranks find at once. */
+    if ((s == PN_MEMORY || s == PN_DEVICE) && pn_ranks_of(job->world) > 1)
         pn_control_abort(job->world->control, pn_error_message());
     pn_saving_close(&r.saving);
     for (int i = 0; i < 2; i++) pn_batch_free(&r.batch[i]);

@@ -472,6 +472,68 @@ START_TEST(steps_that_are_not_finite_are_told_once) {
 }
 END_TEST
 
+/* Rows of text whose tokens count nothing lie between others: a rank may have nothing but such rows, and a step too. */
+START_TEST(ranks_without_targets_take_part) {
+    enum { ROWS_STEPS = 20 };
+    static const char config[] =
+        "model: data/quickstart-base\nsequence_length: 256\nstages:\n"
+        "  - { tokens: 20480, batch_tokens: 1024, learning_rate: 1e-3, heldout_tokens: 2048,\n"
+        "      mixture: [ { skill: recall, weight: 30, document_bytes: [255], text_weight: 0 },\n"
+        "                 { skill: text, weight: 70, document_bytes: [255], text_weight: 0 } ] }\n";
+    char yaml[256], dir[256], arguments[1024], path[PN_PATH_MAX];
+    double loss[2][ROWS_STEPS + 1];
+    int empty = 0;
+    begin();
+    strcpy(yaml, scratch("answers.yaml"));
+    ck_ok(pn_file_write(yaml, config, strlen(config)));
+    for (int k = 0; k < 2; k++) {
+        json_t *result;
+        strcpy(dir, scratch(k ? "four" : "one"));
+        snprintf(arguments, sizeof arguments, "finetune -q --config %s --set output=%s --ranks %d", yaml, dir,
+                 k ? 4 : 1);
+        running p = start(arguments);
+        const int code = finish(&p);
+        ck_assert_msg(code == 0, "exit code %d: %s", code, said(&p));
+        ck_ok(pn_path_join(path, dir, "result.json"));
+        ck_ok(pn_json_load(path, 1 << 24, &result));
+        const json_t *stage = json_array_get(json_object_get(result, "stages"), 0);
+        for (int i = 0; i <= ROWS_STEPS; i++) {
+            const json_t *point = i < ROWS_STEPS ? json_array_get(json_object_get(stage, "curve"), (size_t)i)
+                                                 : json_array_get(json_object_get(stage, "heldout"), 0);
+            loss[k][i] = json_real_value(json_object_get(point, "loss"));
+        }
+        json_decref(result);
+    }
+    for (int i = 0; i <= ROWS_STEPS; i++) {
+        ck_assert_double_eq_tol(loss[1][i], loss[0][i], bound * loss[0][i] + 1e-12);
+        empty += loss[0][i] == 0;
+    }
+    ck_assert(empty > 0 && empty < ROWS_STEPS / 2);
+}
+END_TEST
+
+/* Started one by one, with another seed: nothing is trained. */
+START_TEST(ranks_must_train_the_same) {
+    char dir[256], meet[256], arguments[4096];
+    running p[2];
+    begin();
+    strcpy(dir, scratch("both"));
+    strcpy(meet, scratch("place"));
+    for (int r = 0; r < 2; r++) {
+        snprintf(arguments, sizeof arguments,
+                 TRAIN "-q --set output=%s --set seed=%d --ranks 2 --rank %d --rendezvous file:%s", dir, 1 + r, r,
+                 meet);
+        p[r] = start(arguments);
+    }
+    for (int r = 0; r < 2; r++) {
+        const int code = finish(&p[r]);
+        const char *text = said(&p[r]);
+        ck_assert_msg(code == 2 || code == 3, "exit code %d: %s", code, text);
+        ck_assert_msg(strstr(text, "rank 1 and rank 0 differ in what they train") != NULL, "%s", text);
+    }
+}
+END_TEST
+
 /* One message, whoever says it, and nothing is written. */
 static void ck_refuses(const char *arguments, const char *dir, int code, const char *message) {
     char all[4096];
@@ -515,6 +577,7 @@ START_TEST(bad_ranks_are_refused_first) {
 }
 END_TEST
 
-TEST_MAIN("ranks", any_number_of_ranks_trains_the_same, mpirun_gives_the_bits_of_our_launcher,
-          a_killed_rank_costs_no_bit, any_number_goes_on_where_a_rank_was_killed, a_rank_that_stops_is_an_error_on_all,
-          a_signal_to_the_launcher_saves, steps_that_are_not_finite_are_told_once, bad_ranks_are_refused_first)
+TEST_MAIN("ranks", ranks_without_targets_take_part, ranks_must_train_the_same, any_number_of_ranks_trains_the_same,
+          mpirun_gives_the_bits_of_our_launcher, a_killed_rank_costs_no_bit, any_number_goes_on_where_a_rank_was_killed,
+          a_rank_that_stops_is_an_error_on_all, a_signal_to_the_launcher_saves, steps_that_are_not_finite_are_told_once,
+          bad_ranks_are_refused_first)
