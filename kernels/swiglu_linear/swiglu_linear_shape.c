@@ -37,7 +37,7 @@ static bool case_at(int i, pn_op_case *out) {
         double scale;
         bool train[3];
     } at[] = {
-        { 1, 1, 1, 1, { true, true, true } },      { 3, 5, 4, 1, { true, true, true } },
+        { 1, 1, 1, 1, { true, true, true } },      { 7, 45, 10, 1, { true, true, true } },
         { 0, 20, 60, 1, { true, true, true } },    { 1, 576, 60, 1, { true, true, true } },
         { 65, 60, 20, 1, { true, true, false } },  { 65, 60, 20, 1, { false, false, true } },
         { 65, 36, 24, 40, { false, true, true } }, { 300, 576, 60, 2, { true, true, true } },

@@ -160,6 +160,10 @@ static void busy(const trainer *r, const char *what) {
     if (r->job->world) pn_control_busy(r->job->world->control, what);
 }
 
+static void waiting(const trainer *r, bool waits) {
+    if (r->job->world) pn_control_waiting(r->job->world->control, waits);
+}
+
 /* This rank gets somewhere: without a word for as long as they wait, the others take it for dead. */
 static void alive(const trainer *r) {
     if (!r->job->world) return;
@@ -266,7 +270,9 @@ static pn_status settle(trainer *r, bool *lost) {
     pn_curve_point p = { .learning_rate = rate_of(r, r->step) };
     *lost = false;
     if (r->asked == r->step) return PN_OK;
+    waiting(r, true); /* for a GPU that waits for other ranks */
     const pn_status s = pn_step_settle(&r->pass, &p.loss, &p.norm);
+    waiting(r, false);
     PN_TRY(s == PN_NUMERIC ? PN_OK : s);
     PN_TRY(tell_ranks(r, &p.loss));
     if (s == PN_NUMERIC) {
