@@ -292,11 +292,14 @@ static int fails_in_a_step(ranks *r, int rank, pn_control *control) {
     rank_report *report = &r->report[rank];
     part x = { 0 };
     RANK_OK(report, part_open(control, SEED, &x));
-    for (int pass = 0; pass < PASSES; pass++) RANK_OK(report, part_pass(&x, 0, pass, 0));
-    pn_zero_destroy(&x.zero);
-    RANK_CHECK(report, x.comm->abandoned, "nothing was on its way");
-    pn_tape_destroy(&x.tape);
+    for (int pass = 0; pass < PASSES; pass++) {
+        const pn_status passed = part_pass(&x, 0, pass, 0);
+        RANK_OK(report, pn_control_failed(control) ? PN_OK : passed); /* rank 1 may be ahead, and gone */
+    }
     if (rank == 1) pn_control_abort(control, "what ended the step");
+    pn_zero_destroy(&x.zero);
+    RANK_CHECK(report, rank != 1 || x.comm->abandoned, "nothing was on its way");
+    pn_tape_destroy(&x.tape);
     while (!pn_control_failed(control)) usleep(1000);
     report_failure(report, pn_control_status(control));
     part_close(&x);
