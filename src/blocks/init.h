@@ -28,7 +28,8 @@ typedef struct pn_init {
     double a, b;
 } pn_init;
 
-/* Fills an F32 or F64 tensor; the same draws for both, whatever the number of threads. PN_MEMORY: an orthogonal matrix needs room of its own. */
+/* Fills an F32 or F64 tensor; the same draws for both, whatever the number of threads. PN_MEMORY: an orthogonal matrix
+ * needs room of its own. */
 pn_status pn_init_fill(const pn_init *init, pn_rng *rng, pn_tensor *value);
 
 #endif
