@@ -120,9 +120,7 @@ static pn_status forward(pn_block *b, pn_tape *t, pn_tensor *x, const pn_docs *d
     pn_tensor *in[3], *xbc[3], *window, *dt, *g, *v, *mixed, *final_state;
     PN_TRY(pn_linear(t, x, a->w_in, a->b_in, &mixed));
     PN_TRY(pn_split(t, mixed, (const int64_t[]){ I, a->conv_channels, H }, 3, in));
-    const pn_causal_conv_attr conv = { .docs = pn_docs_without_past(docs),
-                                       .width = (int)o->conv_kernel,
-                                       .silu = true };
+    const pn_causal_conv_attr conv = { .docs = pn_docs_without_past(docs), .width = (int)o->conv_kernel, .silu = true };
     PN_TRY(
         pn_causal_conv(t, in[XBC], a->conv, a->conv_bias, state ? state->tensor[CONV] : NULL, &conv, &mixed, &window));
     if (state) PN_TRY(pn_state_replace(state, CONV, window));

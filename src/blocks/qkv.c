@@ -63,9 +63,7 @@ pn_status pn_qkv_apply(const pn_qkv *a, int i, bool silu, pn_tape *t, pn_tensor 
                        pn_state *state, pn_tensor **out) {
     PN_TRY(pn_linear(t, x, a->w[i], a->bias[i], out));
     if (!a->conv_size) return PN_OK;
-    const pn_causal_conv_attr attr = { .docs = pn_docs_without_past(docs),
-                                       .width = (int)a->conv_size,
-                                       .silu = silu };
+    const pn_causal_conv_attr attr = { .docs = pn_docs_without_past(docs), .width = (int)a->conv_size, .silu = silu };
     pn_tensor *window;
     PN_TRY(pn_causal_conv(t, *out, a->conv[i], NULL, state ? state->tensor[i] : NULL, &attr, out, &window));
     if (state) PN_TRY(pn_state_replace(state, i, window));
