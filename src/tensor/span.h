@@ -13,7 +13,7 @@ enum { PN_SPAN_CHUNK = 32 << 20 }; /* bytes: its memory is a multiple of that */
 
 /* Addresses for as much as the GPU has, without memory. The device is open. */
 pn_status pn_span_create(pn_span **out);
-/* NULL ok. Waits for the GPU, as shrinking does. */
+/* NULL ok. Waits for what was asked for on our stream, as shrinking does: nothing else may use the memory. */
 void pn_span_destroy(pn_span **s);
 void *pn_span_address(const pn_span *s);
 
