@@ -55,6 +55,16 @@ void pn_logits_tile_backward(const float *tile, const float *h, int64_t rows, co
     if (dW) pn_sgemm(true, false, cols, D, rows, tile, cols, h, D, 1, dW + v0 * D, D);
 }
 
+double pn_loss_weight(const float *weight, int64_t n) {
+    return weight ? (double)weight[n] : 1;
+}
+
+double pn_loss_weights(const float *weight, int64_t n) {
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) total += pn_loss_weight(weight, i);
+    return total;
+}
+
 PN_CLONES float pn_row_max(const float *x, int64_t n) {
     float max = -INFINITY;
 #pragma omp simd reduction(max : max)

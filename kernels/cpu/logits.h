@@ -54,6 +54,10 @@ typedef struct pn_first_choice {
     int32_t id;
 } pn_first_choice;
 
+/* The weight of row n in a loss, and that of rows 0 .. n - 1 together. weight NULL: 1 each. */
+double pn_loss_weight(const float *weight, int64_t n);
+double pn_loss_weights(const float *weight, int64_t n);
+
 float pn_row_max(const float *x, int64_t n);
 /* Folds in the logits x of words v0 .. v0 + n - 1, of which max is the largest; words come in ascending order. */
 void pn_choice_add(pn_first_choice *c, const float *x, int64_t v0, float max);

@@ -54,7 +54,7 @@ static int64_t active_rows(const pn_op_call *c, bool skip_zero_weight, int32_t *
     *total = 0;
     for (int64_t i = 0, N = c->in[0]->shape[0]; i < N; i++) {
         if (target[i] == PN_IGNORE) continue;
-        *total += weight ? (double)weight[i] : 1;
+        *total += pn_loss_weight(weight, i);
         if (skip_zero_weight && weight && weight[i] == 0) continue;
         row[n++] = (int32_t)i;
     }
@@ -102,7 +102,7 @@ static pn_status forward(const pn_op_call *c) {
             double row_lse = pn_online_lse(&w.sum[r]), row_nll = row_lse - w.target_logit[r];
             lse[at] = (float)row_lse;
             nll[at] = (float)row_nll;
-            sum += (weight ? (double)weight[at] : 1) * row_nll;
+            sum += pn_loss_weight(weight, at) * row_nll;
         }
     }
     pn_f32(c->out[0])[0] = total > 0 ? (float)(sum / total) : 0;
@@ -126,7 +126,7 @@ static void backward_part(const pn_op_call *c, const work *w, int part, const in
         int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
         pn_logits_tile(tile, w->h, n, W, v0, cols, D);
         for (int64_t r = 0; r < n; r++) {
-            float *z = tile + r * cols, k = (float)(scale * (weight ? (double)weight[row[r]] : 1));
+            float *z = tile + r * cols, k = (float)(scale * pn_loss_weight(weight, row[r]));
             int64_t v = target[row[r]] - v0;
             scaled_softmax(z, cols, lse[row[r]], k);
             if (v >= 0 && v < cols) z[v] -= k;

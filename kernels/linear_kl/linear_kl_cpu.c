@@ -56,16 +56,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     return carve(&counting, backward, &(work){ 0 });
 }
 
-static double row_weight(const pn_op_call *c, int64_t n) {
-    return c->in[4] ? (double)pn_f32(c->in[4])[n] : 1;
-}
-
-static double total_weight(const pn_op_call *c) {
-    double total = 0;
-    for (int64_t n = 0, N = c->in[0]->shape[0]; n < N; n++) total += row_weight(c, n);
-    return total;
-}
-
 /* Adds sum exp(scale z_t - max) and sum exp(scale z_t - max) scale (z_t - z_s). */
 PN_CLONES static void teacher_sums(const float *z_t, const float *z_s, int64_t n, float scale, float max, double *sum,
                                    double *cross) {
@@ -118,8 +108,9 @@ static void forward_part(const pn_op_call *c, const work *w, int part, int64_t n
 }
 
 static pn_status forward(const pn_op_call *c) {
-    double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, sum = 0, total = total_weight(c);
+    const float *weight = pn_f32_or_null(c->in[4]);
     int64_t N = c->in[0]->shape[0];
+    double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, sum = 0, total = pn_loss_weights(weight, N);
     float *kl = pn_f32(c->out[1]), *lse = pn_f32(c->out[2]);
     int32_t *first = pn_i32(c->out[3]);
     work w;
@@ -139,7 +130,7 @@ static pn_status forward(const pn_op_call *c) {
             kl[n0 + r] = (float)row_kl;
             first[2 * (n0 + r)] = k->student_first.id;
             first[2 * (n0 + r) + 1] = k->teacher_first.id;
-            sum += row_weight(c, n0 + r) * row_kl;
+            sum += pn_loss_weight(weight, n0 + r) * row_kl;
         }
     }
     pn_f32(c->out[0])[0] = total > 0 ? (float)(tau * tau * sum / total) : 0;
@@ -158,7 +149,7 @@ PN_CLONES static void softmax_difference(float *z_s, const float *z_t, int64_t n
 
 /* One part: its rows of dW, and what it adds to dh. */
 static void backward_part(const pn_op_call *c, const work *w, int part, const int32_t *row, int64_t n, double k) {
-    const float *lse = pn_f32(c->out[2]), *W = pn_f32(c->in[1]);
+    const float *lse = pn_f32(c->out[2]), *W = pn_f32(c->in[1]), *weight = pn_f32_or_null(c->in[4]);
     float scale = (float)(1 / ((const pn_linear_kl_attr *)c->attr)->temperature);
     int64_t V = c->in[1]->shape[0], end = pn_vocab_begin(V, w->parts, part + 1);
     int64_t D = c->in[0]->shape[1], D_t = c->in[2]->shape[1], at = part * w->rows * w->cols;
@@ -170,19 +161,20 @@ static void backward_part(const pn_op_call *c, const work *w, int part, const in
         pn_logits_tile(teacher, w->h_t, n, pn_f32(c->in[3]), v0, cols, D_t);
         for (int64_t r = 0; r < n; r++)
             softmax_difference(student + r * cols, teacher + r * cols, cols, scale, lse[2 * row[r]],
-                               lse[2 * row[r] + 1], (float)(k * row_weight(c, row[r])));
+                               lse[2 * row[r] + 1], (float)(k * pn_loss_weight(weight, row[r])));
         pn_logits_tile_backward(student, w->h_s, n, W, v0, cols, D, dh, pn_f32_or_null(c->din[1]));
     }
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || (!c->din[0] && !c->din[1])) return PN_OK;
-    double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, total = total_weight(c);
+    const float *weight = pn_f32_or_null(c->in[4]);
     int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1], n = 0;
+    double tau = ((const pn_linear_kl_attr *)c->attr)->temperature, total = pn_loss_weights(weight, N);
     work w;
     carve(c, true, &w);
     for (int64_t i = 0; i < N; i++)
-        if (row_weight(c, i) > 0) w.row[n++] = (int32_t)i;
+        if (pn_loss_weight(weight, i) > 0) w.row[n++] = (int32_t)i;
     for (int64_t n0 = 0; n0 < n; n0 += PN_LOGIT_ROWS) {
         int64_t rows = n - n0 < PN_LOGIT_ROWS ? n - n0 : PN_LOGIT_ROWS;
         pn_gather_rows(w.h_s, pn_f32(c->in[0]), w.row + n0, rows, D);

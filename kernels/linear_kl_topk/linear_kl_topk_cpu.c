@@ -42,16 +42,6 @@ static size_t scratch_bytes(const pn_op_call *c, bool backward) {
     return carve(&counting, backward, &(work){ 0 });
 }
 
-static double row_weight(const pn_op_call *c, int64_t n) {
-    return c->in[4] ? (double)pn_f32(c->in[4])[n] : 1;
-}
-
-static double total_weight(const pn_op_call *c) {
-    double total = 0;
-    for (int64_t n = 0, N = c->in[0]->shape[0]; n < N; n++) total += row_weight(c, n);
-    return total;
-}
-
 static double tau_of(const pn_op_call *c) {
     return ((const pn_linear_kl_topk_attr *)c->attr)->temperature;
 }
@@ -120,8 +110,9 @@ static double finish_row(const pn_op_call *c, const pn_online_sum *tail, int64_t
 }
 
 static pn_status forward(const pn_op_call *c) {
-    double tau = tau_of(c), sum = 0, total = total_weight(c);
+    const float *weight = pn_f32_or_null(c->in[4]);
     int64_t N = c->in[0]->shape[0];
+    double tau = tau_of(c), sum = 0, total = pn_loss_weights(weight, N);
     work w;
     carve(c, false, &w);
     PN_TRY(pn_need_ascending("linear_kl_topk", "id", c->in[2], c->in[1]->shape[0]));
@@ -135,7 +126,7 @@ static pn_status forward(const pn_op_call *c) {
                 if (w.tail[p * w.rows + r].sum > 0) pn_online_merge(&w.tail[r], &w.tail[p * w.rows + r]);
             double kl = finish_row(c, &w.tail[r], n0 + r);
             pn_f32(c->out[1])[n0 + r] = (float)kl;
-            sum += row_weight(c, n0 + r) * kl;
+            sum += pn_loss_weight(weight, n0 + r) * kl;
         }
     }
     pn_f32(c->out[0])[0] = total > 0 ? (float)(tau * tau * sum / total) : 0;
@@ -169,7 +160,7 @@ static void gradient_row(const pn_op_call *c, float *z, int64_t n, int64_t v0, i
 
 /* One part: its rows of dW, and what it adds to dh. */
 static void backward_part(const pn_op_call *c, const work *w, int part, const int32_t *row, int64_t n, double factor) {
-    const float *W = pn_f32(c->in[1]);
+    const float *W = pn_f32(c->in[1]), *weight = pn_f32_or_null(c->in[4]);
     int64_t V = c->in[1]->shape[0], end = pn_vocab_begin(V, w->parts, part + 1), D = c->in[0]->shape[1];
     float *tile = w->tile + part * w->rows * w->cols, *dh = c->din[0] ? w->dh + part * w->rows * D : NULL;
     if (dh) memset(dh, 0, (size_t)(n * D) * sizeof *dh);
@@ -177,19 +168,20 @@ static void backward_part(const pn_op_call *c, const work *w, int part, const in
         int64_t cols = end - v0 < PN_LOGIT_COLS ? end - v0 : PN_LOGIT_COLS;
         pn_logits_tile(tile, w->h, n, W, v0, cols, D);
         for (int64_t r = 0; r < n; r++)
-            gradient_row(c, tile + r * cols, row[r], v0, cols, (float)(factor * row_weight(c, row[r])));
+            gradient_row(c, tile + r * cols, row[r], v0, cols, (float)(factor * pn_loss_weight(weight, row[r])));
         pn_logits_tile_backward(tile, w->h, n, W, v0, cols, D, dh, pn_f32_or_null(c->din[1]));
     }
 }
 
 static pn_status backward(const pn_op_call *c) {
     if (!c->dout[0] || (!c->din[0] && !c->din[1])) return PN_OK;
-    double total = total_weight(c);
+    const float *weight = pn_f32_or_null(c->in[4]);
     int64_t N = c->in[0]->shape[0], D = c->in[0]->shape[1], n = 0;
+    double total = pn_loss_weights(weight, N);
     work w;
     carve(c, true, &w);
     for (int64_t i = 0; i < N; i++)
-        if (row_weight(c, i) > 0) w.row[n++] = (int32_t)i;
+        if (pn_loss_weight(weight, i) > 0) w.row[n++] = (int32_t)i;
     for (int64_t n0 = 0; n0 < n; n0 += PN_LOGIT_ROWS) {
         int64_t rows = n - n0 < PN_LOGIT_ROWS ? n - n0 : PN_LOGIT_ROWS;
         pn_gather_rows(w.h, pn_f32(c->in[0]), w.row + n0, rows, D);
