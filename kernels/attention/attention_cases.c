@@ -5,7 +5,7 @@
 /* Documents: end offsets after a leading 0. */
 static const int64_t t1[] = { 0, 1 }, t2[] = { 0, 2 }, t9[] = { 0, 9 }, t40[] = { 0, 40 }, t63[] = { 0, 63 },
                      t64[] = { 0, 64 }, t65[] = { 0, 65 }, two[] = { 0, 66, 71 }, t300[] = { 0, 300 },
-                     t700[] = { 0, 700 };
+                     t700[] = { 0, 700 }, t4097[] = { 0, 4097 };
 static const int64_t pair[] = { 0, 520, 1040 }, unlike[] = { 0, 30, 30, 550, 600 };
 static const int64_t tiny[] = { 0, 3, 3, 8 };                  /* one document is empty */
 static const int64_t mixed[] = { 0, 1, 64, 64, 67, 138, 338 }; /* 1, 63, 0, 3, 71, 200 tokens */
@@ -45,6 +45,8 @@ static const struct {
     { "300 tokens, window 5", { ALONE(t300), 3, 1, 20, 5, 0.22 }, .keys = 0 },
     { "300 tokens, window 64", { ALONE(t300), 6, 2, 64, 64, 0.125 }, .keys = 0 },
     { "700 tokens, group 20", { ALONE(t700), 20, 1, 16, 0, 0.25 }, .keys = 0 },
+    { "4097 tokens, group 2", { ALONE(t4097), 2, 1, 64, 0, 0.125 }, .keys = 0 },
+    { "4097 tokens, d 128, window 1152", { ALONE(t4097), 2, 1, 128, 1152, 0.09 }, .keys = 0 },
     { "40 tokens, d 256", { ALONE(t40), 2, 1, 256, 0, 0.0625 }, .keys = 0 },
     { "40 tokens, d 300, window 9", { ALONE(t40), 2, 1, 300, 9, 0.0577 }, .keys = 0 },
     { "66 and 5 tokens, d 128", { ALONE(two), 2, 1, 128, 0, 0.09 }, .keys = 0 },

@@ -1,5 +1,5 @@
 /* Output projections without all their logits, on the GPU (kernels/cpu/logits.h says why): what linear_cross_entropy,
- * linear_kl, linear_kl_topk and linear_argmax share.
+ * linear_kl, linear_kl_topk, linear_argmax and linear_topk share. logits_op.cuh and logits_loss.cuh make ops of it.
  *
  * Forward folds the logits of a row into a few numbers, one part of the vocabulary after the other, and merges the
  * parts in order. Backward makes the logits again, turns them into their gradient dz, tile by tile, and multiplies that
@@ -37,9 +37,26 @@ struct pn_logits {
     pn_logits_side side[2];
 };
 
-/* NULL where the values are not kept: scratch is asked for without them. */
-static inline const void *pn_logits_address(const pn_tensor *t) {
-    return t->storage ? pn_data(t) : NULL;
+/* Inputs 2 s and 2 s + 1 of the call are h and W of side s. Scratch is asked for without values: their addresses are
+ * NULL then. name: a literal. */
+static inline pn_logits pn_logits_of(const pn_op_call *c, const char *name, int sides) {
+    pn_logits x = {};
+    x.name = name;
+    x.type = c->dtype;
+    x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
+    x.sides = sides;
+    for (int s = 0; s < sides; s++) {
+        const pn_tensor *h = c->in[2 * s], *W = c->in[2 * s + 1];
+        x.side[s] = { h->storage ? pn_data(h) : NULL, W->storage ? pn_data(W) : NULL, W->shape[1] };
+    }
+    return x;
+}
+
+/* Whether words fit 32 bits and there is something to multiply. */
+static inline bool pn_logits_takes(const pn_logits *x) {
+    bool takes = x->V >= 1 && x->V <= INT32_MAX;
+    for (int s = 0; s < x->sides; s++) takes = takes && x->side[s].D >= 1;
+    return takes;
 }
 
 /* A tile of logits or their gradients: rows x cols at most, `row` elements from one row to the next. */

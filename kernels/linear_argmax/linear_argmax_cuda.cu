@@ -1,10 +1,8 @@
-#include "cuda/logits_warpgroup.cuh"
+#include "cuda/logits_op.cuh"
 
 #include "linear_argmax.h"
 
-namespace { /* templates that take these must not be one with those of another op */
-
-const char name[] = "linear_argmax/cuda";
+namespace {
 
 enum { THREADS = 256 };
 
@@ -35,68 +33,30 @@ __global__ void __launch_bounds__(THREADS)
     first[n] = s.first;
 }
 
+struct op { /* logits_op.cuh */
+    typedef ::head head;
+    static constexpr const char *name = "linear_argmax/cuda";
+
+    static head head_of(const pn_op_call *) { return {}; }
+    static pn_status finish(const pn_op_call *c, const head &h, int64_t N, const head::sums *part, int64_t parts) {
+        finish_rows<<<pn_cuda_blocks(N, THREADS), THREADS, 0, pn_cuda_stream()>>>(h, N, part, parts, pn_i32(c->out[0]));
+        return pn_cuda_launched(name);
+    }
+};
+
 } // namespace
 
-static bool takes(const pn_op_call *c) {
-    return c->in[1]->shape[0] <= INT32_MAX && c->in[1]->shape[1] >= 1;
-}
-
-static pn_logits logits_of(const pn_op_call *c) {
-    pn_logits x = {};
-    x.name = name;
-    x.type = c->dtype;
-    x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
-    x.sides = head::sides;
-    x.side[0] = { pn_logits_address(c->in[0]), pn_logits_address(c->in[1]), c->in[1]->shape[1] };
-    return x;
-}
-
-static size_t scratch_bytes(const pn_op_call *c, bool) {
-    pn_logits x = logits_of(c);
-    return pn_logits_carve_tiles(&x, false, sizeof(head::sums), NULL).n_bytes;
-}
-
-static pn_status finish(const pn_op_call *c, const pn_logits_work &w, int64_t parts) {
-    const int64_t N = c->in[0]->shape[0];
-    if (N == 0) return PN_OK;
-    finish_rows<<<pn_cuda_blocks(N, THREADS), THREADS, 0, pn_cuda_stream()>>>(head{}, N, (const head::sums *)w.part,
-                                                                              parts, pn_i32(c->out[0]));
-    return pn_cuda_launched(name);
-}
-
-static pn_status forward(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = pn_logits_carve_tiles(&x, false, sizeof(head::sums), c->scratch);
-    PN_TRY(pn_logits_fold(&x, head{}, w));
-    return finish(c, w, pn_logits_parts(&x, PN_LOGITS_PART));
-}
-
-/* ---- on Hopper ---- */
-
-static bool takes_fused(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    return takes(c) && pn_fused_takes(&x) && pn_fused_there<true, head>();
-}
-
-static size_t scratch_bytes_fused(const pn_op_call *c, bool) {
-    const pn_logits x = logits_of(c);
-    return pn_fused_carve<head>(&x, false, NULL).n_bytes;
-}
-
-static pn_status forward_fused(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = pn_fused_carve<head>(&x, false, c->scratch);
-    const head h = {};
-    PN_TRY(pn_fused_fold(&x, h, w));
-    return finish(c, w, pn_fused_parts<head>(&x));
-}
+typedef pn_logits_op<op, pn_logits_in_registers> in_registers;
+typedef pn_logits_op<op, pn_logits_in_tiles> in_tiles;
 
 static const pn_op_impl fused = { .name = "linear_argmax/cuda-fused",
                                   .bf16 = true,
-                                  .takes = takes_fused,
-                                  .scratch_bytes = scratch_bytes_fused,
-                                  .forward = forward_fused };
-static const pn_op_impl impl = {
-    .name = name, .bf16 = true, .takes = takes, .scratch_bytes = scratch_bytes, .forward = forward
-};
+                                  .takes = in_registers::takes,
+                                  .scratch_bytes = in_registers::scratch_bytes,
+                                  .forward = in_registers::forward };
+static const pn_op_impl impl = { .name = op::name,
+                                 .bf16 = true,
+                                 .takes = in_tiles::takes,
+                                 .scratch_bytes = in_tiles::scratch_bytes,
+                                 .forward = in_tiles::forward };
 PN_CUDA_OP(linear_argmax, &fused, &impl)

@@ -1,30 +1,19 @@
-/* Rows of weight 0 are computed with the others: a tile has no holes. Ids and weights are checked where they are used
- * (device_cuda.h).
+/* Ids are checked where they are used (device_cuda.h).
  *
  * Where a listed word's logit is made it is put aside and left out of the row's sum, which is so that of the tail; the
  * listed ones join it when all of a row is known. Backward makes every word's gradient as one of the tail and then puts
  * those of listed words, whose logits were kept, over what stands for them in the tile. */
-#include "cuda/fresh.cuh"
-#include "cuda/inputs.cuh"
-#include "cuda/logits_warpgroup.cuh"
-#include "cuda/reduce.cuh"
+#include "cuda/logits_loss.cuh"
 
 #include "linear_kl_topk.h"
 
-namespace { /* templates that take these must not be one with those of another op */
-
-const char name[] = "linear_kl_topk/cuda";
+namespace {
 
 enum { THREADS = 256, WARPS = THREADS / 32 };
 
-struct rows {
-    const float *weight; /* NULL: all 1 */
-    __device__ float weight_of(int64_t n) const { return weight ? weight[n] : 1; }
-};
-
 struct head { /* logits.cuh */
     static constexpr int sides = 1;
-    rows r;
+    pn_row_weights r;
     float inverse_tau, exponent; /* exp(z / tau) = 2^(exponent z) */
     int64_t V;
     int k;
@@ -133,9 +122,9 @@ __global__ void __launch_bounds__(THREADS)
     const int64_t n = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     if (n >= N) return;
-    const float *weight = h.r.weight, *listed = h.listed + n * h.k, *log_p = h.log_p + n * h.k;
+    const float *listed = h.listed + n * h.k, *log_p = h.log_p + n * h.k;
     const int32_t *ids = h.ids + n * h.k;
-    if (lane == 0 && weight && !(isfinite(weight[n]) && weight[n] >= 0)) pn_report_weight(bad, op, weight[n], n);
+    if (lane == 0) pn_check_weight(bad, op, h.r.weight, n);
     head::sums tail = h.none();
     for (int64_t p = lane; p < parts; p += 32) h.merge(tail, part[p * N + n]);
     for (int d = 16; d > 0; d /= 2) h.merge(tail, pn_logits_shuffle(tail, d));
@@ -190,175 +179,44 @@ struct amend { /* logits.cuh */
             put_listed<<<blocks, THREADS, 0, pn_cuda_stream()>>>(h, n0, n, v0, v, row, (pn_bf16 *)dz);
         else
             put_listed<<<blocks, THREADS, 0, pn_cuda_stream()>>>(h, n0, n, v0, v, row, (float *)dz);
+        return pn_cuda_launched("linear_kl_topk/cuda");
+    }
+};
+
+struct op { /* logits_loss.cuh */
+    typedef ::head head;
+    static constexpr const char *name = "linear_kl_topk/cuda";
+
+    static double tau_of(const pn_op_call *c) { return ((const pn_linear_kl_topk_attr *)c->attr)->temperature; }
+    static double factor_of(const pn_op_call *c) { return tau_of(c) * tau_of(c); }
+    static head head_of(const pn_op_call *c) {
+        head h = {};
+        h.r = { pn_f32_or_null(c->in[4]) };
+        h.inverse_tau = (float)(1 / tau_of(c));
+        h.exponent = (float)(1.4426950408889634 / tau_of(c));
+        h.V = c->in[1]->shape[0];
+        h.k = (int)c->in[2]->shape[1];
+        h.ids = pn_i32(c->in[2]);
+        h.listed = pn_f32(c->out[2]);
+        h.log_p = pn_f32(c->in[3]);
+        return h;
+    }
+    static pn_status finish(const pn_op_call *c, const head &h, int64_t N, const head::sums *part, int64_t parts) {
+        finish_rows<<<pn_cuda_blocks(N, WARPS), THREADS, 0, pn_cuda_stream()>>>(
+            h, tau_of(c), N, part, parts, pn_f32(c->out[1]), pn_f32(c->out[3]), pn_cuda_bad_slot(),
+            "linear_kl_topk: id", "linear_kl_topk");
         return pn_cuda_launched(name);
     }
-};
-
-struct loss_terms {
-    rows r;
-    const float *kl;
-    __device__ void operator()(int64_t n, float v[2]) const {
-        v[1] = r.weight_of(n);
-        v[0] = v[1] * kl[n];
+    static head head_of_backward(const pn_op_call *c, const float *scale) {
+        head h = head_of(c);
+        h.sums_of = pn_f32(c->out[3]), h.scale = scale;
+        return h;
     }
+    static amend amend_of(const head &h, pn_dtype type) { return { h, type }; }
 };
-struct put_loss {
-    double factor;
-    float *loss;
-    __device__ void operator()(const double sum[2]) const {
-        *loss = sum[1] > 0 ? (float)(factor * sum[0] / sum[1]) : 0;
-    }
-};
-
-struct weight_term {
-    rows r;
-    __device__ void operator()(int64_t n, float v[1]) const { v[0] = r.weight_of(n); }
-};
-struct put_scale {
-    double factor;
-    const float *dloss;
-    float *scale;
-    __device__ void operator()(const double sum[1]) const {
-        *scale = sum[0] > 0 ? (float)(factor * *dloss / sum[0]) : 0;
-    }
-};
-
-static_assert(PN_SUM_MOST_PARTS * 2 * sizeof(double) <= PN_MATMUL_WORKSPACE, "the sums fit the workspace");
 
 } // namespace
 
-static bool takes(const pn_op_call *c) {
-    return c->in[1]->shape[0] >= 1 && c->in[1]->shape[0] <= INT32_MAX && c->in[1]->shape[1] >= 1;
-}
-
-static double tau_of(const pn_op_call *c) {
-    return ((const pn_linear_kl_topk_attr *)c->attr)->temperature;
-}
-
-static pn_logits logits_of(const pn_op_call *c) {
-    pn_logits x = {};
-    x.name = name;
-    x.type = c->dtype;
-    x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
-    x.sides = head::sides;
-    x.side[0] = { pn_logits_address(c->in[0]), pn_logits_address(c->in[1]), c->in[1]->shape[1] };
-    return x;
-}
-
-static head head_of(const pn_op_call *c) {
-    head h = {};
-    h.r = { pn_f32_or_null(c->in[4]) };
-    h.inverse_tau = (float)(1 / tau_of(c));
-    h.exponent = (float)(1.4426950408889634 / tau_of(c));
-    h.V = c->in[1]->shape[0];
-    h.k = (int)c->in[2]->shape[1];
-    h.ids = pn_i32(c->in[2]);
-    h.listed = pn_f32(c->out[2]);
-    h.log_p = pn_f32(c->in[3]);
-    return h;
-}
-
-static pn_logits_work work_of(const pn_op_call *c, const pn_logits *x, bool backward_pass) {
-    return pn_logits_carve_tiles(x, backward_pass, sizeof(head::sums), c->scratch);
-}
-
-static size_t scratch_bytes(const pn_op_call *c, bool backward_pass) {
-    pn_logits x = logits_of(c);
-    return work_of(c, &x, backward_pass).n_bytes;
-}
-
-/* From the parts of the vocabulary to the loss. */
-static pn_status finish(const pn_op_call *c, const head &h, const pn_logits_work &w, int64_t parts) {
-    const int64_t N = c->in[0]->shape[0];
-    const double tau = tau_of(c);
-    float *kl = pn_f32(c->out[1]);
-    if (N > 0) {
-        finish_rows<<<pn_cuda_blocks(N, WARPS), THREADS, 0, pn_cuda_stream()>>>(
-            h, tau, N, (const head::sums *)w.part, parts, kl, pn_f32(c->out[3]), pn_cuda_bad_slot(),
-            "linear_kl_topk: id", "linear_kl_topk");
-        PN_TRY(pn_cuda_launched(name));
-    }
-    return pn_cuda_sums<2>(name, N, loss_terms{ h.r, kl }, put_loss{ tau * tau, pn_f32(c->out[0]) }, w.workspace);
-}
-
-static pn_status forward(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = work_of(c, &x, false);
-    const head h = head_of(c);
-    PN_TRY(pn_logits_fold(&x, h, w));
-    return finish(c, h, w, pn_logits_parts(&x, PN_LOGITS_PART));
-}
-
-/* Without rows or dloss there is nothing to add. */
-static bool has_gradients(const pn_op_call *c) {
-    return c->dout[0] && c->in[0]->shape[0] > 0 && (c->din[0] || c->din[1]);
-}
-
-/* With the gradient's scale, which is made in w. */
-static pn_status head_of_backward(const pn_op_call *c, const pn_logits_work &w, head *h) {
-    *h = head_of(c);
-    h->sums_of = pn_f32(c->out[3]), h->scale = w.number;
-    return pn_cuda_sums<1>(name, c->in[0]->shape[0], weight_term{ h->r },
-                           put_scale{ tau_of(c), pn_f32(c->dout[0]), w.number }, w.workspace);
-}
-
-static pn_logits_gradients gradients_of(const pn_op_call *c) {
-    return { c->din[0] ? pn_data(c->din[0]) : NULL, pn_f32_or_null(c->din[1]), pn_op_adds(c, 0), pn_op_adds(c, 1),
-             NULL };
-}
-
-static pn_status backward(const pn_op_call *c) {
-    if (!has_gradients(c)) return pn_cuda_zero_fresh(c);
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = work_of(c, &x, true);
-    head h;
-    PN_TRY(head_of_backward(c, w, &h));
-    const amend listed = { h, x.type };
-    return x.type == PN_BF16 ? pn_logits_backward<pn_bf16>(&x, h, gradients_of(c), w, listed)
-                             : pn_logits_backward<float>(&x, h, gradients_of(c), w, listed);
-}
-
-/* ---- on Hopper ---- */
-
-static bool takes_fused(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    return takes(c) && pn_fused_takes(&x) && pn_fused_there<true, head>();
-}
-
-static size_t scratch_bytes_fused(const pn_op_call *c, bool backward_pass) {
-    const pn_logits x = logits_of(c);
-    return pn_fused_carve<head>(&x, backward_pass, NULL).n_bytes;
-}
-
-static pn_status forward_fused(const pn_op_call *c) {
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = pn_fused_carve<head>(&x, false, c->scratch);
-    const head h = head_of(c);
-    PN_TRY(pn_fused_fold(&x, h, w));
-    return finish(c, h, w, pn_fused_parts<head>(&x));
-}
-
-static pn_status backward_fused(const pn_op_call *c) {
-    if (!has_gradients(c)) return pn_cuda_zero_fresh(c);
-    const pn_logits x = logits_of(c);
-    const pn_logits_work w = pn_fused_carve<head>(&x, true, c->scratch);
-    head h;
-    PN_TRY(head_of_backward(c, w, &h));
-    return pn_fused_backward(&x, h, gradients_of(c), w, amend{ h, x.type });
-}
-
-static const pn_op_impl fused = { .name = "linear_kl_topk/cuda-fused",
-                                  .bf16 = true,
-                                  .fresh = true,
-                                  .takes = takes_fused,
-                                  .scratch_bytes = scratch_bytes_fused,
-                                  .forward = forward_fused,
-                                  .backward = backward_fused };
-static const pn_op_impl impl = { .name = name,
-                                 .bf16 = true,
-                                 .fresh = true,
-                                 .takes = takes,
-                                 .scratch_bytes = scratch_bytes,
-                                 .forward = forward,
-                                 .backward = backward };
+static constexpr pn_op_impl fused = pn_logits_loss<op, pn_logits_in_registers>::impl("linear_kl_topk/cuda-fused"),
+                            impl = pn_logits_loss<op, pn_logits_in_tiles>::impl(op::name);
 PN_CUDA_OP(linear_kl_topk, &fused, &impl)

@@ -199,18 +199,13 @@ struct work {
 
 } // namespace
 
-static bool takes(const pn_op_call *c) {
-    return c->in[1]->shape[0] <= INT32_MAX && c->in[1]->shape[1] >= 1;
+static pn_logits logits_of(const pn_op_call *c) {
+    return pn_logits_of(c, name, 1);
 }
 
-static pn_logits logits_of(const pn_op_call *c) {
-    pn_logits x = {};
-    x.name = name;
-    x.type = c->dtype;
-    x.N = c->in[0]->shape[0], x.V = c->in[1]->shape[0];
-    x.sides = 1;
-    x.side[0] = { pn_logits_address(c->in[0]), pn_logits_address(c->in[1]), c->in[1]->shape[1] };
-    return x;
+static bool takes(const pn_op_call *c) {
+    const pn_logits x = logits_of(c);
+    return pn_logits_takes(&x);
 }
 
 static work work_of(const pn_logits *x, void *scratch) {

@@ -1,12 +1,11 @@
 /* CUDA graphs: decoding by them has the bits of decoding kernel by kernel, whatever changes between two launches. */
-#include "gpu.h"
+#include "hybrid.h"
 
 #include <string.h>
 
 #include "decode.h"
-#include "random_weights.h"
 
-enum { VOCAB = 61, SEQUENCES = 3, MOST_LAYERS = 4, STEPS = 64 };
+enum { SEQUENCES = 3, STEPS = 64 };
 
 typedef struct shape {
     const char *what;
@@ -20,29 +19,6 @@ static const shape shapes[] = { { "attention, a window, JetBlocks", { "jet", "at
                                 { "linear attention", { "gla", "mamba2", "retnet", "swa" }, 1 },
                                 { "RWKV-7", { "rwkv7", "rwkv7", "attention" }, 2 } };
 enum { SHAPES = sizeof shapes / sizeof *shapes, HYBRID = 0 };
-
-static pn_model *model_of(const shape *s, pn_dtype dtype) {
-    static pn_model_config c;
-    c = (pn_model_config){ .vocab = VOCAB, .tied = true, .bos = -1, .eos = -1, .initializer_range = 0.1 };
-    c.dims = (pn_dims){ .hidden = 128,
-                        .heads = 2,
-                        .kv_heads = 1,
-                        .head_dim = 64,
-                        .intermediate = 160,
-                        .rope_theta = 1e4,
-                        .rms_norm_eps = 1e-6,
-                        .qkv_bias = true };
-    for (; s->block[c.n_layers]; c.n_layers++) {
-        pn_block_spec *spec = &c.layer[c.n_layers];
-        ck_ok(pn_block_spec_default(pn_block_find(s->block[c.n_layers]), spec));
-        if (spec->type == &pn_block_swa) ck_ok(pn_option_parse(pn_block_swa.options, "test", "24", 0, spec->options));
-    }
-    pn_model *m;
-    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    randomise(m->params);
-    ck_ok(pn_params_move(m->params, PN_CUDA, dtype));
-    return m;
-}
 
 static int32_t id_of(int sequence, int64_t position) {
     return (int32_t)((position * position * 7 + 13 * sequence) % VOCAB);
@@ -135,7 +111,7 @@ START_TEST(decoding_has_the_bits_of_the_kernels) {
     static const int64_t length[] = { 30, 7, 19 };
     for (int i = 0; i < SHAPES; i++)
         for (int bf16 = 0; bf16 < 2; bf16++) {
-            pn_model *m = model_of(&shapes[i], bf16 ? PN_BF16 : PN_F32);
+            pn_model *m = hybrid_of(shapes[i].block, bf16 ? PN_BF16 : PN_F32);
             decoding eager = decoding_of(m, length, false), graph = decoding_of(m, length, true);
             ck_same_steps(&eager, &graph, STEPS, shapes[i].what);
             ck_assert_msg(recordings(&graph) == shapes[i].recordings, "%s: %d recordings", shapes[i].what,
@@ -152,7 +128,7 @@ END_TEST
 START_TEST(one_recording_serves_every_layout) {
     ck_need_gpu();
     static const int64_t layout[][SEQUENCES] = { { 30, 7, 19 }, { 1, 40, 2 }, { 33, 33, 33 } };
-    pn_model *m = model_of(&shapes[HYBRID], PN_BF16);
+    pn_model *m = hybrid_of(shapes[HYBRID].block, PN_BF16);
     decoding graph = decoding_of(m, layout[0], true);
     for (int i = 0; i < 3; i++) {
         decoding eager = decoding_of(m, layout[i], false);
@@ -192,7 +168,7 @@ static void move(pn_tensor *x, pn_pool *pool) {
 START_TEST(a_changed_address_is_noticed) {
     ck_need_gpu();
     static const int64_t length[] = { 5, 7, 9 };
-    pn_model *m = model_of(&shapes[HYBRID], PN_F32);
+    pn_model *m = hybrid_of(shapes[HYBRID].block, PN_F32);
     pn_pool *pool;
     ck_ok(pn_pool_create(PN_POOL_DEVICE, &pool));
     decoding eager = decoding_of(m, length, false), graph = decoding_of(m, length, true);
@@ -219,7 +195,7 @@ START_TEST(a_state_is_renewed_in_place) {
     ck_need_gpu();
     static const int64_t length[] = { 5, 7, 9 };
     for (int i = 0; i < SHAPES; i++) {
-        pn_model *m = model_of(&shapes[i], PN_BF16);
+        pn_model *m = hybrid_of(shapes[i].block, PN_BF16);
         decoding in_place = decoding_of(m, length, false), copied = decoding_of(m, length, false);
         for (int l = 0; l < m->config.n_layers; l++)
             for (int k = 0; k < copied.cache->layer[l]->n_tensors; k++)
@@ -274,7 +250,7 @@ START_TEST(graphs_can_be_turned_off) {
     ck_assert_int_eq(setenv("PN_CUDA_GRAPHS", "0", 1), 0);
     ck_need_gpu();
     static const int64_t length[] = { 5, 7, 9 };
-    pn_model *m = model_of(&shapes[HYBRID], PN_F32);
+    pn_model *m = hybrid_of(shapes[HYBRID].block, PN_F32);
     decoding eager = decoding_of(m, length, false), off = decoding_of(m, length, true);
     ck_same_steps(&eager, &off, 5, "turned off");
     ck_assert(recordings(&off) == 0 && launches(&off) == 0);

@@ -1,14 +1,13 @@
 /* Training steps as CUDA graphs: one recording serves every layout of documents, with the bits of the kernels. */
-#include "gpu.h"
+#include "hybrid.h"
 
 #include <string.h>
 
 #include "optimizer.h"
-#include "random_weights.h"
 #include "replay.h"
 #include "step.h"
 
-enum { VOCAB = 61, MOST_LAYERS = 6, TOKENS = 256, MOST_DOCS = 16 };
+enum { TOKENS = 256, MOST_DOCS = 16 };
 
 typedef struct shape {
     const char *what;
@@ -32,30 +31,6 @@ static const layout layouts[] = { { 7, { 30, 7, 19, 64, 100, 1, 35 } },
                                   { 6, { 3, 63, 65, 62, 60, 3 } } };
 static const layout more = { 12, { 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 36 } };
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
-
-static pn_model *model_of(const shape *s, pn_dtype dtype) {
-    static pn_model_config c;
-    c = (pn_model_config){ .vocab = VOCAB, .tied = true, .bos = -1, .eos = -1, .initializer_range = 0.1 };
-    c.dims = (pn_dims){ .hidden = 128,
-                        .heads = 2,
-                        .kv_heads = 1,
-                        .head_dim = 64,
-                        .intermediate = 160,
-                        .rope_theta = 1e4,
-                        .rms_norm_eps = 1e-6,
-                        .qkv_bias = true };
-    for (; s->block[c.n_layers]; c.n_layers++) {
-        pn_block_spec *spec = &c.layer[c.n_layers];
-        ck_ok(pn_block_spec_default(pn_block_find(s->block[c.n_layers]), spec));
-        if (spec->type == &pn_block_swa) ck_ok(pn_option_parse(pn_block_swa.options, "test", "24", 0, spec->options));
-    }
-    pn_model *m;
-    ck_ok(pn_model_create(&c, PN_F32, NULL, &m));
-    randomise(m->params);
-    pn_params_train(m->params, "*", true);
-    ck_ok(pn_params_move(m->params, PN_CUDA, dtype));
-    return m;
-}
 
 /* `times` tokens for each of the layout's. */
 static void make_batch(const layout *l, int64_t times, int step, pn_batch *b) {
@@ -84,9 +59,10 @@ typedef struct training {
 static void start(training *r, const shape *s, pn_dtype dtype, bool taught) {
     static const pn_adamw_settings settings = { 0.9, 0.95, 1e-8, 0.01, 1 };
     static const shape teacher = { "teacher", { "attention", "attention", "attention", "attention" } };
-    *r = (training){ .m = model_of(s, dtype), .weights = { .ce = 1 } };
+    *r = (training){ .m = hybrid_of(s->block, dtype), .weights = { .ce = 1 } };
+    pn_params_train(r->m->params, "*", true);
     if (taught) {
-        r->teacher = model_of(&teacher, dtype);
+        r->teacher = hybrid_of(teacher.block, dtype);
         pn_params_train(r->teacher->params, "*", false);
         r->weights = (pn_loss_weights){ .ce = 0.5, .kl = 1, .feature = 1, .temperature = 2 };
     }
