@@ -35,8 +35,18 @@ fi
 # shellcheck disable=SC2206 # words
 options+=(${MPIRUN-})
 
+# A scheduler tells this script that time is up. The ranks save and stop at SIGUSR1, which mpirun passes on; at SIGTERM it
+# would end them before they could.
+told=0 job=
+trap '[ -n "$job" ] || exit 75; told=1; kill -USR1 "$job" 2> /dev/null' TERM INT
 for ((turn = ${RESUME:-0};; turn--)); do
     status=0
-    mpirun "${options[@]}" "$program" "$@" || status=$?
-    [ $status = 75 ] && [ "$turn" -gt 0 ] || exit $status
+    mpirun "${options[@]}" "$program" "$@" < /dev/null &
+    job=$!
+    wait "$job" || status=$?
+    while kill -0 "$job" 2> /dev/null; do # the signal ended the wait, and not the job
+        status=0
+        wait "$job" || status=$?
+    done
+    [ $status = 75 ] && [ "$turn" -gt 0 ] && [ $told = 0 ] || exit $status
 done

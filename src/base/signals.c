@@ -29,6 +29,7 @@ void pn_signals_install(void) {
     a.sa_flags = SA_RESTART; /* the state saved on the way out must not fail with EINTR */
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGUSR1, &a, NULL);
 }
 
 void pn_interrupt_in(double seconds) {

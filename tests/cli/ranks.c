@@ -42,15 +42,15 @@ typedef struct running {
     char said[256]; /* a file: what it and its ranks say */
 } running;
 
-static running start(const char *arguments) {
+/* command: as a shell would read it. */
+static running start_command(const char *words) {
     static char command[8192];
     static int number;
     char name[32];
     running p;
     snprintf(name, sizeof name, "said-%d", number++);
     strcpy(p.said, scratch(name));
-    const int n =
-        snprintf(command, sizeof command, "exec %s %s > %s 2>&1 < /dev/null", program_path(), arguments, p.said);
+    const int n = snprintf(command, sizeof command, "exec %s > %s 2>&1 < /dev/null", words, p.said);
     ck_assert(n > 0 && (size_t)n < sizeof command);
     p.pid = fork();
     if (p.pid == 0) {
@@ -59,6 +59,13 @@ static running start(const char *arguments) {
     }
     ck_assert_int_gt(p.pid, 0);
     return p;
+}
+
+static running start(const char *arguments) {
+    static char words[8192];
+    const int n = snprintf(words, sizeof words, "%s %s", program_path(), arguments);
+    ck_assert(n > 0 && (size_t)n < sizeof words);
+    return start_command(words);
 }
 
 /* All that was said so far. */
@@ -409,24 +416,45 @@ END_TEST
 
 /* ---- stops and refusals ---- */
 
+/* SIGTERM to a launcher of two ranks, which begins dir's run: the ranks save and stop. */
+static void ck_saves(const char *dir, running *p) {
+    int code;
+    for (code = -1; !latest_step(dir, 0) && code < 0; code = code_so_far(p)) usleep(2000);
+    ck_assert_msg(code < 0, "exit code %d: %s", code, said(p));
+    ck_assert_int_eq(kill(p->pid, SIGTERM), 0);
+    code = finish(p);
+    ck_assert_msg(code == 75, "exit code %d: %s", code, said(p));
+    const char *at = strstr(said(p), "postnas: error: ");
+    ck_assert_msg(at && strstr(at, "state saved: the same command goes on from here"), "%s", said(p));
+    ck_assert_ptr_null(strstr(at + 1, "postnas: error: ")); /* rank 0 alone */
+}
+
 START_TEST(a_signal_to_the_launcher_saves) {
     char whole[256], dir[256];
-    int code;
     begin();
     strcpy(whole, scratch("whole"));
     strcpy(dir, scratch("stopped"));
     run(whole, 2, "");
     running p = start_run(dir, 2, "");
-    for (code = -1; !latest_step(dir, 0) && code < 0; code = code_so_far(&p)) usleep(2000);
-    ck_assert_msg(code < 0, "exit code %d: %s", code, said(&p));
-    ck_assert_int_eq(kill(p.pid, SIGTERM), 0);
-    ck_assert_int_eq(finish(&p), 75);
-    const char *at = strstr(said(&p), "postnas: error: ");
-    ck_assert_msg(at && strstr(at, "state saved: the same command goes on from here"), "%s", said(&p));
-    ck_assert_ptr_null(strstr(at + 1, "postnas: error: ")); /* rank 0 alone */
+    ck_saves(dir, &p);
     kills k = { 0 };
     to_the_end(&k, dir, 2);
     ck_same_model(whole, dir);
+}
+END_TEST
+
+/* mpirun itself would end the ranks. */
+START_TEST(a_signal_to_the_mpirun_script_saves) {
+    char dir[256], words[4096];
+    begin();
+    if (system("mpirun --version > /dev/null 2>&1")) ck_skip("no mpirun of Open MPI on this machine");
+    strcpy(dir, scratch("stopped"));
+    snprintf(words, sizeof words,
+             "env ASAN_OPTIONS=detect_leaks=0 RESUME=2 POSTNAS=%s scripts/cluster/mpirun.sh 2 " TRAIN
+             "--set output=%s -q",
+             program_path(), dir);
+    running p = start_command(words);
+    ck_saves(dir, &p);
 }
 END_TEST
 
@@ -578,5 +606,5 @@ END_TEST
 
 TEST_MAIN("ranks", ranks_without_targets_take_part, ranks_must_train_the_same, any_number_of_ranks_trains_the_same,
           mpirun_gives_the_bits_of_our_launcher, a_killed_rank_costs_no_bit, any_number_goes_on_where_a_rank_was_killed,
-          a_rank_that_stops_is_an_error_on_all, a_signal_to_the_launcher_saves, steps_that_are_not_finite_are_told_once,
-          bad_ranks_are_refused_first)
+          a_rank_that_stops_is_an_error_on_all, a_signal_to_the_launcher_saves, a_signal_to_the_mpirun_script_saves,
+          steps_that_are_not_finite_are_told_once, bad_ranks_are_refused_first)

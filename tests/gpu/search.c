@@ -6,16 +6,11 @@
 #include "files.h"
 #include "io/io_fixture.h"
 #include "json.h"
+#include "program.h"
 
 #define ARGUMENTS                                                                                                      \
     "search --quiet --config %s/configs/quickstart.yaml --set model=%s/data/quickstart-base "                          \
     "--set supernet.tokens=65536 --set distill.tokens=16384 --set compare.exhaustive=false --set heldout.samples=1 "
-
-/* A bundle's script says where its copies of configs and data are. */
-static const char *source(void) {
-    const char *folder = getenv("POSTNAS_SOURCE");
-    return folder ? folder : POSTNAS_SOURCE_DIR;
-}
 
 /* The search into directory `name`; before: what a shell puts in front of the program. Its exit code. */
 static int search(const char *before, const char *name, const char *device) {
