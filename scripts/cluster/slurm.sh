@@ -28,9 +28,10 @@ case ${1-} in "" | -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;; esa
 program=${POSTNAS:-$SLURM_SUBMIT_DIR/build-cuda/postnas}
 [ -x "$program" ] || { echo "slurm.sh: there is no $program; build it, or name another with POSTNAS" >&2; exit 2; }
 
-# With no GPU bound to a rank each sees all of its node's and takes its own. A rank that ends badly has told the others why:
-# they end by themselves, so Slurm need not end them.
-srun --gpu-bind=none --cpu-bind=cores --wait=0 --kill-on-bad-exit=0 "$program" "$@"
+# A rank sees all GPUs that the job has on its node and takes its own; with --gpu-bind=none it would see other jobs' too.
+# Since 22.05 srun does not take --cpus-per-task from the job: a rank would be bound to one processor. A rank that ends badly
+# has told the others why: they end by themselves, so Slurm need not end them.
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores --wait=0 --kill-on-bad-exit=0 "$program" "$@"
 status=$?
 [ $status = 75 ] && scontrol requeue "$SLURM_JOB_ID"
 exit $status
