@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Whether scripts/cluster/slurm.sh does under a real Slurm what it says, on the CPUs of this machine:
 #
-#     sudo scripts/slurm-test.sh          three minutes; needs slurm-wlm, munge, iproute2 and a build
+#     sudo scripts/slurm-test.sh          a few minutes; needs slurm-wlm, munge, iproute2 and a build
 #
 # A throw-away cluster of two nodes, both of them this machine, lives in a temporary folder and in namespaces of its own
 # (processes, a network of loopback alone, host names): nothing outside sees it, and it ends with this script, however that

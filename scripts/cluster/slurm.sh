@@ -28,7 +28,7 @@ case ${1-} in "" | -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;; esa
 program=${POSTNAS:-$SLURM_SUBMIT_DIR/build-cuda/postnas}
 [ -x "$program" ] || { echo "slurm.sh: there is no $program; build it, or name another with POSTNAS" >&2; exit 2; }
 
-# A rank sees all GPUs that the job has on its node and takes its own; with --gpu-bind=none it would see other jobs' too.
+# A rank sees all GPUs that the job has on its node and takes its own; with --gpu-bind=none Slurm does not say which.
 # Since 22.05 srun does not take --cpus-per-task from the job: a rank would be bound to one processor. A rank that ends badly
 # has told the others why: they end by themselves, so Slurm need not end them.
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores --wait=0 --kill-on-bad-exit=0 "$program" "$@"
