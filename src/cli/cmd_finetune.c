@@ -51,8 +51,20 @@ static pn_status start_ranks(int64_t ranks) {
     return code ? of_exit(code) : PN_OK;
 }
 
+/* Options of the other way to run. */
+static pn_status refuse(const pn_args *args, const char *const *names, int n, const char *belongs) {
+    for (int i = 0; i < n; i++)
+        PN_CHECK(!pn_args_has(args, names[i]), PN_USAGE, "postnas finetune: --%s belongs to %s", names[i], belongs);
+    return PN_OK;
+}
+
 static pn_status plan(const pn_args *args, pn_config *c) {
+    static const char *const of_training[] = { "rank", "rendezvous", "time-limit" };
     pn_finetune_plan_options o = { .measure = pn_args_has(args, "measure"), .devices = 1 };
+    PN_TRY(refuse(args, of_training, 3, "training, and --plan trains nothing; leave it out"));
+    PN_CHECK(!pn_args_has(args, "ranks") || !pn_args_has(args, "devices"), PN_USAGE,
+             "postnas finetune: with --plan --ranks is --devices by another name; leave one out");
+    PN_TRY(pn_args_i64(args, "ranks", 1, PN_RANKS_MOST, &o.devices));
     PN_TRY(pn_args_f64(args, "tokens-per-second", 1e-3, 1e12, &o.tokens_per_second));
     PN_TRY(pn_args_i64(args, "devices", 1, 1000000, &o.devices));
     PN_CHECK(!o.measure || o.tokens_per_second == 0, PN_USAGE,
@@ -64,8 +76,7 @@ static pn_status plan(const pn_args *args, pn_config *c) {
 static pn_status train(const pn_args *args, pn_config *c) {
     static const char *const of_plan[] = { "measure", "tokens-per-second", "devices" };
     double minutes = 0;
-    for (int i = 0; i < 3; i++)
-        PN_CHECK(!pn_args_has(args, of_plan[i]), PN_USAGE, "postnas finetune: --%s belongs to --plan", of_plan[i]);
+    PN_TRY(refuse(args, of_plan, 3, "--plan"));
     PN_TRY(pn_args_f64(args, "time-limit", 1e-3, 1e7, &minutes));
     pn_launch_request request;
     pn_launch who;
@@ -104,9 +115,13 @@ static const pn_flag flags[] = {
       .value = "WHERE",
       .help = "where ranks meet: HOST:PORT of rank 0, or file:PATH that all see" },
     { .name = "plan", .help = "say what training would take: steps, memory, time; train and write nothing" },
-    { .name = "tokens-per-second", .value = "N", .help = "with --plan: speed of a device; without it, as measured" },
+    { .name = "tokens-per-second",
+      .value = "N",
+      .help = "with --plan: speed of a device; without it or --measure no time is told" },
     { .name = "measure", .help = "with --plan: time a few steps of every stage here" },
-    { .name = "devices", .value = "N", .help = "with --plan: how many share the work and the optimizer (1)" },
+    { .name = "devices",
+      .value = "N",
+      .help = "with --plan: how many share the work and the optimizer (1); --ranks says the same" },
     PN_FLAG_END,
 };
 

@@ -1,6 +1,7 @@
 /* Whether the GPU's memory holds what the run will train. */
 #include <stdlib.h>
 
+#include "memory_advice.h"
 #include "plan.h"
 #include "run_phases.h"
 
@@ -47,6 +48,10 @@ pn_status pn_run_check_memory(pn_run *r) {
     if (!c->distill_tokens) return PN_OK;
     PN_TRY(pn_memory_budget(c->distill_train.memory_gb, &budget));
     PN_TRY(plan_distillation(r, budget, &need));
-    PN_TRY(pn_memory_check(&need, budget, "distillation"));
+    const pn_train_job distil = { .options = &c->distill_train, .mixture = r->mixture, .student = r->net };
+    pn_memory_settings settings = { 0 };
+    pn_memory_job_settings(&distil, &need, budget, &settings);
+    pn_memory_may(&settings, (need.weights + need.optimizer + need.gradients) / 2, "choose among smaller candidates");
+    PN_TRY(pn_memory_check(&need, budget, &settings, "distillation"));
     return PN_OK;
 }

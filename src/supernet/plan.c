@@ -2,6 +2,7 @@
 
 #include "feature_loss/feature_loss.h"
 #include "local.h"
+#include "memory_advice.h"
 
 /* ---- local ---- */
 
@@ -138,17 +139,49 @@ pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn
     return PN_OK;
 }
 
+static void add_local_settings(const pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job,
+                               const pn_memory_need *need, pn_memory_settings *s) {
+    const int64_t row = pn_mixture_row_tokens(job->mixture), pass = phase->train.batch_tokens;
+    s->memory_gb = phase->train.memory_gb;
+    if (pass > row)
+        pn_memory_may(s, need->step * (1 - (double)row / (double)pass), "lower batch_tokens");
+    else
+        pn_memory_may(s, need->step, "lower sequence_length, and batch_tokens with it");
+    if (m->params->dtype == PN_F32) pn_memory_may(s, need->step / 2, "set precision: bf16");
+    if (phase->order != PN_ORDER_LAYER)
+        pn_memory_may(s, need->optimizer * (1 - 1.0 / m->config.n_layers), "set order: layer");
+    if (pn_local_store_dtype(m, phase) == PN_F32) pn_memory_may(s, need->data / 2, "set store: bf16");
+    pn_memory_may(s, need->data, "lower tokens");
+}
+
+pn_status pn_supernet_check(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, double weights,
+                            double free_bytes) {
+    const double store = pn_supernet_store_bytes(m, phase);
+    pn_memory_settings settings = { 0 };
+    pn_memory_need need;
+    PN_TRY(pn_supernet_plan(m, phase, job, free_bytes - weights, &need));
+    need.weights = weights;
+    if (store < pn_local_store_share * free_bytes) need.data = store;
+    if (phase->mode == PN_SUPERNET_LOCAL) {
+        add_local_settings(m, phase, job, &need, &settings);
+    } else {
+        const pn_train_job train = { .options = &phase->train, .mixture = job->mixture, .student = m };
+        pn_memory_job_settings(&train, &need, free_bytes, &settings);
+    }
+    const double step = phase->mode == PN_SUPERNET_GATED ? need.step : need.gradients; /* of all at once, or of one */
+    pn_memory_may(&settings, (need.weights + need.optimizer + step) / 2,
+                  "train half as many candidates, or smaller ones");
+    PN_TRY(pn_memory_check(&need, free_bytes, &settings, job->name ? job->name : "super-network"));
+    return PN_OK;
+}
+
 pn_status pn_supernet_fits(pn_model *m, const pn_supernet_job *job) {
     if (m->params->backend != PN_CUDA) return PN_OK;
     for (int i = 0; i < job->config->n_phases; i++) {
         const pn_supernet_phase *phase = &job->config->phase[i];
-        const double store = pn_supernet_store_bytes(m, phase);
-        pn_memory_need need;
         double budget;
         PN_TRY(pn_memory_budget(phase->train.memory_gb, &budget));
-        PN_TRY(pn_supernet_plan(m, phase, job, budget, &need));
-        if (store < pn_local_store_share * budget) need.data = store;
-        PN_TRY(pn_memory_check(&need, budget, job->name ? job->name : "super-network"));
+        PN_TRY(pn_supernet_check(m, phase, job, 0, budget));
     }
     return PN_OK;
 }

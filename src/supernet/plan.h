@@ -10,6 +10,9 @@ pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn
                            pn_memory_need *out);
 /* Bytes of a phase's activation store; 0: it has none. */
 double pn_supernet_store_bytes(const pn_model *m, const pn_supernet_phase *phase);
+/* PN_USAGE when a phase, with `weights` bytes that are yet to be made, needs more than free_bytes. */
+pn_status pn_supernet_check(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, double weights,
+                            double free_bytes);
 /* Plans and checks every phase where the model is on the GPU, whose memory is asked for. */
 pn_status pn_supernet_fits(pn_model *m, const pn_supernet_job *job);
 

@@ -7,7 +7,7 @@
 
 #include "finetune_result.h"
 #include "log.h"
-#include "memory.h"
+#include "memory_advice.h"
 #include "model_load.h"
 #include "ranks.h"
 #include "recipe.h"
@@ -85,19 +85,9 @@ static pn_status check_stage(finetune *f, int i) {
     return s;
 }
 
-/* Bytes of the weights of m (NULL: none) that are not those of the model beside it. */
-static double own_bytes(const pn_model *m, const pn_model *beside) {
-    double bytes = 0;
-    for (int i = 0; m && i < m->params->n; i++) {
-        const pn_param *p = m->params->item[i];
-        if (pn_params_find(beside->params, p->name) != p) bytes += (double)pn_tensor_bytes(p->value);
-    }
-    return bytes;
-}
-
 static pn_status check_stage_memory(finetune *f, int i, const pn_model *student, const pn_model *teacher) {
     const pn_recipe *r = &f->recipe;
-    const double taught = own_bytes(teacher, student);
+    const double taught = pn_own_bytes(teacher, student);
     char name[96];
     double budget;
     pn_memory_need need;
@@ -115,7 +105,9 @@ static pn_status check_stage_memory(finetune *f, int i, const pn_model *student,
                                .world = world_of(f) };
     if (!s) s = pn_train_plan(&job, budget - taught, NULL, &need);
     need.weights = taught;
-    if (!s) s = pn_memory_check(&need, budget, name);
+    pn_memory_settings settings = { 0 };
+    if (!s) pn_memory_job_settings(&job, &need, budget, &settings);
+    if (!s) s = pn_memory_check(&need, budget, &settings, name);
     pn_teacher_rows_close(&rows);
     pn_mixture_destroy(&mixture);
     return s;

@@ -6,10 +6,12 @@
 #include "clock.h"
 #include "device.h"
 #include "finetune.h"
-#include "memory.h"
+#include "memory_advice.h"
 #include "meter.h"
 #include "progress.h"
 #include "recipe.h"
+
+static const double library_bytes = 1e9; /* pn_memory_budget */
 
 typedef struct stage_plan {
     double tokens, passes; /* trained on; passes of a step, on a device */
@@ -18,8 +20,10 @@ typedef struct stage_plan {
     double weights, trained, teacher, teacher_own;                 /* counts */
     double weight_bytes, gradient_bytes, moment_bytes, step_bytes; /* on a device */
     pn_recompute recompute;
-    double flops;             /* useful ones, per token */
-    double tokens_per_second; /* of a device; 0: not known */
+    double over;                   /* bytes more than the limit that it was planned for; 0: it fits, or there is none */
+    char advice[PN_MEMORY_ADVICE]; /* where it does not */
+    double flops;                  /* useful ones, per token */
+    double tokens_per_second;      /* of a device; 0: not known */
 } stage_plan;
 
 typedef struct planner {
@@ -27,7 +31,7 @@ typedef struct planner {
     const pn_finetune_plan_options *o;
     pn_world world; /* one of as many ranks as there are devices, which meets nobody */
     pn_compute on;
-    double gpu_bytes;    /* 0: no GPU here */
+    pn_device_info gpu;  /* {0}: none here, or not planned for */
     pn_tokenizer *bytes; /* rows are made up: what they say changes nothing */
     FILE *out;
 } planner;
@@ -65,11 +69,16 @@ static void count(const pn_model *student, const pn_model *teacher, stage_plan *
     }
 }
 
-/* What the GPU, or the stage's memory_gb, leaves for a step and the optimizer; else all that anybody could want. */
+/* What a device has: the stage's memory_gb, or this GPU's memory; else all that anybody could want. */
+static double limit_of(const planner *p, const pn_train_options *o) {
+    if (p->on.backend == PN_CPU) return INFINITY;
+    const double bytes = o->memory_gb > 0 ? o->memory_gb * 1e9 : (double)p->gpu.memory_bytes;
+    return bytes > 0 ? bytes : INFINITY;
+}
+
+/* What it leaves for a step and the optimizer. */
 static double free_bytes(const planner *p, const pn_train_options *o, const stage_plan *x) {
-    const double libraries = 1e9; /* pn_memory_budget */
-    const double limit = o->memory_gb > 0 ? o->memory_gb * 1e9 : p->gpu_bytes;
-    return limit > 0 ? limit - libraries - x->weight_bytes : INFINITY;
+    return limit_of(p, o) - library_bytes - x->weight_bytes;
 }
 
 static pn_status plan_work(const planner *p, const pn_train_job *job, stage_plan *x) {
@@ -83,6 +92,13 @@ static pn_status plan_work(const planner *p, const pn_train_job *job, stage_plan
     x->step_bytes = need.step - x->gradient_bytes;
     x->moment_bytes = need.optimizer;
     PN_TRY(pn_meter_flops(job, &x->flops));
+    const double there = free_bytes(p, &o, x);
+    x->over = fmax(pn_memory_sum(&need) - there, 0);
+    if (x->over > 0) {
+        pn_memory_settings settings = { 0 };
+        pn_memory_job_settings(&planned, &need, there, &settings);
+        pn_memory_advice(&settings, x->over, x->advice);
+    }
     return PN_OK;
 }
 
@@ -118,6 +134,19 @@ static pn_status share_as_planned(const pn_model *student, const pn_model *plann
     return PN_OK;
 }
 
+/* One device does here what many share in training, where each holds a part of the optimizer. */
+static pn_status run_whole(const planner *p, const pn_train_job *job) {
+    char cause[1024];
+    const pn_status s = pn_train_run(job, NULL);
+    if (s != PN_USAGE || p->world.size == 1) return s;
+    snprintf(cause, sizeof cause, "%s", pn_error_message());
+    PN_FAIL(s,
+            "--measure times a step on one device, with the whole optimizer that %d devices share in training; that "
+            "step is refused, the training may fit: measure with smaller stages, or leave --measure out and give "
+            "--tokens-per-second (%s)",
+            p->world.size, cause);
+}
+
 static pn_status time_steps(const planner *p, int stage, const pn_train_job *planned, stage_plan *x) {
     pn_train_options o = *planned->options;
     pn_model *student = NULL, *teacher = NULL;
@@ -145,7 +174,7 @@ static pn_status time_steps(const planner *p, int stage, const pn_train_job *pla
                                .teacher_words = planned->teacher_words,
                                .after = note_time,
                                .ctx = at };
-    PN_TRY_GOTO(s, pn_train_run(&job, NULL), done);
+    PN_TRY_GOTO(s, run_whole(p, &job), done);
     x->tokens_per_second = MEASURED_STEPS * (double)o.batch_tokens / (at[1] - at[0]);
 done:
     pn_model_destroy(&teacher);
@@ -155,6 +184,16 @@ done:
 }
 
 /* ---- told ---- */
+
+static void print_over(const planner *p, const pn_train_options *o, const stage_plan *x) {
+    char limit[200];
+    if (o->memory_gb > 0)
+        snprintf(limit, sizeof limit, "memory_gb %g", o->memory_gb);
+    else
+        snprintf(limit, sizeof limit, "the %.1f GB of this GPU (%s)", (double)p->gpu.memory_bytes / 1e9, p->gpu.name);
+    fprintf(p->out, "  with %.1f GB for libraries that is %.2f GB more than %s: %s\n", library_bytes / 1e9,
+            x->over / 1e9, limit, x->advice);
+}
 
 static void print_stage(const planner *p, int stage, const stage_plan *x) {
     const pn_recipe_stage *s = &p->recipe->stage[stage];
@@ -181,9 +220,7 @@ static void print_stage(const planner *p, int stage, const stage_plan *x) {
         bytes / unit, bytes < 1e9 ? "MB" : "GB", x->weight_bytes / unit, x->moment_bytes / unit, part,
         x->gradient_bytes / unit, x->passes == 1 ? ", whose place gradients take," : "", x->step_bytes / unit,
         pn_recompute_text(&x->recompute), pn_compact_text(x->flops, flops, sizeof flops));
-    if (s->train.memory_gb > 0 && bytes + 1e9 > s->train.memory_gb * 1e9)
-        fprintf(p->out, "  that is more than memory_gb %.0f: lower micro_batch_tokens, or set recompute: layers\n",
-                s->train.memory_gb);
+    if (x->over > 0) print_over(p, &s->train, x);
 }
 
 static void print_time(const planner *p, double device_seconds) {
@@ -197,9 +234,10 @@ static void print_time(const planner *p, double device_seconds) {
 static void print_speed(const planner *p, const stage_plan *x) {
     char rate[24];
     if (x->tokens_per_second <= 0) return;
-    const double peak = p->recipe->top.mfu_tflops * 1e12;
-    fprintf(p->out, "  %s tokens/s a device, %s", pn_compact_text(x->tokens_per_second, rate, sizeof rate),
-            p->o->measure ? "measured here" : "as given");
+    const double said = p->recipe->top.mfu_tflops * 1e12, peak = said > 0 ? said : pn_gpu_peak(p->gpu.name);
+    fprintf(p->out, "  %s tokens/s a device, %s%s", pn_compact_text(x->tokens_per_second, rate, sizeof rate),
+            p->o->measure ? "measured here" : "as given",
+            p->o->measure && p->world.size > 1 ? " with the whole optimizer on one device" : "");
     if (peak > 0)
         fprintf(p->out, "; MFU %.0f%% of %.0f TFLOP/s", 100 * x->flops * x->tokens_per_second / peak, peak / 1e12);
     fputc('\n', p->out);
@@ -294,13 +332,9 @@ static pn_status plan(const planner *p) {
 
 /* A GPU that is to be planned for need not be there, unless something is measured on it. */
 static pn_status plan_on(planner *p) {
-    pn_device_info gpu;
     const pn_compute_options *o = &p->recipe->compute;
     const pn_status s = pn_compute_open(o, pn_config_where(p->recipe->config, "precision"), &p->on);
-    if (!s && p->on.backend == PN_CUDA) {
-        PN_TRY(pn_device_describe(&gpu));
-        p->gpu_bytes = (double)gpu.memory_bytes;
-    }
+    if (!s && p->on.backend == PN_CUDA) PN_TRY(pn_device_describe(&p->gpu));
     if (s != PN_UNSUPPORTED || p->o->measure) return s;
     pn_error_clear();
     p->on = pn_compute_asked(o);

@@ -2,6 +2,7 @@
 
 #include "device.h"
 #include "log.h"
+#include "memory_advice.h"
 #include "ranks.h"
 
 enum { PLANNED_STEPS = 4 }; /* sampled paths and packed documents differ from step to step */
@@ -15,6 +16,13 @@ double pn_optimizer_need(const pn_params *p) {
     for (int i = 0; i < p->n; i++)
         if (p->item[i]->value->wants_grad)
             bytes += pn_adamw_bytes((double)pn_tensor_elems(p->item[i]->value), p->item[i]->value->dtype);
+    return bytes;
+}
+
+double pn_gradients_need(const pn_params *p) {
+    double bytes = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->item[i]->value->wants_grad) bytes += (double)pn_tensor_elems(p->item[i]->value) * sizeof(float);
     return bytes;
 }
 
@@ -78,7 +86,8 @@ pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute
     const pn_params *p = job->student->params;
     pn_recompute r = { .level = job->options->recompute };
     planned_steps c = { .job = job };
-    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) / pn_ranks_of(job->world) };
+    *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) / pn_ranks_of(job->world),
+                             .gradients = pn_gradients_need(p) };
     PN_TRY(pn_params_tape_plan(p, &c.plan));
     pn_status s = PN_OK;
     if (job->options->recompute == PN_RECOMPUTE_AUTO)
@@ -92,14 +101,16 @@ done:
     return s;
 }
 
-pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const char *where) {
+pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const pn_memory_settings *settings,
+                          const char *where) {
     const double sum = pn_memory_sum(need);
-    PN_CHECK(
-        sum <= free_bytes, PN_USAGE,
-        "%s: training needs %.2f GB of the GPU's memory (weights to make %.2f, optimizer %.2f, a step %.2f, stored "
-        "activations %.2f), and %.2f are free: lower batch_tokens, set recompute: layers, or train fewer candidates",
-        where, sum / 1e9, need->weights / 1e9, need->optimizer / 1e9, need->step / 1e9, need->data / 1e9,
-        free_bytes / 1e9);
+    char advice[PN_MEMORY_ADVICE], limit[48] = "";
+    if (settings->memory_gb > 0) snprintf(limit, sizeof limit, " within memory_gb %g", settings->memory_gb);
+    PN_CHECK(sum <= free_bytes, PN_USAGE,
+             "%s: training needs %.2f GB of the GPU's memory (weights to make %.2f, optimizer %.2f, a step %.2f, of "
+             "which gradients %.2f, stored activations %.2f), and %.2f are free%s: %s",
+             where, sum / 1e9, need->weights / 1e9, need->optimizer / 1e9, need->step / 1e9, need->gradients / 1e9,
+             need->data / 1e9, free_bytes / 1e9, limit, pn_memory_advice(settings, sum - free_bytes, advice));
     return PN_OK;
 }
 
@@ -120,7 +131,9 @@ pn_status pn_train_fits(const pn_train_job *job, pn_recompute *how) {
     if (job->student->params->backend != PN_CUDA) return PN_OK;
     PN_TRY(pn_memory_budget(job->options->memory_gb, &budget));
     PN_TRY(pn_train_plan(job, budget, how, &need));
-    PN_TRY(pn_memory_check(&need, budget, job->name));
+    pn_memory_settings settings = { 0 };
+    pn_memory_job_settings(job, &need, budget, &settings);
+    PN_TRY(pn_memory_check(&need, budget, &settings, job->name));
     if (asked == PN_RECOMPUTE_AUTO && (how->level || how->more))
         pn_info("%s: backward makes again: %s; %.1f of %.1f GB are needed", job->name, pn_recompute_text(how),
                 pn_memory_sum(&need) / 1e9, budget / 1e9);

@@ -9,6 +9,7 @@ typedef struct pn_memory_need {
     double weights;   /* that are yet to be made */
     double optimizer; /* moments and masters of all that trains */
     double step;      /* the most that one step holds besides: activations, and gradients as they take their place */
+    double gradients; /* of that, what is left of it however few the tokens of a pass */
     double data;      /* kept from step to step */
 } pn_memory_need;
 
@@ -21,12 +22,16 @@ pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute
 /* What the pool of a tape takes from the system by the end of a pass over a batch, for this and all it planned before.
  */
 pn_status pn_pass_plan(pn_tape *plan, const pn_distill *pass, const pn_batch *batch, double *bytes);
-/* Of the optimizer of the weights that train. */
+/* Of the optimizer of the weights that train, and of their gradients. */
 double pn_optimizer_need(const pn_params *p);
+double pn_gradients_need(const pn_params *p);
 
-/* PN_USAGE, starting with `where`, when it is more than free_bytes; it says how much of what, and which settings make
- * it less. */
-pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const char *where);
+struct pn_memory_settings; /* memory_advice.h */
+
+/* PN_USAGE, starting with `where`, when it is more than free_bytes; it says how much of what, and which of the settings
+ * make it enough less. */
+pn_status pn_memory_check(const pn_memory_need *need, double free_bytes, const struct pn_memory_settings *settings,
+                          const char *where);
 /* What a plan may still take of the GPU: what is free, or what is left of memory_gb (0: no such limit), less what
  * libraries load and keep for themselves when they first run. */
 pn_status pn_memory_budget(double memory_gb, double *bytes);

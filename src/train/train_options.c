@@ -97,6 +97,21 @@ int64_t pn_train_pass_tokens(const pn_train_options *o) {
     return o->micro_batch_tokens ? o->micro_batch_tokens : o->batch_tokens;
 }
 
+bool pn_train_is_stage(const pn_train_options *o) {
+    return o->checkpoint_keep > 0;
+}
+
+int64_t pn_train_pass_within(int64_t share_tokens, int64_t row_tokens, int64_t most_tokens) {
+    const int64_t rows = share_tokens / row_tokens;
+    int64_t best = 1;
+    for (int64_t i = 1; i * i <= rows; i++) { /* divisors come in pairs */
+        if (rows % i) continue;
+        if (i > best && i * row_tokens <= most_tokens) best = i;
+        if (rows / i > best && rows / i * row_tokens <= most_tokens) best = rows / i;
+    }
+    return best * row_tokens;
+}
+
 pn_status pn_train_options_check_rows(const pn_train_options *o, int64_t row, const char *where) {
     PN_CHECK(o->batch_tokens % row == 0, PN_USAGE,
              "%s: batch_tokens %lld is not a multiple of sequence_length %lld; use %lld", where,
@@ -106,8 +121,10 @@ pn_status pn_train_options_check_rows(const pn_train_options *o, int64_t row, co
              (long long)o->tokens, (long long)o->batch_tokens);
     const int64_t micro = pn_train_pass_tokens(o);
     PN_CHECK(micro % row == 0 && o->batch_tokens % micro == 0, PN_USAGE,
-             "%s: micro_batch_tokens %lld must be a multiple of sequence_length %lld that divides batch_tokens %lld",
-             where, (long long)micro, (long long)row, (long long)o->batch_tokens);
+             "%s: micro_batch_tokens %lld must be a multiple of sequence_length %lld that divides batch_tokens %lld; "
+             "use %lld",
+             where, (long long)micro, (long long)row, (long long)o->batch_tokens,
+             (long long)pn_train_pass_within(o->batch_tokens, row, micro));
     PN_CHECK(o->heldout_tokens % row == 0, PN_USAGE,
              "%s: heldout_tokens %lld is not a multiple of sequence_length %lld; use %lld", where,
              (long long)o->heldout_tokens, (long long)row, (long long)((o->heldout_tokens / row + 1) * row));
@@ -136,8 +153,9 @@ pn_status pn_train_options_check_ranks(const pn_train_options *o, int64_t row, i
              where, (long long)o->batch_tokens, (long long)all, (long long)row, ranks,
              (long long)((o->batch_tokens / all + 1) * all));
     PN_CHECK(!pass || pass >= mine || mine % pass == 0, PN_USAGE,
-             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %d ranks has of a batch", where,
-             (long long)pass, (long long)mine, ranks);
+             "%s: micro_batch_tokens %lld does not divide the %lld tokens that each of %d ranks has of a batch; use "
+             "%lld",
+             where, (long long)pass, (long long)mine, ranks, (long long)pn_train_pass_within(mine, row, pass));
     return PN_OK;
 }
 

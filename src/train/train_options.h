@@ -56,6 +56,11 @@ int64_t pn_train_steps(const pn_train_options *o);
 /* Tokens of a pass. */
 int64_t pn_train_pass_tokens(const pn_train_options *o);
 
+/* Whether they are of a stage of finetune, and have what such stages alone have. */
+bool pn_train_is_stage(const pn_train_options *o);
+/* The largest pass of whole rows that divides share_tokens and has at most so many tokens; at least a row. */
+int64_t pn_train_pass_within(int64_t share_tokens, int64_t row_tokens, int64_t most_tokens);
+
 /* Identifies everything in the options that the trained weights depend on. */
 uint64_t pn_train_options_hash(const pn_train_options *o);
 

@@ -224,8 +224,11 @@ START_TEST(a_plan_needs_no_weights_and_writes_nothing) {
     r = program("finetune --plan --measure --config configs/quickstart-finetune.yaml -q");
     ck_assert_msg(r.code == 0, "%s", r.err);
     holds(r.out, "342k weights, 146k of them train; teacher 314k, 117k of them its own");
-    holds(r.out, "tokens/s a device, measured here");
+    holds(r.out, "tokens/s a device, measured here\n");
     ck_assert(!pn_file_exists("runs/quickstart-finetune"));
+    r = program("finetune --plan --measure --devices 2 --config configs/quickstart-finetune.yaml -q");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "tokens/s a device, measured here with the whole optimizer on one device\n");
     r = program("finetune --measure --config configs/quickstart-finetune.yaml");
     ck_assert_int_eq(r.code, 2);
     holds(r.err, "--measure belongs to --plan");
@@ -235,5 +238,75 @@ START_TEST(a_plan_needs_no_weights_and_writes_nothing) {
 }
 END_TEST
 
+START_TEST(a_plan_says_what_would_make_it_fit) {
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    /* Weights, optimizer and gradients alone are more: no pass is small enough. */
+    program_result r = program("finetune --plan --config configs/jet-nemotron-2b.yaml --set stages.1.memory_gb=20");
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    const char *second = strstr(r.out, "stage 2/2");
+    ck_assert_ptr_nonnull(second);
+    holds(second, " GB more than memory_gb 20: train less of the model (trains, frozen), or train with more ranks");
+    ck_assert_ptr_null(strstr(second, "micro_batch_tokens"));
+    ck_assert_ptr_null(strstr(second, "recompute"));
+    /* Without activations it fits. */
+    for (int layers = 0; layers < 2; layers++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "finetune --plan --config configs/jet-nemotron-2b.yaml --set stages.0.memory_gb=%d --set "
+                 "stages.0.recompute=%s",
+                 layers ? 20 : 40, layers ? "layers" : "none");
+        r = program(arguments);
+        ck_assert_msg(r.code == 0, "%s", r.err);
+        holds(r.out, layers ? " GB more than memory_gb 20: " : " GB more than memory_gb 40: ");
+        holds(r.out, "set micro_batch_tokens: 4096 or less");
+        ck_assert_msg((strstr(r.out, "set recompute: layers") == NULL) == layers, "%s", r.out);
+        ck_assert_msg(!strstr(r.out, "teacher_logits"), "feature needs the teacher: %s", r.out);
+    }
+}
+END_TEST
+
+START_TEST(a_plan_takes_ranks_and_refuses_what_is_for_training) {
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    static const char *const training[] = { "rank 0", "rendezvous file:/tmp/pn_none", "time-limit 5" };
+    static program_result said[2];
+    for (int i = 0; i < 2; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "finetune --plan --config configs/jet-nemotron-2b.yaml --%s 256",
+                 i ? "ranks" : "devices");
+        said[i] = program(arguments);
+        ck_assert_msg(said[i].code == 0, "%s", said[i].err);
+        holds(said[i].out, "on each of 256 devices");
+    }
+    ck_assert_str_eq(said[0].out, said[1].out);
+    for (int i = 0; i < 3; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "finetune --plan --config configs/jet-nemotron-2b.yaml --%s",
+                 training[i]);
+        const program_result r = program(arguments);
+        ck_assert_int_eq(r.code, 2);
+        ck_assert_str_eq(r.out, "");
+        holds(r.err, "belongs to training, and --plan trains nothing; leave it out");
+    }
+    const program_result r = program("finetune --plan --config configs/jet-nemotron-2b.yaml --ranks 8 --devices 8");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "--ranks is --devices by another name");
+}
+END_TEST
+
+START_TEST(passes_that_do_not_divide_are_told_one_that_does) {
+    ck_assert_int_eq(chdir(POSTNAS_SOURCE_DIR), 0);
+    program_result r = program("finetune --plan --config configs/quickstart-finetune.yaml --set "
+                               "stages.0.micro_batch_tokens=1536");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "that divides batch_tokens 2048; use 1024");
+    r = program("finetune --plan --config configs/quickstart-finetune.yaml --set stages.0.batch_tokens=3072 --set "
+                "stages.0.micro_batch_tokens=1024 --devices 2");
+    ck_assert_int_eq(r.code, 2);
+    holds(r.err, "does not divide the 1536 tokens that each of 2 ranks has of a batch; use 768");
+}
+END_TEST
+
 TEST_MAIN("finetune", two_stages_from_the_base, a_stage_trains_what_it_says, a_plan_needs_no_weights_and_writes_nothing,
-          finetune_checks_its_input_first, a_full_disk_is_an_error_and_leaves_no_partial_state)
+          a_plan_says_what_would_make_it_fit, a_plan_takes_ranks_and_refuses_what_is_for_training,
+          passes_that_do_not_divide_are_told_one_that_does, finetune_checks_its_input_first,
+          a_full_disk_is_an_error_and_leaves_no_partial_state)
