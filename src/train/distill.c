@@ -8,6 +8,7 @@
 #include "linear_cross_entropy/linear_cross_entropy.h"
 #include "linear_kl/linear_kl.h"
 #include "linear_kl_topk/linear_kl_topk.h"
+#include "linear_topk/linear_topk.h"
 #include "mix/mix.h"
 #include "weighted_sum/weighted_sum.h"
 
@@ -142,10 +143,15 @@ static pn_status kl_loss(pn_tape *t, const pn_distill *pass, const pn_batch *bat
     return PN_OK;
 }
 
+/* Whether the teacher runs for the losses of a pass. */
+static bool teacher_runs(const pn_loss_weights *w, const pn_batch *batch) {
+    return w->feature > 0 || (w->kl > 0 && !batch->k);
+}
+
 pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch *batch, pn_distill_losses *losses) {
     const pn_model *student = pass->student, *teacher = pass->teacher;
     const pn_loss_weights *w = pass->weights;
-    const bool runs = w->feature > 0 || (w->kl > 0 && !batch->k);
+    const bool runs = teacher_runs(w, batch);
     PN_ASSERT(teacher || !runs);
     pn_tensor *ids, *targets, *weights, *hidden_t = NULL, *hidden;
     pn_tensor *features_t[PN_MAX_LAYERS], *features[PN_MAX_LAYERS];
@@ -213,6 +219,23 @@ static pn_status check_finite(const pn_tensor *x, bool *finite) {
     return s;
 }
 
+/* From the last layer on. Log-probabilities, because a word's is finite only where all logits of its token are. */
+static pn_status locate_words(pn_tape *t, const char *who, const pn_model *m, pn_tensor *h,
+                              char where[PN_DISTILL_WHERE]) {
+    pn_tensor *hidden, *ids, *log_p;
+    bool finite;
+    PN_TRY(pn_model_final(m, t, h, &hidden));
+    PN_TRY(check_finite(hidden, &finite));
+    if (!finite) {
+        snprintf(where, PN_DISTILL_WHERE, "%s, the final norm", who);
+        return PN_OK;
+    }
+    PN_TRY(pn_linear_topk(t, hidden, m->head, 1, 1, &ids, &log_p));
+    PN_TRY(check_finite(log_p, &finite));
+    if (!finite) snprintf(where, PN_DISTILL_WHERE, "%s, lm_head", who);
+    return PN_OK;
+}
+
 static pn_status locate(pn_tape *t, const char *who, const pn_model *m, const pn_path *path, pn_tensor *gates,
                         pn_tensor *ids, const pn_docs *docs, char where[PN_DISTILL_WHERE]) {
     pn_tensor *h, *v_first = NULL;
@@ -233,17 +256,45 @@ static pn_status locate(pn_tape *t, const char *who, const pn_model *m, const pn
         if (finite) PN_TRY(check_finite(h, &finite));
         if (!finite && !*where) snprintf(where, PN_DISTILL_WHERE, "%s, layer %d, after the MLP", who, l);
     }
+    if (finite) PN_TRY(locate_words(t, who, m, h, where));
+    return PN_OK;
+}
+
+/* In the losses, of what is finite. They are recorded, as it is by recording that the feature loss knows what trains.
+ */
+static pn_status locate_loss(pn_tape *t, const pn_distill *pass, const pn_batch *batch, char where[PN_DISTILL_WHERE]) {
+    pn_distill again = *pass;
+    pn_distill_losses losses;
+    bool finite = true;
+    again.passed = NULL;
+    PN_TRY(pn_distill_forward(t, &again, batch, &losses));
+    const struct {
+        const char *name;
+        const pn_tensor *value;
+    } part[] = { { "the ce loss", losses.ce },
+                 { "the kl loss", losses.kl },
+                 { "the feature loss", losses.feature },
+                 { "the term that the gates add to the loss", pass->term },
+                 { "the sum of the losses", losses.total } };
+    for (size_t i = 0; i < sizeof part / sizeof *part && finite; i++) {
+        if (part[i].value) PN_TRY(check_finite(part[i].value, &finite));
+        if (!finite) snprintf(where, PN_DISTILL_WHERE, "%s", part[i].name);
+    }
     return PN_OK;
 }
 
 pn_status pn_distill_locate(pn_tape *t, const pn_distill *pass, const pn_batch *batch, char where[PN_DISTILL_WHERE]) {
     pn_tensor *ids, *targets, *weights;
+    const pn_scope scope = pn_scope_open(t);
     bool recording = pn_tape_record(t, false);
     *where = '\0';
     pn_status s = pn_batch_tensors(batch, t, &ids, &targets, &weights);
     if (!s) s = locate(t, "student", pass->student, pass->path, pass->gates, ids, &batch->docs, where);
-    if (!s && !*where && pass->teacher)
+    if (!s && !*where && pass->teacher && teacher_runs(pass->weights, batch))
         s = locate(t, "teacher", pass->teacher, pass->teacher_path, NULL, ids, &batch->docs, where);
+    if (!s) pn_scope_close(t, scope, NULL, 0);
+    pn_tape_record(t, true);
+    if (!s && !*where) s = locate_loss(t, pass, batch, where);
     pn_tape_record(t, recording);
     return s;
 }

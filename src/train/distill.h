@@ -51,8 +51,9 @@ pn_status pn_distill_forward(pn_tape *t, const pn_distill *pass, const pn_batch 
 /* Their values, before the tape is reset; waits for the GPU. 0 what was not computed, and all of a plan. */
 pn_status pn_distill_read(const pn_distill_losses *losses, pn_loss_parts *parts);
 
-/* Where values first stop being finite on the way to the student's hidden states, or else to the teacher's: "student,
- * layer 3, the output of gated_deltanet"; "" when they never do. Runs both again, slowly, on a tape that was reset. */
+/* Where values first stop being finite on the way to the student's words, else to those of a teacher that runs, else to
+ * the loss: "student, layer 3, the output of gated_deltanet", "teacher, lm_head", "the kl loss"; "" when they never do.
+ * Runs all of it again, slowly, on a tape that was reset. */
 enum { PN_DISTILL_WHERE = 96 };
 pn_status pn_distill_locate(pn_tape *t, const pn_distill *pass, const pn_batch *batch, char where[PN_DISTILL_WHERE]);
 
