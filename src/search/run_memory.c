@@ -38,20 +38,31 @@ static pn_status plan_distillation(pn_run *r, double budget, pn_memory_need *nee
     return s;
 }
 
+static pn_status check_distillation(pn_run *r) {
+    const pn_search_config *c = &r->config;
+    const pn_train_job job = { .options = &c->distill_train, .mixture = r->mixture, .student = r->net };
+    pn_memory_settings settings = { 0 };
+    pn_memory_need need;
+    double budget;
+    PN_TRY(pn_memory_budget(c->distill_train.memory_gb, &budget));
+    PN_TRY(plan_distillation(r, budget, &need));
+    pn_memory_job_settings(&job, &need, budget, &settings);
+    pn_memory_may(&settings, (need.weights + need.optimizer + need.gradients) / 2, "choose among smaller candidates");
+    PN_TRY(pn_memory_check(&need, budget, &settings, "distillation"));
+    return PN_OK;
+}
+
 pn_status pn_run_check_memory(pn_run *r) {
     const pn_search_config *c = &r->config;
     const pn_supernet_job job = { .config = &c->supernet, .mixture = r->mixture, .seed = (uint64_t)c->top.seed };
-    pn_memory_need need;
-    double budget;
     if (r->on.backend != PN_CUDA) return PN_OK;
     PN_TRY(pn_supernet_fits(r->net, &job));
-    if (!c->distill_tokens) return PN_OK;
-    PN_TRY(pn_memory_budget(c->distill_train.memory_gb, &budget));
-    PN_TRY(plan_distillation(r, budget, &need));
-    const pn_train_job distil = { .options = &c->distill_train, .mixture = r->mixture, .student = r->net };
-    pn_memory_settings settings = { 0 };
-    pn_memory_job_settings(&distil, &need, budget, &settings);
-    pn_memory_may(&settings, (need.weights + need.optimizer + need.gradients) / 2, "choose among smaller candidates");
-    PN_TRY(pn_memory_check(&need, budget, &settings, "distillation"));
+    for (int k = 0; k < PN_VARIANT_STAGES; k++) {
+        double budget;
+        if (!c->variants[k].wanted) continue;
+        PN_TRY(pn_memory_budget(c->variants[k].training.phase[0].train.memory_gb, &budget));
+        PN_TRY(pn_run_plan_variants(r, (pn_variant_stage)k, budget));
+    }
+    if (c->distill_tokens) PN_TRY(check_distillation(r));
     return PN_OK;
 }

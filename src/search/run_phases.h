@@ -57,8 +57,10 @@ pn_status pn_run_check_latency(const pn_run *r);
 /* Adds the candidates to the base, then trains them, or reads them from the run's state. */
 pn_status pn_run_build_net(pn_run *r);
 pn_status pn_run_train_net(pn_run *r);
-/* On the GPU, before anything is trained: whether its memory holds the placement's training and a distillation. */
+/* On the GPU, before anything is trained: whether its memory holds the training of every stage and a distillation. */
 pn_status pn_run_check_memory(pn_run *r);
+/* Of a later stage, whose candidates are not made yet: PN_USAGE when what they take is more than free_bytes. */
+pn_status pn_run_plan_variants(const pn_run *r, pn_variant_stage stage, double free_bytes);
 /* The directory of the run, whose base, tokenizer and data must be those it was begun with. */
 pn_status pn_run_open_dir(pn_run *r, const char *path, const pn_config *file);
 void pn_run_free(pn_run *r); /* what it holds, not *r */
