@@ -50,3 +50,13 @@ double pn_memory_bytes(void) {
 #endif
     return INFINITY;
 }
+
+double pn_memory_free(void) {
+    char line[128];
+    long long kib = -1;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && kib < 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1) kib = -1;
+    if (f) fclose(f);
+    return kib < 0 ? INFINITY : 1024.0 * (double)kib;
+}

@@ -10,5 +10,6 @@ const char *pn_cpu_name(void);
  * 192 .. 512 MiB. */
 int64_t pn_bytes_beyond_caches(void);
 double pn_memory_bytes(void); /* physical; infinite where unknown */
+double pn_memory_free(void);  /* of it, what programs could still take; infinite where unknown */
 
 #endif

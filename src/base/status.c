@@ -51,6 +51,12 @@ pn_status pn_fail_at(const char *file, int line, pn_status s, const char *fmt, .
     return s;
 }
 
+void pn_error_more(const char *text) {
+    const size_t len = strlen(story);
+    snprintf(story + len, sizeof story - len, "; %s", text);
+    make_printable(story);
+}
+
 pn_status pn_trace_at(const char *file, int line, pn_status s, const char *expr) {
     add_trace(file, line, expr);
     return s;

@@ -48,6 +48,9 @@ pn_status pn_fail_at(const char *file, int line, pn_status s, const char *fmt, .
 pn_status pn_trace_at(const char *file, int line, pn_status s, const char *expr);
 PN_NORETURN void pn_bug_at(const char *file, int line, const char *expr);
 
+/* Adds to the story's line what a caller alone knows, as the remedy. */
+void pn_error_more(const char *text);
+
 const char *pn_status_text(pn_status s);
 /* The first sentence of the story ("" when there is none): borrowed, valid until the next failure of this thread. */
 const char *pn_error_message(void);

@@ -59,7 +59,9 @@ static pn_status run_command(const pn_command *command, const pn_args *args) {
     }
     PN_TRY(apply_common(args));
     pn_signals_install();
-    PN_TRY(command->run(args));
+    const pn_status s = command->run(args);
+    if (s == PN_MEMORY && command->memory && *pn_error_message()) pn_error_more(command->memory);
+    PN_TRY(s);
     return PN_OK;
 }
 

@@ -347,6 +347,7 @@ const pn_command pn_cmd_bench = {
     .reads = "nothing; with --config, what a search of that configuration reads; a model directory\n",
     .writes = "the tables on standard output; with --json a file\n",
     .see = "postnas list ops    postnas list blocks    postnas check ops --help\n",
+    .memory = "lower --tokens, --batch, --context or --layers, or name a smaller --shape",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 2,

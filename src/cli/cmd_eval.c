@@ -41,6 +41,7 @@ const pn_command pn_cmd_eval = {
     .see = "postnas config search --keys: search.tasks and heldout are what counts here\n"
            "postnas list tasks: what can be measured\n"
            "postnas check model: logits against those of another program\n",
+    .memory = "lower the document_bytes of search.tasks, or set precision: bf16 on a GPU",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 1,

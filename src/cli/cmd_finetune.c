@@ -150,6 +150,7 @@ const pn_command pn_cmd_finetune = {
         "it would end. No weights are needed where the configuration gives the shape:\n"
         "\n"
         "    postnas finetune --plan --config configs/jet-nemotron-2b.yaml --tokens-per-second 38000 --devices 256\n",
+    .memory = "lower micro_batch_tokens, or set recompute: layers; postnas finetune --plan says what takes how much",
     .flags = flags,
     .run = run,
     .sections = pn_finetune_sections,

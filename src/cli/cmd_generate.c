@@ -106,6 +106,7 @@ const pn_command pn_cmd_generate = {
     .reads = "a model directory; nothing is downloaded\n",
     .writes = "standard output: the prompt and its continuation, as it comes\n",
     .see = "postnas eval: what the model can do, in numbers\n",
+    .memory = "shorten --prompt, lower --tokens, or give --precision bf16 on a GPU",
     .flags = flags,
     .min_operands = 1,
     .max_operands = 1,

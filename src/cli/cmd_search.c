@@ -101,6 +101,7 @@ const pn_command pn_cmd_search = {
         "\n"
         "    postnas search --rerank runs/quickstart --set 'search.objective=recall.nll + 0.5 facts.nll'\n"
         "    postnas search --rerank runs/quickstart --set search.limits.full_attention=1 --top 3\n",
+    .memory = "lower batch_tokens of the training that it was in, or sequence_length",
     .flags = flags,
     .run = run,
     .sections = pn_search_config_sections,

@@ -56,6 +56,7 @@ const pn_command pn_cmd_teach = {
               "DIR/rows-00000.h5 ...: HDF5, ids and log-probabilities\n",
     .see = "postnas finetune --help\n"
            "postnas config finetune --keys: teacher, teacher_logits, temperature\n",
+    .memory = "lower --batch-tokens or --top, or set precision: bf16 on a GPU",
     .flags = flags,
     .run = run,
 };

@@ -49,6 +49,7 @@ typedef struct pn_command {
     const char *reads;    /* "a model directory": what it takes, lines without indent; ends with a newline */
     const char *writes;   /* what comes out and where; likewise */
     const char *see;      /* where to look next: commands, files; likewise */
+    const char *memory;   /* what makes it need less memory, told when there is too little; NULL: nothing */
     const pn_flag *flags; /* its own; NULL: none */
     int min_operands, max_operands; /* words that are no options; max -1: any number */
     pn_status (*run)(const pn_args *args);

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "arena.h"
 #include "device.h"
+#include "machine.h"
 #include "span.h"
 
 /* Size classes: eight per power of two, and 64 from LARGE on, where waste counts: at most 12.5 % and 1.6 % of a block.
@@ -185,6 +187,20 @@ static bool take_block(pn_pool *pool, int c, size_t rounded, pn_storage *s) {
     return true;
 }
 
+/* What would take less is for the caller to say: here nobody knows what the memory is for. */
+static pn_status exhausted(const pn_pool *pool, size_t wanted) {
+    pn_device_info gpu;
+    double free_bytes = INFINITY;
+    char there[48] = "";
+    if (pool->kind != PN_POOL_DEVICE)
+        free_bytes = pn_memory_free();
+    else if (!pn_graph_recording() && !pn_device_describe(&gpu))
+        free_bytes = (double)gpu.free_bytes;
+    if (isfinite(free_bytes)) snprintf(there, sizeof there, ", and %.1f MB are free", free_bytes / 1e6);
+    PN_FAIL(PN_MEMORY, "%s memory exhausted: %.1f MB more are wanted on top of %.1f MB in use%s",
+            pool->kind == PN_POOL_DEVICE ? "GPU" : "host", (double)wanted / 1e6, (double)pool->live / 1e6, there);
+}
+
 pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     PN_CHECK(n_bytes < ((size_t)1 << 46), PN_MEMORY, "a tensor of %zu bytes is larger than any machine's memory",
              n_bytes);
@@ -204,9 +220,7 @@ pn_status pn_storage_create(pn_pool *pool, size_t n_bytes, pn_storage **out) {
     }
     if (!got) {
         free(s);
-        PN_FAIL(PN_MEMORY,
-                "%s memory exhausted: %.1f MB more on top of %.1f MB live; use fewer tokens per step or recompute",
-                pool->kind == PN_POOL_DEVICE ? "GPU" : "host", (double)rounded / 1e6, (double)pool->live / 1e6);
+        return exhausted(pool, rounded);
     }
     s->n_bytes = rounded;
     s->refs = 1;

@@ -9,6 +9,7 @@
 #include "files.h"
 #include "linear_topk/linear_topk.h"
 #include "log.h"
+#include "memory.h"
 #include "progress.h"
 #include "signals.h"
 
@@ -102,16 +103,43 @@ static pn_status load(teach *t, int64_t first) {
     return first < t->job->rows ? pn_batch_load(t->job->mixture, first, t->pass_rows, batch_of(t, first)) : PN_OK;
 }
 
+static pn_status pass(const pn_teach_job *job, pn_tape *tape, const pn_batch *batch, pn_tensor **ids,
+                      pn_tensor **log_p) {
+    pn_tensor *tokens, *targets, *weights, *hidden;
+    PN_TRY(pn_batch_tensors(batch, tape, &tokens, &targets, &weights));
+    PN_TRY(pn_model_hidden(job->teacher, NULL, tape, tokens, &batch->docs, &hidden));
+    PN_TRY(pn_linear_topk(tape, hidden, job->teacher->head, job->info.k, job->info.temperature, ids, log_p));
+    return PN_OK;
+}
+
 /* Asks what the teacher says of rows first .. first + pass_rows - 1, which are loaded. */
 static pn_status ask(teach *t, int64_t first) {
-    const pn_teach_job *job = t->job;
-    const pn_batch *batch = batch_of(t, first);
-    pn_tensor *tokens, *targets, *weights, *hidden;
     pn_tape_reset(t->tape);
-    PN_TRY(pn_batch_tensors(batch, t->tape, &tokens, &targets, &weights));
-    PN_TRY(pn_model_hidden(job->teacher, NULL, t->tape, tokens, &batch->docs, &hidden));
-    PN_TRY(pn_linear_topk(t->tape, hidden, job->teacher->head, job->info.k, job->info.temperature, &t->asked_ids,
-                          &t->asked_log_p));
+    return pass(t->job, t->tape, batch_of(t, first), &t->asked_ids, &t->asked_log_p);
+}
+
+static int64_t rows_of_pass(const pn_teach_job *job) {
+    const int64_t tokens = job->batch_tokens ? job->batch_tokens : PASS_TOKENS, row = job->info.sequence_length;
+    return tokens / row > 1 ? tokens / row : 1;
+}
+
+pn_status pn_teach_check(const pn_teach_job *job, double free_bytes) {
+    const int64_t rows = rows_of_pass(job), row = job->info.sequence_length;
+    pn_batch batch = { 0 };
+    pn_tape *plan;
+    pn_tensor *ids, *log_p;
+    PN_TRY(pn_params_tape_plan(job->teacher->params, &plan));
+    pn_tape_record(plan, false);
+    pn_status s = pn_batch_load(job->mixture, 0, rows, &batch);
+    if (!s) s = pass(job, plan, &batch, &ids, &log_p);
+    const double bytes = (double)pn_pool_system_bytes(pn_tape_pool(plan));
+    pn_tape_destroy(&plan);
+    pn_batch_free(&batch);
+    PN_TRY(s);
+    PN_CHECK(bytes <= free_bytes, PN_USAGE,
+             "%s: a pass of %lld tokens needs %.2f GB beside the teacher, and %.2f are free: lower %s or --top",
+             job->name, (long long)(rows * row), bytes / 1e9, free_bytes / 1e9,
+             rows > 1 ? "--batch-tokens" : "sequence_length");
     return PN_OK;
 }
 
@@ -160,9 +188,8 @@ static pn_status loop(teach *t) {
 
 static pn_status open_teach(teach *t) {
     const pn_teach_job *job = t->job;
-    const int64_t T = job->info.sequence_length, tokens = job->batch_tokens ? job->batch_tokens : PASS_TOKENS;
-    t->pass_rows = tokens / T > 1 ? tokens / T : 1;
-    const size_t n = (size_t)(t->pass_rows * T * job->info.k);
+    t->pass_rows = rows_of_pass(job);
+    const size_t n = (size_t)(t->pass_rows * job->info.sequence_length * job->info.k);
     t->ids = malloc(n * sizeof *t->ids);
     t->log_p = malloc(n * sizeof *t->log_p);
     PN_CHECK(t->ids && t->log_p, PN_MEMORY, "%s: out of memory for %zu words of a pass; lower --batch-tokens or --top",
@@ -180,6 +207,11 @@ pn_status pn_teach_run(const pn_teach_job *job) {
              job->name, (long long)job->info.k, (long long)job->info.vocab);
     PN_TRY(rows_there(job->dir, &there));
     PN_TRY(check_room(job, there < job->rows ? there : job->rows));
+    if (job->teacher->params->backend == PN_CUDA) {
+        double budget;
+        PN_TRY(pn_memory_budget(0, &budget));
+        PN_TRY(pn_teach_check(job, budget));
+    }
     pn_status s = open_teach(&t);
     if (!s) s = loop(&t);
     pn_teacher_writer_close(&t.writer);

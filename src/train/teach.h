@@ -23,9 +23,12 @@ typedef struct pn_teach_job { /* everything is borrowed */
 pn_status pn_teach_info(const char *name, const pn_model *teacher, uint64_t tokenizer_hash, const pn_mixture *mixture,
                         pn_teacher_info *out);
 
+/* PN_USAGE when a pass, which is planned and not run, needs more than free_bytes. */
+pn_status pn_teach_check(const pn_teach_job *job, double free_bytes);
 /* Says how large the rows will be; writes those that are not there yet. PN_USAGE, before anything is written, when the
- * disk has no room for them. PN_INTERRUPTED when a signal asked to stop: what was made is saved, and the same job goes
- * on after it. Rows are made in the same passes wherever a run began: the same job gives the same bytes. */
+ * disk has no room for them, or the GPU for a pass. PN_INTERRUPTED when a signal asked to stop: what was made is saved,
+ * and the same job goes on after it. Rows are made in the same passes wherever a run began: the same job gives the same
+ * bytes. */
 pn_status pn_teach_run(const pn_teach_job *job);
 
 typedef struct pn_teach_options {

@@ -182,4 +182,28 @@ START_TEST(step_trains_whole_models) {
 }
 END_TEST
 
-TEST_MAIN("bench", step_trains_whole_models, ops, train, layer, decode_and_prefill, refusals)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* whose own addresses are more than the limit */
+START_TEST(too_little_memory_names_the_options_of_the_command) {
+    char command[4096];
+    program_result r = { 0 };
+    FILE *out = tmpfile(), *err = tmpfile();
+    ck_assert(out && err);
+    /* An activation has 9.7 GB. */
+    snprintf(command, sizeof command,
+             "ulimit -v 8000000; %s bench step --tokens 4194304 --layers 1 --shape smollm2-135m --steps 1 --threads 1",
+             program_path());
+    const int status = run_shell(command, out, err);
+    read_back(out, r.out, sizeof r.out);
+    read_back(err, r.err, sizeof r.err);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 3, "%s", r.err);
+    holds(r.err, "host memory exhausted: 9663.7 MB more are wanted on top of ");
+    holds(r.err, " MB are free; lower --tokens, --batch, --context or --layers, or name a smaller --shape");
+}
+END_TEST
+#else
+START_TEST(too_little_memory_names_the_options_of_the_command) {}
+END_TEST
+#endif
+
+TEST_MAIN("bench", step_trains_whole_models, ops, train, layer, decode_and_prefill, refusals,
+          too_little_memory_names_the_options_of_the_command)

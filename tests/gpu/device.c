@@ -149,6 +149,7 @@ START_TEST(exhausted_memory_is_said_and_survived) {
     ck_ok(pn_pool_create(PN_POOL_DEVICE, &pool));
     ck_assert_int_eq(pn_storage_create(pool, (size_t)1 << 45, &s), PN_MEMORY);
     ck_assert_ptr_nonnull(strstr(pn_error_message(), "GPU memory exhausted"));
+    ck_assert_ptr_nonnull(strstr(pn_error_message(), " MB are free"));
     ck_ok(pn_storage_create(pool, 4096, &s));
     ck_ok(pn_storage_fill(s, 0, 4096, 7));
     unsigned char back[4096];

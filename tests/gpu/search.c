@@ -100,4 +100,44 @@ START_TEST(has_the_same_bits_killed_or_not) {
 }
 END_TEST
 
-TEST_MAIN("search", places_as_on_the_cpu, has_the_same_bits_killed_or_not)
+/* What a later stage would need is asked for before the run begins. */
+START_TEST(memory_of_every_stage_is_checked_first) {
+    ck_need_gpu();
+    static const char *const late[] = {
+        "--set 'stages=[placement, block]' --set 'block={tokens: 2048, batch_tokens: 1024, memory_gb: 0.1, "
+        "candidates: [{ type: gla }]}'",
+        "--set 'stages=[placement, shape]' --set 'shape={tokens: 2048, batch_tokens: 1024, memory_gb: 0.1, "
+        "candidates: [{ type: gated_deltanet, num_heads: 1 }]}'"
+    };
+    for (int i = 0; i < 2; i++) {
+        char settings[512], path[512], *said;
+        size_t n;
+        snprintf(settings, sizeof settings, "--device cuda %s", late[i]);
+        ck_assert_int_eq(search("", "late", settings), 2);
+        snprintf(path, sizeof path, "%s.out", scratch("late"));
+        ck_ok(pn_file_read(path, 1 << 20, &said, &n));
+        holds(said, i ? "shape: training needs " : "block: training needs ");
+        holds(said, "within memory_gb 0.1: ");
+        ck_assert(!pn_file_exists(scratch("late")));
+        free(said);
+    }
+}
+END_TEST
+
+START_TEST(a_plan_knows_this_gpu) {
+    ck_need_gpu();
+    char arguments[2048];
+    snprintf(arguments, sizeof arguments,
+             "finetune --plan --config %s/configs/jet-nemotron-2b.yaml --tokens-per-second 38000 --set "
+             "stages.0.memory_gb=0 --set stages.0.recompute=none --set stages.0.micro_batch_tokens=131072",
+             source());
+    const program_result r = program(arguments);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, " GB of this GPU (");
+    holds(r.out, "set recompute: layers");
+    if (strstr(r.out, "(NVIDIA H")) holds(r.out, "; MFU ");
+}
+END_TEST
+
+TEST_MAIN("search", places_as_on_the_cpu, has_the_same_bits_killed_or_not, memory_of_every_stage_is_checked_first,
+          a_plan_knows_this_gpu)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "linear_topk/linear_topk.h"
 #include "signals.h"
 #include "supernet/supernet_fixture.h"
 #include "trainer.h"
@@ -170,6 +171,36 @@ START_TEST(more_than_the_disk_holds_is_refused_before_anything_is_written) {
 }
 END_TEST
 
+/* What a pass takes, planned, is what the tape of one takes. */
+START_TEST(a_pass_is_planned) {
+    begin();
+    pn_model *teacher = tiny_base();
+    pn_teach_job job = job_of(teacher, 5, dir);
+    pn_batch batch = { 0 };
+    pn_tensor *tokens, *targets, *weights, *hidden, *ids, *log_p;
+    pn_tape *t;
+    ck_ok(pn_batch_load(mixture, 0, 4, &batch));
+    ck_ok(pn_params_tape(teacher->params, &t));
+    pn_tape_record(t, false);
+    ck_ok(pn_batch_tensors(&batch, t, &tokens, &targets, &weights));
+    ck_ok(pn_model_hidden(teacher, NULL, t, tokens, &batch.docs, &hidden));
+    ck_ok(pn_linear_topk(t, hidden, teacher->head, 5, 2, &ids, &log_p));
+    const double bytes = (double)pn_pool_system_bytes(pn_tape_pool(t));
+    pn_tape_destroy(&t);
+    pn_batch_free(&batch);
+    ck_ok(pn_teach_check(&job, bytes));
+    ck_assert_int_eq(pn_teach_check(&job, bytes - 1), PN_USAGE);
+    ck_assert_msg(strstr(pn_error_message(), "teach: a pass of 512 tokens needs ") &&
+                      strstr(pn_error_message(), "lower --batch-tokens or --top"),
+                  "%s", pn_error_message());
+    job.batch_tokens = 128; /* a row: it can be no smaller */
+    ck_assert_int_eq(pn_teach_check(&job, 0), PN_USAGE);
+    ck_assert_msg(strstr(pn_error_message(), "lower sequence_length or --top"), "%s", pn_error_message());
+    pn_model_destroy(&teacher);
+    end();
+}
+END_TEST
+
 TEST_MAIN("teach", rows_of_all_words_teach_as_the_teacher_does, rows_of_few_words_teach_less,
           a_run_that_was_stopped_or_grew_leaves_the_same_files,
-          more_than_the_disk_holds_is_refused_before_anything_is_written)
+          more_than_the_disk_holds_is_refused_before_anything_is_written, a_pass_is_planned)

@@ -33,6 +33,15 @@ START_TEST(what_a_message_quotes_stays_on_its_line) {
 }
 END_TEST
 
+START_TEST(a_caller_adds_the_remedy) {
+    ck_assert_int_eq(outer(), PN_FORMAT);
+    pn_error_more("write it\nagain");
+    ck_assert_str_eq(pn_error_message(), "shard 3: row 7 is cut short; write it?again");
+    for (int i = 0; i < 1000; i++) pn_error_more("more than there is room for");
+    ck_assert_uint_lt(strlen(pn_error_message()), 4096);
+}
+END_TEST
+
 START_TEST(exit_codes) {
     ck_assert_int_eq(pn_exit_code(PN_OK), 0);
     ck_assert_int_eq(pn_exit_code(PN_MISMATCH), 1);
@@ -42,4 +51,5 @@ START_TEST(exit_codes) {
 }
 END_TEST
 
-TEST_MAIN("status", first_failure_writes_the_story, what_a_message_quotes_stays_on_its_line, exit_codes)
+TEST_MAIN("status", first_failure_writes_the_story, what_a_message_quotes_stays_on_its_line, a_caller_adds_the_remedy,
+          exit_codes)
