@@ -232,7 +232,9 @@ static pn_status locate_words(pn_tape *t, const char *who, const pn_model *m, pn
     }
     PN_TRY(pn_linear_topk(t, hidden, m->head, 1, 1, &ids, &log_p));
     PN_TRY(check_finite(log_p, &finite));
-    if (!finite) snprintf(where, PN_DISTILL_WHERE, "%s, lm_head", who);
+    if (!finite)
+        snprintf(where, PN_DISTILL_WHERE, "%s, lm_head%s", who,
+                 m->config.tied ? ", whose weights are the embedding's" : "");
     return PN_OK;
 }
 

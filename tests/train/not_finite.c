@@ -66,7 +66,7 @@ START_TEST(the_head_is_named) {
     ck_ok(pn_batch_load(mixture, 0, 2, &batch));
     for (int i = 0; i < 2; i++) {
         for (int64_t k = 0; k < hidden; k++) pn_f32(m->head)[unused * hidden + k] = bad[i];
-        ck_located_in(m, &both, &batch, linear, NULL, "student, lm_head");
+        ck_located_in(m, &both, &batch, linear, NULL, "student, lm_head, whose weights are the embedding's");
     }
     pn_batch_free(&batch);
     pn_model_destroy(&m);
