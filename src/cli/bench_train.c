@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/attention_vary.h"
 #include "bench_machine.h"
 #include "json.h"
 #include "mixture.h"
@@ -72,6 +73,7 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     if (!s) s = pn_mixture_read(c, "mixture", &base, &j->mixture);
     if (!s) s = pn_supernet_build(j->net, &block, 1, false, 1);
     pn_config_destroy(&c);
+    options_of(j)->deterministic = !pn_attention_varies();
     options_of(j)->batch_tokens = o->tokens;
     options_of(j)->tokens = o->steps * o->tokens;
     return s;

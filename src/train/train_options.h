@@ -27,6 +27,7 @@ typedef struct pn_train_options {
     pn_loss_schedule loss;
     int recompute;             /* pn_recompute_level, or PN_RECOMPUTE_AUTO */
     double memory_gb;          /* of the GPU, at most; 0: what is free */
+    bool deterministic;        /* the same bits every time; false: a GPU's attention may vary them, and be faster */
     double checkpoint_seconds; /* between checkpoints; 0: none but the last */
     /* Of stages of finetune only; 0 elsewhere. */
     int64_t micro_batch_tokens;            /* of a pass, whose gradients add up to a step's; 0: batch_tokens */
@@ -55,6 +56,9 @@ pn_status pn_train_options_check_ranks(const pn_train_options *o, int64_t row_to
 int64_t pn_train_steps(const pn_train_options *o);
 /* Tokens of a pass. */
 int64_t pn_train_pass_tokens(const pn_train_options *o);
+
+/* What of the options is the whole process's: before each training, and before what it takes is planned. */
+void pn_train_options_apply(const pn_train_options *o, pn_backend backend);
 
 /* Identifies everything in the options that the trained weights depend on. */
 uint64_t pn_train_options_hash(const pn_train_options *o);
