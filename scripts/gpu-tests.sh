@@ -129,22 +129,18 @@ done
 
 # These tools make everything a hundred times slower: a small case for each of an implementation's kernels. Blocks of
 # memory are CUDA's own then (PN_CUDA_ARENA), so that a tool sees who reads or writes past the end of one. The limit
-# is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
-# reads as unwritten to initcheck: it leaves out the ops that call them, in the types in which they do.
+# is for the program itself: a tool that is ended leaves it running. Initcheck does not see what cuBLASLt and cuDNN write
+# with the copy engine: the program fills that first (PN_CUDA_FILL), and their own kernels are not looked into.
 limit=240 # seconds for a process
-by_libraries="linear linear_pair swiglu_linear linear_cross_entropy linear_kl linear_kl_topk linear_topk linear_argmax dynamic_conv"
-by_libraries_bf16="attention"
-initchecked() { # initchecked OP DTYPE: whether initcheck sees all that writes its results
-    local left_out=$by_libraries
-    [ "$2" = f32 ] || left_out+=" $by_libraries_bf16"
-    case " $left_out " in *" $1 "*) return 1 ;; esac
-}
 sanitizer() { # sanitizer TOOL LOG COMMAND...: its output in LOG, its exit status in LOG.code
-    local not_ours=()
-    case $1 in # they report races, and more barriers than they can follow, inside cuDNN's own kernels
-    racecheck | synccheck) not_ours=(--kernel-name-exclude kns=cudnn) ;;
+    local not_ours=() fill=0
+    case $1 in
+    racecheck | synccheck) # they report races, and more barriers than they can follow, inside cuDNN's own kernels
+        not_ours=(--kernel-name-exclude kns=cudnn) ;;
+    initcheck)
+        not_ours=(--kernel-name-exclude "regex=.*(cudnn|cublas|cutlass|nvjet|xmma|gemm|gemv|splitK).*") fill=1 ;;
     esac
-    compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 "${not_ours[@]}" \
+    PN_CUDA_FILL=$fill compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 "${not_ours[@]}" \
         timeout -k 5 $limit "${@:3}" > "$2" 2>&1
     echo $? > "$2.code"
 }
@@ -170,14 +166,10 @@ sanitized_test_row() { # sanitized_test_row TOOL NAME: checks, errors, how it en
     fi
     sanitized_tests+="| $1 | tests/gpu/$2 | $(grep -o -E '^[0-9]+%: Checks.*' "$log") | ${errors:-unknown} | $end |"$'\n'
 }
-sanitize() { # sanitize TOOL DTYPE OPS...: on those that it can check, in TOOL.DTYPE.OPS
-    local tool=$1 dtype=$2 log="$work/$1.$2.${*:3}" ops=() op
-    for op in "${@:3}"; do
-        [ "$tool" = initcheck ] && ! initchecked "$op" "$dtype" || ops+=("$op")
-    done
-    [ ${#ops[@]} -gt 0 ] || return 0
-    sanitizer "$tool" "${log// /+}" \
-        "$programs/postnas" check ops --each "${ops[@]}" --quiet --backend cuda --dtype "$dtype"
+sanitize() { # sanitize TOOL DTYPE OPS...: in TOOL.DTYPE.OPS
+    local log="$work/$1.$2.${*:3}"
+    sanitizer "$1" "${log// /+}" \
+        "$programs/postnas" check ops --each "${@:3}" --quiet --backend cuda --dtype "$2"
 }
 sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did not end
     local dtype log cases="" errors=0 late="" code
@@ -250,8 +242,8 @@ fi
     done
     if [ -n "$sanitized" ]; then
         echo
-        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck and synccheck, and of initcheck ops whose results"
-        echo "libraries write: in both types $by_libraries; in BF16 $by_libraries_bf16."
+        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck and synccheck, and those of all libraries of initcheck,"
+        echo "for which what they are to write is filled first (\`PN_CUDA_FILL=1\`)."
         echo
         echo "| compute-sanitizer, \`postnas check ops --each\` | cases in f32 | in bf16 | errors | did not end |"
         echo "| --- | --- | --- | --- | --- |"

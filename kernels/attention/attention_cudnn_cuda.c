@@ -8,6 +8,7 @@
 #include "attention_cuda.h"
 #include "attention_own.h"
 #include "attention_vary.h"
+#include "cuda/fill_cuda.h"
 #include "cuda/staged_cuda.h"
 #include "device.h"
 #include "log.h"
@@ -197,6 +198,8 @@ static pn_status forward(const pn_op_call *c) {
     values v;
     graph_of(c, &x);
     PN_TRY(give_inputs(&v, c, &x, 0));
+    for (int i = 0; i < 2; i++) PN_TRY(pn_cuda_fill_tensor(c->out[i]));
+    PN_TRY(pn_cuda_fill(c->scratch, pn_cudnn_workspace(plan_of(&x))));
     PN_TRY(pn_cudnn_run(plan_of(&x), name, v.n, v.id, v.address, c->scratch));
     return PN_OK;
 }
@@ -252,6 +255,9 @@ static pn_status backward(const pn_op_call *c) {
     const pn_cudnn_plan *plan = backward_plan(c, &x, &parts);
     if (!plan) return pn_attention_tiles_backward(c);
     const scratch s = scratch_of(c, &x, parts, plan);
+    for (int i = 0; i < 3; i++)
+        if (written(c, i)) PN_TRY(pn_cuda_fill_tensor(c->din[i]));
+    PN_TRY(pn_cuda_fill(c->scratch, s.end));
     for (int64_t part = 0; part < parts; part++) PN_TRY(backward_part(c, &x, plan, &s, part, parts));
     return PN_OK;
 }

@@ -34,6 +34,8 @@ static void print_help(FILE *out) {
           "  PN_CUDA_GRAPHS=0      every kernel is launched by itself, with the same bits\n"
           "  PN_CUDA_SYNC=1        and waited for: a message names the kernel that failed\n"
           "  PN_CUDA_ARENA=0       every block of memory is CUDA's own, for its tools\n"
+          "  PN_CUDA_FILL=1        what cuBLASLt and cuDNN are to write is filled first, for compute-sanitizer's "
+          "initcheck\n"
           "  PN_CUDA_SHARED=KB     no block takes more shared memory: what a smaller GPU would run\n",
           out);
 }
