@@ -2,7 +2,7 @@
 # Builds and runs the tests that need a GPU and writes tests/gpu/RECORD.md: date, GPU, commit, what passed.
 #
 #     scripts/gpu-tests.sh                     builds (preset cuda) and runs here
-#     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on `postnas check ops --each`
+#     scripts/gpu-tests.sh --sanitize          then compute-sanitizer's four tools on `postnas check ops --each` and AdamW
 #     scripts/gpu-tests.sh --slow              with the large cases: two minutes more on 16 cores
 #     scripts/gpu-tests.sh --record FILE       another place for the record
 #     FOLDER/gpu-tests.sh                      in a bundle (scripts/bundle.sh --tests): runs what is there, record beside it
@@ -83,7 +83,7 @@ ops=$("$programs/postnas" list ops | awk '/\// { print $1 }')
 short=$(for op in $ops; do case " $long " in *" $op "*) ;; *) echo "$op" ;; esac; done)
 readarray -t groups < <(printf '%s\n' $long && xargs -n 7 <<< "$short")
 check() { # check NAME DTYPE ARGUMENTS...: postnas check, its output in check.DTYPE.NAME
-    "$programs/postnas" check "${@:3}" --backend cuda --dtype "$2" > "$work/check.$2.$1" 2>&1 ||
+    "$programs/postnas" check "${@:3}" --quiet --backend cuda --dtype "$2" > "$work/check.$2.$1" 2>&1 ||
         echo "$1 $2" >> "$work/failed"
 }
 for group in "${groups[@]}"; do
@@ -129,23 +129,47 @@ done
 
 # These tools make everything a hundred times slower: a small case for each of an implementation's kernels. Blocks of
 # memory are CUDA's own then (PN_CUDA_ARENA), so that a tool sees who reads or writes past the end of one. The limit
-# is for the program itself: a tool that is ended leaves it running. What cuBLASLt and cuDNN write with the copy engine
-# reads as unwritten to initcheck: it leaves out the ops that call them.
+# is for the program itself: a tool that is ended leaves it running. Initcheck does not see what cuBLASLt and cuDNN write
+# with the copy engine: the program fills that first (PN_CUDA_FILL), and their own kernels are not looked into.
 limit=240 # seconds for a process
-by_libraries="linear linear_pair swiglu_linear linear_cross_entropy linear_kl linear_kl_topk linear_topk linear_argmax dynamic_conv attention"
-sanitize() { # sanitize TOOL DTYPE OPS...: its output in TOOL.DTYPE.OPS, its exit status in that with .code
-    local tool=$1 dtype=$2 log="$work/$1.$2.${*:3}" not_ours=() ops=()
-    log=${log// /+}
-    for op in "${@:3}"; do
-        case "$tool  $by_libraries " in "initcheck "*" $op "*) ;; *) ops+=("$op") ;; esac
-    done
-    [ ${#ops[@]} -gt 0 ] || return 0
-    case $tool in # they report races, and more barriers than they can follow, inside cuDNN's own kernels
-    racecheck | synccheck) not_ours=(--kernel-name-exclude kns=cudnn) ;;
+sanitizer() { # sanitizer TOOL LOG COMMAND...: its output in LOG, its exit status in LOG.code
+    local not_ours=() fill=0
+    case $1 in
+    racecheck | synccheck) # they report races, and more barriers than they can follow, inside cuDNN's own kernels
+        not_ours=(--kernel-name-exclude kns=cudnn) ;;
+    initcheck)
+        not_ours=(--kernel-name-exclude "regex=.*(cudnn|cublas|cutlass|nvjet|xmma|gemm|gemv|splitK).*") fill=1 ;;
     esac
-    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 "${not_ours[@]}" timeout -k 5 $limit \
-        "$programs/postnas" check ops --each "${ops[@]}" --backend cuda --dtype "$dtype" > "$log" 2>&1
-    echo $? > "$log.code"
+    PN_CUDA_FILL=$fill compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 "${not_ours[@]}" \
+        timeout -k 5 $limit "${@:3}" > "$2" 2>&1
+    echo $? > "$2.code"
+}
+errors_in() { # errors_in LOG: as the tool counted them
+    sed -n 's/.*SUMMARY: \([0-9]*\).*/\1/p' "$1" | tail -n 1
+}
+# A test in one process: a tool follows one that has already opened the GPU badly into those that it forks.
+sanitize_test() { # sanitize_test TOOL NAME
+    CK_FORK=no sanitizer "$1" "$work/$1.test.$2" "$programs/test_gpu_$2"
+}
+sanitized_test_row() { # sanitized_test_row TOOL NAME: checks, errors, how it ended
+    local log="$work/$1.test.$2" code errors=0 end
+    code=$(cat "$log.code")
+    case $code in
+    0) end="to the end" ;;
+    9) errors=$(errors_in "$log") end="to the end" ;;
+    124 | 137) end="not within $limit s" ;;
+    *) end="with exit status $code" ;;
+    esac
+    if [ "$code" != 0 ]; then
+        failed=1
+        tail -n 40 "$log" >&2
+    fi
+    sanitized_tests+="| $1 | tests/gpu/$2 | $(grep -o -E '^[0-9]+%: Checks.*' "$log") | ${errors:-unknown} | $end |"$'\n'
+}
+sanitize() { # sanitize TOOL DTYPE OPS...: in TOOL.DTYPE.OPS
+    local log="$work/$1.$2.${*:3}"
+    sanitizer "$1" "${log// /+}" \
+        "$programs/postnas" check ops --each "${@:3}" --quiet --backend cuda --dtype "$2"
 }
 sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did not end
     local dtype log cases="" errors=0 late="" code
@@ -157,7 +181,7 @@ sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did 
             failed=1
             tail -n 40 "$log" >&2
             case $code in
-            9) errors=$((errors + $(sed -n 's/.*SUMMARY: \([0-9]*\).*/\1/p' "$log" | tail -n 1))) ;;
+            9) errors=$((errors + $(errors_in "$log"))) ;;
             124 | 137) late+=", $(grep -x -E '[a-z0-9_]+' "$log" | tail -n 1) in $dtype" ;;
             *) late+=", ${log##*."$dtype".} in $dtype (exit status $code)" ;;
             esac
@@ -166,7 +190,8 @@ sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did 
     late=${late:-, none}
     sanitized+="| $1 |$cases $errors | ${late#, } |"$'\n'
 }
-sanitized=""
+sanitized="" sanitized_tests=""
+sanitized_names="optim" # kernels that belong to no op
 if [ $sanitize = 1 ] && ! command -v compute-sanitizer > /dev/null; then
     echo "gpu-tests.sh: compute-sanitizer is not installed" >&2
     sanitized="| all | 0 | 0 | | compute-sanitizer is not installed |"$'\n'
@@ -175,13 +200,19 @@ elif [ $sanitize = 1 ]; then
     tools="racecheck initcheck memcheck synccheck" # the slowest first
     export OMP_NUM_THREADS=1 PN_CUDA_ARENA=0
     workers=12
+    for tool in $tools; do
+        for name in $sanitized_names; do start sanitize_test $tool "$name"; done
+    done
     for group in "${groups[@]}"; do
         for tool in $tools; do
             for dtype in bf16 f32; do start sanitize $tool $dtype $group; done
         done
     done
     wait
-    for tool in $tools; do sanitized_row $tool; done
+    for tool in $tools; do
+        sanitized_row $tool
+        for name in $sanitized_names; do sanitized_test_row $tool "$name"; done
+    done
 fi
 
 {
@@ -190,7 +221,7 @@ fi
     echo "Written by \`scripts/gpu-tests.sh\`; do not edit."
     echo
     echo "- date: $(date -u +%Y-%m-%d)"
-    echo "- GPU: $(head -n 1 "$work/check.f32.attention" | sed 's/^on //')"
+    echo "- GPU: $(sed -n 's/^on //p' "$work/check.f32.attention" | head -n 1)"
     echo "- commit: $commit"
     echo "- result: $([ $failed = 0 ] && echo passed || echo FAILED)"
     echo
@@ -211,12 +242,18 @@ fi
     done
     if [ -n "$sanitized" ]; then
         echo
-        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck and synccheck, and of initcheck ops whose results libraries"
-        echo "write: $by_libraries."
+        echo "compute-sanitizer; cuDNN's own kernels are left out of racecheck and synccheck, and those of all libraries of initcheck,"
+        echo "for which what they are to write is filled first (\`PN_CUDA_FILL=1\`)."
         echo
         echo "| compute-sanitizer, \`postnas check ops --each\` | cases in f32 | in bf16 | errors | did not end |"
         echo "| --- | --- | --- | --- | --- |"
         printf '%s' "$sanitized"
+        if [ -n "$sanitized_tests" ]; then
+            echo
+            echo "| compute-sanitizer | test | result | errors | ran |"
+            echo "| --- | --- | --- | --- | --- |"
+            printf '%s' "$sanitized_tests"
+        fi
     fi
 } > "$record"
 echo "gpu-tests.sh: $([ $failed = 0 ] && echo passed || echo FAILED), record in $record"

@@ -1,6 +1,5 @@
-#include <stdlib.h>
-
 #include "attention_cuda_tile.cuh"
+#include "attention_own.h"
 #include "cuda/cudnn_cuda.h"
 
 static pn_status integer(int64_t x, const char *what, int *out) {
@@ -44,16 +43,6 @@ pn_status pn_attention_no_gradient(const pn_op_call *c) {
     return PN_OK;
 }
 
-static enum { UNSET, REPEATABLE, VARIES } bits;
-void pn_attention_vary(bool allowed) {
-    bits = allowed ? VARIES : REPEATABLE;
-}
-bool pn_attention_varies(void) {
-    const char *wish = bits == UNSET ? getenv("PN_CUDA_VARY") : NULL;
-    if (bits == UNSET) pn_attention_vary(wish && !strcmp(wish, "1"));
-    return bits == VARIES;
-}
-
 size_t pn_attention_tiles_scratch(const pn_op_call *c, bool backward) {
     return backward ? pn_attention_delta_bytes(c) : pn_attention_tiles_forward_bytes(c);
 }
@@ -82,10 +71,21 @@ pn_status pn_attention_add(const char *name, void *to, const void *from, int64_t
     return pn_cuda_launched(name);
 }
 
+#ifdef PN_HAVE_CUDNN
+#define TILES_TAKE pn_attention_tiles_take
+#else
+/* First in the list, so it is asked about every call. */
+static bool take_and_say(const pn_op_call *c) {
+    pn_attention_own_say(c, pn_attention_own_reason(c, false));
+    return pn_attention_tiles_take(c);
+}
+#define TILES_TAKE take_and_say
+#endif
+
 static const pn_op_impl tiles = { .name = "attention/cuda-tiles",
                                   .bf16 = true,
                                   .fresh = true,
-                                  .takes = pn_attention_tiles_take,
+                                  .takes = TILES_TAKE,
                                   .scratch_bytes = pn_attention_tiles_scratch,
                                   .forward = pn_attention_tiles_forward,
                                   .backward = pn_attention_tiles_backward };

@@ -8,11 +8,6 @@
 extern "C" {
 #endif
 
-/* Gradients may differ in their last bits from run to run where that is faster: cuDNN sums dq in the order in which its
- * blocks come. For the process; at the start off, unless PN_CUDA_VARY=1 is in the environment. */
-void pn_attention_vary(bool allowed);
-bool pn_attention_varies(void);
-
 /* Whether backward has anything to add; where not, gradients that hold nothing yet become zeros. */
 bool pn_attention_has_gradient(const pn_op_call *c);
 pn_status pn_attention_no_gradient(const pn_op_call *c);

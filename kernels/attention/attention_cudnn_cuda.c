@@ -6,14 +6,15 @@
 #include <string.h>
 
 #include "attention_cuda.h"
+#include "attention_own.h"
+#include "attention_vary.h"
+#include "cuda/fill_cuda.h"
 #include "cuda/staged_cuda.h"
 #include "device.h"
 #include "log.h"
 
 static const char name[] = "attention/cudnn";
 
-/* Tokens times the longest document: less than this is not worth a second of planning. */
-static const int64_t least_work = 512 * 512;
 /* Lengths and numbers of packed documents differ from step to step: plans are made for the next power of two, no less
  * than these. What there is beyond the documents costs blocks that end at once. */
 enum { LENGTH = 512, DOCS = 4 };
@@ -45,13 +46,15 @@ static void make_room(void) {
     n_entries = kept;
 }
 
-static void say(const pn_attention_graph *x, const pn_cudnn_plan *plan) {
+/* own: why own kernels run it; NULL: cuDNN does. */
+static void say(const pn_attention_graph *x, const char *own) {
     char window[32] = "";
     if (x->window) snprintf(window, sizeof window, ", window %lld", (long long)x->window);
-    pn_info("attention: %s %s for %lld %s of %lld tokens, %lld/%lld heads of %lld%s%s", plan ? "cuDNN" : "own kernels",
-            x->backward ? "backward" : "forward", (long long)x->docs, x->packed ? "packed documents" : "documents",
-            (long long)x->length, (long long)x->heads, (long long)x->kv_heads, (long long)x->d, window,
-            x->backward && !x->repeatable ? ", bits vary" : "");
+    pn_info("attention: %s %s for %lld %s of %lld tokens, %lld/%lld heads of %lld%s%s%s%s",
+            own ? "own kernels" : "cuDNN", x->backward ? "backward" : "forward", (long long)x->docs,
+            x->packed ? "packed documents" : "documents", (long long)x->length, (long long)x->heads,
+            (long long)x->kv_heads, (long long)x->d, window, x->backward && !x->repeatable ? ", bits vary" : "",
+            own ? ": " : "", own ? own : "");
 }
 
 static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
@@ -69,11 +72,14 @@ static pn_cudnn_plan *plan_of(const pn_attention_graph *x) {
     /* Gradients that repeat keep ds of every pair of rows, seen or not: with a window the tiles are faster. */
     const bool asked = !(x->backward && x->repeatable && x->window);
     e->plan = NULL;
-    if (asked && pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
-        pn_debug("attention", "%s", pn_error_message());
+    if (!asked) {
+        say(x, "faster with a window, where gradients repeat");
+    } else if (pn_attention_cudnn_plan(x, most_workspace, &e->plan)) {
+        say(x, pn_error_message());
         pn_error_clear();
+    } else {
+        say(x, e->plan ? NULL : "cuDNN has no plan");
     }
-    say(x, e->plan);
     return e->plan;
 }
 
@@ -86,14 +92,11 @@ static int64_t up(int64_t n, int64_t least) {
 /* The graph of a call's forward; false for calls that cuDNN is not asked about. */
 static bool graph_of(const pn_op_call *c, pn_attention_graph *x) {
     const pn_attention_attr *a = c->attr;
-    int64_t tokens = pn_docs_tokens(&a->docs);
     memset(x, 0, sizeof *x);
-    x->length = pn_docs_longest(&a->docs);
-    if (c->dtype != PN_BF16 || a->key_start || a->head_dim % 8 || tokens * x->length < least_work ||
-        tokens > INT32_MAX / ((int64_t)a->heads * a->head_dim))
-        return false;
+    if (pn_attention_own_reason(c, true)) return false;
     x->docs = a->docs.n;
-    x->packed = a->docs.longest || x->docs * x->length != tokens;
+    x->length = pn_docs_longest(&a->docs);
+    x->packed = a->docs.longest || x->docs * x->length != pn_docs_tokens(&a->docs);
     x->heads = a->heads;
     x->kv_heads = a->kv_heads;
     x->d = a->head_dim;
@@ -126,7 +129,10 @@ static pn_cudnn_plan *backward_plan(const pn_op_call *c, pn_attention_graph *x, 
 
 static bool takes(const pn_op_call *c) {
     pn_attention_graph x;
-    return graph_of(c, &x) && pn_attention_tiles_take(c) && plan_of(&x);
+    const char *own = pn_attention_own_reason(c, true);
+    if (!own && !pn_attention_tiles_take(c)) own = "the tiles, which stand in for cuDNN, do not take it";
+    if (own) pn_attention_own_say(c, own);
+    return !own && graph_of(c, &x) && plan_of(&x);
 }
 
 /* ---- runs ---- */
@@ -192,6 +198,8 @@ static pn_status forward(const pn_op_call *c) {
     values v;
     graph_of(c, &x);
     PN_TRY(give_inputs(&v, c, &x, 0));
+    for (int i = 0; i < 2; i++) PN_TRY(pn_cuda_fill_tensor(c->out[i]));
+    PN_TRY(pn_cuda_fill(c->scratch, pn_cudnn_workspace(plan_of(&x))));
     PN_TRY(pn_cudnn_run(plan_of(&x), name, v.n, v.id, v.address, c->scratch));
     return PN_OK;
 }
@@ -247,6 +255,9 @@ static pn_status backward(const pn_op_call *c) {
     const pn_cudnn_plan *plan = backward_plan(c, &x, &parts);
     if (!plan) return pn_attention_tiles_backward(c);
     const scratch s = scratch_of(c, &x, parts, plan);
+    for (int i = 0; i < 3; i++)
+        if (written(c, i)) PN_TRY(pn_cuda_fill_tensor(c->din[i]));
+    PN_TRY(pn_cuda_fill(c->scratch, s.end));
     for (int64_t part = 0; part < parts; part++) PN_TRY(backward_part(c, &x, plan, &s, part, parts));
     return PN_OK;
 }

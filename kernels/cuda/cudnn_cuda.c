@@ -34,6 +34,7 @@ static struct {
 #undef X
 } lib;
 
+enum { CUDA = CUDART_VERSION / 1000 };
 enum { MOST_PARTS = 256, MOST_OPERATIONS = 64, MOST_CONFIGS = 16, MOST_NOTES = 16 };
 
 struct pn_cudnn_graph {
@@ -65,6 +66,20 @@ static pn_status load(void) {
     if (!s) s = lib.SetStream(lib.handle, pn_cuda_stream());
     PN_CHECK(!s, PN_UNSUPPORTED, "%s cannot start: %s", LIBRARY, lib.GetErrorString(s));
     lib.open = true;
+    return PN_OK;
+}
+
+/* The first to ask warns: what runs instead is correct, but slower. */
+static pn_status load_once(void) {
+    if (!lib.tried) {
+        lib.tried = true;
+        if (load())
+            pn_warn(
+                "%s; softmax attention in BF16 runs on slower kernels of this program: install cuDNN %d for CUDA %d "
+                "(libcudnn%d-cuda-%d; in Python nvidia-cudnn-cu%d) and put the folder of %s into LD_LIBRARY_PATH",
+                pn_error_message(), CUDNN_MAJOR, CUDA, CUDNN_MAJOR, CUDA, CUDA, LIBRARY);
+    }
+    PN_CHECK(lib.open, PN_UNSUPPORTED, "%s is not loaded", LIBRARY);
     return PN_OK;
 }
 
@@ -104,11 +119,7 @@ static cudnnBackendDescriptor_t operation(pn_cudnn_graph *g, cudnnBackendDescrip
 
 pn_status pn_cudnn_graph_begin(pn_cudnn_graph **out) {
     *out = NULL;
-    if (!lib.tried) {
-        lib.tried = true;
-        PN_TRY(load());
-    }
-    PN_CHECK(lib.open, PN_UNSUPPORTED, "%s could not be loaded", LIBRARY);
+    PN_TRY(load_once());
     *out = calloc(1, sizeof **out);
     PN_CHECK(*out, PN_MEMORY, "out of memory");
     return PN_OK;

@@ -5,6 +5,7 @@
 
 #include "cublaslt_cuda.h"
 #include "device_cuda.h"
+#include "fill_cuda.h"
 
 /* What a plan depends on. Compared as bytes: made with memset first. */
 typedef struct key {
@@ -196,10 +197,10 @@ static pn_status plan_for(const pn_cublaslt *lt, const pn_matmul *p, plan **out)
     return PN_OK;
 }
 
-static pn_status write_zeros(const pn_matmul *p) {
+static pn_status set_result(const pn_matmul *p, int byte) {
     const size_t bytes = pn_dtype_bytes(p->c_type), row = bytes * (size_t)(p->c_row ? p->c_row : p->n);
     for (int64_t i = 0; i < (p->batch ? p->batch : 1); i++)
-        PN_TRY(pn_cuda_status(cudaMemset2DAsync((char *)p->c + (size_t)(i * p->c_step) * bytes, row, 0,
+        PN_TRY(pn_cuda_status(cudaMemset2DAsync((char *)p->c + (size_t)(i * p->c_step) * bytes, row, byte,
                                                 bytes * (size_t)p->n, (size_t)p->m, pn_cuda_stream()),
                               p->name));
     return PN_OK;
@@ -211,7 +212,7 @@ pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
     PN_ASSERT(p->c_type == p->a_type || p->c_type == PN_F32);
     PN_ASSERT(p->batch >= 0 && p->batch <= INT32_MAX);
     if (p->m == 0 || p->n == 0) return PN_OK;
-    if (p->k == 0) return p->add ? PN_OK : write_zeros(p);
+    if (p->k == 0) return p->add ? PN_OK : set_result(p, 0);
     const pn_cublaslt *lt;
     plan *x;
     PN_TRY(pn_cublaslt_open(&lt));
@@ -220,6 +221,8 @@ pn_status pn_cuda_matmul(const pn_matmul *p, void *workspace) {
         PN_TRY(pn_cublaslt_status(
             lt->MatmulDescSetAttribute(x->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias),
             p->name, "naming the bias to cuBLASLt"));
+    if (pn_cuda_fills() && !p->add) PN_TRY(set_result(p, PN_CUDA_FILL_BYTE));
+    PN_TRY(pn_cuda_fill(workspace, PN_MATMUL_WORKSPACE));
     const float one = 1, keep = p->add ? 1 : 0;
     PN_TRY(pn_cublaslt_status(lt->Matmul(lt->handle, x->product, &one, p->b, x->b, p->a, x->a, &keep, p->c, x->c, p->c,
                                          x->c, &x->algo, workspace, PN_MATMUL_WORKSPACE, pn_cuda_stream()),

@@ -7,6 +7,7 @@
 typedef struct pn_gpu_ceilings {
     double product; /* flops per second */
     double copy;    /* bytes per second, read and written */
+    int clock_mhz;  /* meanwhile; 0: not known */
 } pn_gpu_ceilings;
 
 enum { PN_GPU_SIDE = 8192, PN_GPU_COPY_BYTES = 1 << 30 };

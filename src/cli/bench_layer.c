@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "bench_machine.h"
+#include "bench_rates.h"
 #include "block_cost.h"
 #include "json.h"
 #include "progress.h"
@@ -94,19 +94,18 @@ static pn_status row(bench *b, const pn_block_spec *spec, bool backward) {
     PN_TRY(pn_block_spec_pass_cost(spec, &b->o->shape->dims, &b->docs, backward, &cost));
     PN_TRY(pn_block_spec_cost(spec, &b->o->shape->dims, b->o->tokens, 2, &of_block));
     PN_TRY(measure(b, spec, backward, &t));
-    const char *direction = backward ? "both" : "fwd", *bound = pn_machine_bound_by_flops(m, &cost) ? "flops" : "bytes";
-    double share = pn_machine_floor(m, &cost) / t.least, tokens = (double)b->o->tokens;
-    fprintf(b->out, "%-20s %12.0f %-4s %10.3f %10.3f %10.0f %9.2f %7.2f  %s %5.2f\n", spec->type->name,
-            of_block.parameters, direction, t.median * 1e3, t.least * 1e3, tokens / t.median,
-            cost.flops / t.least / 1e9, cost.bytes / t.least / 1e9, bound, share);
+    const pn_rates r = pn_machine_rates(m, &cost, &t);
+    const char *direction = backward ? "both" : "fwd";
+    const double speed = (double)b->o->tokens / t.median;
+    fprintf(b->out, "%-20s %12.0f %-4s %10.3f %10.3f %10.3f %10.0f %9.2f %7.2f  %s %5.2f\n", spec->type->name,
+            of_block.parameters, direction, t.median * 1e3, t.least * 1e3, t.most * 1e3, speed,
+            pn_rates_in_unit(m, r.flops), r.bytes / 1e9, r.bound, r.share);
     fflush(b->out);
-    json_array_append_new(b->rows,
-                          json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "block",
-                                    spec->type->name, "direction", direction, "tokens", (json_int_t)b->o->tokens,
-                                    "sequences", (json_int_t)b->o->sequences, "parameters", of_block.parameters,
-                                    "median_ms", t.median * 1e3, "min_ms", t.least * 1e3, "max_ms", t.most * 1e3,
-                                    "tokens_per_second", tokens / t.median, "runs", (json_int_t)t.runs, "flops",
-                                    cost.flops, "bytes", cost.bytes, "bound", bound, "share_of_bound", share));
+    json_t *one = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f}", "block", spec->type->name, "direction", direction,
+                            "tokens", (json_int_t)b->o->tokens, "sequences", (json_int_t)b->o->sequences, "parameters",
+                            of_block.parameters, "tokens_per_second", speed);
+    pn_rates_to_json(&r, &cost, &t, "ms", one);
+    json_array_append_new(b->rows, one);
     return PN_OK;
 }
 
@@ -121,8 +120,10 @@ static pn_status write_json(const bench *b) {
 }
 
 static pn_status rows(bench *b) {
-    fputs("block                  parameters dir   median ms     min ms   tokens/s   GFLOP/s    GB/s  bound of it\n",
-          b->out);
+    fprintf(b->out,
+            "block                  parameters dir   median ms     min ms     max ms   tokens/s   %s    GB/s  bound of "
+            "it\n",
+            pn_rates_unit(&b->machine));
     pn_progress p = pn_progress_begin("bench layer", 0, b->o->n_blocks, "blocks");
     for (int i = 0; i < b->o->n_blocks; i++) {
         pn_progress_update(&p, i, "%s", b->o->block[i].type->name);

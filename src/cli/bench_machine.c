@@ -73,7 +73,8 @@ static pn_status open_gpu(pn_machine *m) {
     m->clock = gpu_clock;
     m->sample = gpu_sample;
     m->threads = pn_threads();
-    snprintf(m->name, sizeof m->name, "%s, %d MHz", gpu.name, gpu.clock_mhz);
+    snprintf(m->name, sizeof m->name, "%s", gpu.name);
+    m->limit_mhz = gpu.clock_mhz;
     size_t n_bytes = pn_gpu_bench_bytes(m->type);
     m->gpu = pn_device_alloc(n_bytes);
     PN_CHECK(m->gpu, PN_MEMORY, "bench: no %.1f GB on the GPU to measure it with", (double)n_bytes / 1e9);
@@ -86,8 +87,31 @@ pn_status pn_machine_open(pn_machine *m, pn_backend backend, pn_dtype type) {
         PN_TRY(open_gpu(m));
     else
         PN_TRY(open_cpu(m));
-    for (int i = 0; i < 2; i++) PN_TRY(pn_machine_measure(m)); /* the first has found cold caches and a slow clock */
+    for (int i = 0; i < 2; i++) { /* the first finds cold caches and a slow clock */
+        m->mhz = (pn_clock_seen){ 0 };
+        PN_TRY(pn_machine_measure(m));
+    }
     return PN_OK;
+}
+
+static void note_clock(pn_clock_seen *seen, int mhz) {
+    if (!mhz) return;
+    if (!seen->n || mhz < seen->least) seen->least = mhz;
+    if (mhz > seen->most) seen->most = mhz;
+    seen->sum += mhz;
+    seen->n++;
+}
+static double mean_mhz(const pn_machine *m) {
+    return m->mhz.n ? m->mhz.sum / m->mhz.n : m->limit_mhz;
+}
+
+/* "NVIDIA H100 80GB HBM3, 1755 MHz while measuring (1740 .. 1980)" */
+static const char *gpu_text(const pn_machine *m, char *text, size_t n) {
+    if (m->mhz.n)
+        snprintf(text, n, "%s, %.0f MHz while measuring (%d .. %d)", m->name, mean_mhz(m), m->mhz.least, m->mhz.most);
+    else
+        snprintf(text, n, "%s, %d MHz at its maximum", m->name, m->limit_mhz);
+    return text;
 }
 
 pn_status pn_machine_measure(pn_machine *m) {
@@ -97,6 +121,7 @@ pn_status pn_machine_measure(pn_machine *m) {
         PN_TRY(pn_gpu_measure(m->gpu, m->type, &can));
         gemm = can.product;
         stream = can.copy;
+        note_clock(&m->mhz, can.clock_mhz);
     } else {
         measure_cpu(m, &gemm, &stream);
     }
@@ -122,9 +147,11 @@ bool pn_machine_bound_by_flops(const pn_machine *m, const pn_op_cost *cost) {
 }
 
 void pn_machine_print(const pn_machine *m, FILE *out) {
+    char gpu[256];
     if (m->backend == PN_CUDA)
-        fprintf(out, "%s; %s product %d^3 %.1f TFLOP/s; copy of %.1f GB %.2f TB/s\n", m->name, pn_dtype_name(m->type),
-                (int)PN_GPU_SIDE, m->gemm / 1e12, (double)PN_GPU_COPY_BYTES / 1e9, m->stream / 1e12);
+        fprintf(out, "%s; %s product %d^3 %.1f TFLOP/s; copy of %.1f GB %.2f TB/s\n", gpu_text(m, gpu, sizeof gpu),
+                pn_dtype_name(m->type), (int)PN_GPU_SIDE, m->gemm / 1e12, (double)PN_GPU_COPY_BYTES / 1e9,
+                m->stream / 1e12);
     else
         fprintf(out, "%d thread%s, %s; sgemm %d^3 %.1f GFLOP/s (%s); triad over %.0f MB %.1f GB/s\n", m->threads,
                 m->threads == 1 ? "" : "s", m->threads == 1 ? "its processor time" : "wall time", (int)SIDE,
@@ -132,9 +159,13 @@ void pn_machine_print(const pn_machine *m, FILE *out) {
 }
 
 json_t *pn_machine_json(const pn_machine *m) {
+    char gpu[256];
     if (m->backend == PN_CUDA)
-        return json_pack("{s:s, s:s, s:s, s:f, s:f}", "gpu", m->name, "dtype", pn_dtype_name(m->type), "clock",
-                         "wall time", "gemm_gflops", m->gemm / 1e9, "stream_gbytes", m->stream / 1e9);
+        return json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:s, s:i, s:i, s:i}", "gpu", gpu_text(m, gpu, sizeof gpu),
+                         "dtype", pn_dtype_name(m->type), "clock", "wall time", "gemm_gflops", m->gemm / 1e9,
+                         "stream_gbytes", m->stream / 1e9, "clock_mhz", mean_mhz(m), "clock_mhz_is",
+                         m->mhz.n ? "measured" : "maximum", "clock_min_mhz", m->mhz.least, "clock_max_mhz", m->mhz.most,
+                         "clock_limit_mhz", m->limit_mhz);
     return json_pack("{s:i, s:s, s:f, s:f, s:s}", "threads", m->threads, "clock", pn_timing_clock_name(),
                      "sgemm_gflops", m->gemm / 1e9, "stream_gbytes", m->stream / 1e9, "blas_core",
                      openblas_get_corename());

@@ -2,10 +2,9 @@
  * 2048 x 2048 matrices and the triad a = b + s c on arrays beyond the caches, with the same threads. On the GPU: a
  * product of cuBLASLt on 8192 x 8192 matrices in the compute type, and a copy.
  *
- * Several measurements are taken over a run and the best of each counts, as it does for what is measured against them:
- * what other programs take away then cancels as far as it can. One thread is timed by its own processor time, so that
- * time slices of others do not count; several threads by the clock on the wall, and so is the GPU, waited for before
- * the clock is read. */
+ * Several measurements are taken over a run and the best of each counts: the most that the machine can do. One thread
+ * is timed by its own processor time, so that time slices of others do not count; several threads by the clock on the
+ * wall, and so is the GPU, waited for before the clock is read. */
 #ifndef PN_CLI_BENCH_MACHINE_H
 #define PN_CLI_BENCH_MACHINE_H
 
@@ -13,6 +12,11 @@
 
 #include "op.h"
 #include "timing.h"
+
+typedef struct pn_clock_seen { /* MHz */
+    int least, most, n;        /* n: how often it was seen; 0: the driver does not say */
+    double sum;
+} pn_clock_seen;
 
 typedef struct pn_machine {
     pn_backend backend;
@@ -23,9 +27,12 @@ typedef struct pn_machine {
     double gemm;   /* flops per second, the best so far */
     double stream; /* bytes per second, likewise */
     int64_t stream_bytes;
-    float *buffer;  /* CPU: the triad's arrays, then the matrices; owned */
-    void *gpu;      /* GPU: memory for its measurements; owned */
-    char name[160]; /* of the GPU */
+    float *buffer; /* CPU: the triad's arrays, then the matrices; owned */
+    void *gpu;     /* GPU: memory for its measurements; owned */
+    /* GPU */
+    char name[128];
+    int limit_mhz;     /* its clock at the highest */
+    pn_clock_seen mhz; /* while it was measured */
 } pn_machine;
 
 /* PN_CPU in F32, or PN_CUDA. Takes its memory and measures. Free it either way. PN_UNSUPPORTED: there is no GPU. */

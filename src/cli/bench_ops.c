@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench_machine.h"
+#include "bench_rates.h"
 #include "json.h"
 #include "op_case.h"
 #include "progress.h"
@@ -113,24 +113,26 @@ static pn_status check_finite(const pn_op_impl *impl, const pn_op_case *c, const
     return PN_OK;
 }
 
-static const char *head = "implementation             shape                      dir  median us     min us   GFLOP/s   "
-                          "GB/s   gemm strm bound of it\n";
+static void print_head(const bench *b) {
+    fprintf(b->out,
+            "implementation             shape                      dir  median us     min us     max us   %s   GB/s  "
+            " gemm strm bound of it\n",
+            pn_rates_unit(&b->machine));
+}
 
 static void report(bench *b, const pn_op_impl *impl, const pn_op_case *c, bool backward, const pn_op_cost *cost,
                    const pn_timing *t) {
     const pn_machine *m = &b->machine;
-    double best = t->least, median = t->median, share = pn_machine_floor(m, cost) / best;
-    const char *direction = backward ? "bwd" : "fwd", *bound = pn_machine_bound_by_flops(m, cost) ? "flops" : "bytes";
-    fprintf(b->out, "%-26s %-26s %s %10.2f %10.2f %9.2f %7.2f %5.2f %4.2f %s %5.2f\n", impl->name, c->name, direction,
-            median * 1e6, best * 1e6, cost->flops / best / 1e9, cost->bytes / best / 1e9, cost->flops / best / m->gemm,
-            cost->bytes / best / m->stream, bound, share);
+    const pn_rates r = pn_machine_rates(m, cost, t);
+    const char *direction = backward ? "bwd" : "fwd";
+    fprintf(b->out, "%-26s %-26s %s %10.2f %10.2f %10.2f %9.2f %7.2f %5.2f %4.2f %s %5.2f\n", impl->name, c->name,
+            direction, t->median * 1e6, t->least * 1e6, t->most * 1e6, pn_rates_in_unit(m, r.flops), r.bytes / 1e9,
+            r.product, r.stream, r.bound, r.share);
     fflush(b->out);
-    json_array_append_new(b->rows, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "op",
-                                             impl->name, "shape", c->name, "direction", direction, "clock",
-                                             m->backend == PN_CPU && m->threads == 1 ? "thread" : "wall", "median_us",
-                                             median * 1e6, "min_us", best * 1e6, "max_us", t->most * 1e6, "runs",
-                                             (json_int_t)t->runs, "flops", cost->flops, "bytes", cost->bytes, "bound",
-                                             bound, "share_of_bound", share));
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s}", "op", impl->name, "shape", c->name, "direction", direction, "clock",
+                            m->backend == PN_CPU && m->threads == 1 ? "thread" : "wall");
+    pn_rates_to_json(&r, cost, t, "us", row);
+    json_array_append_new(b->rows, row);
 }
 
 static pn_status measure(bench *b, const pn_op *op, const pn_op_case *c, const pn_op_impl *impl, ring *r) {
@@ -204,7 +206,7 @@ pn_status pn_bench_ops(const pn_bench_ops_options *o, FILE *out) {
                      o->only);
     PN_TRY_GOTO(s, pn_machine_open(&b.machine, o->backend, o->type), done);
     pn_machine_print(&b.machine, out);
-    fputs(head, out);
+    print_head(&b);
     b.progress = pn_progress_begin("bench ops", 0, total, "shapes");
     PN_TRY_GOTO(s, walk(&b, true, &total), done);
     pn_progress_end(&b.progress);

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "bench_machine.h"
+#include "bench_rates.h"
 #include "block_cost.h"
 #include "json.h"
 #include "progress.h"
@@ -63,18 +63,16 @@ static pn_op_cost ends_cost(const pn_model_config *c, const pn_latency_setting *
 
 static void show(bench *b, const pn_latency_setting *s, const line *x) {
     const pn_machine *m = &b->machine;
-    const char *bound = pn_machine_bound_by_flops(m, &x->cost) ? "flops" : "bytes";
-    double n = x->count, best = n * x->timing.least, share = n * pn_machine_floor(m, &x->cost) / best;
-    fprintf(b->out, "%9lld  %-20s %4d %11.3f %11.3f %9.2f %7.2f  %s %5.2f\n", (long long)s->context, x->name, x->count,
-            n * x->timing.median * 1e3, best * 1e3, n * x->cost.flops / best / 1e9, n * x->cost.bytes / best / 1e9,
-            bound, share);
+    const pn_rates r = pn_machine_rates(m, &x->cost, &x->timing);
+    const double n = x->count;
+    fprintf(b->out, "%9lld  %-20s %4d %11.3f %11.3f %11.3f %9.2f %7.2f  %s %5.2f\n", (long long)s->context, x->name,
+            x->count, n * x->timing.median * 1e3, n * x->timing.least * 1e3, n * x->timing.most * 1e3,
+            pn_rates_in_unit(m, r.flops), r.bytes / 1e9, r.bound, r.share);
     fflush(b->out);
-    json_array_append_new(b->rows,
-                          json_pack("{s:I, s:I, s:s, s:i, s:f, s:f, s:f, s:I, s:f, s:f, s:s, s:f}", "context",
-                                    (json_int_t)s->context, "batch", (json_int_t)s->batch, "part", x->name, "layers",
-                                    x->count, "median_ms", x->timing.median * 1e3, "min_ms", x->timing.least * 1e3,
-                                    "max_ms", x->timing.most * 1e3, "runs", (json_int_t)x->timing.runs, "flops",
-                                    x->cost.flops, "bytes", x->cost.bytes, "bound", bound, "share_of_bound", share));
+    json_t *row = json_pack("{s:I, s:I, s:s, s:i}", "context", (json_int_t)s->context, "batch", (json_int_t)s->batch,
+                            "part", x->name, "layers", x->count);
+    pn_rates_to_json(&r, &x->cost, &x->timing, "ms", row);
+    json_array_append_new(b->rows, row);
 }
 
 /* The mixers of the model, one line each however many layers have it. */
@@ -170,7 +168,9 @@ static pn_status write_json(const bench *b) {
 
 static pn_status contexts(bench *b) {
     const pn_int_list *context = &b->o->latency.context;
-    fputs("  context  part               layers   median ms      min ms   GFLOP/s    GB/s  bound of it\n", b->out);
+    fprintf(b->out,
+            "  context  part               layers   median ms      min ms      max ms   %s    GB/s  bound of it\n",
+            pn_rates_unit(&b->machine));
     b->progress = pn_progress_begin(b->o->pass == PN_LATENCY_DECODE ? "bench decode" : "bench prefill", 0, 0, "parts");
     for (int64_t i = 0; i < context->n; i++) PN_TRY(one_context(b, context->item[i]));
     pn_progress_end(&b->progress);

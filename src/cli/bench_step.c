@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "bench_gpu.h"
-#include "bench_machine.h"
+#include "attention/attention_vary.h"
+#include "bench_rates.h"
 #include "clock.h"
 #include "device.h"
 #include "distill.h"
@@ -158,51 +159,73 @@ static pn_status measure(bench *b, double began) {
     return pn_machine_measure(&b->machine);
 }
 
+/* Of all rows of the profile: seconds, each waited for, and what they cost. */
+static double sum_rows(pn_op_cost *cost) {
+    double seconds = 0;
+    int n;
+    const pn_profile_row *row = pn_profile_rows(&n);
+    *cost = (pn_op_cost){ 0 };
+    for (int i = 0; i < n; i++) {
+        seconds += row[i].seconds;
+        cost->flops += row[i].cost.flops;
+        cost->bytes += row[i].cost.bytes;
+    }
+    return seconds;
+}
+
 static void print(const bench *b) {
     const pn_bench_step_options *o = b->o;
     const pn_machine *m = &b->machine;
-    double inside = 0, useful = 0, tokens = (double)o->tokens;
+    const double tokens = (double)o->tokens;
     int n;
     const pn_profile_row *row = pn_profile_rows(&n);
     pn_machine_print(m, b->out);
-    fputs("implementation               dir     calls         ms     TFLOP/s    TB/s  bound of it\n", b->out);
-    for (int i = 0; i < n; i++) {
+    fprintf(b->out, "implementation               dir     calls         ms     %s    GB/s  bound of it\n",
+            pn_rates_unit(m));
+    for (int i = 0; i < n && i < SHOWN; i++) {
         const pn_profile_row *x = &row[i];
-        inside += x->seconds;
-        useful += x->cost.flops;
-        if (i < SHOWN)
-            fprintf(b->out, "%-28s %-3s %9lld %10.3f  %10.2f %7.3f  %s %5.2f\n", x->name, x->backward ? "bwd" : "fwd",
-                    (long long)x->calls, x->seconds * 1e3, x->cost.flops / x->seconds / 1e12,
-                    x->cost.bytes / x->seconds / 1e12, pn_machine_bound_by_flops(m, &x->cost) ? "flops" : "bytes",
-                    pn_machine_floor(m, &x->cost) / x->seconds);
+        fprintf(b->out, "%-28s %-3s %9lld %10.3f  %10.2f %7.1f  %s %5.2f\n", x->name, x->backward ? "bwd" : "fwd",
+                (long long)x->calls, x->seconds * 1e3, pn_rates_in_unit(m, x->cost.flops / x->seconds),
+                x->cost.bytes / x->seconds / 1e9, pn_machine_bound_by_flops(m, &x->cost) ? "flops" : "bytes",
+                pn_machine_floor(m, &x->cost) / x->seconds);
     }
+    pn_op_cost cost;
+    const double inside = sum_rows(&cost);
+    const pn_rates rates = pn_machine_rates(m, &cost, &b->step);
     double parameters = (double)pn_params_count(b->student->params, false);
     fprintf(b->out,
             "sum of the ops, each waited for: %.1f ms\n"
             "%s, stage %lld, %lld tokens in %lld sequences, %.0f parameters: step median %.1f ms (%.1f .. %.1f, "
             "%lld steps), %.0f tokens/s\n"
-            "useful work %.1f TFLOP/s, %.3f of the product",
+            "useful work %.1f %s, %.3f of the product; %.1f GB/s",
             inside * 1e3, o->shape->name, (long long)o->stage, (long long)o->tokens, (long long)o->sequences,
             parameters, b->step.median * 1e3, b->step.least * 1e3, b->step.most * 1e3, (long long)b->step.runs,
-            tokens / b->step.median, useful / b->step.median / 1e12, useful / b->step.median / m->gemm);
+            tokens / b->step.median, pn_rates_in_unit(m, rates.flops), pn_rates_unit(m), rates.product,
+            rates.bytes / 1e9);
     if (b->used > 0)
         fprintf(b->out, "; %.1f GB of the GPU in use, %.1f planned for activations\nbackward makes again: %s",
                 b->used / 1e9, b->planned / 1e9, pn_recompute_text(&b->recompute));
     fputc('\n', b->out);
+    if (o->on.backend == PN_CUDA && pn_attention_varies()) fputs("the bits of attention's gradients vary\n", b->out);
     const int64_t launches = pn_pass_graphs_launches(b->pass.graphs);
     if (launches > 0) fprintf(b->out, "%lld passes were launched as CUDA graphs\n", (long long)launches);
 }
 
 static pn_status write_json(const bench *b) {
     const pn_bench_step_options *o = b->o;
+    pn_op_cost cost;
     if (!o->json) return PN_OK;
-    json_t *root = json_pack(
-        "{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "bench", "step", "machine",
-        pn_machine_json(&b->machine), "shape", o->shape->name, "stage", (json_int_t)o->stage, "tokens",
-        (json_int_t)o->tokens, "sequences", (json_int_t)o->sequences, "recompute", pn_recompute_text(&b->recompute),
-        "median_ms", b->step.median * 1e3, "min_ms", b->step.least * 1e3, "max_ms", b->step.most * 1e3,
-        "tokens_per_second", (double)o->tokens / b->step.median, "gpu_bytes", b->used, "first_step_seconds", b->first);
+    const double inside = sum_rows(&cost);
+    const pn_rates rates = pn_machine_rates(&b->machine, &cost, &b->step);
+    json_t *root = json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:b, s:f, s:f, s:f, s:f, s:f}", "bench", "step",
+                             "machine", pn_machine_json(&b->machine), "shape", o->shape->name, "stage",
+                             (json_int_t)o->stage, "tokens", (json_int_t)o->tokens, "sequences",
+                             (json_int_t)o->sequences, "recompute", pn_recompute_text(&b->recompute), "deterministic",
+                             !(o->on.backend == PN_CUDA && pn_attention_varies()), "tokens_per_second",
+                             (double)o->tokens / b->step.median, "of_product", rates.product, "ops_ms", inside * 1e3,
+                             "gpu_bytes", b->used, "first_step_seconds", b->first);
     PN_CHECK(root, PN_MEMORY, "out of memory");
+    pn_rates_to_json(&rates, &cost, &b->step, "ms", root);
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);
     return s;

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench_machine.h"
+#include "attention/attention_vary.h"
+#include "bench_rates.h"
 #include "json.h"
 #include "mixture.h"
 #include "model_load.h"
@@ -12,6 +13,7 @@
 #include "supernet.h"
 
 enum { SHOWN = 24, MACHINE_SAMPLES = 3 };
+static const double most_seconds = 30; /* of the timed runs, unless they would be fewer than three */
 
 /* What is trained. */
 typedef struct job {
@@ -72,6 +74,7 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
     if (!s) s = pn_mixture_read(c, "mixture", &base, &j->mixture);
     if (!s) s = pn_supernet_build(j->net, &block, 1, false, 1);
     pn_config_destroy(&c);
+    options_of(j)->deterministic = !pn_attention_varies();
     options_of(j)->batch_tokens = o->tokens;
     options_of(j)->tokens = o->steps * o->tokens;
     return s;
@@ -79,36 +82,44 @@ static pn_status job_from_shape(const pn_bench_train_options *o, job *j) {
 
 typedef struct result {
     double seconds, measured; /* of everything, with a profile; inside its rows */
-    double plain;             /* of everything without: on the GPU a profile waits after every op */
-    double layer_tokens;
+    pn_timing all;            /* of everything without: on the GPU a profile waits after every op */
+    double layer_tokens, steps;
     pn_op_cost cost;
     const pn_profile_row *row;
     int n_rows;
 } result;
 
-static pn_status run(job *j, const pn_supernet_job *train, const pn_machine *m, double *seconds) {
-    pn_supernet_result_free(&j->trained);
-    double began = m->clock();
-    pn_status s = pn_supernet_train(j->net, train, &j->trained);
-    *seconds = m->clock() - began;
-    return s;
+typedef struct work {
+    job *job;
+    pn_supernet_job train;
+} work;
+
+static pn_status run_once(void *ctx) {
+    work *w = ctx;
+    pn_supernet_result_free(&w->job->trained);
+    return pn_supernet_train(w->job->net, &w->train, &w->job->trained);
 }
 
-static pn_status train(job *j, const pn_machine *m, result *r) {
+/* Every run trains on from the last: the speed is the same. */
+static pn_status train(job *j, const pn_machine *m, int64_t repeat, result *r) {
     PN_TRY(pn_latency_open(NULL, j->config.latency.table, &j->latency));
     PN_TRY(pn_latency_on(j->latency, m->backend, m->type));
-    const pn_supernet_job train = { .config = &j->config.supernet,
-                                    .mixture = j->mixture,
-                                    .seed = 1,
-                                    .latency = j->latency,
-                                    .latency_options = &j->config.latency };
+    work w = { .job = j,
+               .train = { .config = &j->config.supernet,
+                          .mixture = j->mixture,
+                          .seed = 1,
+                          .latency = j->latency,
+                          .latency_options = &j->config.latency } };
+    const pn_timing_rule rule = { .clock = m->clock, .warm = 1, .runs = repeat, .seconds = most_seconds };
+    PN_TRY(pn_time_runs(&rule, run_once, &w, &r->all));
     pn_profile_start(m->clock);
-    pn_status s = run(j, &train, m, &r->seconds);
+    const double began = m->clock();
+    pn_status s = run_once(&w);
+    r->seconds = m->clock() - began;
     pn_profile_stop();
     PN_TRY(s);
-    r->plain = r->seconds;
-    if (m->backend == PN_CUDA) PN_TRY(run(j, &train, m, &r->plain)); /* trains on: the speed is the same */
     r->layer_tokens = (double)options_of(j)->tokens * j->net->config.n_layers;
+    r->steps = (double)options_of(j)->tokens / (double)options_of(j)->batch_tokens;
     r->row = pn_profile_rows(&r->n_rows);
     for (int i = 0; i < r->n_rows; i++) {
         r->measured += r->row[i].seconds;
@@ -123,7 +134,7 @@ static void print_row(const pn_machine *m, const result *r, const char *name, co
     fprintf(out, "%-28s %-3s %9lld %10.3f %6.1f %%", name, direction, (long long)calls, seconds,
             100 * seconds / r->seconds);
     if (cost)
-        fprintf(out, " %9.2f %7.2f  %s %5.2f", cost->flops / seconds / 1e9, cost->bytes / seconds / 1e9,
+        fprintf(out, " %9.2f %7.2f  %s %5.2f", pn_rates_in_unit(m, cost->flops / seconds), cost->bytes / seconds / 1e9,
                 pn_machine_bound_by_flops(m, cost) ? "flops" : "bytes", pn_machine_floor(m, cost) / seconds);
     fputc('\n', out);
 }
@@ -131,7 +142,8 @@ static void print_row(const pn_machine *m, const result *r, const char *name, co
 static void print(const job *j, const pn_machine *m, const result *r, FILE *out) {
     const pn_train_options *train = &j->config.supernet.phase[0].train;
     pn_machine_print(m, out);
-    fputs("implementation               dir     calls    seconds    share   GFLOP/s    GB/s  bound of it\n", out);
+    fprintf(out, "implementation               dir     calls    seconds    share   %s    GB/s  bound of it\n",
+            pn_rates_unit(m));
     double rest = r->seconds - r->measured;
     for (int i = 0; i < r->n_rows; i++) {
         const pn_profile_row *x = &r->row[i];
@@ -141,12 +153,16 @@ static void print(const job *j, const pn_machine *m, const result *r, FILE *out)
             rest += x->seconds;
     }
     print_row(m, r, "everything else", "", 0, rest, NULL, out);
+    const double speed = r->layer_tokens / r->all.median, step_ms = 1e3 / r->steps;
+    const pn_rates rates = pn_machine_rates(m, &r->cost, &r->all);
     fprintf(out,
-            "%lld steps of %lld tokens, %d layers: %.2f s, %.0f layer-tokens/s (%.1f tokens/s through all layers)\n"
-            "useful work %.1f GFLOP/s, %.3f of sgemm\n",
-            (long long)(train->tokens / train->batch_tokens), (long long)train->batch_tokens, j->net->config.n_layers,
-            r->plain, r->layer_tokens / r->plain, r->layer_tokens / r->plain / j->net->config.n_layers,
-            r->cost.flops / r->plain / 1e9, r->cost.flops / r->plain / m->gemm);
+            "%.0f steps of %lld tokens, %d layers: median %.2f s (%.2f .. %.2f, %lld runs), a step %.1f ms, "
+            "%.0f layer-tokens/s (%.1f tokens/s through all layers)\n"
+            "useful work %.1f %s, %.3f of the product; %.1f GB/s; %.3f of what %s allow\n",
+            r->steps, (long long)train->batch_tokens, j->net->config.n_layers, r->all.median, r->all.least, r->all.most,
+            (long long)r->all.runs, r->all.median * step_ms, speed, speed / j->net->config.n_layers,
+            pn_rates_in_unit(m, rates.flops), pn_rates_unit(m), rates.product, rates.bytes / 1e9, rates.share,
+            rates.bound);
 }
 
 static pn_status write_json(const pn_bench_train_options *o, const pn_machine *m, const result *r) {
@@ -158,10 +174,12 @@ static pn_status write_json(const pn_bench_train_options *o, const pn_machine *m
                                               x->backward ? "bwd" : "fwd", "calls", (json_int_t)x->calls, "seconds",
                                               x->seconds, "flops", x->cost.flops, "bytes", x->cost.bytes));
     }
-    json_t *root =
-        json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:o}", "bench", "train", "machine", pn_machine_json(m), "seconds",
-                  r->plain, "layer_tokens_per_second", r->layer_tokens / r->plain, "useful_gflops",
-                  r->cost.flops / r->plain / 1e9, "of_sgemm", r->cost.flops / r->plain / m->gemm, "rows", rows);
+    const pn_rates rates = pn_machine_rates(m, &r->cost, &r->all);
+    json_t *root = json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "bench", "train", "machine",
+                             pn_machine_json(m), "steps", r->steps, "seconds", r->all.median, "profiled_seconds",
+                             r->seconds, "layer_tokens_per_second", r->layer_tokens / r->all.median, "useful_gflops",
+                             rates.flops / 1e9, "of_sgemm", rates.product, "of_product", rates.product, "rows", rows);
+    if (root) pn_rates_to_json(&rates, &r->cost, &r->all, "ms", root); /* of all steps */
     PN_CHECK(root, PN_MEMORY, "out of memory");
     pn_status s = pn_json_write(o->json, root);
     json_decref(root);
@@ -177,7 +195,7 @@ pn_status pn_bench_train(const pn_bench_train_options *o, FILE *out) {
     PN_TRY_GOTO(s, pn_params_move(j.net->params, o->backend, o->type), done);
     PN_TRY_GOTO(s, pn_machine_open(&machine, o->backend, o->type), done);
     for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);
-    PN_TRY_GOTO(s, train(&j, &machine, &r), done);
+    PN_TRY_GOTO(s, train(&j, &machine, o->repeat, &r), done);
     for (int i = 0; i < MACHINE_SAMPLES; i++) PN_TRY_GOTO(s, pn_machine_measure(&machine), done);
     print(&j, &machine, &r, out);
     PN_TRY_GOTO(s, write_json(o, &machine, &r), done);

@@ -17,6 +17,7 @@ typedef struct pn_bench_train_options {
     int64_t steps;
     int64_t layers;   /* of the shape; 0: all */
     int64_t tokens;   /* of a step, of the shape */
+    int64_t repeat;   /* times that all steps are timed */
     const char *json; /* file for the result; NULL: none */
 } pn_bench_train_options;
 

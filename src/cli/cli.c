@@ -25,7 +25,18 @@ static void print_help(FILE *out) {
           out);
     for (int i = 0; i < n; i++) fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n`postnas COMMAND --help` explains a command. `postnas --version` prints the version.\n"
-          "PN_LOG=debug (or room names: PN_LOG=tape,search) prints debug messages.\n",
+          "\nenvironment:\n"
+          "  PN_LOG=debug          prints debug messages; or of rooms: PN_LOG=tape,search\n"
+          "  CUDA_VISIBLE_DEVICES  the GPUs to choose from; the first is taken\n"
+          "  LD_LIBRARY_PATH       where libcudnn and libcublasLt are looked for, if not where the system knows them\n"
+          "  PN_CUDA_VARY=1        bench: the faster backward of cuDNN's attention, whose bits vary from run to run;\n"
+          "                        training is told by the key deterministic\n"
+          "  PN_CUDA_GRAPHS=0      every kernel is launched by itself, with the same bits\n"
+          "  PN_CUDA_SYNC=1        and waited for: a message names the kernel that failed\n"
+          "  PN_CUDA_ARENA=0       every block of memory is CUDA's own, for its tools\n"
+          "  PN_CUDA_FILL=1        what cuBLASLt and cuDNN are to write is filled first, for compute-sanitizer's "
+          "initcheck\n"
+          "  PN_CUDA_SHARED=KB     no block takes more shared memory: what a smaller GPU would run\n",
           out);
 }
 

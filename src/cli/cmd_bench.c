@@ -78,12 +78,13 @@ static pn_status run_ops(const pn_args *args) {
 }
 
 static pn_status run_train(const pn_args *args) {
-    pn_bench_train_options o = { .steps = 8, .tokens = 512, .json = pn_args_value(args, "json") };
+    pn_bench_train_options o = { .steps = 8, .tokens = 512, .repeat = 3, .json = pn_args_value(args, "json") };
     bool file = pn_args_has(args, "config");
     PN_CHECK(file || !pn_args_has(args, "set"), PN_USAGE, "postnas bench train: --set needs a --config to change");
     PN_CHECK(!file || (!pn_args_has(args, "shape") && !pn_args_has(args, "layers") && !pn_args_has(args, "tokens")),
              PN_USAGE, "postnas bench train: --config says what --shape, --layers and --tokens say; leave them out");
     PN_TRY(pn_args_i64(args, "steps", 1, 1 << 20, &o.steps));
+    PN_TRY(pn_args_i64(args, "repeat", 1, PN_TIMING_MOST_RUNS, &o.repeat));
     PN_TRY(pn_args_i64(args, "layers", 1, PN_MAX_LAYERS, &o.layers));
     PN_TRY(pn_args_i64(args, "tokens", 16, 1 << 20, &o.tokens));
     PN_TRY(shape_of(args, &o.shape));
@@ -218,7 +219,10 @@ static const struct {
       0,
       { "device", "dtype", "shape", "op", "only", "chosen", "tokens", "sequences", "repeat", "json" } },
     { "layer", run_layer, 0, { "device", "dtype", "shape", "block", "tokens", "sequences", "repeat", "json" } },
-    { "train", run_train, 0, { "device", "dtype", "shape", "layers", "tokens", "steps", "config", "set", "json" } },
+    { "train",
+      run_train,
+      0,
+      { "device", "dtype", "shape", "layers", "tokens", "steps", "repeat", "config", "set", "json" } },
     { "step",
       run_step,
       0,
@@ -262,7 +266,9 @@ static const pn_flag flags[] = {
     { .name = "context", .value = "N", .help = "prefill, decode: tokens, may be repeated; 4096" },
     { .name = "chunk", .value = "N", .help = "prefill: tokens of a piece; 512" },
     { .name = "prompts", .value = "N", .help = "prefill: of that many tokens, at once; 1" },
-    { .name = "repeat", .value = "N", .help = "timed runs of each, 15; fewer where they take long" },
+    { .name = "repeat",
+      .value = "N",
+      .help = "timed runs of each, 15, train: of all steps, 3; fewer where they take long" },
     { .name = "steps", .value = "N", .help = "train, step: how many; 8, 5" },
     { .name = "stage",
       .value = "N",
@@ -320,11 +326,13 @@ const pn_command pn_cmd_bench = {
     .usage = "ops|layer|train|step|prefill|decode [MODEL] [--device cpu|cuda] [options]",
     .help =
         "Everything is compared with OpenBLAS's sgemm (2048^3) and the triad a = b + s c, measured in the same run\n"
-        "with the same threads; on the GPU with a product of cuBLASLt (8192^3) and a copy of 1 GB.\n"
-        "Flops are those that the mathematics needs, bytes what must be read and written once; the bound is whichever\n"
-        "would take longer at the machine's speed, and \"of it\" how close it came: 1 is as fast as the machine, above "
-        "1 the data was in cache. Rates are those of the fastest run. With\n"
-        "--threads 1, time is the thread's own processor time.\n"
+        "with the same threads; on the GPU with a product of cuBLASLt (8192^3) and a copy of 1 GB, beside its clock\n"
+        "while that runs (as NVML says; else its maximum). Flops are those that the mathematics needs, bytes what "
+        "must\n"
+        "be read and written once; the bound is whichever would take longer at the machine's speed, and \"of it\" how\n"
+        "close it came: 1 is as fast as the machine, above 1 the data was in cache. Times are the median and the\n"
+        "fastest and slowest run, rates and \"of it\" those of the median. With --threads 1, time is the thread's own\n"
+        "processor time. PN_CUDA_VARY=1 in the environment allows attention's faster backward, whose bits vary.\n"
         "\n"
         "ops      every implementation of every op, forward (fwd) and backward (bwd), at the sizes of a model "
         "(--shape)\n"

@@ -331,6 +331,7 @@ pn_status pn_supernet_train_local(pn_model *m, const pn_supernet_phase *phase, c
                                   const char *state_dir, pn_supernet_result *out) {
     const pn_train_options *train = &phase->train;
     PN_TRY(pn_train_options_check(train, job->mixture, "supernet"));
+    pn_train_options_apply(train, m->params->backend);
     local r = { .m = m,
                 .name = job->name,
                 .train = train,

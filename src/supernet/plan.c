@@ -124,6 +124,7 @@ static pn_status planned_gates(void *ctx, pn_tape *t, int64_t step, pn_distill *
 
 pn_status pn_supernet_plan(pn_model *m, const pn_supernet_phase *phase, const pn_supernet_job *job, double free_bytes,
                            pn_memory_need *out) {
+    pn_train_options_apply(&phase->train, m->params->backend);
     if (phase->mode == PN_SUPERNET_LOCAL) return plan_local(m, phase, job, out);
     pn_path teacher = pn_model_own_path(m);
     planned p = { .m = m, .job = job };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "device_cuda.h"
+#include "device_refusal.h"
 
 /* Copies between the GPU and ordinary memory go through pinned buffers in turn: the GPU works on some while the
  * processor fills or empties others. An upload waits for the one that had its buffer before, so there are more of them
@@ -24,9 +25,10 @@ typedef struct branch {
 
 static struct {
     bool open;
-    int index;   /* which of the GPUs */
-    bool wait;   /* PN_CUDA_SYNC */
-    bool graphs; /* unless PN_CUDA_GRAPHS=0 */
+    int index;        /* which of the GPUs */
+    int major, minor; /* compute capability; 0 until it is open */
+    bool wait;        /* PN_CUDA_SYNC */
+    bool graphs;      /* unless PN_CUDA_GRAPHS=0 */
     bool recording;
     const char *spoiled;     /* what was asked for that cannot be recorded; NULL: nothing */
     cudaStream_t stream, to; /* to: that of a branch, while one is recorded */
@@ -44,41 +46,40 @@ static struct {
     pn_cuda_bad *bad, *bad_of_gpu;
 } device;
 
+#define SAME(mine, cuda) _Static_assert((int)PN_CUDA_##mine == (int)cudaError##cuda, "device_refusal.h")
+SAME(NO_MEMORY, MemoryAllocation);
+SAME(OLD_DRIVER, InsufficientDriver);
+SAME(NEWER_DRIVER, CallRequiresNewerDriver);
+SAME(NO_DEVICE, NoDevice);
+SAME(NO_CODE, NoKernelImageForDevice);
+SAME(NEWER_PTX, UnsupportedPtxVersion);
+
 pn_status pn_cuda_status(cudaError_t error, const char *what) {
     if (error == cudaSuccess) return PN_OK;
     (void)cudaGetLastError(); /* an error that does not stick is told once */
-    PN_CHECK(error != cudaErrorMemoryAllocation, PN_MEMORY, "%s: the GPU's memory is exhausted", what);
-    PN_FAIL(PN_DEVICE, "%s: %s (%s)%s", what, cudaGetErrorString(error), cudaGetErrorName(error),
-            error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion
-                ? "; this build has code for compute capability 8.x and 9.0, and for newer GPUs with a newer driver"
-                : "");
+    const pn_gpu_failure f = { .error = error,
+                               .words = cudaGetErrorString(error),
+                               .name = cudaGetErrorName(error),
+                               .major = device.major,
+                               .minor = device.minor,
+                               .archs = POSTNAS_CUDA_ARCHITECTURES };
+    return pn_gpu_failed(&f, what);
 }
 
 #define TRY_CUDA(call, what) PN_TRY(pn_cuda_status((call), (what)))
 
 /* ---- opening ---- */
 
-static pn_status find_gpu(void) {
-    int driver = 0, runtime = 0, n = 0;
-    (void)cudaDriverGetVersion(&driver);
-    (void)cudaRuntimeGetVersion(&runtime);
-    cudaError_t error = cudaGetDeviceCount(&n);
+static pn_status find_gpus(int *n) {
+    pn_gpu_search found = { .visible = getenv("CUDA_VISIBLE_DEVICES") };
+    (void)cudaDriverGetVersion(&found.driver);
+    (void)cudaRuntimeGetVersion(&found.runtime);
+    const cudaError_t error = cudaGetDeviceCount(&found.n);
     if (error != cudaSuccess) (void)cudaGetLastError();
-    PN_CHECK(error != cudaErrorInsufficientDriver || driver == 0, PN_UNSUPPORTED,
-             "the NVIDIA driver knows CUDA %d.%d, this build of postnas needs %d.%d: update the driver, or use the CPU",
-             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    PN_CHECK(driver != 0, PN_UNSUPPORTED,
-             "no NVIDIA driver on this machine (libcuda.so.1): install it, or use the CPU");
-    PN_CHECK(error != cudaErrorNoDevice && !(error == cudaSuccess && n == 0), PN_UNSUPPORTED,
-             "no GPU that CUDA can use on this machine%s: see nvidia-smi, or use the CPU",
-             getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES is set)" : "");
-    return pn_cuda_status(error, "looking for a GPU");
-}
-
-static pn_status check_architecture(const struct cudaDeviceProp *p) {
-    PN_CHECK(p->major >= 8, PN_UNSUPPORTED,
-             "%s has compute capability %d.%d; postnas needs 8.0 (Ampere) or newer: use the CPU", p->name, p->major,
-             p->minor);
+    found.error = error;
+    found.words = cudaGetErrorString(error);
+    PN_TRY(pn_gpu_search_check(&found));
+    *n = found.n;
     return PN_OK;
 }
 
@@ -91,10 +92,13 @@ static size_t most_shared(size_t bytes) {
 
 static pn_status open_gpu(void) {
     struct cudaDeviceProp p;
-    PN_TRY(find_gpu());
+    int n;
+    PN_TRY(find_gpus(&n));
     TRY_CUDA(cudaSetDevice(device.index), "opening the GPU");
     TRY_CUDA(cudaGetDeviceProperties(&p, device.index), "asking the GPU what it is");
-    PN_TRY(check_architecture(&p));
+    PN_TRY(pn_gpu_architecture_check(p.name, p.major, p.minor));
+    device.major = p.major;
+    device.minor = p.minor;
     TRY_CUDA(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "making a CUDA stream");
     TRY_CUDA(cudaDeviceGetDefaultMemPool(&device.memory, device.index), "the GPU's memory pool");
     device.to = device.stream;
@@ -120,8 +124,7 @@ static pn_status open_gpu(void) {
 }
 
 pn_status pn_device_count(int *n) {
-    PN_TRY(find_gpu());
-    TRY_CUDA(cudaGetDeviceCount(n), "looking for a GPU");
+    PN_TRY(find_gpus(n));
     return PN_OK;
 }
 
@@ -129,8 +132,7 @@ pn_status pn_device_choose(int local, int n) {
     int there;
     PN_ASSERT(!device.open && local >= 0 && local < n);
     PN_TRY(pn_device_count(&there));
-    PN_CHECK(there == 1 || there >= n, PN_USAGE, "%d ranks on this machine and %d GPUs: a rank needs one of its own", n,
-             there);
+    PN_TRY(pn_gpu_ranks_check(n, there));
     device.index = there == 1 ? 0 : local;
     return PN_OK;
 }

@@ -4,7 +4,7 @@
 
 pn_status pn_device_open(void) {
     PN_FAIL(PN_UNSUPPORTED, "this build of postnas has no CUDA backend: install nvcc (CUDA 12 or newer) and configure "
-                            "again, or use the CPU");
+                            "again, or use the CPU (--device cpu)");
 }
 
 pn_status pn_device_count(int *n) {

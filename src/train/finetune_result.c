@@ -41,6 +41,7 @@ pn_status pn_finetune_result_begin(pn_finetune_result *x, const pn_recipe *r, in
     json_array_append_new(json_object_get(x->root, "stages"), x->stage);
     json_object_set_new(x->stage, "name", json_string(s->name ? s->name : number));
     json_object_set_new(x->stage, "tokens", json_integer(pn_train_steps(&s->train) * s->train.batch_tokens));
+    json_object_set_new(x->stage, "deterministic", json_boolean(s->train.deterministic));
     json_object_set_new(x->stage, "trains", json_integer(pn_params_count(params, true)));
     json_object_set_new(x->stage, "teacher", *teacher ? json_string(teacher) : json_null());
     return PN_OK;

@@ -86,6 +86,7 @@ pn_status pn_train_plan(const pn_train_job *job, double free_bytes, pn_recompute
     const pn_params *p = job->student->params;
     pn_recompute r = { .level = job->options->recompute };
     planned_steps c = { .job = job };
+    pn_train_options_apply(job->options, p->backend);
     *out = (pn_memory_need){ .optimizer = pn_optimizer_need(p) / pn_ranks_of(job->world),
                              .gradients = pn_gradients_need(p) };
     PN_TRY(pn_params_tape_plan(p, &c.plan));

@@ -1,8 +1,13 @@
 #include "train_options.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <xxhash.h>
+
+#include "attention/attention_vary.h"
+#include "log.h"
 
 #define ROW_FLOAT(name_, field_, def_, min_, max_, help_)                                                              \
     {                                                                                                                  \
@@ -47,6 +52,9 @@
           .help = "what backward makes again, to save memory: activations and norms (cheap), convolutions and "        \
                   "recurrences too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU" },   \
         PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free"), \
+        PN_OPT_BOOL(pn_train_options, deterministic, true,                                                             \
+                    "the same bits every time; false: on a GPU cuDNN may sum the gradients of softmax attention in "   \
+                    "any order, which is faster, and a run that is made again or goes on ends with others"),           \
         PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9,                                                \
                      "seconds between checkpoints; 0: at the end only")
 
@@ -159,6 +167,19 @@ pn_status pn_train_options_check_ranks(const pn_train_options *o, int64_t row, i
     return PN_OK;
 }
 
+void pn_train_options_apply(const pn_train_options *o, pn_backend backend) {
+    static bool told, warned;
+    const char *wish = getenv("PN_CUDA_VARY");
+    if (backend != PN_CUDA) return;
+    pn_attention_vary(!o->deterministic);
+    if (!o->deterministic && !told) pn_info("deterministic: false: gradients of attention may differ from run to run");
+    if (o->deterministic && wish && !strcmp(wish, "1") && !warned)
+        pn_warn("PN_CUDA_VARY=1 is for `postnas bench`; training does as its configuration says, deterministic: true");
+    told = told || !o->deterministic;
+    warned = warned || o->deterministic;
+}
+
+/* deterministic is the seed: what says true is identified as it was before the option was there. */
 uint64_t pn_train_options_hash(const pn_train_options *o) {
     const double settings[] = { (double)o->tokens,
                                 (double)o->batch_tokens,
@@ -184,5 +205,5 @@ uint64_t pn_train_options_hash(const pn_train_options *o) {
                                 (double)o->skip_steps_in_all,
                                 (double)o->evaluate_tokens,
                                 (double)o->heldout_tokens };
-    return XXH3_64bits(settings, sizeof settings);
+    return XXH3_64bits_withSeed(settings, sizeof settings, !o->deterministic);
 }

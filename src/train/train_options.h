@@ -27,6 +27,7 @@ typedef struct pn_train_options {
     pn_loss_schedule loss;
     int recompute;             /* pn_recompute_level, or PN_RECOMPUTE_AUTO */
     double memory_gb;          /* of the GPU, at most; 0: what is free */
+    bool deterministic;        /* the same bits every time; false: a GPU's attention may vary them, and be faster */
     double checkpoint_seconds; /* between checkpoints; 0: none but the last */
     /* Of stages of finetune only; 0 elsewhere. */
     int64_t micro_batch_tokens;            /* of a pass, whose gradients add up to a step's; 0: batch_tokens */
@@ -60,6 +61,8 @@ int64_t pn_train_pass_tokens(const pn_train_options *o);
 bool pn_train_is_stage(const pn_train_options *o);
 /* The largest pass of whole rows that divides share_tokens and has at most so many tokens; at least a row. */
 int64_t pn_train_pass_within(int64_t share_tokens, int64_t row_tokens, int64_t most_tokens);
+/* What of the options is the whole process's: before each training, and before what it takes is planned. */
+void pn_train_options_apply(const pn_train_options *o, pn_backend backend);
 
 /* Identifies everything in the options that the trained weights depend on. */
 uint64_t pn_train_options_hash(const pn_train_options *o);

@@ -415,6 +415,7 @@ pn_status pn_train_run(const pn_train_job *job, pn_curve *curve) {
     const pn_checkpoint_ranks ranks =
         pn_ranks_of(job->world) > 1 ? pn_state_ranks(job->world->control) : (pn_checkpoint_ranks){ 0 };
     PN_TRY(pn_train_options_check_ranks(o, pn_mixture_row_tokens(job->mixture), pn_ranks_of(job->world), job->name));
+    pn_train_options_apply(o, job->student->params->backend);
     trainer r = { .job = job,
                   .rows = o->batch_tokens / pn_mixture_row_tokens(job->mixture) / pn_ranks_of(job->world),
                   .steps = pn_train_steps(o),

@@ -48,7 +48,7 @@ pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_b
  * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal or the time limit asked
  * to stop (signals.h). A step whose loss or gradient is not finite changes nothing: as many as the options allow are
  * passed over with a warning, one more is PN_NUMERIC, and so is the first where they allow none. The same job, seed,
- * number of ranks and thread count give the same weights bit for bit, interrupted or not. */
+ * number of ranks and thread count give the same weights bit for bit, interrupted or not, where it is deterministic. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif

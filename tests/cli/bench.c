@@ -4,6 +4,8 @@
 #include <jansson.h>
 #include <unistd.h>
 
+#include "bench_row.h"
+
 static void refused(const char *arguments, const char *text) {
     program_result r = program(arguments);
     ck_assert_int_eq(r.code, 2);
@@ -29,10 +31,6 @@ static json_t *measured(const char *arguments) {
     return root;
 }
 
-static double number(const json_t *row, const char *key) {
-    return json_number_value(json_object_get(row, key));
-}
-
 START_TEST(ops) {
     json_t *root =
         measured("bench ops --op linear --op gated_delta --shape quickstart --tokens 64 --tokens 0 --repeat 3");
@@ -42,7 +40,7 @@ START_TEST(ops) {
         const char *name = json_string_value(json_object_get(row, "op"));
         linear += !strcmp(name, "linear/cpu");
         steps += !strcmp(name, "gated_delta/cpu-step");
-        ck_assert(number(row, "min_us") > 0 && number(row, "median_us") >= number(row, "min_us"));
+        ck_bench_row(row, "us");
         ck_assert(number(row, "flops") > 0 && number(row, "share_of_bound") > 0);
     }
     ck_assert_uint_eq(linear, 5 * 2 + 5); /* five widths; both directions, then decoding without gradients */
@@ -61,7 +59,7 @@ START_TEST(ops) {
 END_TEST
 
 START_TEST(train) {
-    json_t *root = measured("bench train --shape quickstart --layers 2 --steps 3 --tokens 64");
+    json_t *root = measured("bench train --shape quickstart --layers 2 --steps 3 --tokens 64 --repeat 4");
     json_t *rows = json_object_get(root, "rows"), *row;
     double inside = 0;
     size_t i, adamw = 0;
@@ -72,8 +70,12 @@ START_TEST(train) {
         ck_assert(number(row, "calls") == 2 * 3);
     }
     ck_assert_uint_eq(adamw, 1);
-    ck_assert(inside > 0 && inside <= number(root, "seconds"));
-    ck_assert(number(root, "of_sgemm") > 0);
+    ck_assert(inside > 0 && inside <= number(root, "profiled_seconds"));
+    ck_bench_row(root, "ms");
+    ck_assert(number(root, "runs") == 4 && number(root, "steps") == 3);
+    ck_assert_double_eq_tol(number(root, "seconds") * 1e3, number(root, "median_ms"), 1e-9);
+    ck_positive(root, "of_sgemm");
+    ck_positive(root, "of_product");
     json_decref(root);
 }
 END_TEST
@@ -94,7 +96,7 @@ START_TEST(layer) {
     ck_assert_uint_eq(json_array_size(rows), 4);
     json_array_foreach(rows, i, row) {
         ck_assert_str_eq(json_string_value(json_object_get(row, "direction")), i % 2 ? "both" : "fwd");
-        ck_assert(number(row, "min_ms") > 0 && number(row, "median_ms") >= number(row, "min_ms"));
+        ck_bench_row(row, "ms");
         ck_assert(number(row, "runs") >= 1 && number(row, "share_of_bound") > 0);
         if (i % 2) ck_assert(number(row, "flops") > 2 * number(json_array_get(rows, i - 1), "flops"));
     }
@@ -123,8 +125,9 @@ START_TEST(decode_and_prefill) {
     ck_assert(number(row, "layers") == 2 && number(row, "context") == 30 && number(row, "batch") == 2);
     row = find_row(rows, "part", "attention"); /* weights, and the keys and values of two sequences */
     ck_assert(number(row, "bytes") == 4 * (64 * 64 * 2 + 32 * 64 * 2 + 64 + 32 * 2) + 2 * 2 * 32 * 4 * 30);
+    size_t i;
+    json_array_foreach(rows, i, row) ck_bench_row(row, "ms");
     row = find_row(rows, "part", "the whole model");
-    ck_assert(number(row, "min_ms") > 0 && number(row, "median_ms") >= number(row, "min_ms"));
     ck_assert(number(row, "flops") == number(find_row(rows, "part", "the sum of the parts"), "flops"));
     json_decref(root);
 
@@ -178,6 +181,13 @@ START_TEST(step_trains_whole_models) {
         holds(r.out, i ? "linear_kl/cpu" : "linear_cross_entropy/cpu");
         holds(r.out, "adamw");
     }
+    json_t *root = measured("bench step --shape quickstart --layers 2 --tokens 64 --steps 4");
+    ck_bench_row(root, "ms");
+    ck_positive(root, "of_product");
+    ck_positive(root, "share_of_bound");
+    ck_positive(root, "tokens_per_second");
+    ck_assert(json_is_true(json_object_get(root, "deterministic")));
+    json_decref(root);
     refused("bench step --tokens 4 --sequences 3", "4 tokens in 3 sequences");
 }
 END_TEST

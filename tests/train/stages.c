@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention/attention_vary.h"
 #include "files.h"
 #include "memory.h"
 #include "meter.h"
@@ -325,7 +326,27 @@ START_TEST(useful_work_is_that_of_the_whole_pass) {
 }
 END_TEST
 
-TEST_MAIN("stages", learning_rates_follow_their_schedules, loss_weights_go_from_start_to_end, a_warm_up_in_tokens,
-          parts_add_up_to_the_whole_batch, a_stopped_stage_goes_on_with_the_same_bits,
-          only_so_many_steps_are_passed_over, a_step_that_is_passed_over_leaves_nothing, a_time_limit_saves_and_stops,
-          peaks_go_by_name, useful_work_is_that_of_the_whole_pass)
+START_TEST(what_may_vary_is_said_and_identified) {
+    pn_train_options o = options(1000);
+    const uint64_t repeats = pn_train_options_hash(&o);
+    ck_assert(o.deterministic);
+    o.deterministic = false;
+    ck_assert_uint_ne(pn_train_options_hash(&o), repeats);
+    setenv("PN_CUDA_VARY", "1", 1);
+    pn_train_options_apply(&o, PN_CPU); /* not asked there */
+    ck_assert(pn_attention_varies());
+    o.deterministic = true; /* says more than the environment */
+    pn_train_options_apply(&o, PN_CUDA);
+    ck_assert(!pn_attention_varies());
+    unsetenv("PN_CUDA_VARY");
+    o.deterministic = false;
+    pn_train_options_apply(&o, PN_CUDA);
+    ck_assert(pn_attention_varies());
+}
+END_TEST
+
+TEST_MAIN("stages", what_may_vary_is_said_and_identified, learning_rates_follow_their_schedules,
+          loss_weights_go_from_start_to_end, a_warm_up_in_tokens, parts_add_up_to_the_whole_batch,
+          a_stopped_stage_goes_on_with_the_same_bits, only_so_many_steps_are_passed_over,
+          a_step_that_is_passed_over_leaves_nothing, a_time_limit_saves_and_stops, peaks_go_by_name,
+          useful_work_is_that_of_the_whole_pass)

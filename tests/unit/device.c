@@ -1,5 +1,5 @@
-/* A machine or build without a usable GPU: one sentence with the remedy, wherever the GPU is asked for. The GPU itself
- * is tested in tests/gpu. */
+/* This machine and build without a usable GPU: one sentence with the remedy, wherever the GPU is asked for. Other
+ * machines are played in device_refusal.c; the GPU itself is tested in tests/gpu. */
 #include "device.h"
 
 #include <string.h>
