@@ -56,7 +56,8 @@ int64_t pn_train_steps(const pn_train_options *o);
 /* Tokens of a pass. */
 int64_t pn_train_pass_tokens(const pn_train_options *o);
 
-/* Identifies everything in the options that the trained weights depend on. */
+/* Identifies everything in the options that the trained weights depend on. When training gives up (skip_steps) is no
+ * part of it: a run that gave up goes on where more steps may be passed over, as if that had been said at once. */
 uint64_t pn_train_options_hash(const pn_train_options *o);
 
 #endif
