@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "log.h"
 #include "memory.h"
 #include "meter.h"
 #include "parts.h"
@@ -363,6 +364,30 @@ START_TEST(peaks_go_by_name) {
 }
 END_TEST
 
+/* What the log holds after a training on a GPU of that name began. */
+static char *log_of_peak(const char *gpu) {
+    static char text[4096];
+    char dir[] = "/tmp/pn_stages_XXXXXX", path[64], *said;
+    size_t n;
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/log.jsonl", dir);
+    ck_ok(pn_log_open(path));
+    ck_assert_double_eq(pn_gpu_peak_told(gpu, "stage 1/1"), pn_gpu_peak(gpu));
+    pn_log_close();
+    ck_ok(pn_file_read(path, sizeof text - 1, &said, &n));
+    snprintf(text, sizeof text, "%s", said);
+    free(said);
+    ck_ok(pn_remove_tree(dir));
+    return text;
+}
+
+START_TEST(a_gpu_without_a_known_peak_is_told) {
+    ck_assert_ptr_nonnull(strstr(log_of_peak("GeForce 256"),
+                                 "no peak of the GeForce 256 is known: set mfu_tflops to its dense BF16 TFLOP/s"));
+    ck_assert_ptr_null(strstr(log_of_peak("NVIDIA L4"), "mfu_tflops"));
+}
+END_TEST
+
 START_TEST(useful_work_is_that_of_the_whole_pass) {
     setup();
     pn_model *m = tiny_base();
@@ -385,4 +410,4 @@ TEST_MAIN("stages", learning_rates_follow_their_schedules, loss_weights_go_from_
           parts_add_up_to_the_whole_batch, a_stopped_stage_goes_on_with_the_same_bits,
           only_so_many_steps_are_passed_over, a_bad_step_costs_none_of_the_good_ones,
           a_step_that_is_passed_over_leaves_nothing, a_time_limit_saves_and_stops, peaks_go_by_name,
-          useful_work_is_that_of_the_whole_pass)
+          a_gpu_without_a_known_peak_is_told, useful_work_is_that_of_the_whole_pass)
