@@ -216,7 +216,7 @@ static void save_last_good(trainer *r) {
     busy(r, NULL);
     if (!pn_ranks_first(job->world)) return;
     if (!good)
-        pn_warn("%s: no step before it was finite: nothing is saved", job->name);
+        pn_warn("%s: no step before it was finite: there is nothing to save", job->name);
     else if (s)
         pn_warn("%s: the state after step %lld, the last that was finite, is not saved: %s", job->name, (long long)good,
                 pn_error_message());
