@@ -171,9 +171,11 @@ static void advise(const finetune *f, int i, const char *state) {
     if (pn_path_join(latest, state, "latest") || !pn_file_exists(latest))
         pn_warn("to train with another learning rate or other data, give another output, or remove %s", f->run.path);
     else
-        pn_warn("to pass over more such steps, raise stages.%d.skip_steps and start this run again; to go on with "
-                "another learning rate or other data, `postnas export %s DIRECTORY` and train that model in a new run",
-                i, f->run.path);
+        pn_warn(
+            "to pass over more such steps, raise stages.%d.skip_steps or skip_steps_in_all and start this run "
+            "again; to go on with another learning rate or other data, `postnas export %s DIRECTORY` and train that "
+            "model in a new run",
+            i, f->run.path);
 }
 
 static pn_status train_stage(finetune *f, int i, uint64_t start) {

@@ -522,8 +522,9 @@ START_TEST(good_steps_before_the_bad_ones_are_saved) {
              good, dir, good + 1);
     ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
     snprintf(text, sizeof text,
-             "warning: to pass over more such steps, raise stages.0.skip_steps and start this run again; to go on with "
-             "another learning rate or other data, `postnas export %s DIRECTORY` and train that model in a new run\n",
+             "warning: to pass over more such steps, raise stages.0.skip_steps or skip_steps_in_all and start this run "
+             "again; to go on with another learning rate or other data, `postnas export %s DIRECTORY` and train that "
+             "model in a new run\n",
              dir);
     ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
     ck_assert_msg(lines_with(said(&p), "postnas: error: ") == 1, "%s", said(&p));
