@@ -677,6 +677,95 @@ pn_status pn_config_write(const pn_config *c, const char *path) {
     return PN_OK;
 }
 
+/* ---- comparing ---- */
+
+/* A value as messages show it, on a line. */
+static void show(const node *n, char *out, size_t size) {
+    char *text = NULL;
+    size_t n_bytes;
+    snprintf(out, size, "%s", n ? "a section" : "not set");
+    FILE *f = n ? open_memstream(&text, &n_bytes) : NULL;
+    if (f) {
+        const bool whole = print_inline(n, f);
+        if (!fclose(f) && text && whole) snprintf(out, size, "%s", text);
+    }
+    free(text);
+}
+
+static bool is_number(const pn_option *row) {
+    return row && (row->kind == PN_OPTION_INT || row->kind == PN_OPTION_FLOAT || row->kind == PN_OPTION_RAMP);
+}
+
+static bool same_text(const pn_option *row, const char *a, const char *b) {
+    char *end_a, *end_b;
+    if (!a || !b || !strcmp(a, b)) return a == b || (a && b);
+    if (!is_number(row)) return false;
+    const double x = strtod(a, &end_a), y = strtod(b, &end_b);
+    return end_a > a && end_b > b && !*end_a && !*end_b && x == y;
+}
+
+/* Says nothing, as a value or as a section. */
+static bool is_empty(const node *n) {
+    return !n || is_null(n) || (n->kind == MAP && n->n == 0);
+}
+
+static const pn_option *row_of(const node *section, const char *key) {
+    for (int k = 0; k < section->n_tables; k++) {
+        const pn_option *row = pn_option_find(section->table[k], key);
+        if (row) return row;
+    }
+    return NULL;
+}
+
+typedef struct comparison {
+    const pn_config *c;
+    pn_config_difference *first;
+} comparison;
+
+static bool differs(const comparison *x, const node *now, const node *before, const pn_option *row, const char *path);
+
+/* An element or key that either has. in: the section or list of c, which knows its tables. */
+static bool differs_below(const comparison *x, const node *in, const node *now, const node *before,
+                          const pn_option *row, const char *path, int i) {
+    const char *key = now ? now->key : before->key;
+    char below[1200];
+    if (key)
+        snprintf(below, sizeof below, "%.1100s%s%s", path, *path ? "." : "", key);
+    else
+        snprintf(below, sizeof below, "%.1100s.%d", path, i);
+    if (key) row = row_of(in, key);
+    return !(row && row->incidental) && differs(x, now, before, row, below);
+}
+
+static bool differs(const comparison *x, const node *now, const node *before, const pn_option *row, const char *path) {
+    char origin[256];
+    if (is_empty(now) && is_empty(before)) return false;
+    if (now && before && now->kind == before->kind && now->kind != SCALAR) {
+        for (int i = 0; i < now->n; i++) {
+            const node *a = now->item[i];
+            const node *b = a->key ? map_get(before, a->key, strlen(a->key)) : i < before->n ? before->item[i] : NULL;
+            if (differs_below(x, now, a, b, row, path, i)) return true;
+        }
+        for (int i = 0; i < before->n; i++) {
+            const node *b = before->item[i];
+            const bool seen = b->key ? map_get(now, b->key, strlen(b->key)) != NULL : i < now->n;
+            if (!seen && differs_below(x, now, NULL, b, row, path, i)) return true;
+        }
+        return false;
+    }
+    if (now && before && now->kind == SCALAR && before->kind == SCALAR && same_text(row, now->text, before->text))
+        return false;
+    snprintf(x->first->where, sizeof x->first->where, "%s: %.250s",
+             now ? origin_text(x->c, now, origin, sizeof origin) : x->c->name, path);
+    show(now, x->first->value, sizeof x->first->value);
+    show(before, x->first->before, sizeof x->first->before);
+    return true;
+}
+
+bool pn_config_differs(const pn_config *c, const pn_config *before, pn_config_difference *first) {
+    return differs(&(comparison){ c, first }, c->root, before->root, NULL, "");
+}
+
 static void help_node(const node *section, const char *path, FILE *out) {
     char below[512];
     if (section->n_tables) fprintf(out, "%s\n", *path ? path : "top level");

@@ -47,6 +47,15 @@ const char *pn_config_where(pn_config *c, const char *path);
  * table has been read. */
 pn_status pn_config_finish(pn_config *c);
 
+typedef struct pn_config_difference {
+    char where[512];              /* "file:line: path" of the value in c */
+    char value[256], before[256]; /* as YAML; "not set" */
+} pn_config_difference;
+
+/* Whether c, which was read and finished, and `before`, such a config's print, differ in a value that is not
+ * incidental (pn_option); *first is the first one. Numbers may be written in several ways. */
+bool pn_config_differs(const pn_config *c, const pn_config *before, pn_config_difference *first);
+
 /* The resolved config as YAML, each value followed by its origin: "# default", "# file:line", "# --set". It loads
  * again and reads the same. */
 void pn_config_print(const pn_config *c, FILE *out);

@@ -65,14 +65,15 @@ typedef struct pn_option {
     const char *help;
     const char *example; /* a value as YAML text; NULL: the default is one */
     bool extension;      /* bool, default false: postnas alone has it (pn_block_spec_extended) */
+    bool incidental;     /* changes no bit of what a run makes: it goes on with any value (pn_config_differs) */
 } pn_option;
 
 #define PN_OPT_BOOL(type, field, def_, help_)                                                                          \
     { .name = #field, .kind = PN_OPTION_BOOL, .offset = offsetof(type, field), .def = #def_, .help = help_ }
-#define PN_OPT_INT(type, field, def_, min_, max_, help_)                                                               \
+#define PN_OPT_INT(type, field, def_, min_, max_, help_, ...)                                                          \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = #def_, .min = min_,             \
-        .max = max_, .help = help_                                                                                     \
+        .max = max_, .help = help_, __VA_ARGS__                                                                        \
     }
 /* A bool that is false in every published model of the kind. */
 #define PN_OPT_EXTENSION(type, field, help_)                                                                           \
@@ -87,10 +88,10 @@ typedef struct pn_option {
         .name = #field, .kind = PN_OPTION_INT, .offset = offsetof(type, field), .def = def_, .min = min_, .max = max_, \
         .zero = zero_, .help = help_                                                                                   \
     }
-#define PN_OPT_FLOAT(type, field, def_, min_, max_, help_)                                                             \
+#define PN_OPT_FLOAT(type, field, def_, min_, max_, help_, ...)                                                        \
     {                                                                                                                  \
         .name = #field, .kind = PN_OPTION_FLOAT, .offset = offsetof(type, field), .def = #def_, .min = min_,           \
-        .max = max_, .help = help_                                                                                     \
+        .max = max_, .help = help_, __VA_ARGS__                                                                        \
     }
 #define PN_OPT_RAMP(type, field, def_, min_, max_, help_)                                                              \
     {                                                                                                                  \
@@ -119,8 +120,8 @@ typedef struct pn_option {
         .name = #field, .kind = PN_OPTION_STRINGS, .offset = offsetof(type, field), .def = def_, .help = help_,        \
         __VA_ARGS__                                                                                                    \
     }
-#define PN_OPT_SECTION(name_, help_)                                                                                   \
-    { .name = name_, .kind = PN_OPTION_SECTION, .help = help_ }
+#define PN_OPT_SECTION(name_, help_, ...)                                                                              \
+    { .name = name_, .kind = PN_OPTION_SECTION, .help = help_, __VA_ARGS__ }
 #define PN_OPT_END                                                                                                     \
     { .name = NULL }
 

@@ -7,13 +7,18 @@
 #include "files.h"
 #include "log.h"
 #include "model_load.h"
+#include "recipe.h"
 #include "tokenizer.h"
+#include "unfinished.h"
 
 typedef struct export_job {
     const char *source, *target;
     char model_dir[PN_PATH_MAX]; /* source, or its model/ when source is a run */
     char run[PN_PATH_MAX];       /* the run that made it; "": none */
     bool is_result;              /* it is that run's model/, which the run's scores are of */
+    int stage;                   /* it is that run's stages/1 ..; 0: it is not */
+    bool unfinished;             /* the run has no model/ yet: its newest checkpoint is taken */
+    pn_unfinished found;         /* there */
     const char *scores;
     pn_save_options save;
     bool check;
@@ -47,13 +52,34 @@ static pn_status is_run(const char *dir, bool *yes) {
     return PN_OK;
 }
 
+/* Which of RUN/PART/1 .. it is; 0: none. */
+static pn_status number_of(const export_job *e, const char *part, int *n) {
+    char name[64], path[PN_PATH_MAX];
+    for (int i = 1; i <= PN_RECIPE_STAGES; i++) {
+        snprintf(name, sizeof name, "%s%d", part, i);
+        PN_TRY(pn_path_join(path, e->run, name));
+        *n = i;
+        if (same_directory(path, e->model_dir)) return PN_OK;
+    }
+    *n = 0;
+    return PN_OK;
+}
+
 /* RUN, RUN/model, another model below RUN, or any model. */
 static pn_status find_source(export_job *e) {
     enum { UP = 3 };
-    char path[PN_PATH_MAX];
+    char path[PN_PATH_MAX], config[PN_PATH_MAX];
     bool in_run = false;
+    int state = 0;
+    PN_TRY(pn_path_join(path, e->source, "config.yaml"));
+    PN_TRY(pn_path_join(config, e->source, "config.json"));
     PN_TRY(pn_path_join(e->model_dir, e->source, "model"));
+    e->unfinished = pn_file_exists(path) && !pn_file_exists(config) && !pn_is_directory(e->model_dir);
     if (!pn_is_directory(e->model_dir)) strcpy(e->model_dir, e->source);
+    if (e->unfinished) {
+        strcpy(e->run, e->source);
+        return PN_OK;
+    }
     strcpy(e->run, e->model_dir);
     for (int i = 0; i < UP && !in_run; i++) {
         PN_TRY(pn_path_join(path, e->run, ".."));
@@ -63,6 +89,12 @@ static pn_status find_source(export_job *e) {
     if (!in_run) e->run[0] = '\0';
     PN_TRY(pn_path_join(path, e->run, "model"));
     e->is_result = in_run && same_directory(path, e->model_dir);
+    if (in_run) PN_TRY(number_of(e, "stages/", &e->stage));
+    if (in_run) PN_TRY(number_of(e, "state/stage-", &state));
+    PN_CHECK(!in_run || !state, PN_USAGE,
+             "%s: is the state of a run, no model by itself: export the run, whose newest state is taken until it has "
+             "a model",
+             e->source);
     return PN_OK;
 }
 
@@ -89,6 +121,8 @@ static pn_status read_options(const pn_args *args, export_job *e) {
 static pn_status write_card(const export_job *e, const char *dir) {
     const pn_export_card card = { .run = e->run[0] ? e->run : NULL,
                                   .is_result = e->is_result,
+                                  .stage = e->unfinished ? e->found.stage + 1 : e->stage,
+                                  .step = e->unfinished ? e->found.step : 0,
                                   .scores = e->scores,
                                   .config = &e->model->config,
                                   .parameters = pn_params_count(e->model->params, false),
@@ -106,9 +140,22 @@ static void tell_check(const export_job *e) {
             pn_dtype_name(e->save.dtype), c->rms, c->limit, c->worst, c->kl);
 }
 
+static pn_status open_model(export_job *e) {
+    if (!e->unfinished) {
+        PN_TRY(pn_tokenizer_open(e->model_dir, &e->tokenizer));
+        PN_TRY(pn_model_load(e->model_dir, PN_F32, &e->model));
+        return PN_OK;
+    }
+    PN_TRY(pn_unfinished_open(e->run, &e->found));
+    e->tokenizer = e->found.tokenizer;
+    e->model = e->found.model;
+    pn_warn("%s: this run is not finished: its newest checkpoint is taken, of step %lld of %lld of stage %d of %d",
+            e->run, (long long)e->found.step, (long long)e->found.steps, e->found.stage + 1, e->found.n_stages);
+    return PN_OK;
+}
+
 static pn_status run_job(export_job *e) {
-    PN_TRY(pn_tokenizer_open(e->model_dir, &e->tokenizer));
-    PN_TRY(pn_model_load(e->model_dir, PN_F32, &e->model));
+    PN_TRY(open_model(e));
     PN_TRY(pn_hf_config_fits(e->target, &e->model->config, e->save.kind));
     pn_directory_writer w = { 0 };
     PN_TRY(pn_directory_writer_open(e->target, &w));
@@ -129,8 +176,9 @@ static pn_status run(const pn_args *args) {
     export_job e = { 0 };
     PN_TRY(read_options(args, &e));
     pn_status s = run_job(&e);
-    pn_model_destroy(&e.model);
-    pn_tokenizer_destroy(&e.tokenizer);
+    if (!e.unfinished) pn_model_destroy(&e.model);
+    if (!e.unfinished) pn_tokenizer_destroy(&e.tokenizer);
+    pn_unfinished_close(&e.found);
     return s;
 }
 
@@ -171,10 +219,15 @@ const pn_command pn_cmd_export = {
         "is said; it must be at most 3 times what random errors of rounding's size do. With --dtype f32 nothing "
         "moves.\n"
         "\n"
+        "Of a finetune run that is not finished the newest checkpoint is taken, and the model card says which step it\n"
+        "is of. It needs the model that the run began with, and nothing of the run changes.\n"
+        "\n"
         "    postnas export runs/quickstart hybrid --dtype f32 --check\n"
         "    postnas export runs/mine hybrid-fla --type fla --check\n"
         "    postnas export runs/recipe/stages/1 after-stage-1\n",
-    .reads = "a run's directory (its model/, config.yaml and result.json), or a model directory, in a run or not\n",
+    .reads = "a run's directory (its model/, config.yaml and result.json; without model/ its state/), or a model "
+             "directory, in\n"
+             "a run or not\n",
     .writes = "a new directory, which appears when it is whole; an existing one is left alone\n",
     .see = "postnas import: the other way; postnas eval: scores of the result\n"
            "postnas check model: logits of the result against another program's\n",

@@ -14,10 +14,11 @@ typedef struct gathered {
     char *text;        /* config.yaml without origins */
     pn_config *config; /* the same, read */
     json_t *result;    /* the run's result.json */
+    json_t *trained;   /* of it, what made this model */
     json_t *scores;    /* the file of --scores */
     json_t *rows;      /* of them, this model's last */
     pn_model_card card;
-    char name[PN_PATH_MAX], base[PN_PATH_MAX]; /* what the card's point into */
+    char name[PN_PATH_MAX], base[PN_PATH_MAX], where[160]; /* what the card's point into */
 } gathered;
 
 /* "c" of "a/b/c/", whose last slash goes. */
@@ -72,7 +73,19 @@ static pn_status add_stage(gathered *g, const char *section, pn_card_stage **out
     return PN_OK;
 }
 
-static pn_status add_stages(gathered *g) {
+/* Which of several models of a run it is. */
+static void say_where(gathered *g, const pn_export_card *c, int n_stages) {
+    if (c->step)
+        snprintf(g->where, sizeof g->where,
+                 "Not finished: this is the model after step %lld of stage %d of %d, the newest that was saved.",
+                 (long long)c->step, c->stage, n_stages);
+    else
+        snprintf(g->where, sizeof g->where, "This is the model after stage %d of %d.", c->stage, n_stages);
+    g->card.where = g->where;
+    g->card.unfinished = c->step > 0;
+}
+
+static pn_status add_stages(gathered *g, const pn_export_card *c) {
     pn_card_stage *s;
     int n;
     if (pn_config_has(g->config, "search")) {
@@ -86,6 +99,8 @@ static pn_status add_stages(gathered *g) {
         return PN_OK;
     }
     PN_TRY(pn_config_list_size(g->config, "stages", &n));
+    if (c->stage) say_where(g, c, n);
+    if (c->stage && c->stage < n) n = c->stage;
     for (int i = 0; i < n && i < PN_CARD_STAGES; i++) {
         char section[32];
         snprintf(section, sizeof section, "stages.%d", i);
@@ -94,11 +109,11 @@ static pn_status add_stages(gathered *g) {
     return PN_OK;
 }
 
-static pn_status read_recipe(gathered *g, const char *run) {
+static pn_status read_recipe(gathered *g, const pn_export_card *c) {
     pn_run_dir dir = { 0 };
     char name[PN_PATH_MAX];
     base_options base;
-    strcpy(dir.path, run);
+    strcpy(dir.path, c->run);
     PN_TRY(pn_run_dir_file(&dir, "config.yaml", name));
     PN_TRY(pn_run_dir_config(&dir, &g->text));
     PN_TRY(pn_config_parse(name, g->text, &g->config));
@@ -107,7 +122,7 @@ static pn_status read_recipe(gathered *g, const char *run) {
     g->card.recipe = g->text;
     snprintf(g->base, sizeof g->base, "%s", base.model ? base.model : "Random weights.");
     g->card.base = *g->base == '/' ? last_part(g->base) : g->base;
-    return add_stages(g);
+    return add_stages(g, c);
 }
 
 /* ---- scores ---- */
@@ -131,15 +146,33 @@ static pn_status add_rows(gathered *g, const char *file, const json_t *table, bo
     return PN_OK;
 }
 
+/* The stages that made the model; of one that is not finished, no evaluation of a later model. */
+static pn_status cut_stages(gathered *g, const pn_export_card *c) {
+    json_t *stages = json_object_get(g->result, "stages");
+    PN_CHECK(g->trained = json_deep_copy(stages), PN_MEMORY, "out of memory");
+    if (!c->stage) return PN_OK;
+    while (json_array_size(g->trained) > (size_t)c->stage)
+        json_array_remove(g->trained, json_array_size(g->trained) - 1);
+    if (!c->step || json_array_size(g->trained) < (size_t)c->stage) return PN_OK;
+    json_t *points = json_object_get(json_array_get(g->trained, (size_t)c->stage - 1), "heldout");
+    for (size_t i = json_array_size(points); i > 0; i--)
+        if (json_integer_value(json_object_get(json_array_get(points, i - 1), "step")) > c->step)
+            json_array_remove(points, i - 1);
+    return PN_OK;
+}
+
 /* Of a search the table, of finetune its losses. */
 static pn_status read_result(gathered *g, const pn_export_card *c) {
     char file[PN_PATH_MAX];
-    if (!c->is_result) return PN_OK;
+    if (!c->is_result && !c->stage) return PN_OK;
     PN_TRY(pn_path_join(file, c->run, "result.json"));
     if (!pn_file_exists(file)) return PN_OK;
     PN_TRY(pn_json_load(file, MAX_RESULT_BYTES, &g->result));
     const json_t *table = json_object_get(g->result, "table");
-    if (!table) g->card.trained = json_object_get(g->result, "stages");
+    if (!table && json_object_get(g->result, "stages")) {
+        PN_TRY(cut_stages(g, c));
+        g->card.trained = g->trained;
+    }
     return c->scores ? PN_OK : add_rows(g, file, table, false);
 }
 
@@ -162,11 +195,12 @@ pn_status pn_export_card_write(const pn_export_card *c, const char *dir) {
     g->card.config = c->config;
     g->card.parameters = c->parameters;
     g->card.kind = c->kind;
-    if (c->run) s = read_recipe(g, c->run);
+    if (c->run) s = read_recipe(g, c);
     if (!s) s = read_scores(g, c);
     if (!s) s = pn_path_join(path, dir, "README.md");
     if (!s) s = pn_model_card_write(path, &g->card);
     json_decref(g->rows);
+    json_decref(g->trained);
     json_decref(g->result);
     json_decref(g->scores);
     pn_config_destroy(&g->config);

@@ -7,6 +7,8 @@
 typedef struct pn_export_card {
     const char *run;    /* the directory of the run that made it; NULL: not known */
     bool is_result;     /* the run's scores are its own */
+    int stage;          /* of finetune, from 1: the one after which it is the model; 0: the last, or no such run */
+    int64_t step;       /* of that stage, which is not finished: the one after which it is the model; 0: it is */
     const char *scores; /* a file of `postnas eval --output`, instead of those; NULL: none */
     const pn_model_config *config;
     int64_t parameters;

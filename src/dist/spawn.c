@@ -59,13 +59,18 @@ static void send_all(const ranks *r, int sig) {
         if (r->pid[i]) kill(r->pid[i], sig);
 }
 
+/* Ranks that only heard of a failure end with that of their peer: one that found a mistake in the input says more. */
+static bool says_more(int code, int than) {
+    return code == pn_exit_code(PN_USAGE) && than == pn_exit_code(PN_COMM);
+}
+
 static void rank_ended(ranks *r, pid_t pid, int status) {
     for (int i = 0; i < r->n; i++) {
         if (r->pid[i] != pid) continue;
         r->pid[i] = 0;
         r->running--;
         const int code = code_of(status);
-        if (!code || r->code) continue;
+        if (!code || (r->code && !says_more(code, r->code))) continue;
         r->code = code;
         r->failed_at = pn_seconds();
         if (WIFSIGNALED(status)) pn_warn("rank %d was ended by signal %d", i, WTERMSIG(status));

@@ -14,7 +14,8 @@ bool pn_spawned(void);
  * SIGINT and SIGTERM go on to them. When one ends badly the others have grace_seconds to end by themselves, with the
  * message that tells them why, and are then killed.
  *
- * *exit_code is that of the rank that ended badly first (128 + signal for one that a signal ended), else 0. */
+ * *exit_code is that of the rank that ended badly first (128 + signal for one that a signal ended), else 0; but 2 of
+ * one that found a mistake in the input before 3 of those that heard of it. */
 pn_status pn_spawn(int ranks, char **argv, double grace_seconds, int *exit_code);
 
 #endif

@@ -88,6 +88,7 @@ enum { PN_CHECKPOINT_KEEP = 2 };
 typedef struct pn_checkpoint_place {
     const char *dir;
     uint64_t fingerprint;             /* identifies the job; a state of another one is refused on load */
+    bool any_job;                     /* none is refused: for who reads a state and does not go on with it */
     int keep;                         /* newest steps that stay, those saved before included; 0: PN_CHECKPOINT_KEEP */
     const pn_checkpoint_ranks *ranks; /* borrowed; NULL: one process */
 } pn_checkpoint_place;

@@ -87,8 +87,8 @@ pn_status pn_state_commit(const pn_checkpoint_place *where, int64_t step, pn_sta
 
 /* ---- reading (checkpoint_read.c) ---- */
 
-/* PN_USAGE when the state is of another job. */
-pn_status pn_state_open(const char *dir, int64_t step, uint64_t fingerprint, pn_state_manifest *out);
+/* PN_USAGE when the state is of another job; fingerprint NULL: of any. */
+pn_status pn_state_open(const char *dir, int64_t step, const uint64_t *fingerprint, pn_state_manifest *out);
 /* Every by-th file, from the first-th: sizes, and hashes where `whole`. */
 pn_status pn_state_verify(const char *dir, const pn_state_manifest *m, int first, int by, bool whole);
 /* All files, and all values in them. */

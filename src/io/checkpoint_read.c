@@ -25,15 +25,15 @@ static pn_status file_path(const char *dir, const pn_state_manifest *m, int64_t 
 
 /* ---- a step: its manifest and files ---- */
 
-static pn_status check_manifest(const char *path, const char *dir, int64_t step, uint64_t fingerprint,
+static pn_status check_manifest(const char *path, const char *dir, int64_t step, const uint64_t *fingerprint,
                                 pn_state_manifest *m) {
     PN_CHECK(m->step == step, PN_FORMAT, "%s: is of step %lld", path, (long long)m->step);
-    PN_CHECK(m->fingerprint == fingerprint, PN_USAGE,
+    PN_CHECK(!fingerprint || m->fingerprint == *fingerprint, PN_USAGE,
              "%s holds the state of a run with other settings; use another output directory, or remove this one", dir);
     return pn_state_complete(m, path);
 }
 
-pn_status pn_state_open(const char *dir, int64_t step, uint64_t fingerprint, pn_state_manifest *out) {
+pn_status pn_state_open(const char *dir, int64_t step, const uint64_t *fingerprint, pn_state_manifest *out) {
     char path[PN_PATH_MAX], manifest[PN_PATH_MAX], *text;
     size_t n_bytes;
     *out = (pn_state_manifest){ 0 };
@@ -185,7 +185,7 @@ pn_status pn_state_check(const char *dir, const pn_state_manifest *m) {
 /* All ranks see to it that all files are whole, each to some of them, before HDF5 sees any. */
 static pn_status read_step(const pn_checkpoint_place *w, int64_t step, const pn_checkpoint_array *arrays, int n) {
     pn_state_manifest m;
-    pn_status s = pn_state_open(w->dir, step, w->fingerprint, &m);
+    pn_status s = pn_state_open(w->dir, step, w->any_job ? NULL : &w->fingerprint, &m);
     if (!s) s = pn_state_verify(w->dir, &m, pn_ranks_me(w->ranks), pn_ranks_n(w->ranks), true);
     s = pn_ranks_agree(w->ranks, s);
     if (!s) s = pn_ranks_agree(w->ranks, read_arrays(w->dir, &m, arrays, n));
@@ -262,7 +262,7 @@ pn_status pn_checkpoint_step(const char *dir, uint64_t fingerprint, int64_t *ste
     s = damage;
     for (int i = 0; i < c.n; i++) {
         pn_state_manifest m;
-        s = pn_state_open(dir, c.step[i], fingerprint, &m);
+        s = pn_state_open(dir, c.step[i], &fingerprint, &m);
         if (!s) s = pn_state_verify(dir, &m, 0, 1, false);
         pn_state_free(&m);
         if (!s) *step = c.step[i];

@@ -135,7 +135,7 @@ static bool is_written(const pn_checkpoint_place *w, int64_t step) {
     int64_t latest;
     pn_status s = pn_state_latest(w->dir, &latest);
     if (s || latest != step) return false;
-    s = pn_state_open(w->dir, step, w->fingerprint, &m);
+    s = pn_state_open(w->dir, step, &w->fingerprint, &m);
     if (!s) s = pn_state_check(w->dir, &m);
     pn_state_free(&m);
     return !s;

@@ -120,6 +120,7 @@ static void put_recipe(pn_buf *b, const pn_model_card *card) {
         pn_buf_text(b, "Not recorded: written from a model directory, not from a run.\n\n");
         return;
     }
+    if (card->where) pn_buf_printf(b, "%s\n\n", card->where);
     if (card->n_stages)
         pn_buf_text(b, "| training | teacher | tokens | tokens of a step | learning rate | schedule |\n"
                        "| --- | --- | --- | --- | --- | --- |\n");
@@ -164,14 +165,16 @@ static const json_t *last_loss(const json_t *stage) {
 }
 
 /* False: there are none. */
-static bool put_losses(pn_buf *b, const json_t *stages) {
+static bool put_losses(pn_buf *b, const json_t *stages, bool unfinished) {
     bool any = false;
     for (size_t i = 0; i < json_array_size(stages); i++) {
         const json_t *stage = json_array_get(stages, i), *ce = last_loss(stage);
         if (!ce) continue;
         if (!any)
-            pn_buf_text(b, "On held-out rows of the training data, at the end of each stage:\n\n"
-                           "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n");
+            pn_buf_printf(b,
+                          "On held-out rows of the training data, %s of each stage:\n\n"
+                          "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n",
+                          unfinished ? "measured last" : "at the end");
         any = true;
         pn_buf_char(b, '|');
         put_cell(b, json_string_value(json_object_get(stage, "name")));
@@ -186,7 +189,7 @@ static void put_scores(pn_buf *b, const pn_model_card *card) {
     const char *task, *metric;
     json_t *metrics, *value;
     pn_buf_text(b, "## Measured scores\n\n");
-    const bool losses = put_losses(b, card->trained);
+    const bool losses = put_losses(b, card->trained, card->unfinished);
     if (!n) {
         if (!losses) pn_buf_text(b, "Not measured.\n\n");
         return;

@@ -17,10 +17,12 @@ typedef struct pn_model_card { /* everything is borrowed */
     const char *name;          /* heading */
     const pn_model_config *config;
     int64_t parameters;
-    pn_hf_kind kind;    /* the directory's layout; AUTO is what it means for this model */
-    const char *base;   /* NULL: not recorded */
-    const char *recipe; /* the run's configuration, YAML; NULL: not recorded */
-    pn_card_stage stage[PN_CARD_STAGES];
+    pn_hf_kind kind;                     /* the directory's layout; AUTO is what it means for this model */
+    const char *base;                    /* NULL: not recorded */
+    const char *recipe;                  /* the run's configuration, YAML; NULL: not recorded */
+    const char *where;                   /* a sentence: which model of the run it is; NULL: its result */
+    bool unfinished;                     /* its last stage did not come to its end */
+    pn_card_stage stage[PN_CARD_STAGES]; /* those that made it */
     int n_stages;
     const json_t *scores;  /* rows of a score table (search/result.h): the model's last, others to compare with before
                               it; NULL: not measured */

@@ -22,12 +22,20 @@ typedef struct shard {
     int64_t *doc_offsets; /* (n_docs + 1) */
 } shard;
 
+/* Which file a shard was, and when it was last written, as its hash was found right; has_hash: it was. */
+typedef struct seen {
+    bool has_hash;
+    dev_t device;
+    ino_t inode;
+    struct timespec modified, changed;
+} seen;
+
 struct pn_token_set {
     char *dir;
     pn_token_manifest manifest;
     pn_token_info info;
     int64_t *first_token, *first_doc; /* (n_shards + 1) of the set, at each shard's beginning */
-    bool *verified;                   /* (n_shards) */
+    seen *seen;                       /* (n_shards) */
     shard open[OPEN_SHARDS_MAX];
     int64_t clock;
 };
@@ -73,8 +81,8 @@ static pn_status describe(pn_token_set *set) {
     const size_t n = (size_t)m->n_shards;
     set->first_token = calloc(n + 1, sizeof *set->first_token);
     set->first_doc = calloc(n + 1, sizeof *set->first_doc);
-    set->verified = calloc(n, sizeof *set->verified);
-    PN_CHECK(set->first_token && set->first_doc && set->verified, PN_MEMORY, "%s: out of memory", set->dir);
+    set->seen = calloc(n, sizeof *set->seen);
+    PN_CHECK(set->first_token && set->first_doc && set->seen, PN_MEMORY, "%s: out of memory", set->dir);
     int64_t n_answers = 0;
     for (int64_t i = 0; i < m->n_shards; i++) {
         set->first_token[i + 1] = set->first_token[i] + m->shards[i].n_tokens;
@@ -145,7 +153,7 @@ void pn_token_set_close(pn_token_set **out) {
     pn_token_manifest_free(&set->manifest);
     free(set->first_token);
     free(set->first_doc);
-    free(set->verified);
+    free(set->seen);
     free(set->dir);
     free(set);
 }
@@ -165,9 +173,24 @@ pn_status pn_token_set_needs(const pn_token_set *set, uint64_t hash) {
 
 /* ---- one shard ---- */
 
+static bool same_file(const seen *s, const struct stat *now) {
+    return s->device == now->st_dev && s->inode == now->st_ino;
+}
+
+/* Whether it is as it was when its hash was found right. */
+static bool untouched(const seen *s, const struct stat *now) {
+    return s->has_hash && same_file(s, now) && s->modified.tv_sec == now->st_mtim.tv_sec &&
+           s->modified.tv_nsec == now->st_mtim.tv_nsec && s->changed.tv_sec == now->st_ctim.tv_sec &&
+           s->changed.tv_nsec == now->st_ctim.tv_nsec;
+}
+
+/* Once, and again where the file was written to or replaced since: training reads a set for days. */
 static pn_status check_hash(pn_token_set *set, int64_t i, const char *path) {
-    if (set->verified[i]) return PN_OK;
+    struct stat now;
     PN_TRY(check_size(set, i));
+    PN_CHECK(!stat(path, &now), PN_IO, "%s: cannot read the shard: %s", path, strerror(errno));
+    if (untouched(&set->seen[i], &now)) return PN_OK;
+    set->seen[i].has_hash = false;
     uint64_t hash;
     int64_t n_bytes;
     PN_TRY(pn_file_hash(path, &hash, &n_bytes));
@@ -176,7 +199,7 @@ static pn_status check_hash(pn_token_set *set, int64_t i, const char *path) {
         "%s: changed since it was written: its xxh3-64 is %016llx, the manifest says %016llx; copy it again or make "
         "the set again with `postnas data`",
         path, (unsigned long long)hash, (unsigned long long)set->manifest.shards[i].hash);
-    set->verified[i] = true;
+    set->seen[i] = (seen){ true, now.st_dev, now.st_ino, now.st_mtim, now.st_ctim };
     return PN_OK;
 }
 
@@ -226,17 +249,7 @@ static shard *least_used(pn_token_set *set) {
     return best;
 }
 
-/* Shard i, opened if need be; borrowed until the next call. */
-static pn_status shard_get(pn_token_set *set, int64_t i, shard **out) {
-    set->clock++;
-    for (int k = 0; k < OPEN_SHARDS_MAX; k++)
-        if (set->open[k].index == i) {
-            *out = &set->open[k];
-            (*out)->last_use = set->clock;
-            return PN_OK;
-        }
-    shard *h = least_used(set);
-    shard_close(h);
+static pn_status shard_open(pn_token_set *set, int64_t i, shard *h) {
     *h = (shard){ .index = i,
                   .last_use = set->clock,
                   .file = -1,
@@ -254,11 +267,33 @@ static pn_status shard_get(pn_token_set *set, int64_t i, shard **out) {
     PN_TRY_GOTO(s, check_hash(set, i, h->path), fail);
     PN_TRY_GOTO(s, pn_h5_open(h->path, &h->file), fail);
     PN_TRY_GOTO(s, open_datasets(h, &set->manifest, &set->manifest.shards[i]), fail);
-    *out = h;
     return PN_OK;
 fail:
     shard_close(h);
     return s;
+}
+
+/* An open file that was removed or replaced has the bytes it had; one that was written to has not. */
+static pn_status reopen_if_written(pn_token_set *set, shard *h) {
+    struct stat now;
+    const int64_t i = h->index;
+    if (stat(h->path, &now) || !same_file(&set->seen[i], &now) || untouched(&set->seen[i], &now)) return PN_OK;
+    shard_close(h);
+    return shard_open(set, i, h);
+}
+
+/* Shard i, opened if need be; borrowed until the next call. */
+static pn_status shard_get(pn_token_set *set, int64_t i, shard **out) {
+    set->clock++;
+    for (int k = 0; k < OPEN_SHARDS_MAX; k++)
+        if (set->open[k].index == i) {
+            *out = &set->open[k];
+            (*out)->last_use = set->clock;
+            return reopen_if_written(set, *out);
+        }
+    *out = least_used(set);
+    shard_close(*out);
+    return shard_open(set, i, *out);
 }
 
 /* Largest i with begin[i] <= at, for at in [begin[0], begin[n]). */

@@ -16,10 +16,10 @@ pn_dtype pn_export_dtype(int64_t index) {
 /* Rows whose key is not the path of the nested field it fills. */
 #define ROW(kind_, name_, field_, def_, help_)                                                                         \
     { .name = name_, .kind = kind_, .offset = offsetof(pn_search_config, field_), .def = def_, .help = help_ }
-#define ROW_TEXT(name_, field_, example_, help_)                                                                       \
+#define ROW_TEXT(name_, field_, example_, help_, ...)                                                                  \
     {                                                                                                                  \
         .name = name_, .kind = PN_OPTION_STRING, .offset = offsetof(pn_search_config, field_), .help = help_,          \
-        .example = example_                                                                                            \
+        .example = example_, __VA_ARGS__                                                                               \
     }
 #define ROW_INT(name_, field_, def_, min_, max_, help_)                                                                \
     {                                                                                                                  \
@@ -29,7 +29,7 @@ pn_dtype pn_export_dtype(int64_t index) {
 
 static const pn_option top_table[] = {
     ROW_TEXT("model", top.model, "models/smollm2", "model directory of the base"),
-    ROW_TEXT("output", top.output, "runs/mine", "directory of the run"),
+    ROW_TEXT("output", top.output, "runs/mine", "directory of the run", .incidental = true),
     ROW_INT("seed", top.seed, "1", 0, 9e15, "of new weights and training data"),
     ROW_INT("sequence_length", top.sequence_length, "512", 2, 1e9, "tokens of a row of packed training documents"),
     { .name = "dtype",

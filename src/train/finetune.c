@@ -157,6 +157,19 @@ static pn_status open_rows(finetune *f, int i, const pn_mixture *mixture, pn_tea
     return PN_OK;
 }
 
+/* A run keeps its learning rate, or its result would be no configuration's; what else there is to do. */
+static void advise(const finetune *f, int i, const char *state) {
+    char latest[PN_PATH_MAX];
+    if (pn_path_join(latest, state, "latest") || !pn_file_exists(latest))
+        pn_warn("to train with another learning rate or other data, give another output, or remove %s", f->run.path);
+    else
+        pn_warn(
+            "to pass over more such steps, raise stages.%d.skip_steps or skip_steps_in_all and start this run "
+            "again; to go on with another learning rate or other data, `postnas export %s DIRECTORY` and train that "
+            "model in a new run",
+            i, f->run.path);
+}
+
 static pn_status train_stage(finetune *f, int i, uint64_t start) {
     const pn_recipe *r = &f->recipe;
     char state[PN_PATH_MAX], path[PN_PATH_MAX], name[96], part[64];
@@ -191,7 +204,15 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
                                .mfu_tflops = r->top.mfu_tflops };
     if (world_of(f)) pn_control_busy(f->world.control, NULL);
     s = pn_train_run(&job, NULL);
-    if (s == PN_NUMERIC) s = agree(f, "a step that is not finite", s); /* it is so on all */
+    if (s == PN_NUMERIC) {
+        if (pn_ranks_first(world_of(f))) {
+            char cause[512];
+            snprintf(cause, sizeof cause, "%s", pn_error_message());
+            advise(f, i, state);
+            s = pn_fail_at(__FILE__, __LINE__, s, "%s", cause);
+        }
+        s = agree(f, "a step that is not finite", s); /* it is so on all */
+    }
     if (world_of(f)) pn_control_busy(f->world.control, "between two stages");
 done:
     pn_teacher_rows_close(&rows);

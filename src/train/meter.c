@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include "device.h"
+#include "log.h"
 #include "ranks.h"
 
 double pn_gpu_peak(const char *name) {
@@ -20,6 +21,14 @@ double pn_gpu_peak(const char *name) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strstr(name, known[i].part)) return known[i].tflops * 1e12;
     return 0;
+}
+
+double pn_gpu_peak_told(const char *name, const char *job) {
+    const double peak = pn_gpu_peak(name);
+    if (peak == 0)
+        pn_info("%s: no MFU is shown, as no peak of the %s is known: set mfu_tflops to its dense BF16 TFLOP/s", job,
+                name);
+    return peak;
 }
 
 static pn_status plan_flops(pn_tape *t, const pn_train_job *job, pn_batch *batch, double *per_token) {
@@ -54,7 +63,7 @@ pn_status pn_meter_open(const pn_train_job *job, pn_meter *out) {
     *out = (pn_meter){ .peak = job->mfu_tflops * 1e12 };
     if (out->peak == 0 && job->student->params->backend == PN_CUDA) {
         PN_TRY(pn_device_describe(&gpu));
-        out->peak = pn_gpu_peak(gpu.name);
+        out->peak = pn_gpu_peak_told(gpu.name, job->name);
     }
     out->peak *= pn_ranks_of(job->world); /* as the speed is that of all */
     if (out->peak > 0) PN_TRY(pn_meter_flops(job, &out->flops_per_token));

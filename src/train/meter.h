@@ -23,5 +23,7 @@ double pn_meter_mfu(const pn_meter *m, double tokens_per_second);
 double pn_memory_used(pn_backend backend);
 /* Dense BF16 flops per second by what a vendor says of a GPU of that name; 0: not known. */
 double pn_gpu_peak(const char *name);
+/* The same, and where it is not known people are told what to set. */
+double pn_gpu_peak_told(const char *name, const char *job);
 
 #endif

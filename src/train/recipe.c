@@ -8,8 +8,8 @@ static const char *const dtypes[] = { "f32", "bf16", "f16", NULL };
 static const pn_dtype dtype_of[] = { PN_F32, PN_BF16, PN_F16 };
 
 static const pn_option top_table[] = {
-    PN_OPT_STRING(pn_recipe_top, output, NULL, "directory of the run; the result is its model/",
-                  .example = "runs/base"),
+    PN_OPT_STRING(pn_recipe_top, output, NULL, "directory of the run; the result is its model/", .example = "runs/base",
+                  .incidental = true),
     PN_OPT_STRING(pn_recipe_top, model, NULL,
                   "model directory, or run of postnas search, to start from; without it, section random",
                   .example = "models/smollm2"),
@@ -25,12 +25,13 @@ static const pn_option top_table[] = {
                    .example = "[\"*.mlp.*\", \"*norm*\"]"),
     PN_OPT_FLOAT(pn_recipe_top, mfu_tflops, 0, 0, 1e9,
                  "peak TFLOP/s of the device, which MFU is a share of; 0: the dense BF16 peak of a GPU whose name is "
-                 "known"),
+                 "known",
+                 .incidental = true),
     PN_OPT_SECTION("random", "the model to make when none is given"),
     PN_OPT_SECTION("shape", "what `model` is: --plan then needs no files of it, and another model is refused"),
     PN_OPT_SECTION("hybrid", "other mixers in the model's layers, which begin with random weights"),
     PN_OPT_SECTION("stages", "what to train on, one after another"),
-    PN_OPT_SECTION("ranks", "how those that train together meet (docs/many-ranks.md)"),
+    PN_OPT_SECTION("ranks", "how those that train together meet (docs/many-ranks.md)", .incidental = true),
     PN_OPT_END,
 };
 

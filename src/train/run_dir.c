@@ -11,7 +11,7 @@
 
 enum { CONFIG_LIMIT = 1 << 20 };
 
-/* The config as text without its origin comments: what must be equal for a run to go on. */
+/* The config as text without its origin comments. */
 static void strip_origins(char *text) {
     char *to = text;
     for (char *line = text; *line;) {
@@ -28,22 +28,6 @@ static void strip_origins(char *text) {
     *to = '\0';
 }
 
-/* How ranks meet is no part of what a run makes: it may go on with another `ranks:`. */
-static void strip_ranks(char *text) {
-    static const char section[] = "ranks:";
-    char *to = text;
-    bool inside = false;
-    for (char *line = text; *line;) {
-        char *end = strchr(line, '\n');
-        const size_t n = end ? (size_t)(end - line) + 1 : strlen(line);
-        inside = !strncmp(line, section, sizeof section - 1) || (inside && *line == ' ');
-        if (!inside) memmove(to, line, n);
-        to += inside ? 0 : n;
-        line += n;
-    }
-    *to = '\0';
-}
-
 static pn_status resolved(const pn_config *config, char **text, size_t *n) {
     FILE *f = open_memstream(text, n);
     PN_CHECK(f, PN_MEMORY, "out of memory");
@@ -52,22 +36,18 @@ static pn_status resolved(const pn_config *config, char **text, size_t *n) {
     return PN_OK;
 }
 
-/* Whether the earlier run's config says the same. */
-static pn_status same_config(const char *file, const char *now, bool *same) {
-    char *before, *copy = strdup(now);
-    size_t n;
-    PN_CHECK(copy, PN_MEMORY, "out of memory");
-    pn_status s = pn_file_read(file, CONFIG_LIMIT, &before, &n);
-    if (!s) {
-        strip_origins(before);
-        strip_origins(copy);
-        strip_ranks(before);
-        strip_ranks(copy);
-        *same = !strcmp(before, copy);
-        free(before);
-    }
-    free(copy);
-    return s;
+/* What may not differ is the same in the earlier run's config. */
+static pn_status check_config(const pn_run_dir *run, const char *file, const pn_config *now) {
+    pn_config *before;
+    pn_config_difference first;
+    PN_TRY(pn_config_load(file, &before));
+    const bool differs = pn_config_differs(now, before, &first);
+    pn_config_destroy(&before);
+    PN_CHECK(!differs, PN_USAGE,
+             "%s holds a run with other settings: %s is %s, and %s in that run; set it as it was, use another output "
+             "directory, or remove this one",
+             run->path, first.where, first.value, first.before);
+    return PN_OK;
 }
 
 pn_status pn_run_dir_file(const pn_run_dir *run, const char *name, char *out) {
@@ -102,15 +82,12 @@ static pn_status take_lock(pn_run_dir *run) {
 }
 
 /* Locked, with the same config and inputs, log and monitor open. */
-static pn_status enter(pn_run_dir *run, const char *config_file, const char *config, const pn_run_input *inputs,
+static pn_status enter(pn_run_dir *run, const char *config_file, const pn_config *config, const pn_run_input *inputs,
                        int n_inputs) {
     char log[PN_PATH_MAX], events[PN_PATH_MAX];
-    bool same = false;
     struct stat st;
     PN_TRY(take_lock(run));
-    PN_TRY(same_config(config_file, config, &same));
-    PN_CHECK(same, PN_USAGE, "%s holds a run with other settings; use another output directory, or remove this one",
-             run->path);
+    PN_TRY(check_config(run, config_file, config));
     PN_TRY(pn_run_inputs_check(run, inputs, n_inputs));
     PN_TRY(pn_run_inputs_keep(run, inputs, n_inputs));
     PN_TRY(pn_run_dir_file(run, "log.jsonl", log));
@@ -132,7 +109,7 @@ pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_ru
     PN_TRY(resolved(config, &text, &n));
     out->resumed = pn_file_exists(file);
     pn_status s = out->resumed ? PN_OK : create(path, text, n);
-    if (!s) s = enter(out, file, text, inputs, n_inputs);
+    if (!s) s = enter(out, file, config, inputs, n_inputs);
     free(text);
     if (s) pn_run_dir_close(out);
     PN_TRY(s);

@@ -26,8 +26,9 @@ typedef struct pn_run_input {
 } pn_run_input;
 
 /* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, but for those
- * of the section `ranks`, and inputs (kept in state/inputs.json), and opens the log and the monitor. PN_USAGE when the
- * values or inputs differ, when it holds something else, or when another process works in it. The config has been read
+ * that are incidental (options.h), and inputs (kept in state/inputs.json), and opens the log and the monitor. The
+ * config.yaml of an earlier run stays as it is. PN_USAGE when the values or inputs differ, when it holds something
+ * else, or when another process works in it. The config has been read
  * and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_run_input *inputs, int n_inputs,
                           pn_run_dir *out);

@@ -40,7 +40,7 @@ static const char *use_text(const pn_telling *t, char *buffer, size_t n) {
     const double mfu = pn_meter_mfu(&t->meter, t->progress.rate);
     size_t len = 0;
     buffer[0] = '\0';
-    if (mfu > 0) len = (size_t)snprintf(buffer, n, "  MFU %.0f%% of %.0f TFLOP/s", 100 * mfu, t->meter.peak / 1e12);
+    if (mfu > 0) len = (size_t)snprintf(buffer, n, "  MFU %.0f%% of %.3g TFLOP/s", 100 * mfu, t->meter.peak / 1e12);
     if (t->memory > 0 && len < n) snprintf(buffer + len, n - len, "  %.1f GB", t->memory / 1e9);
     return buffer;
 }

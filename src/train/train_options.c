@@ -50,13 +50,15 @@
           .def = "auto",                                                                                               \
           .choices = pn_recompute_names,                                                                               \
           .help = "what backward makes again, to save memory: activations and norms (cheap), convolutions and "        \
-                  "recurrences too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU" },   \
-        PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free"), \
+                  "recurrences too (cores), whole layers; auto: the least that fits the GPU, and none on the CPU",     \
+          .incidental = true },                                                                                        \
+        PN_OPT_FLOAT(pn_train_options, memory_gb, 0, 0, 1e6, "GB of the GPU that training may take; 0: what is free",  \
+                     .incidental = true),                                                                              \
         PN_OPT_BOOL(pn_train_options, deterministic, true,                                                             \
                     "the same bits every time; false: on a GPU cuDNN may sum the gradients of softmax attention in "   \
                     "any order, which is faster, and a run that is made again or goes on ends with others"),           \
         PN_OPT_FLOAT(pn_train_options, checkpoint_seconds, 120, 0, 1e9,                                                \
-                     "seconds between checkpoints; 0: at the end only")
+                     "seconds between checkpoints; 0: at the end only", .incidental = true)
 
 const pn_option pn_train_option_table[] = { ROWS("0", "1", "1"), PN_OPT_END };
 
@@ -66,15 +68,16 @@ const pn_option pn_train_stage_table[] = {
                "tokens of a pass, a part of the batch: gradients of all parts add up to one step, which takes less "
                "memory; 0: the whole batch"),
     PN_OPT_INT(pn_train_options, warmup_tokens, 0, 0, 9e15, "tokens of the warm-up; 0: as warmup says"),
-    PN_OPT_INT(pn_train_options, checkpoint_keep, 2, 1, 1e6, "newest checkpoints that are kept"),
+    PN_OPT_INT(pn_train_options, checkpoint_keep, 2, 1, 1e6, "newest checkpoints that are kept", .incidental = true),
     PN_OPT_INT(pn_train_options, heldout_tokens, 0, 0, 1e12,
                "tokens of the mixture's held-out split in an evaluation; 0: none are made"),
     PN_OPT_INT(pn_train_options, evaluate_tokens, 0, 0, 9e15,
                "tokens of training from one evaluation to the next; 0: at the stage's end only"),
     PN_OPT_INT(pn_train_options, skip_steps, 3, 0, 1e6,
                "steps in a row with a loss or gradient that is not finite, which are passed over; one more ends the "
-               "run"),
-    PN_OPT_INT(pn_train_options, skip_steps_in_all, 20, 0, 1e9, "the same in the whole stage"),
+               "run",
+               .incidental = true),
+    PN_OPT_INT(pn_train_options, skip_steps_in_all, 20, 0, 1e9, "the same in the whole stage", .incidental = true),
     PN_OPT_END,
 };
 
@@ -201,8 +204,6 @@ uint64_t pn_train_options_hash(const pn_train_options *o) {
                                 o->loss.feature.from,
                                 o->loss.feature.to,
                                 o->loss.temperature,
-                                (double)o->skip_steps,
-                                (double)o->skip_steps_in_all,
                                 (double)o->evaluate_tokens,
                                 (double)o->heldout_tokens };
     return XXH3_64bits_withSeed(settings, sizeof settings, !o->deterministic);

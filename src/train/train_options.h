@@ -64,7 +64,8 @@ int64_t pn_train_pass_within(int64_t share_tokens, int64_t row_tokens, int64_t m
 /* What of the options is the whole process's: before each training, and before what it takes is planned. */
 void pn_train_options_apply(const pn_train_options *o, pn_backend backend);
 
-/* Identifies everything in the options that the trained weights depend on. */
+/* Identifies everything in the options that the trained weights depend on. When training gives up (skip_steps) is no
+ * part of it: a run that gave up goes on where more steps may be passed over, as if that had been said at once. */
 uint64_t pn_train_options_hash(const pn_train_options *o);
 
 #endif

@@ -201,8 +201,28 @@ static void explain(trainer *r, const char *cause, bool passes_over) {
         pn_warn("%s: step %lld changes nothing and is passed over (%lld in a row, %lld in all): %s", job->name,
                 (long long)r->step + 1, (long long)r->skipped[IN_A_ROW], (long long)r->skipped[IN_ALL], cause);
     else
-        pn_warn("%s: stopped before step %lld changed anything%s%s", job->name, (long long)r->step + 1,
-                job->state_dir ? "; what was saved before is in " : "", job->state_dir ? job->state_dir : "");
+        pn_warn("%s: stopped before step %lld changed anything", job->name, (long long)r->step + 1);
+}
+
+/* Before training ends with a step that is not finite: steps since the last checkpoint are not lost. All ranks come
+ * here, as the step is refused on all. That the disk takes no more is told, and ends nothing: the step did. */
+static void save_last_good(trainer *r) {
+    const pn_train_job *job = r->job;
+    const int64_t good = r->step - r->skipped[IN_A_ROW];
+    pn_status s = PN_OK;
+    if (!r->saving.writer) return;
+    busy(r, "writing a checkpoint");
+    if (good) s = pn_saving_save(&r->saving, r->step, true);
+    busy(r, NULL);
+    if (!pn_ranks_first(job->world)) return;
+    if (!good)
+        pn_warn("%s: no step before it was finite: there is nothing to save", job->name);
+    else if (s)
+        pn_warn("%s: the state after step %lld, the last that was finite, is not saved: %s", job->name, (long long)good,
+                pn_error_message());
+    else
+        pn_warn("%s: the state after step %lld, the last that was finite, is saved in %s/step-%lld", job->name,
+                (long long)good, job->state_dir, (long long)r->step);
 }
 
 /* The step asked for failed with `s` and changed nothing: OK when the options pass it over. */
@@ -214,7 +234,8 @@ static pn_status pass_over(trainer *r, pn_status s) {
     for (int i = 0; i < SKIPS && may; i++) r->skipped[i]++;
     explain(r, cause, may);
     if (may) return PN_OK;
-    if (!o->skip_steps) PN_FAIL(s, "%s", cause); /* which explaining may have replaced */
+    save_last_good(r);
+    if (!o->skip_steps) PN_FAIL(s, "%s", cause); /* which explaining or saving may have replaced */
     PN_FAIL(s, "%s: step %lld, after %lld passed over in a row and %lld in all: %s", r->job->name,
             (long long)r->step + 1, (long long)r->skipped[IN_A_ROW], (long long)r->skipped[IN_ALL], cause);
 }

@@ -47,8 +47,9 @@ pn_status pn_train_batch(const pn_train_job *job, int64_t first, int64_t n, pn_b
 /* Runs to the end of the budget, resuming from the newest checkpoint in state_dir. *curve (NULL ok) receives the
  * losses from the first step on; it starts as {0}. PN_INTERRUPTED after saving, when a signal or the time limit asked
  * to stop (signals.h). A step whose loss or gradient is not finite changes nothing: as many as the options allow are
- * passed over with a warning, one more is PN_NUMERIC, and so is the first where they allow none. The same job, seed,
- * number of ranks and thread count give the same weights bit for bit, interrupted or not, where it is deterministic. */
+ * passed over with a warning, one more is PN_NUMERIC, and so is the first where they allow none; what the last good
+ * step left is then saved. The same job, seed, number of ranks and thread count give the same weights bit for bit,
+ * interrupted or not, where it is deterministic. */
 pn_status pn_train_run(const pn_train_job *job, pn_curve *curve);
 
 #endif

@@ -174,12 +174,16 @@ START_TEST(a_run_and_its_model) {
     read_file(out, "README.md", by_model, sizeof by_model);
     ck_assert_str_eq(by_run, by_model);
 
-    /* so is what the first stage left, another model */
+    /* what the first stage left is another model, of that stage alone */
     pn_model *first, *last;
     snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("stage/out"));
     runs(command);
     read_file(scratch("stage/out"), "README.md", by_model, sizeof by_model);
-    ck_assert_str_eq(by_run, by_model);
+    holds(by_model, "## Recipe\n\nThis is the model after stage 1 of 2.\n\n| training |");
+    holds(by_model, "| short | none | 512 | 256 | 1e-3 | cosine |");
+    ck_assert_ptr_null(strstr(by_model, "| long |"));
+    holds(by_run, "| long | none | 1024 | 256 |");
+    ck_assert_ptr_null(strstr(by_run, "This is the model after"));
     ck_ok(pn_model_load(scratch("stage/out"), PN_F32, &first));
     ck_ok(pn_model_load(out, PN_F32, &last));
     const pn_tensor *x = pn_params_find(first->params, "model.norm.weight")->value;
@@ -200,6 +204,15 @@ START_TEST(a_run_and_its_model) {
     read_file(scratch("losses"), "README.md", by_model, sizeof by_model);
     holds(by_model,
           "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n| long | 1.2500 | 3.4903 |\n\n## Use");
+
+    write_text(path,
+               "{\"kind\": \"finetune\", \"stages\": [{\"name\": \"short\", \"heldout\": [{\"step\": 2, \"ce\": 2}]}, "
+               "{\"name\": \"long\", \"heldout\": [{\"step\": 4, \"ce\": 1.25}]}]}");
+    snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("losses-1"));
+    runs(command);
+    read_file(scratch("losses-1"), "README.md", by_model, sizeof by_model);
+    holds(by_model, "at the end of each stage:\n\n| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n"
+                    "| short | 2.0000 | 7.3891 |\n\n## Use");
 
     /* scores that were measured afterwards; another directory is of no run */
     snprintf(path, sizeof path, "%s.json", out);

@@ -65,12 +65,23 @@ START_TEST(finds_distils_exports) {
     ck_assert_int_eq(m->config.n_layers, 8);
     pn_model_destroy(&m);
 
-    /* another setting into the same directory is refused */
-    snprintf(command, sizeof command, "search " CONFIG SMALL "--set seed=2 --set output=%s", run);
+    /* another setting into the same directory is refused, but for those that change no result */
+    snprintf(command, sizeof command,
+             "search " CONFIG SMALL "--set seed=2 --set supernet.checkpoint_seconds=7 --set distill.recompute=layers "
+             "--set output=%s",
+             run);
     char message[1024];
     snprintf(message, sizeof message,
-             "%s holds a run with other settings; use another output directory, or remove this one", run);
+             "%s holds a run with other settings: --set: seed is 2, and 1 in that run; set it as it was, use another "
+             "output directory, or remove this one",
+             run);
     refuses(command, 2, message);
+    strcpy(strstr(command, "seed=2"), "seed=1 ");
+    snprintf(command + strlen(command), sizeof command - strlen(command),
+             "--set supernet.checkpoint_seconds=7 --set distill.recompute=layers --set output=%s", run);
+    r = program(command);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    holds(r.out, "holds this run, finished");
 }
 END_TEST
 

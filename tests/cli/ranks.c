@@ -501,6 +501,54 @@ START_TEST(steps_that_are_not_finite_are_told_once) {
     }
     ck_assert_msg(lines_with(text, "postnas: error: ") == 1, "%s", text);
     holds(text, "postnas: error: stage 1/2 distil: step 3, after 2 passed over in a row and 2 in all: the loss is ");
+    holds(text, "warning: stage 1/2 distil: no step before it was finite: there is nothing to save\n");
+}
+END_TEST
+
+/* Weights that grow a hundredfold a step: the first few steps are finite. No checkpoint is due before the end. */
+#define DIVERGES                                                                                                       \
+    "-q --set stages.0.checkpoint_seconds=0 --set stages.0.learning_rate=10 --set stages.0.weight_decay=10 --set "     \
+    "stages.0.warmup=0 --set stages.0.skip_steps="
+
+/* What the good steps made is saved, and there are two ways on: to pass over more, and to export what was saved. */
+START_TEST(good_steps_before_the_bad_ones_are_saved) {
+    char dir[256], text[1024];
+    int good = 0;
+    begin();
+    strcpy(dir, scratch("diverges"));
+    running p = start_run(dir, 2, DIVERGES "1");
+    ck_assert_int_eq(finish(&p), 3);
+    const char *at = strstr(said(&p), "the state after step ");
+    ck_assert_msg(at && sscanf(at, "the state after step %d", &good) == 1 && good > 0, "%s", said(&p));
+    ck_assert_int_eq(latest_step(dir, 0), good + 1); /* and the one that was passed over */
+    snprintf(text, sizeof text,
+             "warning: stage 1/2 distil: the state after step %d, the last that was finite, is saved in "
+             "%s/state/stage-1/step-%d\n",
+             good, dir, good + 1);
+    ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
+    snprintf(text, sizeof text,
+             "warning: to pass over more such steps, raise stages.0.skip_steps or skip_steps_in_all and start this run "
+             "again; to go on with another learning rate or other data, `postnas export %s DIRECTORY` and train that "
+             "model in a new run\n",
+             dir);
+    ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
+    ck_assert_msg(lines_with(said(&p), "postnas: error: ") == 1, "%s", said(&p));
+
+    p = start_run(dir, 2, DIVERGES "3");
+    ck_assert_int_eq(finish(&p), 3);
+    snprintf(text, sizeof text, "step %d changes nothing and is passed over (2 in a row, 2 in all)", good + 2);
+    ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
+    ck_assert_int_eq(latest_step(dir, 0), good + 3);
+
+    p = start_run(dir, 2, DIVERGES "3 --set stages.0.weight_decay=0");
+    ck_assert_int_eq(finish(&p), 2);
+    holds(said(&p), "holds a run with other settings: --set: stages.0.weight_decay is 0, and 10 in that run;");
+
+    snprintf(text, sizeof text, "export -q %s %s", dir, scratch("exported"));
+    program_result r = program(text);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    snprintf(text, sizeof text, "its newest checkpoint is taken, of step %d of 10 of stage 1 of 2", good + 3);
+    holds(r.err, text);
 }
 END_TEST
 
@@ -612,4 +660,5 @@ END_TEST
 TEST_MAIN("ranks", ranks_without_targets_take_part, ranks_must_train_the_same, any_number_of_ranks_trains_the_same,
           mpirun_gives_the_bits_of_our_launcher, a_killed_rank_costs_no_bit, any_number_goes_on_where_a_rank_was_killed,
           a_rank_that_stops_is_an_error_on_all, a_signal_to_the_launcher_saves, a_signal_to_the_mpirun_script_saves,
-          steps_that_are_not_finite_are_told_once, bad_ranks_are_refused_first)
+          steps_that_are_not_finite_are_told_once, good_steps_before_the_bad_ones_are_saved,
+          bad_ranks_are_refused_first)

@@ -211,6 +211,40 @@ START_TEST(a_shard_changed_while_open_is_noticed) {
 }
 END_TEST
 
+static void put_byte(const char *path, char c) {
+    usleep(20000); /* times of files have the kernel's ticks */
+    FILE *f = fopen(path, "r+b");
+    fseek(f, 4000, SEEK_SET);
+    fputc(c, f);
+    fclose(f);
+}
+
+/* What was read and found right is looked at again once somebody has written to it. */
+START_TEST(a_shard_changed_after_it_was_read_is_noticed) {
+    write_set(scratch("set"), 300);
+    char path[256];
+    pn_token_set *set;
+    int32_t token;
+    strcpy(path, scratch("set/shard-00000.h5"));
+    ck_ok(pn_token_set_open(scratch("set"), &set));
+    ck_ok(pn_token_set_read(set, 0, 1, &token));
+    FILE *f = fopen(path, "rb");
+    fseek(f, 4000, SEEK_SET);
+    const char was = (char)fgetc(f);
+    fclose(f);
+    put_byte(path, was);
+    ck_ok(pn_token_set_read(set, 0, 1, &token)); /* written to, and the same */
+    put_byte(path, (char)(was + 1));
+    ck_assert_int_eq(pn_token_set_read(set, 0, 1, &token), PN_FORMAT);
+    ck_assert_int_eq(pn_token_set_read(set, 0, 1, &token), PN_FORMAT);
+    put_byte(path, was);
+    ck_ok(pn_token_set_read(set, 0, 1, &token));
+    ck_assert_int_eq(remove(path), 0);
+    ck_ok(pn_token_set_read(set, 0, 1, &token)); /* open still */
+    pn_token_set_close(&set);
+}
+END_TEST
+
 static size_t read_text(const char *path, char *text, size_t room) {
     FILE *f = fopen(path, "rb");
     ck_assert_ptr_nonnull(f);
@@ -303,5 +337,5 @@ START_TEST(nothing_is_left_behind) {
 END_TEST
 
 TEST_MAIN("token_shards", narrow_and_wide_ids_come_back, equal_input_gives_equal_files, damage_is_named,
-          a_shard_changed_while_open_is_noticed, a_forged_manifest_is_refused, another_tokenizer_is_refused,
-          nothing_is_left_behind)
+          a_shard_changed_while_open_is_noticed, a_shard_changed_after_it_was_read_is_noticed,
+          a_forged_manifest_is_refused, another_tokenizer_is_refused, nothing_is_left_behind)

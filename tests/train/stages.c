@@ -5,10 +5,12 @@
 
 #include "attention/attention_vary.h"
 #include "files.h"
+#include "log.h"
 #include "memory.h"
 #include "meter.h"
 #include "parts.h"
 #include "signals.h"
+#include "full_disk.h"
 #include "supernet/supernet_fixture.h"
 
 START_TEST(learning_rates_follow_their_schedules) {
@@ -254,6 +256,61 @@ START_TEST(only_so_many_steps_are_passed_over) {
 }
 END_TEST
 
+/* The step that `latest` names; -1: there is none. */
+static int latest_step(const char *state) {
+    char path[PN_PATH_MAX], *text;
+    size_t n;
+    int step = -1;
+    ck_ok(pn_path_join(path, state, "latest"));
+    if (!pn_file_exists(path)) return -1;
+    ck_ok(pn_file_read(path, 64, &text, &n));
+    ck_assert_int_eq(sscanf(text, "step-%d", &step), 1);
+    free(text);
+    return step;
+}
+
+/* No checkpoint was due: what is there is what the end of training left. Where more steps may be passed over it goes on
+ * from there with the bits of a run that was told so at once. */
+START_TEST(a_bad_step_costs_none_of_the_good_ones) {
+    setup();
+    char dir[] = "/tmp/pn_stages_XXXXXX", state[64], cause[256];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(state, sizeof state, "%s/state", dir);
+    run none = stage_run(8), whole = stage_run(8);
+    none.o.checkpoint_seconds = 0;
+    none.state = state;
+    none.o.skip_steps = none.o.skip_steps_in_all = 0;
+    none.spoil = (spoiling){ .first = 0, .last = 0 };
+    ck_assert_int_eq(train_one(&none), PN_NUMERIC);
+    ck_assert_int_eq(latest_step(state), -1); /* nothing was made that could be kept */
+    none.spoil = whole.spoil = (spoiling){ .first = 3, .last = 4 };
+    let_files_grow(64);
+    pn_status s = train_one(&none);
+    snprintf(cause, sizeof cause, "%s", pn_error_message());
+    let_files_grow(RLIM_INFINITY);
+    ck_assert_int_eq(s, PN_NUMERIC); /* of the two failures the first */
+    ck_assert_msg(strstr(cause, "the loss is ") != NULL, "%s", cause);
+    ck_assert_int_eq(latest_step(state), -1);
+    ck_assert_int_eq(train_one(&none), PN_NUMERIC);
+    ck_assert_int_eq(latest_step(state), 3);
+    ck_assert_int_eq(train_one(&none), PN_NUMERIC); /* from there */
+    ck_assert_int_eq(latest_step(state), 3);
+    none.o.skip_steps = 1;
+    none.o.skip_steps_in_all = 8;
+    ck_assert_int_eq(train_one(&none), PN_NUMERIC);
+    ck_assert_int_eq(latest_step(state), 4);
+    none.o.skip_steps = whole.o.skip_steps = 2;
+    whole.o.skip_steps_in_all = 8;
+    ck_ok(train_one(&none));
+    ck_ok(train_one(&whole));
+    ck_assert(none.hash == whole.hash);
+    pn_curve_free(&none.curve);
+    pn_curve_free(&whole.curve);
+    ck_ok(pn_remove_tree(dir));
+    teardown();
+}
+END_TEST
+
 /* A step that was passed over left no gradient behind: the weights are those of the other steps alone. */
 START_TEST(a_step_that_is_passed_over_leaves_nothing) {
     setup();
@@ -308,6 +365,30 @@ START_TEST(peaks_go_by_name) {
 }
 END_TEST
 
+/* What the log holds after a training on a GPU of that name began. */
+static char *log_of_peak(const char *gpu) {
+    static char text[4096];
+    char dir[] = "/tmp/pn_stages_XXXXXX", path[64], *said;
+    size_t n;
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/log.jsonl", dir);
+    ck_ok(pn_log_open(path));
+    ck_assert_double_eq(pn_gpu_peak_told(gpu, "stage 1/1"), pn_gpu_peak(gpu));
+    pn_log_close();
+    ck_ok(pn_file_read(path, sizeof text - 1, &said, &n));
+    snprintf(text, sizeof text, "%s", said);
+    free(said);
+    ck_ok(pn_remove_tree(dir));
+    return text;
+}
+
+START_TEST(a_gpu_without_a_known_peak_is_told) {
+    ck_assert_ptr_nonnull(strstr(log_of_peak("GeForce 256"),
+                                 "no peak of the GeForce 256 is known: set mfu_tflops to its dense BF16 TFLOP/s"));
+    ck_assert_ptr_null(strstr(log_of_peak("NVIDIA L4"), "mfu_tflops"));
+}
+END_TEST
+
 START_TEST(useful_work_is_that_of_the_whole_pass) {
     setup();
     pn_model *m = tiny_base();
@@ -348,5 +429,6 @@ END_TEST
 TEST_MAIN("stages", what_may_vary_is_said_and_identified, learning_rates_follow_their_schedules,
           loss_weights_go_from_start_to_end, a_warm_up_in_tokens, parts_add_up_to_the_whole_batch,
           a_stopped_stage_goes_on_with_the_same_bits, only_so_many_steps_are_passed_over,
-          a_step_that_is_passed_over_leaves_nothing, a_time_limit_saves_and_stops, peaks_go_by_name,
+          a_bad_step_costs_none_of_the_good_ones, a_step_that_is_passed_over_leaves_nothing,
+          a_time_limit_saves_and_stops, peaks_go_by_name, a_gpu_without_a_known_peak_is_told,
           useful_work_is_that_of_the_whole_pass)

@@ -415,5 +415,77 @@ START_TEST(mutated_files) {
 }
 END_TEST
 
-TEST_MAIN("config", values_and_defaults, errors_name_place_and_remedy, files_that_cannot_be_read, set,
-          lists_of_sections, printed_config_loads_again, every_text_round_trips, help_names_every_key, mutated_files)
+/* ---- comparing ---- */
+
+typedef struct stage {
+    int64_t tokens, keep;
+    pn_ramp kl;
+    const char *name;
+} stage;
+
+static const pn_option stage_rows[] = {
+    PN_OPT_INT(stage, tokens, 1000, 0, 1e9, "of a stage"),
+    PN_OPT_INT(stage, keep, 2, 1, 9, "how many stay", .incidental = true),
+    PN_OPT_RAMP(stage, kl, 1, 0, 1, "weight"),
+    PN_OPT_STRING(stage, name, NULL, "a name", .example = "a"),
+    PN_OPT_END,
+};
+static const pn_option top_rows[] = { PN_OPT_SECTION("stages", "some"),
+                                      PN_OPT_SECTION("ranks", "how they meet", .incidental = true), PN_OPT_END };
+
+static pn_config *staged(const char *text) {
+    pn_config *c;
+    stage s;
+    int n;
+    ck_ok(pn_config_parse("a.yaml", text, &c));
+    ck_ok(pn_config_read(c, "", top_rows, NULL));
+    ck_ok(pn_config_read(c, "ranks", stage_rows, &s));
+    ck_ok(pn_config_list_size(c, "stages", &n));
+    for (int i = 0; i < n; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "stages.%d", i);
+        ck_ok(pn_config_read(c, path, stage_rows, &s));
+    }
+    ck_ok(pn_config_finish(c));
+    return c;
+}
+
+/* What the print of `before` and `now` differ in: "where|value|before", "" for nothing. */
+static void ck_difference(const char *before, const char *now, const char *expected) {
+    pn_config *a = staged(before), *b = staged(now), *printed;
+    pn_config_difference d;
+    char *text, said[1100] = "";
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    pn_config_print(a, f);
+    ck_assert_int_eq(fclose(f), 0);
+    ck_ok(pn_config_parse("run/config.yaml", text, &printed));
+    if (pn_config_differs(b, printed, &d)) snprintf(said, sizeof said, "%s|%s|%s", d.where, d.value, d.before);
+    ck_assert_str_eq(said, expected);
+    free(text);
+    pn_config_destroy(&a);
+    pn_config_destroy(&b);
+    pn_config_destroy(&printed);
+}
+
+START_TEST(the_first_value_that_differs) {
+    static const char two[] = "stages:\n- {tokens: 5, kl: [1, 0.1], name: \"a: b\"}\n- {keep: 3}\n";
+    ck_difference(two, two, "");
+    ck_difference("stages: []\nranks:\n", "stages: []\n", "");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: [1.0, 1e-1], name: \"a: b\", keep: 7}\n- {tokens: 1e3}\n", "");
+    ck_difference(two, "ranks: {tokens: 9}\nstages:\n- {tokens: 5, kl: [1, 0.1], name: \"a: b\"}\n- {keep: 3}\n", "");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: [1, 0.1], name: \"a: b\"}\n- {tokens: 6}\n",
+                  "a.yaml:3: stages.1.tokens|6|1000");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: [1, 0.2], name: \"a: b\"}\n- {keep: 3}\n",
+                  "a.yaml:2: stages.0.kl.1|0.2|0.1");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: 1, name: \"a: b\"}\n- {keep: 3}\n",
+                  "a.yaml:2: stages.0.kl|1|[1, 0.1]");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: [1, 0.1]}\n- {keep: 3}\n", "default: stages.0.name|~|\"a: b\"");
+    ck_difference(two, "stages:\n- {tokens: 5, kl: [1, 0.1], name: \"a: b\"}\n", "a.yaml: stages.1|not set|a section");
+    ck_difference("stages:\n- {name: 1}\n", "stages:\n- {name: 1.0}\n", "a.yaml:2: stages.0.name|1.0|1");
+}
+END_TEST
+
+TEST_MAIN("config", the_first_value_that_differs, values_and_defaults, errors_name_place_and_remedy,
+          files_that_cannot_be_read, set, lists_of_sections, printed_config_loads_again, every_text_round_trips,
+          help_names_every_key, mutated_files)
