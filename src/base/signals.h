@@ -1,6 +1,6 @@
 /* SIGINT, SIGTERM, SIGUSR1 and a time limit ask long work to save and stop (PN_INTERRUPTED); a second signal ends the
- * process at once, unless it comes with the first, as those of timeout(1) do: to the process, then to its group. SIGUSR1
- * is for launchers: mpirun passes it on, and at SIGTERM gives its processes a second to live. */
+ * process at once, unless it comes with the first, as those of timeout(1) do: to the process, then to its group.
+ * SIGUSR1 is for launchers: mpirun passes it on, and at SIGTERM gives its processes a second to live. */
 #ifndef PN_BASE_SIGNALS_H
 #define PN_BASE_SIGNALS_H
 
