@@ -1,5 +1,9 @@
 #include "logits.cuh"
 
+extern "C" {
+#include "fill_cuda.h"
+}
+
 namespace {
 
 enum { THREADS = 256 };
@@ -54,6 +58,7 @@ pn_status pn_logits_make(const pn_logits *x, int side, int64_t n0, int64_t n, in
     p.a = (const char *)of->h + n0 * bytes, p.a_type = x->type;
     p.b = (const char *)of->W + v0 * bytes, p.b_type = x->type, p.b_turned = true;
     p.c = z, p.c_row = tile->row;
+    PN_TRY(pn_cuda_fill(z, (size_t)(n * tile->row) * sizeof *z)); /* the padding of rows is read with them */
     return pn_cuda_matmul(&p, workspace);
 }
 

@@ -4,6 +4,7 @@
  *
  * Such an op also has
  *     static double factor_of(const pn_op_call *c)
+ *     static double slope_factor_of(const pn_op_call *c)                       that of the gradient's scale
  *     static head head_of_backward(const pn_op_call *c, const float *scale)    scale: factor dloss / sum of weights
  *     static amend amend_of(const head &h, pn_dtype type)                      logits.cuh: pn_logits_as_is
  * and its head a member `r` with
@@ -73,7 +74,7 @@ template <class Op, class Way> struct pn_logits_loss : pn_logits_op<Op, Way> {
         const pn_logits_work w = Way::template carve<head>(&x, true, c->scratch);
         const head h = Op::head_of_backward(c, w.number);
         PN_TRY(pn_cuda_sums<1>(Op::name, x.N, weight_term{ h.r },
-                               put_scale{ Op::factor_of(c), pn_f32(c->dout[0]), w.number }, w.workspace));
+                               put_scale{ Op::slope_factor_of(c), pn_f32(c->dout[0]), w.number }, w.workspace));
         const pn_logits_gradients g = { c->din[0] ? pn_data(c->din[0]) : NULL, pn_f32_or_null(c->din[1]),
                                         pn_op_adds(c, 0), pn_op_adds(c, 1), NULL };
         return Way::backward(&x, h, g, w, Op::amend_of(h, x.type));

@@ -79,6 +79,7 @@ struct op { /* logits_loss.cuh */
     static constexpr const char *name = "linear_cross_entropy/cuda";
 
     static double factor_of(const pn_op_call *) { return 1; }
+    static double slope_factor_of(const pn_op_call *) { return 1; }
     static head head_of(const pn_op_call *c) {
         return { { pn_i32(c->in[2]), pn_f32_or_null(c->in[3]), c->in[1]->shape[0] }, NULL, NULL };
     }

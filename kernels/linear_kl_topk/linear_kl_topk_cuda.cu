@@ -189,6 +189,7 @@ struct op { /* logits_loss.cuh */
 
     static double tau_of(const pn_op_call *c) { return ((const pn_linear_kl_topk_attr *)c->attr)->temperature; }
     static double factor_of(const pn_op_call *c) { return tau_of(c) * tau_of(c); }
+    static double slope_factor_of(const pn_op_call *c) { return tau_of(c); } /* logits are over tau */
     static head head_of(const pn_op_call *c) {
         head h = {};
         h.r = { pn_f32_or_null(c->in[4]) };
