@@ -172,7 +172,7 @@ sanitize() { # sanitize TOOL DTYPE OPS...: in TOOL.DTYPE.OPS
         "$programs/postnas" check ops --each "${@:3}" --quiet --backend cuda --dtype "$2"
 }
 sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did not end
-    local dtype log cases="" errors=0 late="" code
+    local dtype log cases="" errors=0 late="" code found
     for dtype in f32 bf16; do
         cases+=" $(cat "$work/$1.$dtype".* | grep -c -E '^(ok  |FAIL)') |"
         for log in "$work/$1.$dtype".*.code; do
@@ -181,7 +181,9 @@ sanitized_row() { # sanitized_row TOOL: cases in f32, in bf16, errors, what did 
             failed=1
             tail -n 40 "$log" >&2
             case $code in
-            9) errors=$((errors + $(errors_in "$log"))) ;;
+            9) # also where the program failed, and the tool found nothing
+                found=$(errors_in "$log") errors=$((errors + ${found:-0}))
+                [ "${found:-0}" != 0 ] || late+=", $(grep -x -E '[a-z0-9_]+' "$log" | tail -n 1) in $dtype" ;;
             124 | 137) late+=", $(grep -x -E '[a-z0-9_]+' "$log" | tail -n 1) in $dtype" ;;
             *) late+=", ${log##*."$dtype".} in $dtype (exit status $code)" ;;
             esac

@@ -41,22 +41,6 @@ gap() {
         }' <(losses "$1") <(losses "$2")
 }
 
-if [ "$device" = cuda ]; then
-    nvidia-smi --query-gpu=name,clocks.max.sm --format=csv,noheader
-    for n in 2 1; do
-        "$postnas" finetune --config "$here/speed.yaml" --set output="$top/speed$n" --ranks $n -q 2> "$top/err" ||
-            { tail -n 3 "$top/err"; exit 1; }
-        read -r median least most < <(speed "$top/speed$n")
-        say "2B hybrid on $n GPUs: $median tokens/s ($least to $most)"
-        eval "speed$n=$median"
-        rm -rf "$top/speed$n/state" "$top/speed$n/model"
-    done
-    ratio=$(awk "BEGIN { print $speed2 / (2 * $speed1) }") bf16=$(gap "$top/speed2" "$top/speed1")
-    say "two GPUs: $ratio of twice one; losses apart by at most $bf16 of one's"
-    must "speed of two GPUs" "$ratio >= 0.93"
-    must "losses of two GPUs in BF16" "$bf16 <= 1e-3"
-fi
-
 # The two-stage recipe on the small base in 30 steps that are long enough to be killed in.
 train() { # train RUN RANKS
     exec "$postnas" finetune --config configs/quickstart-finetune.yaml --device "$device" --precision f32 \
@@ -113,4 +97,20 @@ series changing 2 1
 changed=$(gap "$top/two" "$top/changing")
 say "with changing numbers of ranks: losses apart by at most $changed of the undisturbed run's"
 must "losses with changing numbers of ranks" "$changed <= 1e-3"
+
+if [ "$device" = cuda ]; then
+    nvidia-smi --query-gpu=name,clocks.max.sm --format=csv,noheader
+    for n in 2 1; do
+        "$postnas" finetune --config "$here/speed.yaml" --set output="$top/speed$n" --ranks $n -q 2> "$top/err" ||
+            { tail -n 3 "$top/err"; exit 1; }
+        read -r median least most < <(speed "$top/speed$n")
+        say "2B hybrid on $n GPUs: $median tokens/s ($least to $most)"
+        eval "speed$n=$median"
+        rm -rf "$top/speed$n/state" "$top/speed$n/model"
+    done
+    ratio=$(awk "BEGIN { print $speed2 / (2 * $speed1) }") bf16=$(gap "$top/speed2" "$top/speed1")
+    say "two GPUs: $ratio of twice one; losses apart by at most $bf16 of one's"
+    must "speed of two GPUs" "$ratio >= 0.93"
+    must "losses of two GPUs in BF16" "$bf16 <= 1e-3"
+fi
 exit $failed
