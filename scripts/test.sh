@@ -38,6 +38,7 @@ cmake --build --preset "$preset"
 # Two threads each, so that parallel code is tested as such.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_suppressions=0}
 
 result=$PWD/$build/tests.xml
 rm -f "$result"
