@@ -93,10 +93,11 @@ static pn_status check_weights(pn_model *m, const pn_model *back, const char *sh
 }
 
 static bool same_option(const pn_option *row, const void *a, const void *b) {
-    const double x = *(const double *)((const char *)a + row->offset),
-                 y = *(const double *)((const char *)b + row->offset);
-    /* fla's files have the exact ratio of an expansion */
-    if (row->kind == PN_OPTION_FLOAT) return fabs(x - y) <= 1e-5 * fabs(x);
+    if (row->kind == PN_OPTION_FLOAT) { /* fla's files have the exact ratio of an expansion */
+        const double x = *(const double *)((const char *)a + row->offset),
+                     y = *(const double *)((const char *)b + row->offset);
+        return fabs(x - y) <= 1e-5 * fabs(x);
+    }
     pn_buf p = { 0 }, q = { 0 };
     pn_option_text(row, a, &p);
     pn_option_text(row, b, &q);

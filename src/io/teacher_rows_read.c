@@ -182,8 +182,8 @@ static pn_status need_open(pn_teacher_rows *r, int64_t shard) {
 pn_status pn_teacher_rows_read(pn_teacher_rows *r, int64_t first, int64_t n, int32_t *ids, float *log_p) {
     const pn_teacher_manifest *m = &r->manifest;
     PN_CHECK(first >= 0 && n >= 0 && first <= pn_teacher_rows_count(r) - n, PN_USAGE,
-             "%s: there are %lld teacher rows; %lld to %lld were asked for", r->dir,
-             (long long)pn_teacher_rows_count(r), (long long)first, (long long)(first + n - 1));
+             "%s: there are %lld teacher rows; %lld from row %lld on were asked for", r->dir,
+             (long long)pn_teacher_rows_count(r), (long long)n, (long long)first);
     for (int64_t some; n > 0; first += some, n -= some) {
         const int64_t shard = first / m->shard_rows, begin = first % m->shard_rows;
         some = m->shard_rows - begin < n ? m->shard_rows - begin : n;
