@@ -4,11 +4,12 @@
 #     experiments/09-two-gpus/run.sh FOLDER [KILLS] [SEED]
 #
 # FOLDER has `postnas` (build-cuda, or a bundle); runs go to a temporary folder. KILLS (default 6) ranks, chosen with SEED
-# (default 1), are killed in each of two series. With DEVICE=cpu the speed is left out: a trial of the script itself.
+# (default 1), are killed in each of two series. With DEVICE=cpu the speed is left out: a trial of the script itself. BATCH:
+# tokens of a step of the runs that are killed (default 65536).
 # Prints what it measured. Exit status 0 when two GPUs reach 93 % of twice one, losses are within their bounds and a run
 # whose ranks were killed has the bits of the undisturbed one.
 set -euo pipefail
-case ${1-} in "" | -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1-} in "" | -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 here=$(cd "$(dirname "$0")" && pwd)
 postnas=$(cd "$1" && pwd)/postnas kills=${2:-6} device=${DEVICE:-cuda}
 RANDOM=${3:-1}
