@@ -35,9 +35,11 @@ scripts/setup.sh
 [ -f "$build/build.ninja" ] || cmake --preset "$preset"
 cmake --build --preset "$preset"
 
-# Two threads each, so that parallel code is tested as such.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# Two threads each, so that parallel code is tested as such, but for ThreadSanitizer (tests/tsan.supp).
+[ "$preset" = tsan ] && threads=1 || threads=2
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tests/tsan.supp}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_suppressions=0}
 
 result=$PWD/$build/tests.xml
