@@ -315,20 +315,25 @@ static pn_status find_rank_0(pn_control *c, const pn_control_settings *s) {
     return PN_OK;
 }
 
+/* Rank 0 alone knows when all are there, and tells at once: asked to stop meanwhile, the others leave it to stop all,
+ * or to let them begin and stop together, for as long as word of it may take. */
 static pn_status wait_for_all(pn_control *c, const pn_control_settings *s) {
+    enum { PATIENCE_SECONDS = 5 };
+    static const char stopped[] = "it was asked to stop while it waited for the others";
+    double asked = 0;
     pthread_mutex_lock(&c->lock);
-    bool interrupted = false;
-    while (!c->ready && !atomic_load(&c->failed) && !interrupted) {
+    while (!c->ready && !atomic_load(&c->failed)) {
         wait_changed(c, 0.1);
-        interrupted = pn_interrupted();
         if (c->ready || atomic_load(&c->failed)) break;
-        if (c->rank == 0 && pn_seconds() > c->start_deadline) give_up_waiting(c, s->start_seconds);
-        if (interrupted) pn_control_fail(c, c->rank, "it was stopped by a signal while it waited for the others");
+        const double now = pn_seconds();
+        if (!asked && pn_interrupted()) asked = now;
+        if (asked && (c->rank == 0 || now - asked > PATIENCE_SECONDS)) pn_control_fail(c, c->rank, "%s", stopped);
+        if (c->rank == 0 && now > c->start_deadline) give_up_waiting(c, s->start_seconds);
     }
+    const bool stop = atomic_load(&c->failed) && !strcmp(c->cause, stopped);
     pthread_mutex_unlock(&c->lock);
-    PN_CHECK(!interrupted, PN_INTERRUPTED, "stopped while rank %d waited for the others", c->rank);
-    PN_TRY(pn_control_status(c));
-    return PN_OK;
+    PN_CHECK(!stop, PN_INTERRUPTED, "stopped while rank %d waited for the others", c->rank);
+    return pn_control_status(c);
 }
 
 /* ---- opening ---- */

@@ -21,9 +21,19 @@ static pn_status spare(const pn_saving *v, pn_status s) {
     return PN_OK;
 }
 
+/* A wait that is long enough to be explained. */
+static void tell_wait(const pn_saving *v, int64_t step) {
+    double bytes = 0;
+    for (int i = 0; i < v->n; i++)
+        bytes += (double)pn_checkpoint_total(&v->arrays[i]) * (double)pn_dtype_bytes(v->arrays[i].dtype);
+    if (v->first && bytes >= 1e9)
+        pn_info("%s: saving step %lld, %.1f GB to disk", v->name, (long long)step, bytes / 1e9);
+}
+
 pn_status pn_saving_save(pn_saving *v, int64_t step, bool last) {
     if (!v->writer) return PN_OK;
     PN_TRY(spare(v, pn_checkpoint_writer_finish(v->writer))); /* of the one before */
+    if (last) tell_wait(v, step);
     pn_status s = pn_checkpoint_writer_save(v->writer, step, v->arrays, v->n);
     if (!s && last) s = pn_checkpoint_writer_finish(v->writer);
     return last ? s : spare(v, s);

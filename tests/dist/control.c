@@ -280,6 +280,36 @@ START_TEST(a_signal_ends_the_wait) {
 }
 END_TEST
 
+/* One that is asked to stop as the last one comes goes on: they stop together later, and none takes it for dead. */
+START_TEST(a_signal_as_they_meet_ends_nothing) {
+    ranks *r = ranks_new(3);
+    pn_signals_install();
+    for (int i = 0; i < 2; i++) ranks_start_one(r, i, messages);
+    usleep(200000);
+    kill(r->pid[1], SIGTERM);
+    usleep(300000);
+    ranks_start_one(r, 2, messages);
+    ranks_all_succeed(r);
+    ranks_free(r);
+}
+END_TEST
+
+START_TEST(a_signal_ends_the_wait_of_all) {
+    for (int asked = 0; asked < 2; asked++) { /* rank 0; another, for which the third never comes */
+        ranks *r = ranks_new(3);
+        pn_signals_install();
+        for (int i = 0; i < 2; i++) ranks_start_one(r, i, nothing);
+        usleep(200000);
+        kill(r->pid[asked], SIGTERM);
+        for (int i = 0; i < 2; i++) {
+            ranks_wait_one(r, i);
+            says(r, i, PN_INTERRUPTED, "stopped while rank", "waited for the others");
+        }
+        ranks_free(r);
+    }
+}
+END_TEST
+
 START_TEST(texts_that_are_no_rendezvous) {
     static const char *const bad[] = { "",           "host",    ":1",       "host:",          "host:0",
                                        "host:65536", "host:1x", "host:5-4", "a:b:1",          "host:1-999",
@@ -323,4 +353,5 @@ END_TEST
 TEST_MAIN("control", everybody_gets_everything, all_agree_on_what_failed, ranks_that_want_different_things,
           at_a_host_and_port, in_a_file, two_runs_at_once, strangers_are_kept_out, ranks_that_never_come,
           a_rank_0_that_never_comes, ranks_that_do_not_belong, another_token_is_another_run, a_signal_ends_the_wait,
-          texts_that_are_no_rendezvous, notes_that_are_none)
+          a_signal_as_they_meet_ends_nothing, a_signal_ends_the_wait_of_all, texts_that_are_no_rendezvous,
+          notes_that_are_none)
