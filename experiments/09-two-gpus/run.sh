@@ -69,11 +69,11 @@ cmp "$top/on$gpus/model/model.safetensors" "$top/again/model/model.safetensors" 
 
 # Kills one rank in the middle of a random step among the next STEPS; false when the run was over before.
 disturb() { # disturb RUN STEPS RANKS
-    local until job at since status=0 ranks victim
-    until=$(($(losses "$top/$1" 2> /dev/null | wc -l) + 1 + RANDOM % $2))
+    local target job at since status=0 ranks victim
+    target=$(($(losses "$top/$1" 2> /dev/null | wc -l) + 1 + RANDOM % $2))
     (train "$1" "$3") &
     job=$! victim=$!
-    while kill -0 $job 2> /dev/null && [ "$(losses "$top/$1" 2> /dev/null | wc -l)" -lt $until ]; do sleep 0.02; done
+    while kill -0 $job 2> /dev/null && [ "$(losses "$top/$1" 2> /dev/null | wc -l)" -lt $target ]; do sleep 0.02; done
     sleep "0.$(printf %03d $((RANDOM % 200)))"
     mapfile -t ranks < <(pgrep -P $job) # none where there is one rank: then it is the process itself
     [ ${#ranks[@]} = 0 ] || victim=${ranks[RANDOM % ${#ranks[@]}]}
@@ -120,11 +120,10 @@ if [ "$device" = cuda ]; then
         speeds[n]=$median
     done
     # F32, where sums in another order are all that differs; and in BF16 the same mathematics once more on one GPU.
-    f32=(--precision f32 --set stages.0.batch_tokens=8192 --set stages.0.micro_batch_tokens=4096 --set stages.0.tokens=131072)
-    hybrid exact2 2 "${f32[@]}"
-    CUDA_VISIBLE_DEVICES=1 hybrid halves 1 --set stages.0.micro_batch_tokens=8192 &
-    CUDA_VISIBLE_DEVICES=0 hybrid exact1 1 "${f32[@]}"
-    wait $!
+    exactly=(--precision f32 --set stages.0.batch_tokens=8192 --set stages.0.micro_batch_tokens=4096 --set stages.0.tokens=131072)
+    hybrid exact2 2 "${exactly[@]}"
+    hybrid exact1 1 "${exactly[@]}"
+    hybrid halves 1 --set stages.0.micro_batch_tokens=8192
     exact=$(gap "$top/exact2" "$top/exact1") halves=$(gap "$top/halves" "$top/speed1")
     say "2B hybrid in F32: losses of two GPUs and one apart by at most $exact"
     must "losses of two GPUs in F32" "$exact <= 1e-3"

@@ -8,6 +8,7 @@
 #include "log.h"
 #include "model_load.h"
 #include "recipe.h"
+#include "run_dir.h"
 #include "tokenizer.h"
 #include "unfinished.h"
 
@@ -89,8 +90,8 @@ static pn_status find_source(export_job *e) {
     if (!in_run) e->run[0] = '\0';
     PN_TRY(pn_path_join(path, e->run, "model"));
     e->is_result = in_run && same_directory(path, e->model_dir);
-    if (in_run) PN_TRY(number_of(e, "stages/", &e->stage));
-    if (in_run) PN_TRY(number_of(e, "state/stage-", &state));
+    if (in_run) PN_TRY(number_of(e, PN_RUN_STAGES, &e->stage));
+    if (in_run) PN_TRY(number_of(e, PN_RUN_STATE, &state));
     PN_CHECK(!in_run || !state, PN_USAGE,
              "%s: is the state of a run, no model by itself: export the run, whose newest state is taken until it has "
              "a model",

@@ -37,8 +37,8 @@ typedef struct pn_control_settings {
 } pn_control_settings;
 
 /* Returns when all ranks are there. PN_COMM after start_seconds: who is missing, where it was tried, and the last
- * answer. PN_INTERRUPTED when a signal or the time limit asks to stop meanwhile. PN_USAGE: rendezvous or number of
- * ranks do not fit. */
+ * answer. PN_INTERRUPTED when a signal or the time limit asks rank 0 to stop meanwhile, or another rank and nobody
+ * comes for seconds. PN_USAGE: rendezvous or number of ranks do not fit. */
 pn_status pn_control_open(const pn_control_settings *s, pn_control **out);
 /* The orderly end: waits until what was said is delivered and, in rank 0, until all others have ended or one of them
  * fails. After a failure it only delivers that. */

@@ -178,7 +178,7 @@ static pn_status train_stage(finetune *f, int i, uint64_t start) {
     pn_teacher_rows *rows = NULL;
     uint64_t identity[] = { start, 0, 0 };
     pn_status s;
-    snprintf(part, sizeof part, "state/stage-%d", i + 1);
+    snprintf(part, sizeof part, PN_RUN_STATE "%d", i + 1);
     PN_TRY(pn_run_dir_file(&f->run, part, state));
     PN_TRY(pn_recipe_choose_trained(r, i, f->model->params));
     pn_info("%s: %lld weights, %lld of them train", pn_recipe_stage_name(r, i, name, sizeof name),
@@ -245,7 +245,7 @@ static pn_status train(finetune *f) {
     for (int i = 0; i < f->recipe.n_stages; i++) {
         char part[32] = "model";
         PN_TRY(train_stage(f, i, start));
-        if (i + 1 < f->recipe.n_stages) snprintf(part, sizeof part, "stages/%d", i + 1);
+        if (i + 1 < f->recipe.n_stages) snprintf(part, sizeof part, PN_RUN_STAGES "%d", i + 1);
         PN_TRY(agree(f, "the model of a stage", pn_ranks_first(world_of(f)) ? write_model(f, part) : PN_OK));
     }
     return PN_OK;

@@ -27,7 +27,7 @@ static pn_status write_master(void *of, int i, const void *values) {
 static const pn_checkpoint_source masters = { read_master, write_master };
 
 int pn_optimizer_arrays(pn_adamw *o, pn_checkpoint_array *out, char (*names)[PN_OPTIMIZER_NAME]) {
-    static const char *const parts[PN_OPTIMIZER_ARRAYS] = { "weight", "moment1", "moment2" };
+    static const char *const parts[PN_OPTIMIZER_ARRAYS] = { PN_OPTIMIZER_WEIGHT, "moment1", "moment2" };
     int n = 0;
     for (int i = 0; i < pn_adamw_slots(o); i++) {
         pn_tensor *value = pn_adamw_value(o, i);

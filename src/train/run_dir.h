@@ -11,6 +11,10 @@
 #include "config.h"
 #include "files.h"
 
+/* Of a finetune run, with the stage's number from 1: its state, and the model after it where others follow. */
+#define PN_RUN_STATE  "state/stage-"
+#define PN_RUN_STAGES "stages/"
+
 typedef struct pn_run_dir {
     char path[PN_PATH_MAX];
     bool resumed;     /* it was there, with the same configuration */
@@ -28,8 +32,7 @@ typedef struct pn_run_input {
 /* Makes the directory with config.yaml in it, or opens the one of an earlier run with the same values, but for those
  * that are incidental (options.h), and inputs (kept in state/inputs.json), and opens the log and the monitor. The
  * config.yaml of an earlier run stays as it is. PN_USAGE when the values or inputs differ, when it holds something
- * else, or when another process works in it. The config has been read
- * and finished. */
+ * else, or when another process works in it. The config has been read and finished. */
 pn_status pn_run_dir_open(const char *path, const pn_config *config, const pn_run_input *inputs, int n_inputs,
                           pn_run_dir *out);
 /* Lets another process work in it. Accepts one that was zeroed or that open has refused. */

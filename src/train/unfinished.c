@@ -6,10 +6,11 @@
 #include "checkpoint.h"
 #include "optimizer.h"
 #include "recipe.h"
+#include "run_dir.h"
 
 static pn_status state_dir(const char *run, int stage, char *out) {
     char part[32];
-    snprintf(part, sizeof part, "state/stage-%d", stage + 1);
+    snprintf(part, sizeof part, PN_RUN_STATE "%d", stage + 1);
     return pn_path_join(out, run, part);
 }
 
@@ -24,7 +25,7 @@ static pn_status take_weights(const char *run, const pn_recipe *r, int stage, co
     for (int i = 0; i < params->n && !s; i++) {
         const pn_param *p = params->item[i];
         if (!p->value->wants_grad) continue;
-        snprintf(names[n], sizeof names[n], "weight/%s", p->name);
+        snprintf(names[n], sizeof names[n], PN_OPTIMIZER_WEIGHT "/%s", p->name);
         arrays[n] = pn_checkpoint_tensor(names[n], PN_F32, p->value);
         n++;
     }

@@ -86,6 +86,14 @@ static void read_file(const char *dir, const char *name, char *text, size_t size
     read_back(f, text, size);
 }
 
+/* The model card that `export SOURCE OUT MORE` writes. */
+static void card_of(const char *source, const char *out, const char *more, char *text, size_t size) {
+    char command[4096];
+    snprintf(command, sizeof command, "export %s %s %s", source, out, more);
+    runs(command);
+    read_file(out, "README.md", text, size);
+}
+
 /* ---- scores ---- */
 
 /* What `postnas eval` says of a directory, written to its name with ".json"; the caller frees the tasks. */
@@ -138,7 +146,7 @@ START_TEST(a_run_and_its_model) {
     static const char *const files[] = { "config.json",    "generation_config.json", "model.safetensors",
                                          "tokenizer.json", "tokenizer_config.json",  "README.md" };
     static char by_run[1 << 16], by_model[1 << 16];
-    char run[256], out[256], yaml[256], command[2048], path[512], text[1024];
+    char run[256], out[256], yaml[256], command[2048], path[512], first_stage[512], text[1024];
     strcpy(run, scratch("run"));
     strcpy(out, scratch("a/out"));
     strcpy(yaml, scratch("recipe.yaml"));
@@ -169,16 +177,14 @@ START_TEST(a_run_and_its_model) {
 
     /* RUN/model is the same model of the same run */
     strcpy(out, scratch("b/out"));
-    snprintf(command, sizeof command, "export %s/model/ %s --type auto", run, out);
-    runs(command);
-    read_file(out, "README.md", by_model, sizeof by_model);
+    snprintf(path, sizeof path, "%s/model/", run);
+    card_of(path, out, "--type auto", by_model, sizeof by_model);
     ck_assert_str_eq(by_run, by_model);
 
     /* what the first stage left is another model, of that stage alone */
     pn_model *first, *last;
-    snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("stage/out"));
-    runs(command);
-    read_file(scratch("stage/out"), "README.md", by_model, sizeof by_model);
+    snprintf(first_stage, sizeof first_stage, "%s/stages/1", run);
+    card_of(first_stage, scratch("stage/out"), "--type auto", by_model, sizeof by_model);
     holds(by_model, "## Recipe\n\nThis is the model after stage 1 of 2.\n\n| training |");
     holds(by_model, "| short | none | 512 | 256 | 1e-3 | cosine |");
     ck_assert_ptr_null(strstr(by_model, "| long |"));
@@ -199,18 +205,14 @@ START_TEST(a_run_and_its_model) {
     write_text(path,
                "{\"kind\": \"finetune\", \"stages\": [{\"name\": \"short\", \"heldout\": []}, {\"name\": \"long\", "
                "\"heldout\": [{\"step\": 2, \"ce\": 1.5}, {\"step\": 4, \"ce\": 1.25}]}]}");
-    snprintf(command, sizeof command, "export %s %s --type auto", run, scratch("losses"));
-    runs(command);
-    read_file(scratch("losses"), "README.md", by_model, sizeof by_model);
+    card_of(run, scratch("losses"), "--type auto", by_model, sizeof by_model);
     holds(by_model,
           "| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n| long | 1.2500 | 3.4903 |\n\n## Use");
 
     write_text(path,
                "{\"kind\": \"finetune\", \"stages\": [{\"name\": \"short\", \"heldout\": [{\"step\": 2, \"ce\": 2}]}, "
                "{\"name\": \"long\", \"heldout\": [{\"step\": 4, \"ce\": 1.25}]}]}");
-    snprintf(command, sizeof command, "export %s/stages/1 %s --type auto", run, scratch("losses-1"));
-    runs(command);
-    read_file(scratch("losses-1"), "README.md", by_model, sizeof by_model);
+    card_of(first_stage, scratch("losses-1"), "--type auto", by_model, sizeof by_model);
     holds(by_model, "at the end of each stage:\n\n| stage | cross-entropy, nats | perplexity |\n| --- | --- | --- |\n"
                     "| short | 2.0000 | 7.3891 |\n\n## Use");
 
@@ -218,9 +220,8 @@ START_TEST(a_run_and_its_model) {
     snprintf(path, sizeof path, "%s.json", out);
     json_decref(scores_of(out));
     strcpy(run, scratch("c/out"));
-    snprintf(command, sizeof command, "export %s %s --scores %s", out, run, path);
-    runs(command);
-    read_file(run, "README.md", by_model, sizeof by_model);
+    snprintf(command, sizeof command, "--scores %s", path);
+    card_of(out, run, command, by_model, sizeof by_model);
     holds(by_model, "## Base\n\nNot recorded.\n");
     holds(by_model, "## Recipe\n\nNot recorded");
     holds(by_model, "| task | metric | this model |\n| --- | --- | --- |\n| recall | accuracy | ");

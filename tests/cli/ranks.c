@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "files.h"
 #include "json.h"
+#include "latest_step.h"
 #include "rng.h"
 
 enum { STEPS = 10, STAGES = 2, TEXT = 1 << 17 };
@@ -252,26 +253,13 @@ END_TEST
 
 /* ---- killed ranks ---- */
 
-/* Of the newest checkpoint of a stage, which `latest` names; 0: none. */
-static int latest_step(const char *dir, int stage) {
-    char path[PN_PATH_MAX + 32], name[64] = "";
-    int step = 0;
-    snprintf(path, sizeof path, "%s/state/stage-%d/latest", dir, stage + 1);
-    FILE *f = fopen(path, "r");
-    if (!f) return 0;
-    name[fread(name, 1, sizeof name - 1, f)] = '\0';
-    fclose(f);
-    ck_assert_msg(sscanf(name, "step-%d", &step) == 1, "%s: %s", path, name);
-    return step;
-}
-
 /* No step is lost that a checkpoint had. */
 static void ck_resumed(const char *dir, const char *text, const int *saved, bool ended) {
     static const char *const names[STAGES] = { "stage 1/2 distil: resuming at step ",
                                                "stage 2/2 whole: resuming at step " };
     for (int i = 0; i < STAGES; i++) {
         const char *at = strstr(text, names[i]);
-        ck_assert_int_ge(latest_step(dir, i), saved[i]);
+        ck_assert_int_ge(latest_step_of_stage(dir, i), saved[i]);
         if (!at && (!ended || strstr(text, "nothing to do"))) continue;
         ck_assert_msg(!saved[i] || (at && atoi(at + strlen(names[i])) >= saved[i]), "step %d of stage %d was saved: %s",
                       saved[i], i + 1, text);
@@ -291,7 +279,7 @@ static bool go_on_and_kill(kills *k, const char *dir, int n) {
     char text[96], model[PN_PATH_MAX];
     const int victim = (int)(random_moment() * n);
     const double moment = random_moment() * k->seconds;
-    for (int i = 0; i < STAGES; i++) saved[i] = latest_step(dir, i);
+    for (int i = 0; i < STAGES; i++) saved[i] = latest_step_of_stage(dir, i);
     running p = start_run(dir, n, "--set ranks.limit_seconds=20");
     wait_until_said(&p, n > 1 ? " ranks, " : "stage 1/2 distil: ", &code);
     if (code < 0) usleep((useconds_t)(1e6 * moment));
@@ -336,7 +324,7 @@ static double undisturbed(const char *dir, int n) {
 
 static void to_the_end(kills *k, const char *dir, int n) {
     int saved[STAGES];
-    for (int i = 0; i < STAGES; i++) saved[i] = latest_step(dir, i);
+    for (int i = 0; i < STAGES; i++) saved[i] = latest_step_of_stage(dir, i);
     running p = start_run(dir, n, "--set ranks.limit_seconds=20");
     const int code = finish(&p);
     ck_assert_msg(code == 0, "exit code %d: %s", code, said(&p));
@@ -419,7 +407,7 @@ END_TEST
 /* SIGTERM to a launcher of two ranks, which begins dir's run: the ranks save and stop. */
 static void ck_saves(const char *dir, running *p) {
     int code;
-    for (code = -1; !latest_step(dir, 0) && code < 0; code = code_so_far(p)) usleep(2000);
+    for (code = -1; !latest_step_of_stage(dir, 0) && code < 0; code = code_so_far(p)) usleep(2000);
     ck_assert_msg(code < 0, "exit code %d: %s", code, said(p));
     ck_assert_int_eq(kill(p->pid, SIGTERM), 0);
     code = finish(p);
@@ -520,7 +508,7 @@ START_TEST(good_steps_before_the_bad_ones_are_saved) {
     ck_assert_int_eq(finish(&p), 3);
     const char *at = strstr(said(&p), "the state after step ");
     ck_assert_msg(at && sscanf(at, "the state after step %d", &good) == 1 && good > 0, "%s", said(&p));
-    ck_assert_int_eq(latest_step(dir, 0), good + 1); /* and the one that was passed over */
+    ck_assert_int_eq(latest_step_of_stage(dir, 0), good + 1); /* and the one that was passed over */
     snprintf(text, sizeof text,
              "warning: stage 1/2 distil: the state after step %d, the last that was finite, is saved in "
              "%s/state/stage-1/step-%d\n",
@@ -538,7 +526,7 @@ START_TEST(good_steps_before_the_bad_ones_are_saved) {
     ck_assert_int_eq(finish(&p), 3);
     snprintf(text, sizeof text, "step %d changes nothing and is passed over (2 in a row, 2 in all)", good + 2);
     ck_assert_msg(lines_with(said(&p), text) == 1, "%s", said(&p));
-    ck_assert_int_eq(latest_step(dir, 0), good + 3);
+    ck_assert_int_eq(latest_step_of_stage(dir, 0), good + 3);
 
     p = start_run(dir, 2, DIVERGES "3 --set stages.0.weight_decay=0");
     ck_assert_int_eq(finish(&p), 2);

@@ -9,6 +9,7 @@
 #include "../io/io_fixture.h"
 
 #include "files.h"
+#include "latest_step.h"
 
 enum { WORDS = 60000, STEPS = 40 };
 
@@ -50,19 +51,6 @@ static program_result finetune(const char *run, int ranks, const char *more) {
 static void finetune_to_the_end(const char *run, int ranks) {
     program_result r = finetune(run, ranks, "");
     ck_assert_msg(r.code == 0, "%d ranks: exit code %d: %s", ranks, r.code, r.err);
-}
-
-/* Of the newest checkpoint; 0: there is none. */
-static int latest_step(const char *run) {
-    char path[PN_PATH_MAX], *text;
-    size_t n;
-    int step = 0;
-    ck_ok(pn_path_join(path, run, "state/stage-1/latest"));
-    if (!pn_file_exists(path)) return 0;
-    ck_ok(pn_file_read(path, 64, &text, &n));
-    ck_assert_int_eq(sscanf(text, "step-%d", &step), 1);
-    free(text);
-    return step;
 }
 
 static void ck_same_model(const char *a, const char *b) {
@@ -131,10 +119,10 @@ static void ck_told(const program_result *r, const fault *f, int ranks) {
 static program_result strike_before_it_goes_on(const char *run, int ranks, const fault *f) {
     program_result r = finetune(run, ranks, "--time-limit 0.001");
     ck_assert_msg(r.code == 75, "exit code %d: %s", r.code, r.err);
-    const int saved = latest_step(run);
+    const int saved = latest_step_of_stage(run, 0);
     f->strikes();
     r = finetune(run, ranks, "");
-    ck_assert_int_eq(latest_step(run), saved);
+    ck_assert_int_eq(latest_step_of_stage(run, 0), saved);
     return r;
 }
 
@@ -143,13 +131,13 @@ static program_result strike_while_it_trains(const char *run, int ranks, const f
     const pid_t child = fork();
     ck_assert_int_ge(child, 0);
     if (child == 0) {
-        while (!latest_step(run)) usleep(1000);
+        while (!latest_step_of_stage(run, 0)) usleep(1000);
         f->strikes();
         _exit(0);
     }
     program_result r = finetune(run, ranks, "");
     int status;
-    if (!latest_step(run)) kill(child, SIGKILL); /* else it strikes, or has, and ends by itself */
+    if (!latest_step_of_stage(run, 0)) kill(child, SIGKILL); /* else it strikes, or has, and ends by itself */
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the run ended before its first checkpoint: %s",
                   r.err);
@@ -168,7 +156,7 @@ static void ck_goes_on(int ranks) {
         strcpy(run, scratch(name));
         program_result r = (k < 2 ? strike_before_it_goes_on : strike_while_it_trains)(run, ranks, f);
         ck_told(&r, f, ranks);
-        ck_assert(latest_step(run) > 0 && latest_step(run) < STEPS);
+        ck_assert(latest_step_of_stage(run, 0) > 0 && latest_step_of_stage(run, 0) < STEPS);
         restore();
         finetune_to_the_end(run, ranks);
         ck_same_model(whole, run);

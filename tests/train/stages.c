@@ -5,6 +5,7 @@
 
 #include "attention/attention_vary.h"
 #include "files.h"
+#include "latest_step.h"
 #include "log.h"
 #include "memory.h"
 #include "meter.h"
@@ -255,19 +256,6 @@ START_TEST(only_so_many_steps_are_passed_over) {
     teardown();
 }
 END_TEST
-
-/* The step that `latest` names; -1: there is none. */
-static int latest_step(const char *state) {
-    char path[PN_PATH_MAX], *text;
-    size_t n;
-    int step = -1;
-    ck_ok(pn_path_join(path, state, "latest"));
-    if (!pn_file_exists(path)) return -1;
-    ck_ok(pn_file_read(path, 64, &text, &n));
-    ck_assert_int_eq(sscanf(text, "step-%d", &step), 1);
-    free(text);
-    return step;
-}
 
 /* No checkpoint was due: what is there is what the end of training left. Where more steps may be passed over it goes on
  * from there with the bits of a run that was told so at once. */
